@@ -1,0 +1,60 @@
+"""Fields of configuration dataclasses, described so that the command line can show and parse them.
+
+A command's options are a frozen keyword-only dataclass whose fields are made with :func:`argument` and
+:func:`option`; a dataclass may hold another one, whose fields then appear as options of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, field
+from typing import Any, Protocol
+
+
+def argument(help: str, *, default: Any = MISSING, many: bool = False) -> Any:
+    """A positional argument.
+
+    Args:
+        help: One line for ``--help``.
+        default: Makes it optional.
+        many: Takes one or more values; the field is then a tuple.
+    """
+    metadata = {"help": help, "positional": True, "many": many}
+    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
+
+
+def option(
+    help: str,
+    *,
+    default: Any = MISSING,
+    factory: Callable[[], Any] | None = None,
+    flag: str | None = None,
+    choices: Sequence[str] | None = None,
+    metavar: str | None = None,
+) -> Any:
+    """An option ``--name VALUE``; a ``bool`` field becomes ``--name`` / ``--no-name``, a tuple may repeat.
+
+    Args:
+        help: One line for ``--help``; the default is added to it.
+        default: Value where the option is not given; without one (and no factory) it is required.
+        factory: Makes the default.
+        flag: Name on the command line where it differs from the field's, e.g. ``--n``.
+        choices: Allowed values.
+        metavar: What stands for the value in ``--help``.
+    """
+    metadata = {"help": help, "flag": flag, "choices": choices, "metavar": metavar}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
+
+
+class CommandResult(Protocol):
+    """What a command gives back: printed as text, or with ``--json`` as JSON."""
+
+    def to_json(self) -> Any:
+        """JSON-able values, numbers unrounded."""
+        ...
+
+    def to_text(self) -> str:
+        """For a person at a terminal."""
+        ...

@@ -1,0 +1,23 @@
+"""What every run leaves behind: atomic and resumable outputs, a manifest, a ledger, progress."""
+
+from stepcredit.runs.hashing import hash_bytes, hash_file, hash_json
+from stepcredit.runs.ledger import Ledger
+from stepcredit.runs.manifest import Manifest, manifest_path, read_manifest
+from stepcredit.runs.outputs import ResumableLines, atomic_directory, atomic_path, check_output, write_json
+from stepcredit.runs.progress import Progress
+
+__all__ = [
+    "Ledger",
+    "Manifest",
+    "Progress",
+    "ResumableLines",
+    "atomic_directory",
+    "atomic_path",
+    "check_output",
+    "hash_bytes",
+    "hash_file",
+    "hash_json",
+    "manifest_path",
+    "read_manifest",
+    "write_json",
+]

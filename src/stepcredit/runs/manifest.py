@@ -1,0 +1,115 @@
+"""The manifest beside each output: what was run, with which settings, on which inputs."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from stepcredit.runs.hashing import hash_file, hash_json
+from stepcredit.runs.ledger import Ledger
+
+_RECORDED_PACKAGES = ("stepcredit", "torch", "transformers", "accelerate", "peft", "datasets", "numpy")
+
+
+def manifest_path(output: str | Path) -> Path:
+    """Where the manifest of ``output`` lies: inside a directory, beside a file."""
+    output = Path(output)
+    return output / "manifest.json" if output.is_dir() else output.with_name(output.name + ".manifest.json")
+
+
+def read_manifest(output: str | Path) -> dict[str, Any] | None:
+    """The manifest of ``output``, or ``None`` if there is none that can be read."""
+    try:
+        content = json.loads(manifest_path(output).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _RECORDED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _git_commit() -> str | None:
+    """Commit of the checkout that the package runs from, if it runs from one."""
+    here = Path(__file__).resolve().parent
+    try:
+        top = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        tracked = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", __file__], cwd=here, capture_output=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return top if tracked.returncode == 0 else None
+
+
+@dataclass(slots=True)
+class Manifest:
+    """Collects what a command did; :meth:`to_json` is what lands beside its output.
+
+    Attributes:
+        command: The command's name, e.g. ``sample``.
+        settings: Everything that determines the output (resolved configuration), JSON-able.
+        inputs: Files that were read; their content hashes are recorded.
+        counts: What came in, what was left out and why, what came out.
+        ledger: Tokens and operations.
+    """
+
+    command: str
+    settings: Mapping[str, Any]
+    inputs: Sequence[str | Path] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+    notes: dict[str, Any] = field(default_factory=dict)
+    _started: float = field(default_factory=time.time)
+    _input_hashes: dict[str, str] | None = None
+
+    @property
+    def input_hashes(self) -> dict[str, str]:
+        """Path to content hash, computed once; a directory is known by its own manifest or not at all."""
+        if self._input_hashes is None:
+            self._input_hashes = {str(path): hash_file(path) for path in self.inputs if Path(path).is_file()}
+        return self._input_hashes
+
+    @property
+    def settings_hash(self) -> str:
+        """Identifies the work: command, settings and the *contents* of the inputs (not their paths)."""
+        return hash_json([self.command, dict(self.settings), sorted(self.input_hashes.values())])
+
+    def count(self, what: str, by: int = 1) -> None:
+        """Add ``by`` to the count called ``what``."""
+        self.counts[what] = self.counts.get(what, 0) + by
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole manifest as JSON-able values."""
+        return {
+            "command": self.command,
+            "settings": dict(self.settings),
+            "settings_hash": self.settings_hash,
+            "inputs": self.input_hashes,
+            "counts": self.counts,
+            "ledger": self.ledger.to_json(),
+            "versions": _versions(),
+            "git_commit": _git_commit(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+            "wall_seconds": round(time.time() - self._started, 3),
+            **self.notes,
+        }
