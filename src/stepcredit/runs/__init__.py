@@ -4,7 +4,7 @@ from stepcredit.runs.hashing import hash_bytes, hash_file, hash_json
 from stepcredit.runs.ledger import Ledger
 from stepcredit.runs.manifest import Manifest, manifest_path, read_manifest
 from stepcredit.runs.outputs import ResumableLines, atomic_directory, atomic_path, check_output, write_json
-from stepcredit.runs.progress import Progress
+from stepcredit.runs.progress import Progress, warn
 
 __all__ = [
     "Ledger",
@@ -19,5 +19,6 @@ __all__ = [
     "hash_json",
     "manifest_path",
     "read_manifest",
+    "warn",
     "write_json",
 ]

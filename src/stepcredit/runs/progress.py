@@ -71,3 +71,9 @@ class Progress:
         else:
             sys.stderr.write(self.line() + "\n")
         sys.stderr.flush()
+
+
+def warn(message: str) -> None:
+    """One line on stderr for something that the user should know but that is not wrong."""
+    sys.stderr.write(f"warning: {message}\n")
+    sys.stderr.flush()

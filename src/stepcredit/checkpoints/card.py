@@ -1,0 +1,153 @@
+"""``prm.json``: what a saved implicit PRM says of itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stepcredit.errors import CheckpointError
+from stepcredit.runs import write_json
+
+FILE_NAME = "prm.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """The frozen model that the reward is relative to.
+
+    Attributes:
+        source: Path or hub id, as it was given.
+        relative_path: Path from the PRM's directory, for local references; looked at first, so that a
+            directory that holds both can be moved.
+        revision: Commit of a hub model.
+        weights_hash: Hash of its weight files.
+        adapter_off: The reference is the PRM's own base with the adapter switched off.
+    """
+
+    source: str
+    relative_path: str | None = None
+    revision: str | None = None
+    weights_hash: str | None = None
+    adapter_off: bool = False
+
+    @classmethod
+    def local(cls, source: str | Path, prm_directory: str | Path, weights_hash: str) -> Reference:
+        """A reference in a local directory."""
+        relative = os.path.relpath(Path(source).resolve(), Path(prm_directory).resolve())
+        return cls(source=str(source), relative_path=relative, weights_hash=weights_hash)
+
+    def locate(self, prm_directory: str | Path) -> str:
+        """Where to load it from: beside the PRM if it is there, else as it was given."""
+        if self.relative_path is not None:
+            beside = Path(prm_directory) / self.relative_path
+            if beside.exists():
+                return str(beside)
+        return self.source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PRMCard:
+    """Everything needed to use a trained PRM as it was trained.
+
+    Attributes:
+        family: ``implicit``, or the kind of head that was trained.
+        reference: The reference model; ``None`` for reference-free models and other families.
+        beta: Scale of the log-ratio.
+        objective: Training objective, with its variant.
+        step_rule: How responses are split into steps.
+        tokenizer_hash: See :func:`stepcredit.checkpoints.tokenizer_hash`.
+        template_hash: Hash of the chat template.
+        weights_hash: Hash of this checkpoint's own weight files.
+        training_data_hash: Hash of the training file's contents.
+        versions: Package versions that trained it.
+        settings: The resolved training configuration.
+        results: Held-out results of the run, if it had development data.
+    """
+
+    family: str = "implicit"
+    reference: Reference | None = None
+    beta: float | None = None
+    objective: str | None = None
+    step_rule: str = "auto"
+    tokenizer_hash: str | None = None
+    template_hash: str | None = None
+    weights_hash: str | None = None
+    training_data_hash: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, directory: str | Path) -> PRMCard:
+        """Read ``prm.json`` of a directory.
+
+        Raises:
+            CheckpointError: It is missing or does not say what it must.
+        """
+        path = Path(directory) / FILE_NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                "is not a trained PRM (it has no prm.json)",
+                where=directory,
+                mend="pass --reference and --beta to use a plain checkpoint as an implicit PRM",
+            ) from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise CheckpointError(
+                f"is not JSON ({error})", where=path, mend="train or copy it again"
+            ) from error
+        return cls._from_json(content, path)
+
+    @classmethod
+    def exists(cls, directory: str | Path) -> bool:
+        """Whether ``directory`` holds a ``prm.json``."""
+        return (Path(directory) / FILE_NAME).is_file()
+
+    @classmethod
+    def _from_json(cls, content: Any, path: Path) -> PRMCard:
+        if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
+            raise CheckpointError(
+                f"is not a prm.json of format {_FORMAT}",
+                where=path,
+                mend="use a matching version of stepcredit",
+            )
+        reference = content.pop("reference", None)
+        try:
+            return cls(reference=None if reference is None else Reference(**reference), **content)
+        except TypeError as error:
+            raise CheckpointError(f"has a field that is not known ({error})", where=path) from error
+
+    def write(self, directory: str | Path) -> None:
+        """Write ``prm.json`` into ``directory``."""
+        write_json(Path(directory) / FILE_NAME, {"format": _FORMAT, **asdict(self)})
+
+    def check(
+        self, directory: str | Path, *, tokenizer_hash: str | None = None, template_hash: str | None = None
+    ) -> None:
+        """Compare what is loaded with what the PRM was trained with.
+
+        Raises:
+            CheckpointError: Naming each thing that differs.
+        """
+        compared = {
+            "tokenizer": (self.tokenizer_hash, tokenizer_hash),
+            "chat template": (self.template_hash, template_hash),
+        }
+        differing = [
+            name
+            for name, (trained, found) in compared.items()
+            if trained is not None and found is not None and trained != found
+        ]
+        if differing:
+            raise CheckpointError(
+                f"the {' and the '.join(differing)} differ{'s' if len(differing) == 1 else ''} from the one it was "
+                "trained with",
+                where=directory,
+                mend="restore the files that were saved with the PRM",
+            )

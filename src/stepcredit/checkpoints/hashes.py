@@ -1,0 +1,56 @@
+"""Content hashes of what makes up a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stepcredit.errors import CheckpointError
+from stepcredit.runs import hash_file, hash_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_WEIGHT_PATTERNS = ("*.safetensors", "*.gguf")
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of everything that decides how text becomes token ids, except the chat template.
+
+    Two tokenizers with the same hash give the same ids for the same text. Truncation and padding
+    settings, which calls change in passing, do not count.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        rules = json.loads(backend.to_str())
+        rules["truncation"] = rules["padding"] = None
+    else:
+        rules = {"vocabulary": tokenizer.get_vocab(), "class": type(tokenizer).__name__}
+    special = {name: str(token) for name, token in sorted(tokenizer.special_tokens_map.items())}
+    return hash_json([rules, special])
+
+
+def template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Hash of the chat template, ``None`` where there is none."""
+    template = getattr(tokenizer, "chat_template", None)
+    return None if template is None else hash_json(template)
+
+
+def weights_hash(directory: str | Path) -> str:
+    """Hash of the weight files in ``directory`` (or of one GGUF file): names and contents.
+
+    Raises:
+        CheckpointError: There is no safetensors or GGUF file.
+    """
+    directory = Path(directory)
+    if directory.is_file():
+        return hash_file(directory)
+    files = sorted(file for pattern in _WEIGHT_PATTERNS for file in directory.glob(pattern))
+    if not files:
+        raise CheckpointError(
+            "holds no weights (*.safetensors or *.gguf)",
+            where=directory,
+            mend="name a directory that save_pretrained wrote",
+        )
+    return hash_json([[file.name, hash_file(file)] for file in files])

@@ -1,0 +1,37 @@
+"""Saving a trained PRM as an ordinary checkpoint with its ``prm.json``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stepcredit.checkpoints.card import PRMCard
+from stepcredit.checkpoints.hashes import template_hash, tokenizer_hash, weights_hash
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def save_prm(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: PRMCard, directory: str | Path
+) -> PRMCard:
+    """Write weights, tokenizer and ``prm.json`` into ``directory``.
+
+    The hashes of the weights, tokenizer and template are filled in from what was written. Make
+    ``directory`` with :func:`stepcredit.runs.atomic_directory`, so that it is never half there.
+
+    Returns:
+        The card as written.
+    """
+    directory = Path(directory)
+    model.save_pretrained(str(directory))
+    tokenizer.save_pretrained(str(directory))
+    card = replace(
+        card,
+        weights_hash=weights_hash(directory),
+        tokenizer_hash=tokenizer_hash(tokenizer),
+        template_hash=template_hash(tokenizer),
+    )
+    card.write(directory)
+    return card
