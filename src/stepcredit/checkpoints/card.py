@@ -145,9 +145,9 @@ class PRMCard:
             if trained is not None and found is not None and trained != found
         ]
         if differing:
+            verb = "differs" if len(differing) == 1 else "differ"
             raise CheckpointError(
-                f"the {' and the '.join(differing)} differ{'s' if len(differing) == 1 else ''} from the one it was "
-                "trained with",
+                f"the {' and the '.join(differing)} {verb} from what it was trained with",
                 where=directory,
                 mend="restore the files that were saved with the PRM",
             )

@@ -1,5 +1,6 @@
-"""Loading models and tokenizers: from a directory, a GGUF file or the hub; never pickle, never remote code
-unless asked for.
+"""Loading models and tokenizers from a directory, a GGUF file or the hub.
+
+Pickle files are never read; remote code runs only if asked for.
 """
 
 from __future__ import annotations
@@ -25,12 +26,8 @@ class LoadOptions:
         default="auto",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    device: str = option(
-        "cpu, cuda, mps or cuda:N; auto takes an accelerator if there is one", default="auto"
-    )
-    device_map: str | None = option(
-        "spread one model over devices as accelerate does, e.g. auto", default=None
-    )
+    device: str = option("cpu, cuda, cuda:N or mps; auto takes an accelerator if any", default="auto")
+    device_map: str | None = option("spread one model over devices, e.g. auto", default=None)
     attention: str | None = option("attention implementation, e.g. sdpa or flash_attention_2", default=None)
     trust_remote_code: bool = option("run Python code that comes with the model", default=False)
     revision: str | None = option("branch, tag or commit of a hub model", default=None)
@@ -84,7 +81,7 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
     if gguf is not None and not (path / "tokenizer.json").is_file():
         path, arguments["gguf_file"] = gguf.parent, gguf.name
     try:
-        return AutoTokenizer.from_pretrained(str(path), **arguments)  # type: ignore[no-any-return]
+        return AutoTokenizer.from_pretrained(str(path), **arguments)
     except Exception as error:
         raise CheckpointError(
             f"has no tokenizer that can be loaded ({_first_line(error)})",
@@ -124,6 +121,7 @@ def load_model(
 
         path = gguf.parent
         arguments |= {"gguf_file": gguf.name, "quantization_config": GgufConfig(dequantize=True)}
+    model: Any
     try:
         model = (model_class or transformers.AutoModelForCausalLM).from_pretrained(str(path), **arguments)
     except Exception as error:
@@ -180,7 +178,8 @@ def _load_adapter(path: Path, options: LoadOptions, model_class: Any) -> PreTrai
         raise CheckpointError("does not name its base model", where=path / "adapter_config.json")
     beside = path / base
     base_model = load_model(beside if beside.is_dir() else base, options, model_class=model_class)
-    return PeftModel.from_pretrained(base_model, str(path)).eval()  # type: ignore[no-any-return]
+    adapted: Any = PeftModel.from_pretrained(base_model, str(path))
+    return adapted.eval()  # type: ignore[no-any-return]
 
 
 def _first_line(error: Exception) -> str:
