@@ -1,0 +1,1 @@
+"""Self-contained HTML reports, rendered from result files and plain data; nothing is computed anew."""

@@ -1,0 +1,168 @@
+"""Worked examples as plain data: a response in steps, each with its reward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from stepcredit.errors import DataError
+from stepcredit.types import PromptText, ResponseScore, Rollout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleStep:
+    """A step and its reward.
+
+    Attributes:
+        text: The step's text, separator included.
+        reward: Process reward of the step.
+        value: Implicit scorers: cumulative reward up to its end.
+    """
+
+    text: str
+    reward: float
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleToken:
+    """A scored token and its reward."""
+
+    text: str
+    reward: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One scored response, ready to be shown.
+
+    Attributes:
+        prompt: The problem; of a conversation, its turns with their roles.
+        steps: They tile the scored text.
+        id: The rollout's id.
+        policy: Who wrote the response.
+        answer: Reference answer.
+        prediction: The response's answer.
+        correct: Whether the final answer is right.
+        reward: Response-level reward.
+        first_wrong_step: Index from 0 of the step that is truly the first wrong one; ``None`` if there
+            is none or if it is not known.
+        tokens: Token view, if token rewards were kept.
+        note: Why the example is shown, in one line.
+    """
+
+    prompt: str
+    steps: tuple[ExampleStep, ...]
+    id: str | None = None
+    policy: str | None = None
+    answer: str | None = None
+    prediction: str | None = None
+    correct: bool | None = None
+    reward: float | None = None
+    first_wrong_step: int | None = None
+    tokens: tuple[ExampleToken, ...] = ()
+    note: str | None = None
+
+
+def example_of(
+    rollout: Rollout,
+    score: ResponseScore,
+    *,
+    first_wrong_step: int | None = None,
+    note: str | None = None,
+) -> Example:
+    """Join a rollout and its score.
+
+    Args:
+        rollout: What was scored.
+        score: Its score.
+        first_wrong_step: Index of the truly first wrong step; by default it is taken from the rollout's
+            step labels, if there are any.
+        note: Why the example is shown.
+
+    Raises:
+        DataError: They belong to different responses, or an offset lies outside the scored text.
+    """
+    if rollout.id != score.id:
+        raise DataError(f"score {score.id!r} does not belong to rollout {rollout.id!r}")
+    if first_wrong_step is None:
+        first_wrong_step = _first_labelled_wrong(rollout, score)
+    if first_wrong_step is not None and not 0 <= first_wrong_step < len(score.steps):
+        raise DataError(f"first wrong step {first_wrong_step} of rollout {rollout.id!r} is not a step of it")
+    return Example(
+        prompt=prompt_text(rollout.prompt),
+        steps=tuple(
+            ExampleStep(text=step.text, reward=step.reward, value=step.value) for step in score.steps
+        ),
+        id=rollout.id,
+        policy=rollout.policy,
+        answer=rollout.answer,
+        prediction=rollout.prediction,
+        correct=rollout.correct,
+        reward=score.reward,
+        first_wrong_step=first_wrong_step,
+        tokens=_tokens(rollout, score),
+        note=note,
+    )
+
+
+def join_examples(
+    rollouts: Sequence[Rollout],
+    scores: Sequence[ResponseScore],
+    *,
+    first_wrong_steps: Mapping[str, int] | None = None,
+) -> tuple[Example, ...]:
+    """Join rollouts and scores by id, in the order of the scores.
+
+    Args:
+        rollouts: May hold more than was scored.
+        scores: Each must have a rollout.
+        first_wrong_steps: Rollout id to the index of its truly first wrong step.
+
+    Raises:
+        DataError: A score has no rollout.
+    """
+    by_id = {rollout.id: rollout for rollout in rollouts}
+    known = first_wrong_steps or {}
+    missing = [score.id for score in scores if score.id not in by_id]
+    if missing:
+        raise DataError(
+            f"{len(missing)} scores have no rollout, the first is {missing[0]!r}",
+            mend="pass the rollouts that were scored",
+        )
+    return tuple(example_of(by_id[score.id], score, first_wrong_step=known.get(score.id)) for score in scores)
+
+
+def prompt_text(prompt: PromptText) -> str:
+    """The prompt as text; a conversation of several turns names each turn's role."""
+    if isinstance(prompt, str):
+        return prompt
+    if len(prompt) == 1:
+        return prompt[0]["content"]
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
+
+
+def _first_labelled_wrong(rollout: Rollout, score: ResponseScore) -> int | None:
+    """The step that holds the last character of the first label under one half."""
+    ends = [label.end for label in rollout.step_labels or () if label.label < 0.5]
+    if not ends or score.scored_text is not None:
+        return None  # labels refer to the response; a rewritten text has other offsets
+    return next((step.index for step in score.steps if step.start < ends[0] <= step.end), None)
+
+
+def _tokens(rollout: Rollout, score: ResponseScore) -> tuple[ExampleToken, ...]:
+    if score.token_rewards is None or score.token_ends is None:
+        return ()
+    text = rollout.response if score.scored_text is None else score.scored_text
+    if len(score.token_rewards) != len(score.token_ends):
+        raise DataError(
+            f"score {score.id!r} has {len(score.token_rewards)} token rewards "
+            f"and {len(score.token_ends)} token ends"
+        )
+    starts = (score.steps[0].start if score.steps else 0, *score.token_ends[:-1])
+    if any(not start <= end <= len(text) for start, end in zip(starts, score.token_ends, strict=True)):
+        raise DataError(f"token ends of score {score.id!r} are not rising offsets in its text")
+    return tuple(
+        ExampleToken(text=text[start:end], reward=reward)
+        for start, end, reward in zip(starts, score.token_ends, score.token_rewards, strict=True)
+    )
