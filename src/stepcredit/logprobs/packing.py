@@ -1,0 +1,116 @@
+"""From encoded sequences to batches of tensors, by token budget and length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from stepcredit.types import Encoded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenBatch:
+    """Sequences laid out for one forward pass.
+
+    Attributes:
+        input_ids: Token ids.
+        attention_mask: 1 for tokens, 0 for padding.
+        position_ids: Position of each token in its sequence; 0 at padding.
+        source_index: For each scored token, the flat index (row major) of the position whose hidden state
+            predicts it; sequences in input order, tokens in order.
+        targets: The scored tokens' ids.
+        sequence_index: For each scored token, which sequence it belongs to.
+        num_scored: Number of scored tokens of each sequence.
+    """
+
+    input_ids: Int[Tensor, "rows columns"]
+    attention_mask: Int[Tensor, "rows columns"]
+    position_ids: Int[Tensor, "rows columns"]
+    source_index: Int[Tensor, " scored"]
+    targets: Int[Tensor, " scored"]
+    sequence_index: Int[Tensor, " scored"]
+    num_scored: tuple[int, ...]
+
+    def to(self, device: torch.device | str) -> TokenBatch:
+        """The same batch on ``device``."""
+        moved = {
+            name: getattr(self, name).to(device)
+            for name in (
+                "input_ids",
+                "attention_mask",
+                "position_ids",
+                "source_index",
+                "targets",
+                "sequence_index",
+            )
+        }
+        return replace(self, **moved)
+
+    def split(self, per_token: Float[Tensor, " scored"]) -> tuple[Tensor, ...]:
+        """Cut a value for each scored token into one tensor a sequence."""
+        return torch.split(per_token, list(self.num_scored))
+
+    def sum_by_sequence(self, per_token: Float[Tensor, " scored"]) -> Float[Tensor, " sequences"]:
+        """Sum of a per-token value over each sequence, in float32 or better."""
+        sums = per_token.new_zeros(
+            len(self.num_scored), dtype=torch.promote_types(per_token.dtype, torch.float32)
+        )
+        return sums.index_add(0, self.sequence_index, per_token.to(sums.dtype))
+
+
+def pad(
+    encoded: Sequence[Encoded], *, pad_token_id: int = 0, side: Literal["left", "right"] = "right"
+) -> TokenBatch:
+    """One sequence a row, padded to the longest.
+
+    Args:
+        encoded: At least one sequence.
+        pad_token_id: What fills the gaps; its value changes nothing.
+        side: Where the gaps are.
+    """
+    columns = max(len(item.token_ids) for item in encoded)
+    input_ids = torch.full((len(encoded), columns), pad_token_id, dtype=torch.long)
+    attention_mask = torch.zeros_like(input_ids)
+    position_ids = torch.zeros_like(input_ids)
+    source_index = []
+    for row, item in enumerate(encoded):
+        length = len(item.token_ids)
+        first = 0 if side == "right" else columns - length
+        input_ids[row, first : first + length] = torch.tensor(item.token_ids, dtype=torch.long)
+        attention_mask[row, first : first + length] = 1
+        position_ids[row, first : first + length] = torch.arange(length)
+        start = row * columns + first
+        source_index.append(torch.arange(start + item.scored_start - 1, start + length - 1))
+    return TokenBatch(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=position_ids,
+        source_index=torch.cat(source_index),
+        targets=torch.tensor(
+            [token for item in encoded for token in item.token_ids[item.scored_start :]], dtype=torch.long
+        ),
+        sequence_index=torch.repeat_interleave(torch.tensor([item.num_scored for item in encoded])),
+        num_scored=tuple(item.num_scored for item in encoded),
+    )
+
+
+def batches_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+    """Group indices of similar length so that each group, padded, holds at most ``token_budget`` tokens.
+
+    Longest first, so that memory peaks at once rather than late. A sequence longer than the budget gets a
+    batch of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    batch: list[int] = []
+    for index in order:
+        if batch and lengths[batch[0]] * (len(batch) + 1) > token_budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

@@ -1,0 +1,193 @@
+"""Log-probabilities of target tokens from hidden states, without the (tokens x vocabulary) matrix.
+
+The vocabulary projection, the soft cap and the log-softmax run over chunks of rows, forward and backward;
+only one chunk of logits exists at a time. Shape legend: N scored positions, D hidden width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor, Partial, Replicate
+
+LOGIT_CHUNK_BYTES = 32 * 2**20
+"""Size of one chunk of float32 logits where no chunk size is given: it stays in a large CPU cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogitTransform:
+    """What a model does to its logits before the softmax: ``cap * tanh(scale * logit / cap)``.
+
+    Attributes:
+        scale: Factor on the logits (Cohere's ``logit_scale``, the inverse of Granite's ``logits_scaling``).
+        softcap: Bound of the soft cap (Gemma's ``final_logit_softcapping``); ``None`` is off.
+    """
+
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def apply_(self, logits: Tensor) -> Tensor:
+        """Transform ``logits`` in place."""
+        if self.scale != 1.0:
+            logits.mul_(self.scale)
+        if self.softcap is not None:
+            logits.div_(self.softcap).tanh_().mul_(self.softcap)
+        return logits
+
+    def backward_(self, grad: Tensor, transformed: Tensor) -> Tensor:
+        """Turn the gradient of the transformed logits into that of the raw ones, in place."""
+        if self.softcap is not None:
+            grad.mul_(1.0 - (transformed / self.softcap).square_())
+        if self.scale != 1.0:
+            grad.mul_(self.scale)
+        return grad
+
+
+IDENTITY = LogitTransform()
+
+
+def default_chunk_size(vocabulary: int) -> int:
+    """Rows whose float32 logits take about :data:`LOGIT_CHUNK_BYTES`, at least 1."""
+    return max(1, LOGIT_CHUNK_BYTES // (4 * vocabulary))
+
+
+class _TargetLogProbs(torch.autograd.Function):
+    """Saves the inputs and one log-sum-exp a row; the backward computes each chunk's logits anew."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        transform: LogitTransform,
+        chunk_size: int,
+        compute_dtype: torch.dtype,
+    ) -> Tensor:
+        statistics_dtype = _statistics_dtype(compute_dtype)
+        cast_weight = weight.detach().to(compute_dtype)
+        log_normalisers = hidden.new_empty(hidden.shape[0], dtype=statistics_dtype)
+        log_probs = torch.empty_like(log_normalisers)
+        for start in range(0, hidden.shape[0], chunk_size):
+            rows = slice(start, start + chunk_size)
+            logits = _chunk_logits(hidden[rows].to(compute_dtype), cast_weight, bias, transform)
+            picked = logits.gather(1, targets[rows, None])[:, 0]
+            log_normalisers[rows] = torch.logsumexp(logits, dim=1)
+            log_probs[rows] = picked - log_normalisers[rows]
+        ctx.save_for_backward(hidden, weight, bias, targets, log_normalisers)
+        ctx.transform, ctx.chunk_size, ctx.compute_dtype = transform, chunk_size, compute_dtype
+        return log_probs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad_log_probs,) = grads
+        hidden, weight, bias, targets, log_normalisers = ctx.saved_tensors
+        transform: LogitTransform = ctx.transform
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        cast_weight = weight.detach().to(ctx.compute_dtype)
+        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=log_normalisers.dtype) if wants_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=log_normalisers.dtype) if wants_bias else None
+        for start in range(0, hidden.shape[0], ctx.chunk_size):
+            rows = slice(start, start + ctx.chunk_size)
+            cast_hidden = hidden[rows].to(ctx.compute_dtype)
+            logits = _chunk_logits(cast_hidden, cast_weight, bias, transform)
+            # d log_prob / d logit = onehot(target) - softmax
+            incoming = grad_log_probs[rows, None].to(logits.dtype)
+            grad_logits = torch.exp(logits - log_normalisers[rows, None]).mul_(-incoming)
+            grad_logits.scatter_add_(1, targets[rows, None], incoming)
+            transform.backward_(grad_logits, logits)
+            if grad_bias is not None:
+                grad_bias += grad_logits.sum(dim=0)
+            cast_grad = grad_logits.to(ctx.compute_dtype)
+            if grad_hidden is not None:
+                grad_hidden[rows] = cast_grad @ cast_weight
+            if grad_weight is not None:
+                grad_weight += cast_grad.T @ cast_hidden
+        return (
+            grad_hidden,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
+            None if grad_bias is None else grad_bias.to(bias.dtype),
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def _statistics_dtype(compute_dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if compute_dtype == torch.float64 else torch.float32
+
+
+def _chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, transform: LogitTransform) -> Tensor:
+    logits = (hidden @ weight.T).to(_statistics_dtype(hidden.dtype))
+    if bias is not None:
+        logits += bias.detach().to(logits.dtype)
+    return transform.apply_(logits)
+
+
+def _compute_dtype(hidden: Tensor) -> torch.dtype:
+    """The dtype that a linear layer would run in here: autocast's where it is on."""
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return hidden.dtype
+
+
+def _gathered(parameter: Tensor) -> Tensor:
+    """The whole of a sharded parameter; its gradient is averaged over the ranks, as FSDP's are."""
+    if not isinstance(parameter, DTensor):
+        return parameter
+    mesh = parameter.device_mesh
+    whole = parameter.redistribute(placements=[Replicate()] * mesh.ndim)
+    return whole.to_local(grad_placements=[Partial("avg")] * mesh.ndim)
+
+
+def target_log_probs(
+    hidden: Float[Tensor, "scored width"],
+    weight: Float[Tensor, "vocabulary width"],
+    targets: Int[Tensor, " scored"],
+    *,
+    bias: Float[Tensor, " vocabulary"] | None = None,
+    transform: LogitTransform = IDENTITY,
+    chunk_size: int | None = None,
+) -> Float[Tensor, " scored"]:
+    """Natural-log probability of each target under ``softmax(transform(hidden @ weight.T + bias))``.
+
+    Differentiable once in ``hidden``, ``weight`` and ``bias``. Products run in the dtype of ``hidden``
+    (autocast's where it is on), everything after them in float32 (float64 for float64 input). The weight
+    may be a sharded ``DTensor`` whose ranks hold different rows of data.
+
+    Args:
+        hidden: Final hidden states at the positions that predict the targets.
+        weight: Output embedding.
+        targets: Token ids in ``[0, vocabulary)``.
+        bias: Output bias.
+        transform: Scale and soft cap of the logits.
+        chunk_size: Rows projected at once, at least 1; by default as many as fit
+            :data:`LOGIT_CHUNK_BYTES`. It changes memory and speed, not values.
+
+    Returns:
+        Log-probabilities in nats, float32 (float64 for float64 input).
+    """
+    if chunk_size is None:
+        chunk_size = default_chunk_size(weight.shape[0])
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+    log_probs: Tensor = _TargetLogProbs.apply(  # type: ignore[no-untyped-call]
+        hidden,
+        _gathered(weight),
+        None if bias is None else _gathered(bias),
+        targets,
+        transform,
+        chunk_size,
+        _compute_dtype(hidden),
+    )
+    return log_probs
