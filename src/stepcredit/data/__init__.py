@@ -1,0 +1,37 @@
+"""Files of prompts, rollouts and scores: schema-checked reading and writing, and the formats of others."""
+
+from stepcredit.data.files import (
+    Records,
+    UniqueIds,
+    finish_lines,
+    read_prompts,
+    read_rollouts,
+    read_scores,
+    write_rows,
+)
+from stepcredit.data.records import (
+    prompt_from_json,
+    prompt_to_json,
+    rollout_from_json,
+    rollout_to_json,
+    score_from_json,
+    score_to_json,
+)
+from stepcredit.data.sources import count_rows
+
+__all__ = [
+    "Records",
+    "UniqueIds",
+    "count_rows",
+    "finish_lines",
+    "prompt_from_json",
+    "prompt_to_json",
+    "read_prompts",
+    "read_rollouts",
+    "read_scores",
+    "rollout_from_json",
+    "rollout_to_json",
+    "score_from_json",
+    "score_to_json",
+    "write_rows",
+]

@@ -1,0 +1,216 @@
+"""Reading and writing files of records: streaming, exactly checked, never half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Generic, TypeVar
+
+from stepcredit.data.cells import row_to_cells
+from stepcredit.data.records import prompt_from_json, rollout_from_json, score_from_json
+from stepcredit.data.sources import Malformed, check_readable, file_kind, read_rows
+from stepcredit.data.strict_json import to_line
+from stepcredit.errors import DataError
+from stepcredit.runs import atomic_path
+from stepcredit.types import Prompt, ResponseScore, Rollout
+
+Record = TypeVar("Record", bound=Prompt | Rollout | ResponseScore)
+
+
+class UniqueIds:
+    """Refuses an id that was there before, keeping 64-bit hashes only (about 70 bytes an id)."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+
+    def add(self, name: str, where: str) -> None:
+        """Take note of an id.
+
+        Raises:
+            DataError: It was there before.
+        """
+        before = len(self._seen)
+        self._seen.add(hash(name))
+        if len(self._seen) == before:
+            raise DataError(
+                f"the id {name!r} is there twice", where=where, mend="make ids unique within the file"
+            )
+
+
+class Records(Iterator[Record], Generic[Record]):
+    """The records of a file, one after another.
+
+    Args:
+        path: File in one of :data:`stepcredit.data.sources.EXTENSIONS`.
+        parse: Turns a row and its place into a record, or raises :class:`DataError`.
+        skip_invalid: Skip rows that are malformed, or whose id was there before, and count them;
+            otherwise the first one raises.
+
+    Attributes:
+        num_skipped: Rows skipped so far.
+        first_skipped: What was wrong with the first one.
+
+    Raises:
+        DataError: The file cannot be read; or a row is malformed or its id is there twice.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        parse: Callable[[Mapping[str, Any], str], Record],
+        *,
+        skip_invalid: bool = False,
+    ) -> None:
+        self.path = check_readable(path)
+        self.num_skipped = 0
+        self.first_skipped: str | None = None
+        self._parse = parse
+        self._skip_invalid = skip_invalid
+        self._records = self._stream()
+
+    def __iter__(self) -> Iterator[Record]:
+        return self
+
+    def __next__(self) -> Record:
+        return next(self._records)
+
+    def _stream(self) -> Iterator[Record]:
+        ids = UniqueIds()
+        for number, row in read_rows(self.path):
+            where = f"{self.path}:{number}"
+            try:
+                if isinstance(row, Malformed):
+                    raise DataError(row.problem, where=where, mend="mend the line, or pass --skip-invalid")
+                record = self._parse(row, where)
+                ids.add(record.id, where)
+            except DataError as error:
+                if not self._skip_invalid:
+                    raise
+                self.num_skipped += 1
+                self.first_skipped = self.first_skipped or str(error)
+                continue
+            yield record
+
+
+def read_prompts(path: str | Path, *, skip_invalid: bool = False) -> Records[Prompt]:
+    """Stream a file of prompts; see :class:`Records`."""
+    return Records(path, prompt_from_json, skip_invalid=skip_invalid)
+
+
+def read_rollouts(path: str | Path, *, skip_invalid: bool = False) -> Records[Rollout]:
+    """Stream a file of rollouts; see :class:`Records`."""
+    return Records(path, rollout_from_json, skip_invalid=skip_invalid)
+
+
+def read_scores(path: str | Path, *, skip_invalid: bool = False) -> Records[ResponseScore]:
+    """Stream a file of scores; see :class:`Records`."""
+    return Records(path, score_from_json, skip_invalid=skip_invalid)
+
+
+def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows atomically in the format that the extension names.
+
+    JSON Lines, JSON arrays and Parquet hold everything. CSV does not tell a missing extra from an empty
+    one, and makes text of extras that are not.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        DataError: The extension is not known.
+        ValueError: A row holds NaN or an infinity.
+    """
+    path = Path(path)
+    file_kind(path)
+    with atomic_path(path) as temporary:
+        return _write_as(path, temporary, rows)
+
+
+def finish_lines(path: str | Path) -> Callable[[Path, Path], None] | None:
+    """What turns finished JSON Lines into the format of ``path``, for ``ResumableLines.commit``.
+
+    Returns:
+        A function of (JSON Lines file, file to write), or ``None`` where nothing needs to be done.
+    """
+    path = Path(path)
+    if file_kind(path) == "jsonl" and not _is_gzip(path):
+        return None
+
+    def finalise(lines: Path, temporary: Path) -> None:
+        with open(lines, "rb") as handle:
+            _write_as(path, temporary, _lines(handle))
+
+    return finalise
+
+
+def _lines(handle: IO[bytes]) -> Iterator[dict[str, Any]]:
+    for line in handle:
+        yield json.loads(line)
+
+
+def _is_gzip(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
+
+
+@contextlib.contextmanager
+def _opened(final: Path, temporary: Path) -> Iterator[IO[bytes]]:
+    with open(temporary, "wb") as handle:
+        if _is_gzip(final):
+            with gzip.GzipFile(fileobj=handle, filename="", mode="wb", compresslevel=6, mtime=0) as packed:
+                buffered = io.BufferedWriter(packed, 1 << 16)
+                yield buffered
+                buffered.flush()
+        else:
+            yield handle
+
+
+def _write_as(final: Path, temporary: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    kind = file_kind(final)
+    if kind in ("parquet", "csv"):
+        return _write_table(kind, final, temporary, rows)
+    count = 0
+    with _opened(final, temporary) as handle:
+        if kind == "json":
+            handle.write(b"[\n")
+        for row in rows:
+            line = to_line(dict(row))
+            handle.write(line if kind == "jsonl" else (b",\n" if count else b"") + line[:-1])
+            count += 1
+        if kind == "json":
+            handle.write(b"\n]\n")
+    return count
+
+
+def _write_table(kind: str, final: Path, temporary: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Parquet and CSV need all columns before the first row, so rows wait in a JSON Lines file."""
+    from stepcredit.data.parquet import ColumnTypes, write_parquet
+
+    types, count = ColumnTypes(), 0
+    with tempfile.TemporaryFile(dir=temporary.parent) as waiting:
+        for row in rows:
+            types.see(row)
+            waiting.write(to_line(dict(row)))
+            count += 1
+        waiting.seek(0)
+        if kind == "parquet":
+            write_parquet(temporary, _lines(waiting), types)
+        else:
+            with _opened(final, temporary) as handle:
+                _write_csv(handle, _lines(waiting), types.names)
+    return count
+
+
+def _write_csv(handle: IO[bytes], rows: Iterable[Mapping[str, Any]], names: tuple[str, ...]) -> None:
+    text = io.TextIOWrapper(handle, encoding="utf-8", newline="")
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(row_to_cells(row))
+    text.flush()
+    text.detach()
