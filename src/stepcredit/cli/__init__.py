@@ -1,0 +1,128 @@
+"""The command line: parse, call, print.
+
+Exit codes: 0 done, 1 a bug (with its traceback), 2 a mistake that the user can mend (in one line),
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from stepcredit import __version__
+from stepcredit.cli.commands import COMMANDS, GROUPS, Command
+from stepcredit.cli.parser import OneLineParser, add_settings, build
+from stepcredit.errors import UserError
+
+_USER_ERRNOS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: Words after ``stepcredit``; the process's own by default.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(words)
+    except UserError as error:
+        print(f"stepcredit: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in _USER_ERRNOS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        reason = error.strerror or type(error).__name__
+        print(f"stepcredit: error: {where}{reason[0].lower()}{reason[1:]}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstepcredit: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    command, rest = _find(words)
+    if command is None:
+        return _no_command(words)
+    module = import_module(command.module)
+    parser = OneLineParser(
+        prog=f"stepcredit {command.name}",
+        description=(module.__doc__ or command.help).strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="read options from this file first")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_settings(parser, module.Options)
+    given = vars(parser.parse_args(rest))
+    config, as_json = given.pop("config"), given.pop("json")
+    result = module.run(build(module.Options, given, config))
+    if as_json:
+        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        text = result.to_text()
+        if text:
+            print(text)
+    return 0
+
+
+def _find(words: Sequence[str]) -> tuple[Command | None, list[str]]:
+    """The command that ``words`` begin with, and the words after it."""
+    table = {tuple(command.name.split()): command for command in COMMANDS}
+    for length in (2, 1):
+        command = table.get(tuple(words[:length]))
+        if command is not None:
+            return command, list(words[length:])
+    return None, list(words)
+
+
+def _no_command(words: Sequence[str]) -> int:
+    """Help, version, or an error where ``words`` name no command."""
+    group = words[0] if words and words[0] in GROUPS else None
+    rest = words[1:] if group else words
+    if rest and not rest[0].startswith("-"):
+        wanted = f"{group} {rest[0]}" if group else rest[0]
+        names = [command.name for command in COMMANDS] + list(GROUPS)
+        close = difflib.get_close_matches(wanted, names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "see stepcredit --help"
+        raise UserError(f"there is no command {wanted!r}", mend=hint)
+    commands = [each for each in COMMANDS if group is None or each.name.split()[0] == group]
+    width = max(len(each.name) for each in commands)
+    about = "Process rewards for reasoning, from answer labels alone." if group is None else GROUPS[group]
+    parser = OneLineParser(
+        prog="stepcredit",
+        usage=" ".join(filter(None, ["stepcredit", group, "COMMAND [options]"])),
+        description="\n".join(
+            [about, "", "commands:", *(f"  {each.name:<{width}}  {each.help}" for each in commands)]
+        ),
+        epilog="stepcredit COMMAND --help tells a command's options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"stepcredit {__version__}")
+    parser.parse_args(rest)
+    parser.print_help()
+    return 0

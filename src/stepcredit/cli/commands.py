@@ -1,0 +1,35 @@
+"""The commands: name, one line of help, and the module whose ``Options`` and ``run`` it calls.
+
+Modules are imported only when their command is called, so that ``stepcredit --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of the command line.
+
+    Attributes:
+        name: One word, or two for a command of a group (``eval best-of-n``).
+        help: One line.
+        module: Holds the dataclass ``Options`` and the function ``run(options) -> CommandResult``.
+    """
+
+    name: str
+    help: str
+    module: str
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command("demo", "the whole loop on the lab, to an HTML report", "stepcredit.experiments.demo"),
+    Command("sample", "prompts -> rollouts", "stepcredit.pipelines.sample"),
+    Command("grade", "rollouts -> graded rollouts", "stepcredit.pipelines.grade"),
+    Command("train", "graded rollouts -> PRM", "stepcredit.pipelines.train"),
+    Command("score", "rollouts -> step, token and response scores", "stepcredit.pipelines.score"),
+    Command("eval best-of-n", "accuracy of picking, voting and both", "stepcredit.pipelines.eval_best_of_n"),
+)
+
+GROUPS = {"eval": "how good is a reward model"}

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+from stepcredit.cli import main
+from stepcredit.cli.commands import COMMANDS
+from stepcredit.cli.parser import OneLineParser, add_settings
+
+_HEAVY = ("torch", "transformers", "numpy", "pandas", "pyarrow", "datasets", "matplotlib", "peft")
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(command.name in shown for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_has_options_that_parse_and_show_their_defaults(
+    command: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, module = command.name, command.module  # type: ignore[attr-defined]
+    add_settings(OneLineParser(), import_module(module).Options)
+    with pytest.raises(SystemExit) as stopped:
+        main([*name.split(), "--help"])
+    assert stopped.value.code == 0
+    assert "--config" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], *[[*c.name.split(), "--help"] for c in COMMANDS]], ids=" ".join
+)
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    program = (
+        "import sys\nfrom stepcredit.cli import main\n"
+        f"try: main({words!r})\nexcept SystemExit: pass\n"
+        f"heavy = [name for name in {_HEAVY!r} if name in sys.modules]\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sampel"], "there is no command 'sampel'. Did you mean 'sample'?"),
+        (["eval", "best-of"], "Did you mean 'eval best-of-n'?"),
+        (["--bogus"], "unrecognized arguments: --bogus"),
+        (["grade", "nowhere.jsonl", "--grader", "exact", "--out", "out.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_two(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert shown.err.startswith("stepcredit: error: ")
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+
+
+def test_a_group_without_a_command_shows_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval"]) == 0
+    shown = capsys.readouterr().out
+    assert "eval best-of-n" in shown
+    assert "sample" not in shown

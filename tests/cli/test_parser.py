@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepcredit.cli.parser import OneLineParser, add_settings, build, convert
+from stepcredit.errors import UserError
+from stepcredit.options import argument, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    """Inner things."""
+
+    rate: float = option("a rate", default=0.5)
+    size: int = option("a size", default=3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    source: Path = argument("what to read")
+    numbers: tuple[int, ...] = option("how many", default=(1, 4), flag="--n")
+    names: tuple[str, ...] = option("who", default=())
+    fast: bool = option("hurry", default=False)
+    limit: int | None = option("at most", default=None)
+    kind: str = option("which", default="a", choices=("a", "b"))
+    inner: Inner = Inner()
+
+
+def parse(*words: str, config: Path | None = None) -> Any:
+    parser = OneLineParser()
+    add_settings(parser, Options)
+    return build(Options, vars(parser.parse_args(list(words))), config)
+
+
+def test_defaults_hold_where_nothing_is_given() -> None:
+    assert parse("in.jsonl") == Options(source=Path("in.jsonl"))
+
+
+def test_every_kind_of_value_is_read_from_the_command_line() -> None:
+    words = "in --n 1,16,64 --names x --names y,z --fast --limit 1e3 --kind b --rate 1e-4 --size 7"
+    options = parse(*words.split())
+    assert options == Options(
+        source=Path("in"),
+        numbers=(1, 16, 64),
+        names=("x", "y,z"),
+        fast=True,
+        limit=1000,
+        kind="b",
+        inner=Inner(rate=1e-4, size=7),
+    )
+
+
+def test_the_command_line_overrides_the_configuration_file(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("source: from-file\nnumbers: [2, 8]\ninner:\n  rate: 0.25\nlimit: 5\n")
+    options = parse("--limit", "6", config=config)
+    assert (options.source, options.numbers, options.inner.rate, options.limit) == (
+        Path("from-file"),
+        (2, 8),
+        0.25,
+        6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "SOURCE is missing"),
+        (("in", "--limit", "many"), "--limit: 'many' is not a whole number"),
+        (("in", "--limit", "1.5"), "--limit: '1.5' is not a whole number"),
+        (("in", "--kind", "c"), "--kind: 'c' is not one of a, b"),
+        (("in", "--bogus"), "unrecognized arguments: --bogus"),
+        (("in", "--n", "1,x"), "--n: '1,x' is not"),
+    ],
+)
+def test_a_wrong_call_is_told_in_one_line(words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(*words)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sise: 3", "Did you mean size?"),
+        ("- 1", "must hold 'option: value' lines"),
+        ("fast: 'yes please'", "c.yaml: fast"),
+        ("limit: [1]", "c.yaml: limit"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_wrong_configuration_file_is_told_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(text)
+    with pytest.raises(UserError, match=r"c\.yaml") as error:
+        parse("in", config=config)
+    assert said in str(error.value)
+
+
+def test_a_missing_configuration_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.yaml: cannot be read"):
+        parse("in", config=tmp_path / "nowhere.yaml")
+
+
+def test_truth_is_not_taken_for_a_number() -> None:
+    with pytest.raises(ValueError, match="whole number"):
+        convert(True, int)
