@@ -1,0 +1,43 @@
+"""Estimators, intervals and tests; NumPy only."""
+
+from stepcredit.stats.bootstrap import Interval, ProblemBootstrap
+from stepcredit.stats.classification import (
+    Reliability,
+    auc,
+    average_precision,
+    clustered_auc_parts,
+    f1,
+    midranks,
+    pearson,
+    reliability,
+    sigmoid,
+    spearman,
+)
+from stepcredit.stats.significance import holm, paired_p_values
+from stepcredit.stats.subsets import best_of_first_n, best_of_n, pass_at_n, rank_weights, response_mask
+from stepcredit.stats.votes import NO_ANSWER, majority_vote, majority_vote_of_first_n
+
+__all__ = [
+    "NO_ANSWER",
+    "Interval",
+    "ProblemBootstrap",
+    "Reliability",
+    "auc",
+    "average_precision",
+    "best_of_first_n",
+    "best_of_n",
+    "clustered_auc_parts",
+    "f1",
+    "holm",
+    "majority_vote",
+    "majority_vote_of_first_n",
+    "midranks",
+    "paired_p_values",
+    "pass_at_n",
+    "pearson",
+    "rank_weights",
+    "reliability",
+    "response_mask",
+    "sigmoid",
+    "spearman",
+]

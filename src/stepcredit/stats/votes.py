@@ -1,0 +1,161 @@
+"""Exact expected accuracy of the majority vote over all n-subsets of N responses.
+
+Answers are given as integers that name groups of equal answers; :data:`NO_ANSWER` marks a response without
+one. Such a response abstains; where all abstain the vote is wrong. Answers that tie for the most votes are
+each chosen with the same probability. An answer is worth the mean outcome of the responses that give it:
+within a group every response is equally likely to be in the subset, so this is exact for any outcomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+from stepcredit.stats.subsets import response_mask
+
+NO_ANSWER = -1
+
+
+def answer_groups(
+    answers: Int[np.ndarray, "problems responses"],
+    outcomes: Num[np.ndarray, "problems responses"],
+    num_responses: Int[np.ndarray, " problems"],
+) -> tuple[Int[np.ndarray, "problems groups"], Float[np.ndarray, "problems groups"]]:
+    """Sizes of the groups of equal answers, largest first, and the mean outcome of each (zeros pad)."""
+    problems, width = answers.shape
+    valid = response_mask(num_responses, width) & (answers >= 0)
+    row, column = np.nonzero(valid)
+    num_groups = int(answers[valid].max(initial=-1)) + 1
+    key = row * num_groups + answers[row, column]
+    shape = (problems, num_groups)
+    sizes = np.bincount(key, minlength=problems * num_groups).reshape(shape)
+    totals = np.bincount(key, np.asarray(outcomes, dtype=np.float64)[row, column], problems * num_groups)
+    means = totals.reshape(shape) / np.maximum(sizes, 1)
+    order = np.argsort(-sizes, axis=1, kind="stable")
+    return np.take_along_axis(sizes, order, axis=1), np.take_along_axis(means, order, axis=1)
+
+
+def majority_vote(
+    answers: Int[np.ndarray, "problems responses"],
+    outcomes: Num[np.ndarray, "problems responses"],
+    num_responses: Int[np.ndarray, " problems"],
+    ns: Sequence[int],
+) -> Float[np.ndarray, "sizes problems"]:
+    """Expected outcome of the most frequent answer in a random n-subset.
+
+    Args:
+        answers: Group of each response's answer, from 0; :data:`NO_ANSWER` abstains.
+        outcomes: 1 or 0 for right or wrong.
+        num_responses: N of each problem.
+        ns: Subset sizes, each at most the smallest N.
+
+    Returns:
+        One row for each n.
+    """
+    sizes, means = answer_groups(answers, outcomes, num_responses)
+    expected = np.zeros((len(ns), len(answers)))
+    for row, n in zip(expected, ns, strict=True):
+        if not 1 <= n <= int(np.min(num_responses)):
+            raise ValueError(f"n must be in 1..{int(np.min(num_responses))}, the smallest N; got {n}")
+        whole = np.asarray(num_responses) == n
+        row[whole] = _vote_of_all(sizes[whole], means[whole])
+        if not whole.all():
+            row[~whole] = _vote_of_subsets(sizes[~whole], means[~whole], np.asarray(num_responses)[~whole], n)
+    return expected
+
+
+def majority_vote_of_first_n(
+    answers: Int[np.ndarray, "problems responses"],
+    outcomes: Num[np.ndarray, "problems responses"],
+    ns: Sequence[int],
+) -> Float[np.ndarray, "sizes problems"]:
+    """Outcome of the most frequent answer among the first n responses, ties split evenly."""
+    expected = []
+    for n in ns:
+        head = np.full(len(answers), n)
+        expected.append(_vote_of_all(*answer_groups(answers[:, :n], outcomes[:, :n], head)))
+    return np.stack(expected)
+
+
+def _vote_of_all(
+    sizes: Int[np.ndarray, "problems groups"], means: Float[np.ndarray, "problems groups"]
+) -> Float[np.ndarray, " problems"]:
+    winners = (sizes == sizes.max(axis=1, keepdims=True, initial=0)) & (sizes > 0)
+    return np.asarray((winners * means).sum(axis=1) / np.maximum(winners.sum(axis=1), 1))
+
+
+def _vote_of_subsets(
+    sizes: Int[np.ndarray, "problems groups"],
+    means: Float[np.ndarray, "problems groups"],
+    num_responses: Int[np.ndarray, " problems"],
+    n: int,
+) -> Float[np.ndarray, " problems"]:
+    """Sum over the winning number of votes v of P(v wins) x mean outcome of the tied winners.
+
+    The numbers of votes that the groups get in a random n-subset are independent binomials with p = n/N,
+    conditioned on their total being n. So for each v a dynamic programme over the groups of at least v
+    responses (the only ones that can reach v) tracks the votes used and how many groups stand at v exactly;
+    all other responses can be in the subset or not, and form one binomial of their own.
+    """
+    population, which = np.unique(num_responses, return_inverse=True)
+    tables = [_binomial_table(int(size), n) for size in population]
+    width = max(len(table) for table in tables)
+    table = np.zeros((len(population), width, n + 1))
+    for index, rows in enumerate(tables):
+        table[index, : len(rows)] = rows
+    expected = np.zeros(len(sizes))
+    for votes in range(1, min(n, int(sizes.max(initial=0))) + 1):
+        can_reach = sizes >= votes
+        problems = np.flatnonzero(can_reach.any(axis=1))
+        if not len(problems):
+            continue
+        groups = int(can_reach[problems].sum(axis=1).max())
+        value = _tied_winners(
+            table, which[problems], sizes[problems, :groups], means[problems, :groups], votes, n
+        )
+        rest = num_responses[problems] - (sizes[problems] * can_reach[problems]).sum(axis=1)
+        tail = table[which[problems], rest][:, ::-1]
+        expected[problems] += (value * tail).sum(axis=1)
+    return np.asarray(expected / table[which, num_responses, n])
+
+
+def _tied_winners(
+    table: Float[np.ndarray, "populations sizes votes"],
+    which: Int[np.ndarray, " problems"],
+    sizes: Int[np.ndarray, "problems groups"],
+    means: Float[np.ndarray, "problems groups"],
+    votes: int,
+    n: int,
+) -> Float[np.ndarray, "problems used"]:
+    """P(most votes = ``votes``, votes used) x mean outcome of those who have them, by votes used."""
+    most_tied = min(sizes.shape[1], n // votes)
+    # state[0]: probability; state[1]: probability x sum of the tied groups' outcomes
+    state = np.zeros((2, len(sizes), n + 1, most_tied + 1))
+    state[0, :, 0, 0] = 1.0
+    for group in range(sizes.shape[1]):
+        active = sizes[:, group] >= votes
+        weights = np.where(active[:, None], table[which, sizes[:, group], : votes + 1], 0.0)
+        weights[~active, 0] = 1.0
+        following = state * weights[:, 0, None, None]
+        for count in range(1, min(votes, n + 1)):
+            following[:, :, count:] += state[:, :, :-count] * weights[:, count, None, None]
+        tied = state[:, :, :-votes, :-1] * weights[:, votes, None, None]
+        following[:, :, votes:, 1:] += tied
+        following[1, :, votes:, 1:] += tied[0] * means[:, group, None, None]
+        state = following
+    return np.asarray((state[1, :, :, 1:] / np.arange(1, most_tied + 1)).sum(axis=2))
+
+
+def _binomial_table(population: int, n: int) -> Float[np.ndarray, "sizes votes"]:
+    """P(j of k are in), each independently with p = n/N: row k = 0..N, column j = 0..n."""
+    probability = n / population
+    size = np.arange(population + 1)[:, None]
+    count = np.arange(n + 1)[None, :]
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, population + 1)))])
+    possible = count <= size
+    missing = np.where(possible, size - count, 0)
+    log_choose = log_factorial[size] - log_factorial[count] - log_factorial[missing]
+    log_probability = log_choose + count * np.log(probability) + missing * np.log1p(-probability)
+    return np.where(possible, np.exp(log_probability), 0.0)
