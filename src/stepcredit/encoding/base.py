@@ -1,0 +1,86 @@
+"""What every encoding format gives: tokens with the steps they belong to, or a typed error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from stepcredit.errors import DataError
+from stepcredit.types import Encoded, Message, PromptText, Rollout, Step
+
+EncodingProblem = Literal["too-long", "prompt-not-prefix", "nothing-to-score", "tokens-do-not-match"]
+
+
+class EncodingError(DataError):
+    """A response that cannot be encoded exactly; callers may skip and count it by its ``kind``.
+
+    Args:
+        kind: Which problem it is: ``too-long`` (for the model's context), ``prompt-not-prefix`` (the
+            prompt's last token merges with the response's first), ``nothing-to-score`` (no token),
+            ``tokens-do-not-match`` (the recorded token ids are not those of the response's text).
+        problem: What is wrong.
+        where: The rollout's id.
+        mend: What the user can do.
+    """
+
+    def __init__(
+        self, kind: EncodingProblem, problem: str, *, where: str | None = None, mend: str | None = None
+    ) -> None:
+        super().__init__(problem, where=where, mend=mend)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedSteps:
+    """A rollout ready to be scored.
+
+    Attributes:
+        encoded: Token ids, where scoring starts, and the steps' token ends.
+        steps: The steps; they tile the scored text.
+        token_ends: Character offset in the scored text at which the next token starts, for each scored
+            token: non-decreasing, the last is the text's length.
+        scored_text: The rewritten response that offsets refer to, where the format rewrites it.
+    """
+
+    encoded: Encoded
+    steps: tuple[Step, ...]
+    token_ends: tuple[int, ...]
+    scored_text: str | None = None
+
+
+class Encoding(Protocol):
+    """A format: how a prompt and its response become tokens, and which of them are scored."""
+
+    @property
+    def name(self) -> str:
+        """The convention's name, e.g. ``clean``."""
+        ...
+
+    def encode(self, rollout: Rollout) -> EncodedSteps:
+        """Encode one rollout.
+
+        Raises:
+            EncodingError: It cannot be encoded exactly.
+        """
+        ...
+
+
+def as_messages(prompt: PromptText) -> list[Message]:
+    """The prompt as a conversation; a string is one user turn."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+
+
+def check_length(token_ids: Sequence[int], max_tokens: int | None, rollout_id: str) -> None:
+    """Refuse a sequence that is longer than the model's context.
+
+    Raises:
+        EncodingError: ``too-long``.
+    """
+    if max_tokens is not None and len(token_ids) > max_tokens:
+        raise EncodingError(
+            "too-long",
+            f"prompt and response have {len(token_ids)} tokens, more than the context of {max_tokens}",
+            where=rollout_id,
+            mend="leave the row out, or use a model with a longer context",
+        )

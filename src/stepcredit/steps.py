@@ -1,0 +1,206 @@
+"""Responses into steps: text -> steps -> character spans -> token spans.
+
+A step runs from its first character to the first character of the next one, so a separator belongs to
+the step that it ends, and the steps of a response tile it exactly. All positions are character offsets
+in the response.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+from stepcredit.errors import DataError, UserError
+from stepcredit.types import Step
+
+_LINE_END = r"(?:\r\n|\n|\r)"
+_NEWLINES = rf"(?:[^\S\r\n]*{_LINE_END})+"
+_BLANK_LINES = rf"[^\S\r\n]*{_LINE_END}(?:[^\S\r\n]*{_LINE_END})+"
+_STEP_NUMBER = r"(?im)^(?=[ \t>#*_]*step[ \t]*\d+[ \t*_]*[:.)–—-])"
+_NUMBERED_LIST = r"(?m)^(?=[ \t>*_]*\d+[.)][ \t*_])"
+# A sentence's mark and what closes it (quotes, brackets); the blank before the next sentence belongs to
+# that one, as in most vocabularies (" The" is one token), while line ends belong to this one. The number
+# of a list item ends no sentence.
+_SENTENCE_END = (
+    r"(?m)(?<!^\d)(?<!^\d\d)(?:[.!?…]+[\"'”’)\]]*(?=\s|\Z)|[。！？]+[”’」』）]*)"
+    rf"(?:{_NEWLINES})?|{_NEWLINES}"
+)
+
+_PATTERNS = {
+    "newline": _NEWLINES,
+    "blank-line": _BLANK_LINES,
+    "step-number": _STEP_NUMBER,
+    "numbered-list": _NUMBERED_LIST,
+    "sentence": _SENTENCE_END,
+}
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
+_RULES = (*_PATTERNS, "separator:TEXT", "regex:PATTERN", "auto")
+_AUTO_ORDER = ("step-number", "blank-line", "numbered-list", "newline", "sentence")
+
+
+@dataclass(frozen=True, slots=True)
+class StepRule:
+    """Where the steps of a response end.
+
+    Attributes:
+        kind: One of ``newline``, ``blank-line``, ``step-number`` (``Step 1:``), ``numbered-list``
+            (``1.``), ``sentence``, ``separator``, ``regex`` and ``auto`` (chosen for each response).
+        parameter: The separator's text, or the regular expression: what it matches belongs to the step
+            before, and where it matches nothing (a look-ahead) a step starts.
+    """
+
+    kind: str
+    parameter: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> StepRule:
+        r"""Read a rule as the command line writes it, e.g. ``newline`` or ``separator:\n\n``.
+
+        Raises:
+            UserError: There is no such rule, or the expression is not valid.
+        """
+        kind, colon, parameter = text.partition(":")
+        if kind not in {rule.partition(":")[0] for rule in _RULES}:
+            raise UserError(f"no step rule {text!r}", where="--steps", mend=f"use {', '.join(_RULES)}")
+        if kind not in ("separator", "regex"):
+            if colon:
+                raise UserError(f"the step rule {kind!r} takes no parameter", where="--steps")
+            return cls(kind)
+        if not parameter:
+            raise UserError(f"{kind!r} needs its text", where="--steps", mend=f"write {kind}:TEXT")
+        if kind == "separator":
+            parameter = re.sub(r"\\([nrt\\])", lambda match: _ESCAPES[match[1]], parameter)
+        rule = cls(kind, parameter)
+        try:
+            rule.pattern()
+        except re.error as error:
+            raise UserError(
+                f"{parameter!r} is not a regular expression ({error})", where="--steps"
+            ) from error
+        return rule
+
+    def __str__(self) -> str:
+        """As :meth:`parse` reads it."""
+        if self.parameter is None:
+            return self.kind
+        parameter = self.parameter
+        if self.kind == "separator":
+            for letter in "\\nrt":
+                parameter = parameter.replace(_ESCAPES[letter], f"\\{letter}")
+        return f"{self.kind}:{parameter}"
+
+    def pattern(self) -> re.Pattern[str]:
+        """What separates steps; not for ``auto``."""
+        return _compile(self.kind, self.parameter)
+
+
+class ChosenRule(NamedTuple):
+    """What ``auto`` found.
+
+    Attributes:
+        rule: The rule.
+        share: Share of the responses that it splits into two steps or more.
+        num_responses: How many responses were looked at.
+    """
+
+    rule: StepRule
+    share: float
+    num_responses: int
+
+
+@cache
+def _compile(kind: str, parameter: str | None) -> re.Pattern[str]:
+    if kind == "separator":
+        assert parameter is not None
+        return re.compile(re.escape(parameter))
+    if kind == "regex":
+        assert parameter is not None
+        return re.compile(parameter)
+    return re.compile(_PATTERNS[kind])
+
+
+def split(response: str, rule: StepRule) -> tuple[Step, ...]:
+    """Cut ``response`` into steps that tile it.
+
+    A piece with nothing but blanks and separators is no step of its own: it belongs to the step before,
+    or to the first one. A response without any text is one step, so that its end-of-turn has a place.
+    """
+    if rule.kind == "auto":
+        rule = choose_rule([response]).rule
+    ends: list[int] = []
+    for has_content, end in _pieces(response, rule.pattern()):
+        if has_content:
+            ends.append(end)
+        elif ends:
+            ends[-1] = end
+    return steps_at(response, ends or [len(response)])
+
+
+def _pieces(response: str, pattern: re.Pattern[str]) -> Iterator[tuple[bool, int]]:
+    """Whether each piece has content before its separator, and where it ends, separator included."""
+    start = 0
+    for match in pattern.finditer(response):
+        if match.end() > start:
+            yield bool(response[start : match.start()].strip()), match.end()
+            start = match.end()
+    if start < len(response):
+        yield bool(response[start:].strip()), len(response)
+
+
+def steps_at(response: str, ends: Sequence[int]) -> tuple[Step, ...]:
+    """The steps that end at the given character offsets.
+
+    Raises:
+        DataError: ``ends`` decreases, or does not end at the end of ``response``.
+    """
+    if not ends or ends[-1] != len(response) or any(a > b for a, b in pairwise([0, *ends])):
+        raise DataError(
+            f"step ends {list(ends)} do not rise to the response's length, {len(response)} characters"
+        )
+    return tuple(
+        Step(index, response[start:end], start, end)
+        for index, (start, end) in enumerate(pairwise([0, *ends]))
+    )
+
+
+def join(texts: Sequence[str], separator: str) -> tuple[Step, ...]:
+    """An explicit list of steps, joined by ``separator``, which belongs to the step that it ends."""
+    pieces = [text + separator for text in texts[:-1]] + list(texts[-1:] or [""])
+    return steps_at("".join(pieces), list(accumulate(map(len, pieces))))
+
+
+def choose_rule(responses: Iterable[str]) -> ChosenRule:
+    """The first of step-number, blank-line, numbered-list, newline and sentence that fits the data.
+
+    A rule fits if it splits at least half of the responses into two steps or more; where none does,
+    the one that splits most.
+    """
+    responses = list(responses)
+    shares = {
+        kind: sum(len(split(response, StepRule(kind))) > 1 for response in responses) / max(len(responses), 1)
+        for kind in _AUTO_ORDER
+    }
+    fitting = [kind for kind, share in shares.items() if share >= 0.5]
+    kind = fitting[0] if fitting else max(shares, key=lambda name: (shares[name], name == "newline"))
+    return ChosenRule(StepRule(kind), shares[kind], len(responses))
+
+
+def step_token_ends(token_starts: Sequence[int], steps: Sequence[Step]) -> tuple[int, ...]:
+    """One past each step's last token; a token belongs to the step in which its first character lies.
+
+    Args:
+        token_starts: Character offset of each token's first character, non-decreasing. Tokens at or
+            after the end of the response (end-of-turn) belong to the last step.
+        steps: The steps, at least one.
+
+    Returns:
+        For each step, how many tokens start before its end; the last is the number of tokens.
+    """
+    ends = [bisect_left(token_starts, step.end) for step in steps]
+    ends[-1] = len(token_starts)
+    return tuple(ends)
