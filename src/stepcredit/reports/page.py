@@ -1,0 +1,111 @@
+"""The shell of every report: one offline HTML file for light and dark, narrow and wide, and for paper."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from stepcredit.runs import atomic_path
+
+ABSENT = "–"
+"""Shown for a number that the result files do not have."""
+
+
+def render_page(template: str, /, **context: Any) -> str:
+    """Render a template of this package that extends ``base.html``.
+
+    Args:
+        template: File name in ``templates/``.
+        context: What the template shows. ``base.html`` itself uses ``title`` (the document's title,
+            required), ``kind`` (what sort of report, beside the name at the top), and ``sections``
+            (pairs of anchor and name, for the navigation).
+
+    Returns:
+        A complete HTML document without any reference to another file or host.
+    """
+    return _environment().get_template(template).render(**context)
+
+
+def write_page(path: str | Path, html: str) -> None:
+    """Write a rendered page; it appears under its name at once or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+
+
+def percent(share: float | None, decimals: int = 1) -> str:
+    """A share in [0, 1] as a percentage, or :data:`ABSENT`."""
+    if share is None or not math.isfinite(share):
+        return ABSENT
+    return f"{100 * share:.{decimals}f}%"
+
+
+def points(difference: float | None, decimals: int = 1) -> str:
+    """A difference of shares in percentage points with its sign, or :data:`ABSENT`."""
+    if difference is None or not math.isfinite(difference):
+        return ABSENT
+    return f"{100 * difference:+.{decimals}f}".replace("-", "−")
+
+
+def interval(low: float | None, high: float | None, decimals: int = 1) -> str:
+    """An interval of shares in percent, without the sign; empty if an end is missing."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"{100 * low:.{decimals}f} to {100 * high:.{decimals}f}".replace("-", "−")
+
+
+def signed(value: float | None, decimals: int = 2) -> str:
+    """A reward with its sign and a true minus, or :data:`ABSENT`."""
+    if value is None or math.isnan(value):
+        return ABSENT
+    if math.isinf(value):
+        return "+∞" if value > 0 else "−∞"
+    return f"{value:+.{decimals}f}".replace("-", "−")
+
+
+def plain(value: float | None, decimals: int = 3) -> str:
+    """A number with a fixed count of decimals and a true minus, or :data:`ABSENT`."""
+    if value is None or not math.isfinite(value):
+        return ABSENT
+    return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands separated, or :data:`ABSENT`."""
+    return ABSENT if value is None or not math.isfinite(value) else f"{round(value):,}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as readers say them, e.g. ``48 s`` or ``2 min 05 s``, or :data:`ABSENT`."""
+    if seconds is None or not math.isfinite(seconds):
+        return ABSENT
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("stepcredit.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=percent,
+        points=points,
+        interval=interval,
+        signed=signed,
+        plain=plain,
+        count=count,
+        duration=duration,
+    )
+    environment.globals["absent"] = ABSENT
+    return environment

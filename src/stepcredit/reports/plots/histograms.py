@@ -1,0 +1,109 @@
+"""Histograms, one strip a group on a shared scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from stepcredit.reports.plots.axes import Axis, text
+from stepcredit.reports.plots.figure import Mark, figure, mark_of
+from stepcredit.reports.plots.svg import element, join
+
+_STRIP = 92.0
+_BARS = 66.0
+_TOP = 4.0
+_BOTTOM = 46.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How often one group falls into each bin.
+
+    Attributes:
+        name: The group.
+        counts: One a bin, at least 0.
+        mark: Its colour.
+    """
+
+    name: str
+    counts: Sequence[float]
+    mark: Mark | None = None
+
+
+def histogram(
+    edges: Sequence[float],
+    groups: Sequence[Counts],
+    *,
+    title: str,
+    x: Axis,
+    note: str = "",
+    unit: str = "",
+    width: float = 400,
+) -> Markup:
+    """One strip a group; bars show the share of the group in each bin, so that sizes can differ.
+
+    Args:
+        edges: Of the bins, rising; one more than there are bins.
+        groups: From top to bottom.
+        title: Says what is shown.
+        x: The scale of the edges.
+        note: One or two sentences under the title.
+        unit: What is counted, plural.
+        width: Of the picture, in units in which text is 12 high.
+
+    Raises:
+        ValueError: A group has another number of bins.
+    """
+    if any(len(group.counts) != len(edges) - 1 for group in groups):
+        raise ValueError(f"{len(edges)} edges make {len(edges) - 1} bins; a group has another number")
+    height = _TOP + _STRIP * len(groups) + _BOTTOM
+    floor = height - _BOTTOM
+    scale = x.scale(edges, 8, width - 8)
+    parts = []
+    for tick in scale.ticks:
+        at = scale(tick)
+        parts += [
+            element("line", class_="grid", x1=at, x2=at, y1=_TOP, y2=floor),
+            element("line", class_="axis", x1=at, x2=at, y1=floor, y2=floor + 4),
+            text(x.write_tick(tick), at, floor + 18, anchor="middle"),
+        ]
+    table = []
+    for index, group in enumerate(groups):
+        base = _TOP + _STRIP * (index + 1)
+        total = sum(group.counts)
+        parts += [
+            element("line", class_="axis", x1=8, x2=width - 8, y1=base, y2=base),
+            text(group.name, 8, base - _STRIP + 16, class_="name"),
+            text(f"{total:,g} {unit}".strip(), width - 8, base - _STRIP + 16, anchor="end", class_="value"),
+        ]
+        mark = mark_of(index, group.mark)
+        largest = max(group.counts, default=0) or 1
+        for left, right, count in zip(edges, edges[1:], group.counts, strict=False):
+            if count <= 0:
+                continue
+            bin_name = f"{x.write(left)} to {x.write(right)}"
+            share = f"{100 * count / total:.1f}%"
+            table.append((group.name, bin_name, f"{count:,g}", share))
+            parts.append(
+                element(
+                    "rect",
+                    element("title", f"{group.name}, {bin_name}: {count:,g} ({share})"),
+                    class_=f"bar {mark.colour}",
+                    x=scale(left) + 0.5,
+                    width=max(0.5, scale(right) - scale(left) - 1),
+                    y=base - _BARS * count / largest,
+                    height=_BARS * count / largest,
+                )
+            )
+    parts.append(text(x.label, width - 8, height - 6, anchor="end", class_="label"))
+    return figure(
+        title=title,
+        picture=join(parts),
+        width=width,
+        height=height,
+        header=("Group", x.label, "Count", "Share of group"),
+        rows=table,
+        note=note,
+    )
