@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, pairwise
-from typing import NamedTuple
 
 from stepcredit.errors import DataError, UserError
 from stepcredit.types import Step
@@ -99,20 +98,6 @@ class StepRule:
         return _compile(self.kind, self.parameter)
 
 
-class ChosenRule(NamedTuple):
-    """What ``auto`` found.
-
-    Attributes:
-        rule: The rule.
-        share: Share of the responses that it splits into two steps or more.
-        num_responses: How many responses were looked at.
-    """
-
-    rule: StepRule
-    share: float
-    num_responses: int
-
-
 @cache
 def _compile(kind: str, parameter: str | None) -> re.Pattern[str]:
     if kind == "separator":
@@ -131,7 +116,7 @@ def split(response: str, rule: StepRule) -> tuple[Step, ...]:
     or to the first one. A response without any text is one step, so that its end-of-turn has a place.
     """
     if rule.kind == "auto":
-        rule = choose_rule([response]).rule
+        rule = choose_rule([response])
     ends: list[int] = []
     for has_content, end in _pieces(response, rule.pattern()):
         if has_content:
@@ -174,20 +159,19 @@ def join(texts: Sequence[str], separator: str) -> tuple[Step, ...]:
     return steps_at("".join(pieces), list(accumulate(map(len, pieces))))
 
 
-def choose_rule(responses: Iterable[str]) -> ChosenRule:
+def choose_rule(responses: Iterable[str]) -> StepRule:
     """The first of step-number, blank-line, numbered-list, newline and sentence that fits the data.
 
     A rule fits if it splits at least half of the responses into two steps or more; where none does,
-    the one that splits most.
+    the one that splits most is chosen (newline if it is among them).
     """
     responses = list(responses)
-    shares = {
-        kind: sum(len(split(response, StepRule(kind))) > 1 for response in responses) / max(len(responses), 1)
-        for kind in _AUTO_ORDER
+    counts = {
+        kind: sum(len(split(response, StepRule(kind))) > 1 for response in responses) for kind in _AUTO_ORDER
     }
-    fitting = [kind for kind, share in shares.items() if share >= 0.5]
-    kind = fitting[0] if fitting else max(shares, key=lambda name: (shares[name], name == "newline"))
-    return ChosenRule(StepRule(kind), shares[kind], len(responses))
+    fitting = [kind for kind, count in counts.items() if 2 * count >= max(len(responses), 1)]
+    best = max(counts, key=lambda kind: (counts[kind], kind == "newline"))
+    return StepRule(fitting[0] if fitting else best)
 
 
 def step_token_ends(token_starts: Sequence[int], steps: Sequence[Step]) -> tuple[int, ...]:
