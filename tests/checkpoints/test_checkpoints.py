@@ -157,9 +157,8 @@ def test_an_adapter_loads_on_its_base(tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
     tiny_model().save_pretrained(tmp_path / "base")
-    adapted: Any = get_peft_model(
-        load_model(tmp_path / "base"), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
-    )
+    lora = LoraConfig(r=2, lora_alpha=64, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    adapted: Any = get_peft_model(load_model(tmp_path / "base"), lora)
     adapted.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
     adapted.save_pretrained(str(tmp_path / "adapter"))
     tokens = torch.tensor([[2, 3, 2]])

@@ -5,7 +5,9 @@ Pickle files are never read; remote code runs only if asked for.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,7 +125,8 @@ def load_model(
         arguments |= {"gguf_file": gguf.name, "quantization_config": GgufConfig(dequantize=True)}
     model: Any
     try:
-        model = (model_class or transformers.AutoModelForCausalLM).from_pretrained(str(path), **arguments)
+        with quiet():
+            model = (model_class or transformers.AutoModelForCausalLM).from_pretrained(str(path), **arguments)
     except Exception as error:
         raise CheckpointError(
             f"cannot be loaded as a model ({_first_line(error)})",
@@ -133,6 +136,20 @@ def load_model(
     if options.device_map is None:
         model = model.to(pick_device(options.device))
     return model.eval()  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back the library's own progress bars: a model that loads in a blink needs none."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def pick_device(device: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from stepcredit.checkpoints.card import PRMCard
 from stepcredit.checkpoints.hashes import template_hash, tokenizer_hash, weights_hash
+from stepcredit.checkpoints.loading import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,7 +26,8 @@ def save_prm(
         The card as written.
     """
     directory = Path(directory)
-    model.save_pretrained(str(directory))
+    with quiet():
+        model.save_pretrained(str(directory))
     tokenizer.save_pretrained(str(directory))
     card = replace(
         card,

@@ -1,0 +1,40 @@
+# make demo   sets up and runs the main job on the lab, to runs/demo/report.html
+# make test   runs the tests
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO_OUT ?= runs/demo
+SEED ?= 0
+
+.PHONY: setup demo test check format results clean
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("stepcredit needs Python 3.11 or later; name one: make setup PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/stepcredit demo --out $(DEMO_OUT) --seed $(SEED)
+
+test: setup
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+results: setup
+	$(BIN)/python -m stepcredit.experiments.demo_results --out runs/results --publish docs/results/demo
+
+clean:
+	rm -rf runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
