@@ -16,12 +16,15 @@ from stepcredit.stats.classification import (
 from stepcredit.stats.significance import holm, paired_p_values
 from stepcredit.stats.subsets import best_of_first_n, best_of_n, pass_at_n, rank_weights, response_mask
 from stepcredit.stats.votes import NO_ANSWER, majority_vote, majority_vote_of_first_n
+from stepcredit.stats.weighted_votes import VoteEstimate, VoteSubsets, max_vote
 
 __all__ = [
     "NO_ANSWER",
     "Interval",
     "ProblemBootstrap",
     "Reliability",
+    "VoteEstimate",
+    "VoteSubsets",
     "auc",
     "average_precision",
     "best_of_first_n",
@@ -31,6 +34,7 @@ __all__ = [
     "holm",
     "majority_vote",
     "majority_vote_of_first_n",
+    "max_vote",
     "midranks",
     "paired_p_values",
     "pass_at_n",

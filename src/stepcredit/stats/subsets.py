@@ -34,7 +34,7 @@ def rank_weights(num_responses: int, n: int) -> Float[np.ndarray, " responses"]:
     return n / num_responses * np.concatenate([[1.0], np.cumprod(ratios)])
 
 
-def _rank_weight_rows(
+def rank_weight_rows(
     num_responses: Int[np.ndarray, " problems"], n: int, width: int
 ) -> Float[np.ndarray, "problems width"]:
     """:func:`rank_weights` of each problem, padded with zeros to ``width``."""
@@ -60,7 +60,7 @@ def pass_at_n(
     This is best-of-n by an oracle. With n = 1 it is the share of right responses.
     """
     width = int(np.max(num_responses, initial=0))
-    weights = _rank_weight_rows(num_responses, n, width)
+    weights = rank_weight_rows(num_responses, n, width)
     return np.asarray(np.sum(weights, axis=1, where=response_mask(num_correct, width)))
 
 
@@ -105,7 +105,7 @@ def best_of_n(
     ranked = average_over_ties(
         np.where(valid, scores, PADDING_SCORE), np.where(valid, outcomes, 0).astype(np.float64)
     )
-    return np.stack([(ranked * _rank_weight_rows(num_responses, n, scores.shape[1])).sum(axis=1) for n in ns])
+    return np.stack([(ranked * rank_weight_rows(num_responses, n, scores.shape[1])).sum(axis=1) for n in ns])
 
 
 def best_of_first_n(

@@ -94,58 +94,94 @@ def _vote_of_subsets(
 ) -> Float[np.ndarray, " problems"]:
     """Sum over the winning number of votes v of P(v wins) x mean outcome of the tied winners.
 
-    The numbers of votes that the groups get in a random n-subset are independent binomials with p = n/N,
-    conditioned on their total being n. So for each v a dynamic programme over the groups of at least v
-    responses (the only ones that can reach v) tracks the votes used and how many groups stand at v exactly;
-    all other responses can be in the subset or not, and form one binomial of their own.
+    For each v only the groups of at least v responses can reach it; all other responses can be in the
+    subset or not.
     """
-    population, which = np.unique(num_responses, return_inverse=True)
-    tables = [_binomial_table(int(size), n) for size in population]
-    width = max(len(table) for table in tables)
-    table = np.zeros((len(population), width, n + 1))
-    for index, rows in enumerate(tables):
-        table[index, : len(rows)] = rows
+    subsets = ConditionedCounts(num_responses, n)
     expected = np.zeros(len(sizes))
     for votes in range(1, min(n, int(sizes.max(initial=0))) + 1):
         can_reach = sizes >= votes
         problems = np.flatnonzero(can_reach.any(axis=1))
         if not len(problems):
-            continue
+            break
         groups = int(can_reach[problems].sum(axis=1).max())
-        value = _tied_winners(
-            table, which[problems], sizes[problems, :groups], means[problems, :groups], votes, n
+        expected[problems] += subsets.mean_of_tied(
+            problems,
+            np.where(can_reach, sizes, 0)[problems, :groups],
+            means[problems, :groups],
+            untied=range(votes),
+            tied=range(votes, votes + 1),
         )
-        rest = num_responses[problems] - (sizes[problems] * can_reach[problems]).sum(axis=1)
-        tail = table[which[problems], rest][:, ::-1]
-        expected[problems] += (value * tail).sum(axis=1)
-    return np.asarray(expected / table[which, num_responses, n])
+    return expected
 
 
-def _tied_winners(
-    table: Float[np.ndarray, "populations sizes votes"],
-    which: Int[np.ndarray, " problems"],
-    sizes: Int[np.ndarray, "problems groups"],
-    means: Float[np.ndarray, "problems groups"],
-    votes: int,
-    n: int,
-) -> Float[np.ndarray, "problems used"]:
-    """P(most votes = ``votes``, votes used) x mean outcome of those who have them, by votes used."""
-    most_tied = min(sizes.shape[1], n // votes)
-    # state[0]: probability; state[1]: probability x sum of the tied groups' outcomes
-    state = np.zeros((2, len(sizes), n + 1, most_tied + 1))
-    state[0, :, 0, 0] = 1.0
-    for group in range(sizes.shape[1]):
-        active = sizes[:, group] >= votes
-        weights = np.where(active[:, None], table[which, sizes[:, group], : votes + 1], 0.0)
-        weights[~active, 0] = 1.0
-        following = state * weights[:, 0, None, None]
-        for count in range(1, min(votes, n + 1)):
-            following[:, :, count:] += state[:, :, :-count] * weights[:, count, None, None]
-        tied = state[:, :, :-votes, :-1] * weights[:, votes, None, None]
-        following[:, :, votes:, 1:] += tied
-        following[1, :, votes:, 1:] += tied[0] * means[:, group, None, None]
-        state = following
-    return np.asarray((state[1, :, :, 1:] / np.arange(1, most_tied + 1)).sum(axis=2))
+class ConditionedCounts:
+    """How many responses of each group a random n-subset holds.
+
+    The counts are independent binomials with p = n/N, conditioned on their total being n. In this form
+    they multiply without overflow, and groups can be taken one after another.
+
+    Args:
+        num_responses: N of each problem, each at least n.
+        n: Size of the subsets.
+    """
+
+    def __init__(self, num_responses: Int[np.ndarray, " problems"], n: int) -> None:
+        self.num_responses, self.n = np.asarray(num_responses), n
+        population, self._which = np.unique(self.num_responses, return_inverse=True)
+        self._table = np.zeros((len(population), int(population.max(initial=0)) + 1, n + 1))
+        for index, size in enumerate(population):
+            self._table[index, : size + 1] = _binomial_table(int(size), n)
+
+    def mean_of_tied(
+        self,
+        problems: Int[np.ndarray, " rows"],
+        sizes: Int[np.ndarray, "rows groups"],
+        means: Float[np.ndarray, "rows groups"],
+        *,
+        untied: range,
+        tied: range,
+        absent: Int[np.ndarray, " rows"] | int = 0,
+    ) -> Float[np.ndarray, " rows"]:
+        """P(each group's count is in ``untied`` or ``tied``, some tied) x mean outcome of the tied groups.
+
+        A dynamic programme over the groups tracks the responses used and how many groups are tied.
+
+        Args:
+            problems: The problem that each row is about.
+            sizes: Group sizes; groups of size 0 take no part.
+            means: Outcome of each group.
+            untied: Counts of a group that is not tied, from 0.
+            tied: Counts of a group that is tied; they follow those of ``untied``.
+            absent: Further responses of which the subset must hold none; any number of the remaining
+                ones may be in it.
+        """
+        which, n = self._which[problems], self.n
+        taking_part = sizes > 0
+        most_tied = min(sizes.shape[1], n // tied.start)
+        # state[0]: probability; state[1]: probability x sum of the tied groups' outcomes
+        state = np.zeros((2, len(sizes), n + 1, most_tied + 1))
+        state[0, :, 0, 0] = 1.0
+        for group in range(sizes.shape[1]):
+            active = taking_part[:, group]
+            most = min(tied.stop - 1, n, int(sizes[:, group].max(initial=0)))
+            weights = np.where(active[:, None], self._table[which, sizes[:, group], : most + 1], 0.0)
+            weights[~active, 0] = 1.0
+            following = state * weights[:, 0, None, None]
+            for count in range(1, most + 1):
+                moved = state[:, :, :-count] * weights[:, count, None, None]
+                if count in untied:
+                    following[:, :, count:] += moved
+                else:
+                    following[:, :, count:, 1:] += moved[..., :-1]
+                    following[1, :, count:, 1:] += moved[0, ..., :-1] * means[:, group, None, None]
+            state = following
+        value = (state[1, :, :, 1:] / np.arange(1, most_tied + 1)).sum(axis=2)
+        rest = self.num_responses[problems] - sizes.sum(axis=1) - absent
+        outside = (1.0 - n / self.num_responses[problems]) ** absent
+        tail = self._table[which, rest][:, ::-1]
+        total = self._table[which, self.num_responses[problems], n]
+        return np.asarray((value * tail).sum(axis=1) * outside / total)
 
 
 def _binomial_table(population: int, n: int) -> Float[np.ndarray, "sizes votes"]:
@@ -155,7 +191,9 @@ def _binomial_table(population: int, n: int) -> Float[np.ndarray, "sizes votes"]
     count = np.arange(n + 1)[None, :]
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, population + 1)))])
     possible = count <= size
-    missing = np.where(possible, size - count, 0)
-    log_choose = log_factorial[size] - log_factorial[count] - log_factorial[missing]
-    log_probability = log_choose + count * np.log(probability) + missing * np.log1p(-probability)
+    left_out = np.where(possible, size - count, 0)
+    log_choose = log_factorial[size] - log_factorial[count] - log_factorial[left_out]
+    if probability == 1.0:
+        return np.where(possible & (left_out == 0), 1.0, 0.0)
+    log_probability = log_choose + count * np.log(probability) + left_out * np.log1p(-probability)
     return np.where(possible, np.exp(log_probability), 0.0)

@@ -1,0 +1,248 @@
+"""Expected accuracy of votes in which every response adds a weight to its answer.
+
+Which answer wins over all n-subsets has a closed form where an answer is worth its best response (``max``),
+and by enumeration where there are few subsets (n = 1, n = N, small N). Elsewhere seeded random subsets
+stand for all, and the result carries the standard error that this adds.
+
+As in :mod:`stepcredit.stats.votes`: a response without an answer abstains, a vote in which all abstain is
+wrong, answers that tie are chosen with equal probability, an answer is worth its responses' mean outcome.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Num
+
+from stepcredit.stats.subsets import rank_weight_rows, response_mask
+from stepcredit.stats.votes import NO_ANSWER, ConditionedCounts
+
+Combine = Literal["sum", "mean"]
+
+_MOST_ENUMERATED = 2048
+_ROWS_AT_ONCE = 512
+# Sums of equal weights in another order differ by rounding; that must not break a tie.
+_TIE_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class VoteEstimate:
+    """Expected outcome of a vote.
+
+    Attributes:
+        expected: One value a problem, shape (problems,).
+        resampling_error: Standard error of the mean over problems that comes from random subsets; 0
+            where all subsets were counted.
+    """
+
+    expected: Float[np.ndarray, " problems"]
+    resampling_error: float
+
+
+class VoteSubsets:
+    """The n-subsets over which weighted votes are averaged; the same for every set of weights.
+
+    Args:
+        answers: Group of each response's answer, from 0; -1 abstains.
+        outcomes: 1 or 0 for right or wrong.
+        num_responses: N of each problem.
+        n: Size of the subsets, at most the smallest N.
+        num_draws: Random subsets a problem where there are too many to count them all.
+        seed: Of the draws.
+        first: Take only the first n responses: one subset.
+    """
+
+    def __init__(
+        self,
+        answers: Int[np.ndarray, "problems responses"],
+        outcomes: Num[np.ndarray, "problems responses"],
+        num_responses: Int[np.ndarray, " problems"],
+        n: int,
+        *,
+        num_draws: int = 200,
+        seed: int = 0,
+        first: bool = False,
+    ) -> None:
+        num_responses = np.asarray(num_responses)
+        if not 1 <= n <= int(num_responses.min()):
+            raise ValueError(f"n must be in 1..{int(num_responses.min())}, the smallest N; got {n}")
+        self.num_problems, width = answers.shape
+        valid = response_mask(num_responses, width)
+        answered = valid & (answers != NO_ANSWER)
+        # Responses in order of their answers, so that a sorted subset has equal answers side by side.
+        big = np.iinfo(np.int64).max
+        order = np.argsort(np.where(answered, answers, big), axis=1, kind="stable")
+        position = np.empty_like(order)
+        np.put_along_axis(position, order, np.broadcast_to(np.arange(width), order.shape), axis=1)
+        subsets, self._draw_problem, self._exact = _subsets(
+            num_responses, position, n, num_draws, seed, first
+        )
+        subsets.sort(axis=1)
+        rows = self._draw_problem[:, None]
+        responses = order[rows, subsets]
+        voting = answered[rows, responses]
+        draw, member = np.nonzero(voting)
+        chosen = responses[draw, member]
+        problem = self._draw_problem[draw]
+        self._members = problem * width + chosen
+        group = answers[problem, chosen]
+        starts = np.ones(len(draw), dtype=bool)
+        starts[1:] = (draw[1:] != draw[:-1]) | (group[1:] != group[:-1])
+        self._starts = np.flatnonzero(starts)
+        self._sizes = np.diff(np.append(self._starts, len(draw)))
+        pair_draw = draw[self._starts]
+        self._pair_outcome = _group_means(answers, outcomes, answered)[problem, group][self._starts]
+        first_pair = np.ones(len(pair_draw), dtype=bool)
+        first_pair[1:] = pair_draw[1:] != pair_draw[:-1]
+        self._draw_starts = np.flatnonzero(first_pair)
+        self._pairs_a_draw = np.diff(np.append(self._draw_starts, len(pair_draw)))
+        self._voting_draws = pair_draw[self._draw_starts]
+        self._num_draws = np.bincount(self._draw_problem, minlength=self.num_problems)
+
+    def vote(
+        self, weights: Float[np.ndarray, "problems responses"], combine: Sequence[Combine] = ("sum",)
+    ) -> list[VoteEstimate]:
+        """Expected outcome of the answer whose responses' weights have the greatest sum, or mean."""
+        if not len(self._members):
+            return [VoteEstimate(np.zeros(self.num_problems), 0.0) for _ in combine]
+        sums = np.add.reduceat(np.asarray(weights, dtype=np.float64).ravel()[self._members], self._starts)
+        return [self._winners(sums if how == "sum" else sums / self._sizes) for how in combine]
+
+    def _winners(self, worth: Float[np.ndarray, " pairs"]) -> VoteEstimate:
+        best = np.maximum.reduceat(worth, self._draw_starts)
+        best -= _TIE_TOLERANCE * np.maximum(np.abs(best), 1e-3)
+        wins = worth >= np.repeat(best, self._pairs_a_draw)
+        values = np.add.reduceat(wins * self._pair_outcome, self._draw_starts)
+        values /= np.add.reduceat(wins, self._draw_starts, dtype=np.int64)
+        problem = self._draw_problem[self._voting_draws]
+        totals = np.bincount(problem, values, self.num_problems)
+        expected = totals / self._num_draws
+        if self._exact:
+            return VoteEstimate(expected, 0.0)
+        squares = np.bincount(problem, values**2, self.num_problems)
+        variance = np.maximum(squares / self._num_draws - expected**2, 0.0) / (self._num_draws - 1)
+        return VoteEstimate(expected, math.sqrt(float(variance.sum())) / self.num_problems)
+
+
+def _subsets(
+    num_responses: Int[np.ndarray, " problems"],
+    position: Int[np.ndarray, "problems responses"],
+    n: int,
+    num_draws: int,
+    seed: int,
+    first: bool,
+) -> tuple[Int[np.ndarray, "draws n"], Int[np.ndarray, " draws"], bool]:
+    """Subsets as places in ``position``, the problem of each, and whether they are all there are."""
+    num_problems, width = position.shape
+    if first:
+        return position[:, :n].copy(), np.arange(num_problems), True
+    largest = int(num_responses.max())
+    if math.comb(largest, n) <= max(num_draws, _MOST_ENUMERATED):
+        parts, problems = [], []
+        for size in np.unique(num_responses):
+            rows = np.flatnonzero(num_responses == size)
+            every = np.array(list(itertools.combinations(range(int(size)), n)))
+            parts.append(position[rows[:, None, None], every].reshape(-1, n))
+            problems.append(np.repeat(rows, len(every)))
+        return np.concatenate(parts), np.concatenate(problems), True
+    generator = np.random.default_rng(seed)
+    drawn = np.empty((num_problems, num_draws, n), dtype=np.int64)
+    valid = response_mask(num_responses, width)
+    for problem in range(num_problems):
+        keys = generator.random((num_draws, width), dtype=np.float32)
+        keys[:, ~valid[problem]] = 2.0
+        drawn[problem] = position[problem, np.argpartition(keys, n - 1, axis=1)[:, :n]]
+    return drawn.reshape(-1, n), np.repeat(np.arange(num_problems), num_draws), False
+
+
+def _group_means(
+    answers: Int[np.ndarray, "problems responses"],
+    outcomes: Num[np.ndarray, "problems responses"],
+    answered: Bool[np.ndarray, "problems responses"],
+) -> Float[np.ndarray, "problems groups"]:
+    num_groups = int(answers[answered].max(initial=0)) + 1
+    row, column = np.nonzero(answered)
+    key = row * num_groups + answers[row, column]
+    counts = np.bincount(key, minlength=len(answers) * num_groups)
+    totals = np.bincount(key, np.asarray(outcomes, dtype=np.float64)[row, column], len(counts))
+    return np.asarray(totals / np.maximum(counts, 1)).reshape(len(answers), num_groups)
+
+
+def max_vote(
+    answers: Int[np.ndarray, "problems responses"],
+    scores: Float[np.ndarray, "problems responses"],
+    outcomes: Num[np.ndarray, "problems responses"],
+    num_responses: Int[np.ndarray, " problems"],
+    ns: Sequence[int],
+) -> Float[np.ndarray, "sizes problems"]:
+    """Expected outcome of the answer whose best response scores highest in a random n-subset; exact.
+
+    It differs from best-of-n where responses without an answer score highest, and where responses with
+    different answers tie for the highest score (then each answer is as likely, however many give it).
+    """
+    num_responses = np.asarray(num_responses)
+    answered = response_mask(num_responses, scores.shape[1]) & (answers != NO_ANSWER)
+    ranked = np.where(answered, scores, -np.inf)
+    order = np.argsort(-ranked, axis=1, kind="stable")
+    ranked = np.take_along_axis(ranked, order, axis=1)
+    groups = np.take_along_axis(np.where(answered, answers, NO_ANSWER), order, axis=1)
+    answered = np.take_along_axis(answered, order, axis=1)
+    means = _group_means(answers, outcomes, np.take_along_axis(answered, np.argsort(order, axis=1), axis=1))
+    worth = np.where(answered, np.take_along_axis(means, np.maximum(groups, 0), axis=1), 0.0)
+
+    same = (ranked[:, 1:] == ranked[:, :-1]) & answered[:, 1:]
+    mixed = same & (groups[:, 1:] != groups[:, :-1])
+    classes = _mixed_ties(ranked, answered, mixed)
+    in_mixed = np.zeros(ranked.shape, dtype=bool)
+    for problem, start, stop in classes:
+        in_mixed[problem, start:stop] = True
+    expected = []
+    for n in ns:
+        weights = rank_weight_rows(num_responses, n, scores.shape[1])
+        row = (weights * np.where(in_mixed, 0.0, worth)).sum(axis=1)
+        for chunk in range(0, len(classes), _ROWS_AT_ONCE):
+            _add_mixed_ties(row, classes[chunk : chunk + _ROWS_AT_ONCE], groups, means, num_responses, n)
+        expected.append(row)
+    return np.stack(expected)
+
+
+def _mixed_ties(
+    ranked: Float[np.ndarray, "problems responses"],
+    answered: Bool[np.ndarray, "problems responses"],
+    mixed: Bool[np.ndarray, "problems neighbours"],
+) -> list[tuple[int, int, int]]:
+    """(problem, first rank, one past the last rank) of every run of equal scores with different answers."""
+    found: dict[tuple[int, int], tuple[int, int, int]] = {}
+    for problem, place in zip(*np.nonzero(mixed), strict=True):
+        tied = np.flatnonzero((ranked[problem] == ranked[problem, place]) & answered[problem])
+        found[int(problem), int(tied[0])] = (int(problem), int(tied[0]), int(tied[-1]) + 1)
+    return list(found.values())
+
+
+def _add_mixed_ties(
+    expected: Float[np.ndarray, " problems"],
+    classes: Sequence[tuple[int, int, int]],
+    groups: Int[np.ndarray, "problems responses"],
+    means: Float[np.ndarray, "problems groups"],
+    num_responses: Int[np.ndarray, " problems"],
+    n: int,
+) -> None:
+    """Add what each run of ties contributes: none above it in the subset, its present answers share."""
+    tables = [np.unique(groups[problem, start:stop], return_counts=True) for problem, start, stop in classes]
+    widest = max(len(names) for names, _ in tables)
+    sizes = np.zeros((len(classes), widest), dtype=np.int64)
+    worth = np.zeros((len(classes), widest))
+    for row, ((names, counts), (problem, _, _)) in enumerate(zip(tables, classes, strict=True)):
+        sizes[row, : len(names)] = counts
+        worth[row, : len(names)] = means[problem, names]
+    problems = np.array([problem for problem, _, _ in classes])
+    above = np.array([start for _, start, _ in classes])
+    values = ConditionedCounts(num_responses, n).mean_of_tied(
+        problems, sizes, worth, untied=range(1), tied=range(1, n + 1), absent=above
+    )
+    np.add.at(expected, problems, values)

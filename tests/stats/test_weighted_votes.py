@@ -1,0 +1,134 @@
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepcredit.stats import NO_ANSWER, VoteSubsets, max_vote
+
+
+def enumerated(
+    answers: list[int],
+    weights: list[float],
+    outcomes: list[float],
+    n: int,
+    combine: Callable[[list[float]], float],
+) -> float:
+    """Every subset written out; an answer is worth the mean outcome of all its responses."""
+    members = defaultdict(list)
+    for answer, outcome in zip(answers, outcomes, strict=True):
+        members[answer].append(outcome)
+    values = []
+    for subset in itertools.combinations(range(len(answers)), n):
+        votes = defaultdict(list)
+        for i in subset:
+            if answers[i] != NO_ANSWER:
+                votes[answers[i]].append(weights[i])
+        if not votes:
+            values.append(0.0)
+            continue
+        worth = {answer: combine(given) for answer, given in votes.items()}
+        best = max(worth.values())
+        winners = [answer for answer, value in worth.items() if math.isclose(value, best, abs_tol=1e-12)]
+        values.append(sum(sum(members[w]) / len(members[w]) for w in winners) / len(winners))
+    return sum(values) / len(values)
+
+
+one_problem = st.lists(
+    st.tuples(
+        st.sampled_from([NO_ANSWER, 0, 1, 2]), st.sampled_from([-1.0, 0.1, 0.1, 0.2, 0.3]), st.booleans()
+    ),
+    min_size=1,
+    max_size=7,
+)
+
+
+def padded(
+    problems: list[list[tuple[int, float, bool]]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    counts = np.array([len(problem) for problem in problems])
+    answers = np.zeros((len(problems), counts.max()), dtype=int)
+    weights, outcomes = np.full(answers.shape, 9.0), np.ones(answers.shape)
+    for row, problem in enumerate(problems):
+        size = len(problem)
+        answers[row, :size] = [a for a, _, _ in problem]
+        weights[row, :size] = [w for _, w, _ in problem]
+        outcomes[row, :size] = [c for _, _, c in problem]
+    return answers, weights, outcomes, counts
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+@given(st.lists(one_problem, min_size=1, max_size=3))
+def test_weighted_votes_equal_the_mean_over_every_subset(
+    problems: list[list[tuple[int, float, bool]]],
+) -> None:
+    answers, weights, outcomes, counts = padded(problems)
+    for n in range(1, counts.min() + 1):
+        sums, means = VoteSubsets(answers, outcomes, counts, n).vote(weights, ("sum", "mean"))
+        maxima = max_vote(answers, weights, outcomes, counts, [n])[0]
+        assert sums.resampling_error == means.resampling_error == 0.0
+        for row, problem in enumerate(problems):
+            arguments = (
+                [a for a, _, _ in problem],
+                [w for _, w, _ in problem],
+                [float(c) for _, _, c in problem],
+                n,
+            )
+            assert sums.expected[row] == pytest.approx(enumerated(*arguments, sum), abs=1e-12)
+            assert means.expected[row] == pytest.approx(enumerated(*arguments, mean), abs=1e-12)
+            assert maxima[row] == pytest.approx(enumerated(*arguments, max), abs=1e-12)
+
+
+def test_random_subsets_agree_with_many_more_of_them_within_the_stated_error() -> None:
+    generator = np.random.default_rng(3)
+    answers = generator.integers(-1, 4, (40, 52))
+    outcomes = (answers == 0).astype(float)
+    weights = generator.random((40, 52)) + 0.3 * outcomes
+    counts = np.full(40, 52)
+    truth = (
+        VoteSubsets(answers, outcomes, counts, 5, num_draws=20_000, seed=99).vote(weights)[0].expected.mean()
+    )
+    deviations = []
+    for seed in range(20):
+        estimate = VoteSubsets(answers, outcomes, counts, 5, num_draws=100, seed=seed).vote(weights)[0]
+        assert estimate.resampling_error > 0.0
+        deviations.append((estimate.expected.mean() - truth) / estimate.resampling_error)
+    assert 0.5 < np.std(deviations) < 1.6  # z-values: their spread is 1 up to chance
+    assert max(np.abs(deviations)) < 4.0
+
+
+def test_equal_weights_give_the_plain_vote_whatever_their_size() -> None:
+    # 0.1 + 0.1 + 0.1 is not 0.3 in floating point; the three answers must still tie.
+    answers = np.array([[0, 0, 0, 1, 1, 1, 2, 2, 2]])
+    outcomes = (answers == 0).astype(float)
+    whole = VoteSubsets(answers, outcomes, np.array([9]), 9)
+    weights = np.array([[0.1, 0.1, 0.1, 0.3, 0.0, 0.0, 0.15, 0.15, 0.0]])
+    np.testing.assert_allclose(whole.vote(weights)[0].expected, 1 / 3)
+
+
+def test_first_n_is_one_subset() -> None:
+    answers, outcomes = np.array([[0, 1, 1]]), np.array([[1.0, 0.0, 0.0]])
+    weights = np.array([[0.9, 0.2, 0.3]])
+    for n, expected in ((1, 1.0), (2, 1.0), (3, 1.0)):
+        estimate = VoteSubsets(answers, outcomes, np.array([3]), n, first=True).vote(weights)[0]
+        assert estimate.expected[0] == expected
+        assert estimate.resampling_error == 0.0
+
+
+def test_many_tied_scores_stay_exact() -> None:
+    # One score for all: each answer present is as likely, here two answers of 30 and 2 responses.
+    answers = np.array([[0] * 30 + [1] * 2])
+    outcomes = (answers == 0).astype(float)
+    n = 4
+    only_first = math.comb(30, n) / math.comb(32, n)
+    only_second = 0.0  # four responses cannot all be of the pair
+    expected = only_first + (1 - only_first - only_second) / 2
+    found = max_vote(answers, np.zeros((1, 32)), outcomes, np.array([32]), [n])
+    assert found[0, 0] == pytest.approx(expected, abs=1e-12)
