@@ -1,0 +1,272 @@
+"""Sequences that are being drawn together: read, fork, end, join.
+
+Samples of one prompt whose tokens are the same so far are one row of the batch: the model runs once for them,
+each then draws with its own random number, and the row forks where they differ. So a prompt is read once for
+all its samples, and work is shared for as long as they agree, without any change to what is drawn.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from stepcredit.generators.cache import RowCache
+from stepcredit.generators.drawing import Truncation, draw
+from stepcredit.generators.prompts import Opening
+from stepcredit.generators.stopping import StopStrings
+from stepcredit.generators.streams import stream_key, uniforms
+from stepcredit.runs import Ledger
+from stepcredit.types import FinishReason, GenerationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request ready to run.
+
+    Attributes:
+        request: What was asked for.
+        opening: The tokens that its samples continue.
+        limit: Most tokens to draw, at least 1.
+    """
+
+    request: GenerationRequest
+    opening: Opening
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Samples that came out the same and ended.
+
+    Attributes:
+        job: Where they belong.
+        indices: Which samples of the request's prompt.
+        tokens: What was drawn, end-of-turn included.
+        reason: Why it ended.
+    """
+
+    job: Job
+    indices: tuple[int, ...]
+    tokens: tuple[int, ...]
+    reason: FinishReason
+
+
+class Runner:
+    """Runs a model over batches of rows.
+
+    Args:
+        model: A transformers causal language model, in evaluation mode.
+        end_tokens: Tokens that end a response.
+        stop_strings: Finds stop strings.
+    """
+
+    def __init__(self, model: Any, end_tokens: Sequence[int], stop_strings: StopStrings) -> None:
+        self.model = model
+        self.end_tokens = np.asarray(sorted(set(end_tokens)), dtype=np.int64)
+        self.stop_strings = stop_strings
+        self.device = next(model.parameters()).device
+        self.ledger = Ledger(model_parameters=sum(weight.numel() for weight in model.parameters()))
+        self.computed_tokens = 0
+        accepted = inspect.signature(model.forward).parameters
+        self._positions = "position_ids" in accepted
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+
+    def forward(
+        self,
+        cache: RowCache,
+        token_ids: Int64[np.ndarray, "rows tokens"],
+        padding: Int64[np.ndarray, " rows"],
+    ) -> Float[Tensor, "rows vocab"]:
+        """Run ``token_ids`` after what the cache holds; logits of the last token.
+
+        Args:
+            cache: Grows by the given tokens.
+            token_ids: New tokens, aligned at the right.
+            padding: Unused columns at the left of each row, counted from the cache's first column.
+        """
+        rows, width = token_ids.shape
+        first, last = cache.columns, cache.columns + width
+        inputs: dict[str, Any] = dict(self._last_only)
+        if self._positions:
+            positions = np.maximum(np.arange(first, last)[None, :] - padding[:, None], 0)
+            inputs["position_ids"] = torch.from_numpy(positions).to(self.device)
+        if padding.any() or not self._positions:
+            mask = np.arange(last)[None, :] >= padding[:, None]
+            inputs["attention_mask"] = torch.from_numpy(mask.astype(np.int64)).to(self.device)
+        output = self.model(
+            input_ids=torch.from_numpy(token_ids).to(self.device),
+            past_key_values=cache.library,
+            use_cache=True,
+            **inputs,
+        )
+        cache.extend(rows, width)
+        self.computed_tokens += int(rows * width - np.minimum(padding, width).sum() if first == 0 else rows)
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+
+class Batch:
+    """Rows that run together, all with one truncation of the next-token distribution.
+
+    Args:
+        runner: The model.
+        jobs: Requests to read; their openings are run at once.
+        truncation: How the next-token distribution is shaped.
+    """
+
+    def __init__(self, runner: Runner, jobs: Sequence[Job], truncation: Truncation) -> None:
+        self._runner, self._truncation, self._jobs = runner, truncation, list(jobs)
+        lengths = np.asarray([len(job.opening.token_ids) for job in jobs])
+        width = int(lengths.max())
+        self._padding = width - lengths
+        self._pending = np.zeros((len(jobs), width), dtype=np.int64)
+        for row, job in enumerate(jobs):
+            self._pending[row, self._padding[row] :] = job.opening.token_ids
+        counts = [job.request.num_samples for job in jobs]
+        # One entry a running sample.
+        self._row = np.repeat(np.arange(len(jobs)), counts)
+        self._job = self._row.copy()
+        self._index = np.asarray([index for job in jobs for index in job.request.indices], dtype=np.int64)
+        self._limit = np.repeat(np.asarray([job.limit for job in jobs]), counts)
+        self._drawn = np.zeros(len(self._row), dtype=np.int64)
+        self._cache = RowCache(runner.model.config, len(self._row), width + int(self._limit.max()))
+        self._key = np.asarray(
+            [
+                stream_key(
+                    job.request.sampling.seed, job.request.prompt.id, index, job.request.response_prefix
+                )
+                for job in jobs
+                for index in job.request.indices
+            ],
+            dtype=np.uint64,
+        )
+        self._tokens = np.zeros((len(self._row), int(self._limit.max())), dtype=np.int32)
+        runner.ledger.prompt_tokens += int(lengths.sum())
+
+    @property
+    def num_samples(self) -> int:
+        """Samples still running."""
+        return len(self._row)
+
+    @property
+    def reserved_tokens(self) -> int:
+        """Cached tokens that the running samples can come to, if all of them part ways."""
+        lengths = np.asarray([len(job.opening.token_ids) for job in self._jobs], dtype=np.int64)
+        return int((lengths[self._job] + self._limit).sum())
+
+    def step(self) -> list[Finished]:
+        """Draw one token for each sample and return those that ended."""
+        with torch.inference_mode():
+            return self._step()
+
+    def _step(self) -> list[Finished]:
+        logits = self._runner.forward(self._cache, self._pending, self._padding)
+        drawn = draw(logits, self._row, uniforms(self._key, self._drawn), self._truncation)
+        self._tokens[np.arange(len(drawn)), self._drawn] = drawn
+        self._drawn += 1
+        self._runner.ledger.generated_tokens += len(drawn)
+        ended = np.isin(drawn, self._runner.end_tokens)
+        over = (self._drawn >= self._limit) | ended
+        stopped = self._stopped(drawn, ~ended)
+        over |= stopped
+        finished: list[Finished] = []
+        if over.any():
+            finished = self._finished(np.flatnonzero(over), drawn, ended | stopped)
+            going = ~over
+            drawn = drawn[going]
+            for name in ("_row", "_job", "_index", "_limit", "_drawn", "_key", "_tokens"):
+                setattr(self, name, getattr(self, name)[going])
+        if len(drawn):
+            self._fork(drawn, logits.shape[-1])
+        return finished
+
+    def absorb(self, other: Batch) -> None:
+        """Go on with the samples of ``other`` too; both must have made their first step."""
+        offset_rows, offset_jobs = self._cache.rows, len(self._jobs)
+        self._padding = np.concatenate(
+            [
+                self._padding + max(0, other._cache.columns - self._cache.columns),
+                other._padding + max(0, self._cache.columns - other._cache.columns),
+            ]
+        )
+        with torch.inference_mode():
+            self._cache.absorb(other._cache)
+        self._jobs += other._jobs
+        self._pending = np.concatenate([self._pending, other._pending])
+        self._row = np.concatenate([self._row, other._row + offset_rows])
+        self._job = np.concatenate([self._job, other._job + offset_jobs])
+        for name in ("_index", "_limit", "_drawn", "_key"):
+            setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
+        tokens = np.zeros(
+            (len(self._row), max(self._tokens.shape[1], other._tokens.shape[1])), dtype=np.int32
+        )
+        tokens[: len(self._tokens), : self._tokens.shape[1]] = self._tokens
+        tokens[len(self._tokens) :, : other._tokens.shape[1]] = other._tokens
+        self._tokens = tokens
+
+    def _stopped(
+        self, drawn: Int64[np.ndarray, " samples"], candidates: np.ndarray[Any, np.dtype[np.bool_]]
+    ) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        stopped = np.zeros(len(drawn), dtype=np.bool_)
+        for sample in np.flatnonzero(candidates):
+            job = self._jobs[self._job[sample]]
+            if stop := job.request.sampling.stop:
+                text_so_far = self._tokens[sample, : self._drawn[sample]]
+                stopped[sample] = self._runner.stop_strings.complete(text_so_far, job.opening, stop)
+        return stopped
+
+    def _finished(
+        self,
+        samples: Int64[np.ndarray, " finished"],
+        drawn: Int64[np.ndarray, " samples"],
+        stopped: np.ndarray[Any, np.dtype[np.bool_]],
+    ) -> list[Finished]:
+        """Samples of one row that drew the same token are one result."""
+        same: dict[tuple[int, int, bool], list[int]] = {}
+        for sample in samples.tolist():
+            same.setdefault((int(self._row[sample]), int(drawn[sample]), bool(stopped[sample])), []).append(
+                sample
+            )
+        return [
+            Finished(
+                job=self._jobs[self._job[group[0]]],
+                indices=tuple(self._index[group].tolist()),
+                tokens=tuple(self._tokens[group[0], : self._drawn[group[0]]].tolist()),
+                reason="stop" if stop else "length",
+            )
+            for (_, _, stop), group in same.items()
+        ]
+
+    def _fork(self, drawn: Int64[np.ndarray, " samples"], vocabulary: int) -> None:
+        """Give each distinct continuation a row; all but the first of a row are copied to free places."""
+        continuations, which = np.unique(self._row * vocabulary + drawn, return_inverse=True)
+        parents, tokens = np.divmod(continuations, vocabulary)
+        rows = len(parents)
+        stays = np.ones(rows, dtype=np.bool_)
+        stays[1:] = parents[1:] != parents[:-1]
+        stays &= parents < rows
+        free = np.ones(rows, dtype=np.bool_)
+        free[parents[stays]] = False
+        place = parents.copy()
+        place[~stays] = np.flatnonzero(free)
+        device = self._runner.device
+        self._cache.copy_rows(
+            torch.from_numpy(parents[~stays]).to(device), torch.from_numpy(place[~stays]).to(device), rows
+        )
+        padding = np.empty(rows, dtype=np.int64)
+        padding[place] = self._padding[parents]
+        self._padding = padding
+        self._pending = np.empty((rows, 1), dtype=np.int64)
+        self._pending[place, 0] = tokens
+        self._row = place[which]
+        unused = int(self._padding.min())
+        if unused > max(32, self._cache.columns // 2):
+            self._cache.drop_columns(unused)
+            self._padding -= unused

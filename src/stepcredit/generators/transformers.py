@@ -1,0 +1,237 @@
+"""Sampling from a local transformers model."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stepcredit.errors import CheckpointError, DataError
+from stepcredit.generators.cache import RowCache
+from stepcredit.generators.drawing import Truncation
+from stepcredit.generators.prompts import PromptFormat
+from stepcredit.generators.records import make_rollout, sampling_json
+from stepcredit.generators.running import Batch, Finished, Job, Runner
+from stepcredit.generators.stopping import StopStrings, cut_at_stop
+from stepcredit.runs import Ledger
+from stepcredit.types import GenerationFailure, GenerationRequest, Rollout
+
+_WINDOW = 4
+"""Batches' worth of requests that are read ahead, to be sorted by length."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """How much runs at once; no limit changes what is drawn.
+
+    Attributes:
+        samples: Most samples that run together.
+        cached_tokens: Most tokens, over all running samples, that the key-value cache may come to hold.
+        prompt_tokens: Most prompt tokens, padding included, that are read at once.
+    """
+
+    samples: int = 2048
+    cached_tokens: int = 1 << 18
+    prompt_tokens: int = 1 << 15
+
+
+class TransformersGenerator:
+    """Draws responses from a causal language model on this machine.
+
+    Batched, with cached keys and values; one prompt's samples share its prefill and everything else for as
+    long as they agree; samples that end leave the batch and waiting prompts take their place.
+
+    Sample ``i`` of a prompt draws from its own random stream, keyed by (seed, prompt id, ``i``, response
+    prefix). So what is drawn does not depend on which other samples or prompts are asked for, on the order,
+    or on :class:`BatchLimits`, but for rounding: a matrix product may differ in its last bits with the shape
+    of the batch, and a token changes where the sample's uniform number falls within that rounding of a
+    boundary between two tokens. In float32 that is about one token in a million; in bfloat16, one in some
+    hundreds.
+
+    Args:
+        model: A transformers causal language model; it is put in evaluation mode.
+        tokenizer: Its tokenizer, with a chat template.
+        name: Written to ``Rollout.policy``.
+        tokenizer_hash: Hash of the tokenizer, written beside ``response_token_ids``; without it rollouts
+            carry no token ids.
+        limits: How much runs at once.
+
+    Attributes:
+        ledger: Tokens read and drawn so far.
+
+    Raises:
+        CheckpointError: The tokenizer has no chat template or no end-of-turn token, or the model keeps a
+            state other than keys and values.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        tokenizer_hash: str | None = None,
+        limits: BatchLimits | None = None,
+    ) -> None:
+        self._format = PromptFormat(tokenizer)
+        self._name, self._tokenizer_hash = name, tokenizer_hash
+        self._limits = limits or BatchLimits()
+        try:
+            RowCache(model.config)
+        except NotImplementedError as error:
+            raise CheckpointError(
+                f"the model has {error}, which this generator cannot fork",
+                where=name,
+                mend="use --generator vllm",
+            ) from error
+        vocabulary = model.get_output_embeddings().weight.shape[0]
+        self._runner = Runner(
+            model.eval(), _end_tokens(model, tokenizer, name), StopStrings(self._format, vocabulary)
+        )
+        text_config = model.config.get_text_config(decoder=True)
+        self._context: int | None = getattr(text_config, "max_position_embeddings", None)
+
+    @property
+    def name(self) -> str:
+        """The policy's name."""
+        return self._name
+
+    @property
+    def ledger(self) -> Ledger:
+        """Tokens read (each prompt once a request) and drawn (by every sample) so far."""
+        return self._runner.ledger
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens that the model was actually run on: samples that agree so far count once."""
+        return self._runner.computed_tokens
+
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Rollout | GenerationFailure]:
+        """Yield rollouts as they finish, and a failure for each request that cannot be run."""
+        waiting: deque[Job] = deque()
+        source = iter(requests)
+        batch: Batch | None = None
+        truncation: Truncation | None = None
+        while True:
+            if not waiting:
+                yield from self._read_window(source, waiting)
+            if batch is None and not waiting:
+                return
+            if batch is None:
+                truncation = Truncation.of(waiting[0].request.sampling)
+            assert truncation is not None
+            jobs = self._admit(waiting, batch, truncation)
+            if jobs:
+                fresh = Batch(self._runner, jobs, truncation)
+                yield from self._rollouts(fresh.step())
+                if batch is not None and fresh.num_samples:
+                    batch.absorb(fresh)
+                batch = batch or fresh
+            else:
+                assert batch is not None
+                yield from self._rollouts(batch.step())
+            if batch.num_samples == 0:
+                batch = None
+
+    def _read_window(
+        self, source: Iterator[GenerationRequest], waiting: deque[Job]
+    ) -> Iterator[GenerationFailure]:
+        """Fill ``waiting``, longest opening first and requests with the same truncation together."""
+        jobs: list[Job] = []
+        samples = 0
+        while samples < _WINDOW * self._limits.samples and (request := next(source, None)) is not None:
+            try:
+                job = self._job(request)
+            except DataError as error:
+                yield GenerationFailure(request.prompt.id, request.indices, str(error))
+                continue
+            samples += request.num_samples
+            jobs += self._split(job)
+        jobs.sort(key=lambda job: len(job.opening.token_ids), reverse=True)
+        groups: dict[Truncation, list[Job]] = {}
+        for job in jobs:
+            groups.setdefault(Truncation.of(job.request.sampling), []).append(job)
+        for group in groups.values():
+            waiting.extend(group)
+
+    def _job(self, request: GenerationRequest) -> Job:
+        opening = self._format.opening(request.prompt.prompt, request.response_prefix)
+        limit = request.sampling.max_new_tokens
+        if self._context is not None:
+            room = self._context - len(opening.token_ids)
+            if room < 1:
+                raise DataError(
+                    f"the prompt has {len(opening.token_ids)} tokens, "
+                    f"the model's context only {self._context}"
+                )
+            limit = min(limit, room)
+        return Job(request, opening, limit)
+
+    def _split(self, job: Job) -> Iterator[Job]:
+        """Cut a request with more samples than can run at once into several."""
+        tokens = len(job.opening.token_ids) + job.limit
+        most = max(1, min(self._limits.samples, self._limits.cached_tokens // tokens))
+        indices = job.request.indices
+        for first in range(0, len(indices), most):
+            part = replace(job.request, indices=indices[first : first + most])
+            yield replace(job, request=part)
+
+    def _admit(self, waiting: deque[Job], batch: Batch | None, truncation: Truncation) -> list[Job]:
+        """Take the requests that fit beside what runs; none before half of the room is free."""
+        samples = batch.num_samples if batch is not None else 0
+        if 2 * samples > self._limits.samples:
+            return []
+        tokens = batch.reserved_tokens if batch is not None and waiting else 0
+        jobs: list[Job] = []
+        while waiting and Truncation.of(waiting[0].request.sampling) == truncation:
+            job = waiting[0]
+            length = len(job.opening.token_ids)
+            samples += job.request.num_samples
+            tokens += job.request.num_samples * (length + job.limit)
+            fits = samples <= self._limits.samples and tokens <= self._limits.cached_tokens
+            widest = max([length, *(len(other.opening.token_ids) for other in jobs[:1])])
+            fits = fits and widest * (len(jobs) + 1) <= self._limits.prompt_tokens
+            if not fits and (jobs or batch is not None):
+                break
+            jobs.append(waiting.popleft())
+        return jobs
+
+    def _rollouts(self, finished: Iterable[Finished]) -> Iterator[Rollout]:
+        for group in finished:
+            request, opening = group.job.request, group.job.opening
+            text = self._format.text_after(opening, group.tokens)
+            cut = cut_at_stop(text, request.sampling.stop)
+            # Text that a stop string cut short is no longer what its tokens say.
+            ids = None
+            if cut is None and opening.prefix_ids is not None and self._tokenizer_hash is not None:
+                ids = opening.prefix_ids + group.tokens
+            sampling = sampling_json(request.sampling)
+            for index in group.indices:
+                yield make_rollout(
+                    request,
+                    index,
+                    text=text if cut is None else cut,
+                    reason=group.reason if cut is None else "stop",
+                    policy=self._name,
+                    sampling=sampling,
+                    response_token_ids=ids,
+                    tokenizer=self._tokenizer_hash,
+                    num_prompt_tokens=len(opening.token_ids),
+                    num_generated_tokens=len(group.tokens),
+                )
+
+
+def _end_tokens(model: Any, tokenizer: Any, name: str) -> list[int]:
+    """Tokens that end the assistant's turn: the generation configuration's and the tokenizer's."""
+    listed = getattr(model.generation_config, "eos_token_id", None)
+    tokens = set(listed if isinstance(listed, list) else [listed])
+    tokens.add(tokenizer.eos_token_id)
+    tokens.discard(None)
+    if not tokens:
+        raise CheckpointError(
+            "neither the tokenizer nor the generation configuration names an end-of-turn token",
+            where=name,
+            mend="set eos_token in tokenizer_config.json",
+        )
+    return sorted(tokens)
