@@ -1,0 +1,244 @@
+"""Last-digit arithmetic: the lab's problems and their right solutions.
+
+A problem such as ``7*8+5-3=`` starts at a digit and applies operations from left to right, each modulo 10.
+Its solution writes one step a line and ends with the answer::
+
+    7*8=6
+    6+5=1
+    1-3=8
+    #8
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from stepcredit.errors import DataError, UserError
+from stepcredit.types import Prompt, PromptText
+
+OPERATIONS: Final[dict[str, Callable[[int, int], int]]] = {
+    "+": lambda digit, operand: digit + operand,
+    "-": lambda digit, operand: digit - operand,
+    "*": lambda digit, operand: digit * operand,
+    ">": max,
+    "<": min,
+}
+"""Symbol to operation, before the remainder is taken; ``>`` keeps the larger digit, ``<`` the smaller."""
+
+SMALLEST_OPERAND: Final = 2
+ANSWER_MARK: Final = "#"
+
+SPLIT_SHARES: Final[dict[str, int]] = {"policy": 40, "train": 30, "development": 10, "test": 20}
+"""Share of all problems, in per cent, that each split draws from; no problem is in two splits."""
+
+_PROBLEM = re.compile(r"(?:(\d):)?(\d)((?:[-+*<>]\d)+)=")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Domain:
+    """A family of problems.
+
+    Attributes:
+        name: Part of the prompt ids, except for the standard domain.
+        operations: Symbols to choose from, keys of :data:`OPERATIONS`.
+        modulus: Number of digits, 3 to 10. Where it is not 10 the problem says so: ``5:3*4+2=``.
+        fewest: Smallest number of operations.
+        most: Largest number of operations.
+    """
+
+    name: str = "standard"
+    operations: str = "+-*"
+    modulus: int = 10
+    fewest: int = 4
+    most: int = 7
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.operations) - set(OPERATIONS))
+        if unknown or not self.operations or len(set(self.operations)) != len(self.operations):
+            raise UserError(
+                f"operations {self.operations!r} must be different ones of {''.join(OPERATIONS)!r}",
+                where=f"lab domain {self.name!r}",
+            )
+        if not SMALLEST_OPERAND < self.modulus <= 10:
+            raise UserError(f"modulus {self.modulus} is not in 3..10", where=f"lab domain {self.name!r}")
+        if not 1 <= self.fewest <= self.most:
+            raise UserError(
+                f"numbers of operations {self.fewest}..{self.most} are not a range from 1 up",
+                where=f"lab domain {self.name!r}",
+            )
+
+
+STANDARD: Final = Domain()
+"""The problems that everything is measured on."""
+
+DOMAINS: Final[dict[str, Domain]] = {
+    domain.name: domain
+    for domain in (
+        STANDARD,
+        Domain(name="comparisons", operations="<>"),
+        Domain(name="base5", modulus=5),
+    )
+}
+"""The standard problems, and two other kinds that the policies know as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem: ``start``, then operation after operation.
+
+    Attributes:
+        start: First digit, below ``modulus``.
+        operations: One symbol an operation.
+        operands: As many digits, below ``modulus``.
+        modulus: Number of digits.
+    """
+
+    start: int
+    operations: str
+    operands: tuple[int, ...]
+    modulus: int = 10
+
+    @property
+    def text(self) -> str:
+        """What the policy is asked."""
+        pairs = zip(self.operations, self.operands, strict=True)
+        marker = "" if self.modulus == 10 else f"{self.modulus}:"
+        return f"{marker}{self.start}{''.join(f'{symbol}{operand}' for symbol, operand in pairs)}="
+
+    @property
+    def results(self) -> tuple[int, ...]:
+        """The right digit after each operation."""
+        digits, digit = [], self.start
+        for symbol, operand in zip(self.operations, self.operands, strict=True):
+            digit = apply(symbol, digit, operand, self.modulus)
+            digits.append(digit)
+        return tuple(digits)
+
+    @property
+    def answer(self) -> str:
+        """The last right digit."""
+        return str(self.results[-1])
+
+    @property
+    def solution(self) -> str:
+        """The right response, without end-of-turn."""
+        return self.write(self.results)
+
+    def write(self, results: tuple[int, ...] | list[int]) -> str:
+        """The response that states ``results`` (one digit an operation) and carries them forward."""
+        lines, digit = [], self.start
+        for symbol, operand, result in zip(self.operations, self.operands, results, strict=True):
+            lines.append(f"{digit}{symbol}{operand}={result}")
+            digit = result
+        return "\n".join([*lines, f"{ANSWER_MARK}{digit}"])
+
+
+def apply(symbol: str, digit: int, operand: int, modulus: int = 10) -> int:
+    """The right result of one operation, a digit below ``modulus``."""
+    return OPERATIONS[symbol](digit, operand) % modulus
+
+
+def parse_problem(prompt: PromptText) -> Problem:
+    """Read a problem from a prompt: its text, or a conversation whose last turn it is.
+
+    Raises:
+        DataError: The text is not a problem of the lab.
+    """
+    text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+    match = _PROBLEM.fullmatch(text)
+    if match is None:
+        raise DataError(
+            f"{text!r} is not a problem of the lab", mend="write one such as '7*8+5-3=', with single digits"
+        )
+    marker, start, rest = match.groups()
+    problem = Problem(int(start), rest[::2], tuple(int(digit) for digit in rest[1::2]), int(marker or 10))
+    if not problem.modulus > SMALLEST_OPERAND or max(problem.start, *problem.operands) >= problem.modulus:
+        raise DataError(f"{text!r} has a digit that base {problem.modulus} does not have")
+    return problem
+
+
+def draw_problems(
+    split: str, *, seed: int, count: int, domain: Domain = STANDARD, distinct: bool = True
+) -> list[Problem]:
+    """Draw problems of a split.
+
+    Every problem belongs to exactly one split (by a checksum of its text), so no seed lets one split
+    leak into another. The first ``n`` problems are the same whatever ``count`` is.
+
+    Args:
+        split: A key of :data:`SPLIT_SHARES`.
+        seed: Another seed gives other problems of the same split.
+        count: How many.
+        domain: What kind of problems.
+        distinct: No problem twice; off for a stream that is larger than memory of it is worth.
+
+    Raises:
+        UserError: Unknown split, or the domain has too few problems.
+    """
+    if split not in SPLIT_SHARES:
+        raise UserError(
+            f"unknown split {split!r}", where="lab problems", mend=f"use {', '.join(SPLIT_SHARES)}"
+        )
+    problems: list[Problem] = []
+    seen: set[Problem] = set()
+    fruitless = 0
+    for problem in _stream(split, seed, domain):
+        if len(problems) == count:
+            break
+        if problem in seen or split_of(problem) != split:
+            fruitless += 1
+            if fruitless > 10_000:
+                raise UserError(
+                    f"found only {len(problems)} of {count} different problems",
+                    where=f"lab split {split!r}, domain {domain.name!r}",
+                    mend="ask for fewer, or allow more operations",
+                )
+            continue
+        fruitless = 0
+        problems.append(problem)
+        if distinct:
+            seen.add(problem)
+    return problems
+
+
+def make_prompts(split: str, *, seed: int, count: int, domain: Domain = STANDARD) -> list[Prompt]:
+    """Draw problems as prompts with reference answers and ids such as ``lab-test-000012``."""
+    infix = split if domain == STANDARD else f"{split}-{domain.name}"
+    problems = draw_problems(split, seed=seed, count=count, domain=domain)
+    return [
+        Prompt(id=f"lab-{infix}-{index:06d}", prompt=problem.text, answer=problem.answer)
+        for index, problem in enumerate(problems)
+    ]
+
+
+def split_of(problem: Problem) -> str:
+    """The split that a problem belongs to."""
+    bucket = zlib.crc32(b"lab split " + problem.text.encode()) % sum(SPLIT_SHARES.values())
+    for split, share in SPLIT_SHARES.items():
+        bucket -= share
+        if bucket < 0:
+            return split
+    raise AssertionError("shares cover every bucket")
+
+
+def _stream(split: str, seed: int, domain: Domain) -> Iterator[Problem]:
+    """Independent problems of the domain, without end; each takes a fixed number of random draws."""
+    name = f"{split}/{domain.operations}/{domain.modulus}/{domain.fewest}-{domain.most}"
+    generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    block = 1024
+    while True:
+        lengths = generator.integers(domain.fewest, domain.most + 1, size=block)
+        starts = generator.integers(0, domain.modulus, size=block)
+        symbols = generator.integers(0, len(domain.operations), size=(block, domain.most))
+        operands = generator.integers(SMALLEST_OPERAND, domain.modulus, size=(block, domain.most))
+        for length, start, row, numbers in zip(
+            lengths.tolist(), starts.tolist(), symbols.tolist(), operands.tolist(), strict=True
+        ):
+            chosen = "".join(domain.operations[index] for index in row[:length])
+            yield Problem(start, chosen, tuple(numbers[:length]), domain.modulus)
