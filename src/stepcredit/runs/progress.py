@@ -1,10 +1,14 @@
-"""Progress on stderr with rate and time left; silent lines now and then where there is no terminal."""
+"""Progress on stderr with rate and time left: a live bar at a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import rich.progress
 
 
 def _duration(seconds: float) -> str:
@@ -30,46 +34,69 @@ class Progress:
         self.title, self.total, self.unit = title, total, unit
         self.done = self._first = done
         self._extra = ""
-        self._terminal = sys.stderr.isatty()
-        self._interval = 0.1 if self._terminal else every
+        self._every = every
         self._started = self._shown = time.monotonic()
+        self._bar: rich.progress.Progress | None = None
 
     def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            self._bar = self._make_bar()
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._terminal or time.monotonic() - self._started > self._interval:
-            self._show(last=True)
+        if self._bar is not None:
+            self._refresh_bar()
+            self._bar.stop()
+            self._bar = None
+        elif time.monotonic() - self._started > self._every:
+            self._print_line()
 
     def advance(self, by: int = 1, extra: str = "") -> None:
         """Count ``by`` more units; ``extra`` is shown at the end of the line."""
         self.done += by
         self._extra = extra or self._extra
-        if time.monotonic() - self._shown >= self._interval:
-            self._show()
+        if self._bar is not None:
+            self._refresh_bar()
+        elif time.monotonic() - self._shown >= self._every:
+            self._print_line()
 
-    def line(self) -> str:
-        """The current line: title, count, rate, time left."""
+    def status(self) -> str:
+        """Rate, time left (or taken), and whatever else was passed to :meth:`advance`."""
         elapsed = time.monotonic() - self._started
         rate = (self.done - self._first) / elapsed if elapsed > 0 else 0.0
-        text = f"{self.title}: {self.done:,}"
-        if self.total is not None:
-            text += f"/{self.total:,}"
-        text += f" {self.unit}, {rate:,.1f}/s"
+        text = f"{rate:,.1f} {self.unit}/s"
         if self.total is not None and rate > 0 and self.done < self.total:
             text += f", {_duration((self.total - self.done) / rate)} left"
         else:
             text += f", {_duration(elapsed)} taken"
         return text + (f", {self._extra}" if self._extra else "")
 
-    def _show(self, *, last: bool = False) -> None:
+    def _make_bar(self) -> rich.progress.Progress:
+        import rich.console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+        )
+        bar = Bar(*columns, console=rich.console.Console(stderr=True))
+        bar.add_task(self.title, total=self.total, completed=self.done, status="")
+        return bar
+
+    def _refresh_bar(self) -> None:
+        assert self._bar is not None
+        self._bar.update(self._bar.task_ids[0], completed=self.done, status=self.status())
+
+    def _print_line(self) -> None:
         self._shown = time.monotonic()
-        if self._terminal:
-            sys.stderr.write(f"\r\x1b[2K{self.line()}" + ("\n" if last else ""))
-        else:
-            sys.stderr.write(self.line() + "\n")
+        total = "" if self.total is None else f"/{self.total:,}"
+        sys.stderr.write(f"{self.title}: {self.done:,}{total} {self.unit}, {self.status()}\n")
         sys.stderr.flush()
 
 
