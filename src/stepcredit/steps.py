@@ -15,7 +15,7 @@ from functools import cache
 from itertools import accumulate, pairwise
 
 from stepcredit.errors import DataError, UserError
-from stepcredit.types import Step
+from stepcredit.types import Rollout, Step
 
 _LINE_END = r"(?:\r\n|\n|\r)"
 _NEWLINES = rf"(?:[^\S\r\n]*{_LINE_END})+"
@@ -157,6 +157,54 @@ def join(texts: Sequence[str], separator: str) -> tuple[Step, ...]:
     """An explicit list of steps, joined by ``separator``, which belongs to the step that it ends."""
     pieces = [text + separator for text in texts[:-1]] + list(texts[-1:] or [""])
     return steps_at("".join(pieces), list(accumulate(map(len, pieces))))
+
+
+def steps_of(rollout: Rollout, rule: StepRule) -> tuple[Step, ...]:
+    """The steps that the row itself lists (its extra field ``steps``), else those of ``rule``.
+
+    Raises:
+        DataError: A listed step is not in the response where it should be.
+    """
+    listed = listed_steps(rollout)
+    return split(rollout.response, rule) if listed is None else locate(rollout, listed)
+
+
+def step_texts(rollout: Rollout, rule: StepRule) -> list[str]:
+    """The listed steps as they are, else those of ``rule`` without surrounding blanks and separators."""
+    listed = listed_steps(rollout)
+    if listed is not None:
+        return listed
+    if rule.kind == "auto":
+        rule = choose_rule([rollout.response])
+    pieces = (rule.pattern().sub("", step.text).strip() for step in split(rollout.response, rule))
+    return [piece for piece in pieces if piece]
+
+
+def listed_steps(rollout: Rollout) -> list[str] | None:
+    """The row's own list of steps, as ProcessBench rows have, or ``None``."""
+    listed = rollout.extras.get("steps")
+    is_list = isinstance(listed, (list, tuple)) and all(isinstance(text, str) for text in listed)
+    return list(listed) if listed and is_list else None
+
+
+def locate(rollout: Rollout, texts: Sequence[str]) -> tuple[Step, ...]:
+    """Steps that start where each text is found in the response, one after another.
+
+    Raises:
+        DataError: A text is not there.
+    """
+    starts, position = [], 0
+    for number, text in enumerate(texts):
+        found = rollout.response.find(text, position)
+        if found < 0:
+            raise DataError(
+                f"step {number + 1} of the field 'steps' is not in the response after the step before it",
+                where=rollout.id,
+                mend="remove the field to split by a rule, or mend the row",
+            )
+        starts.append(found)
+        position = found + len(text)
+    return steps_at(rollout.response, [*starts[1:], len(rollout.response)])
 
 
 def choose_rule(responses: Iterable[str]) -> StepRule:

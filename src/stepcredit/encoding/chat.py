@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from stepcredit.encoding.base import EncodedSteps, EncodingError, as_messages, check_length
 from stepcredit.encoding.template import check_tokenizer, end_of_turn_id, prompt_text, special_token_ids
-from stepcredit.steps import StepRule, split, step_token_ends
+from stepcredit.steps import StepRule, step_token_ends, steps_of
 from stepcredit.types import Encoded, PromptText, Rollout, Step
 
 if TYPE_CHECKING:
@@ -87,13 +87,13 @@ class ChatEncoding:
         self._prompt = lru_cache(maxsize=_PROMPTS_KEPT)(self._encode_prompt)
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
-        """Encode one rollout, its steps cut by the step rule.
+        """Encode one rollout; its steps are those that the row lists, else those of the step rule.
 
         Raises:
             EncodingError: The prompt's tokens are not a prefix, the sequence is too long, there is no
                 token to score, or the recorded token ids are not those of the response.
         """
-        return self.encode_with_steps(rollout, split(rollout.response, self.step_rule))
+        return self.encode_with_steps(rollout, steps_of(rollout, self.step_rule))
 
     def encode_with_steps(self, rollout: Rollout, steps: tuple[Step, ...]) -> EncodedSteps:
         """As :meth:`encode`, with steps that are already known and tile the response."""

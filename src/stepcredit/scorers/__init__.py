@@ -1,0 +1,1 @@
+"""Scorers: every kind of reward model behind one protocol."""

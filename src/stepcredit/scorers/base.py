@@ -1,0 +1,134 @@
+"""What all scorers share: a bounded window, distinct responses once, input order, and the record given."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepcredit.encoding import EncodedSteps, Encoding, EncodingError
+from stepcredit.errors import DataError
+from stepcredit.types import PromptText, ResponseScore, Rollout, StepScore
+
+DEFAULT_WINDOW = 1024
+
+OnSkip = Callable[[Rollout, EncodingError], None]
+"""Called with each rollout that cannot be encoded, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What a model says of one encoded response.
+
+    Attributes:
+        reward: Of the response.
+        rewards: One a step.
+        values: One a step; see :class:`~stepcredit.types.StepScore`.
+        aggregates: Of the step rewards, by name.
+        token_rewards: One a scored token, where the model gives such.
+    """
+
+    reward: float
+    rewards: NDArray[np.float64]
+    values: NDArray[np.float64]
+    aggregates: Mapping[str, float]
+    token_rewards: NDArray[np.float64] | None = None
+
+
+class WindowedScorer(ABC):
+    """A :class:`~stepcredit.types.Scorer` that encodes and judges a window of rollouts at a time.
+
+    Args:
+        encoding: The format that the model was made for.
+        window: Most rollouts held in memory; it changes no value.
+        with_tokens: Whether scores hold token rewards, where the model gives such.
+    """
+
+    def __init__(
+        self, encoding: Encoding, *, window: int = DEFAULT_WINDOW, with_tokens: bool = False
+    ) -> None:
+        if window < 1:
+            raise ValueError(f"window must be at least 1, got {window}")
+        self.encoding = encoding
+        self.window = window
+        self.with_tokens = with_tokens
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What produced the scores, written to ``ResponseScore.scorer``."""
+
+    @abstractmethod
+    def judge(self, encoded: Sequence[EncodedSteps]) -> list[Judgement]:
+        """Judge distinct encoded responses, those of one prompt next to each other, in input order."""
+
+    def score_all(
+        self, rollouts: Iterable[Rollout], *, on_skip: OnSkip | None = None
+    ) -> Iterator[ResponseScore]:
+        """Score in input order; equal responses to one prompt are computed once.
+
+        Args:
+            rollouts: Read as they are needed.
+            on_skip: Called with what cannot be encoded, which is then left out.
+
+        Raises:
+            EncodingError: A rollout cannot be encoded and ``on_skip`` is not given.
+        """
+        remaining = iter(rollouts)
+        while window := list(islice(remaining, self.window)):
+            yield from self._score_window(window, on_skip)
+
+    def score(self, prompt: PromptText, response: str) -> ResponseScore:
+        """Score one response, finished (its end-of-turn counts).
+
+        Raises:
+            EncodingError: It cannot be encoded.
+        """
+        rollout = Rollout(id="response", prompt_id="prompt", prompt=prompt, response=response)
+        return next(self.score_all([rollout]))
+
+    def _score_window(self, rollouts: Sequence[Rollout], on_skip: OnSkip | None) -> Iterator[ResponseScore]:
+        kept: list[tuple[Rollout, EncodedSteps]] = []
+        groups: dict[str, dict[EncodedSteps, None]] = {}
+        for rollout in rollouts:
+            try:
+                encoded = self.encoding.encode(rollout)
+            except EncodingError as error:
+                if on_skip is None:
+                    raise
+                on_skip(rollout, error)
+                continue
+            kept.append((rollout, encoded))
+            groups.setdefault(rollout.prompt_id, {})[encoded] = None
+        distinct = list(dict.fromkeys(encoded for group in groups.values() for encoded in group))
+        judged = dict(zip(distinct, self.judge(distinct), strict=True))
+        for rollout, encoded in kept:
+            yield self._to_score(rollout, encoded, judged[encoded])
+
+    def _to_score(self, rollout: Rollout, encoded: EncodedSteps, judged: Judgement) -> ResponseScore:
+        if not np.isfinite(judged.reward):
+            raise DataError(
+                f"the model gives a reward of {judged.reward}",
+                where=rollout.id,
+                mend="check the weights, or score with --dtype float32",
+            )
+        token_rewards = judged.token_rewards if self.with_tokens else None
+        return ResponseScore(
+            id=rollout.id,
+            prompt_id=rollout.prompt_id,
+            reward=judged.reward,
+            steps=tuple(
+                StepScore(step.index, step.text, step.start, step.end, float(reward), float(value))
+                for step, reward, value in zip(encoded.steps, judged.rewards, judged.values, strict=True)
+            ),
+            aggregates=dict(judged.aggregates),
+            num_tokens=encoded.encoded.num_scored,
+            scorer=self.name,
+            scored_text=encoded.scored_text,
+            token_rewards=None if token_rewards is None else tuple(map(float, token_rewards)),
+            token_ends=None if token_rewards is None else encoded.token_ends,
+        )

@@ -1,0 +1,124 @@
+"""The implicit process reward model: two sources of log-probabilities and a beta (arXiv:2412.01981)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepcredit.checkpoints import LoadOptions
+from stepcredit.encoding import EncodedSteps, Encoding
+from stepcredit.rewards import aggregate, step_rewards
+from stepcredit.scorers.base import DEFAULT_WINDOW, Judgement, WindowedScorer
+from stepcredit.types import TokenLogProbs
+
+
+class ImplicitPRM(WindowedScorer):
+    r"""Step rewards ``beta * sum_i [log pi(y_i) - log pi_ref(y_i)]`` over each step's tokens.
+
+    Args:
+        policy: The trained model's log-probabilities.
+        reference: The frozen model's; ``None`` scores by the policy alone.
+        beta: Scale of the reward, above zero.
+        encoding: Format and convention; its tokenizer must be the policy's and the reference's.
+        label: Names the model in the scores.
+        window: Most rollouts held in memory.
+        with_tokens: Whether scores hold token rewards.
+    """
+
+    def __init__(
+        self,
+        policy: TokenLogProbs,
+        reference: TokenLogProbs | None,
+        beta: float,
+        encoding: Encoding,
+        *,
+        label: str = "model",
+        window: int = DEFAULT_WINDOW,
+        with_tokens: bool = False,
+    ) -> None:
+        if not 0 < beta < float("inf"):
+            raise ValueError(f"beta must be above 0, got {beta}")
+        super().__init__(encoding, window=window, with_tokens=with_tokens)
+        self.policy = policy
+        self.reference = reference
+        self.beta = beta
+        self.label = label
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        reference: str | Path | None = None,
+        beta: float | None = None,
+        *,
+        reference_free: bool = False,
+        steps: str | None = None,
+        convention: str = "clean",
+        load: LoadOptions | None = None,
+        window: int = DEFAULT_WINDOW,
+        with_tokens: bool = False,
+    ) -> ImplicitPRM:
+        """Load a trained PRM, or use two plain checkpoints as one.
+
+        Args:
+            directory: A PRM with ``prm.json``, or a plain checkpoint (then ``beta`` and, unless
+                ``reference_free``, ``reference`` are needed).
+            reference: Takes the place of the PRM's own reference; it must be the same model.
+            beta: Takes the place of the PRM's own beta.
+            reference_free: Score by the policy's log-probabilities alone.
+            steps: Step rule; by default the PRM's own, else ``auto``.
+            convention: ``clean``, ``processbench`` or ``best-of-n``.
+            load: How the models are loaded.
+            window: Most rollouts held in memory.
+            with_tokens: Whether scores hold token rewards.
+
+        Raises:
+            CheckpointError: Tokenizer, chat template or reference are not those it was trained with, or
+                something is missing; the message says which.
+        """
+        from stepcredit.scorers.loading import load_implicit
+
+        return load_implicit(
+            cls,
+            directory,
+            reference=reference,
+            beta=beta,
+            reference_free=reference_free,
+            steps=steps,
+            convention=convention,
+            load=load,
+            window=window,
+            with_tokens=with_tokens,
+        )
+
+    @property
+    def name(self) -> str:
+        """Kind, model, beta and convention."""
+        kind = "implicit" if self.reference is not None else "implicit, reference-free"
+        return f"{kind}: {self.label}, beta {self.beta:g}, {self.encoding.name}"
+
+    def judge(self, encoded: Sequence[EncodedSteps]) -> list[Judgement]:
+        """Log-ratios of the scored tokens, cut into steps."""
+        tokens = [item.encoded for item in encoded]
+        log_ratios = [np.asarray(log_probs, np.float64) for log_probs in self.policy.of(tokens)]
+        if self.reference is not None:
+            reference = self.reference.of(tokens)
+            log_ratios = [ours - theirs for ours, theirs in zip(log_ratios, reference, strict=True)]
+        return [self._judgement(item, ratios) for item, ratios in zip(encoded, log_ratios, strict=True)]
+
+    def _judgement(self, encoded: EncodedSteps, log_ratios: NDArray[np.float64]) -> Judgement:
+        steps = step_rewards(log_ratios, encoded.encoded.step_ends, self.beta)
+        aggregates = aggregate(steps.rewards, encoded.encoded.num_scored)
+        if self.encoding.name == "best-of-n":
+            aggregates["cumulative_min"] = float(steps.values.min())
+            aggregates["cumulative_sum"] = float(steps.values.sum())
+        return Judgement(
+            reward=float(steps.values[-1]),
+            rewards=steps.rewards,
+            values=steps.values,
+            aggregates=aggregates,
+            token_rewards=self.beta * log_ratios,
+        )

@@ -1,0 +1,175 @@
+"""Scorers from checkpoints: which family a directory holds, and what must fit together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from stepcredit.checkpoints import (
+    LoadOptions,
+    PRMCard,
+    load_model,
+    load_tokenizer,
+    resolve,
+    template_hash,
+    tokenizer_hash,
+    weights_hash,
+)
+from stepcredit.encoding import make_encoding
+from stepcredit.errors import CheckpointError, UserError
+from stepcredit.logprobs import LocalTokenLogProbs
+from stepcredit.runs import hash_json
+from stepcredit.scorers.implicit import ImplicitPRM
+from stepcredit.steps import StepRule
+from stepcredit.types import TokenLogProbs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_NO_LIMIT = 10**9
+_Implicit = TypeVar("_Implicit", bound=ImplicitPRM)
+
+
+def load_implicit(
+    kind: type[_Implicit],
+    directory: str | Path,
+    *,
+    reference: str | Path | None,
+    beta: float | None,
+    reference_free: bool,
+    steps: str | None,
+    convention: str,
+    load: LoadOptions | None,
+    window: int,
+    with_tokens: bool,
+) -> _Implicit:
+    """See :meth:`stepcredit.scorers.implicit.ImplicitPRM.from_pretrained`."""
+    load = load or LoadOptions()
+    if reference_free and reference is not None:
+        raise UserError("a reference-free score has no reference", where="--reference", mend="leave one out")
+    path = resolve(directory, revision=load.revision)
+    card = PRMCard.read(path) if PRMCard.exists(path) else None
+    if card is not None and card.family != "implicit":
+        raise CheckpointError(
+            f"is a {card.family} model, not an implicit PRM", where=directory, mend="use load_scorer"
+        )
+    beta = beta if beta is not None else None if card is None else card.beta
+    if beta is None:
+        raise CheckpointError("has no beta of its own", where=directory, mend="pass --beta, e.g. 0.05")
+    if beta <= 0:
+        raise UserError(f"must be above 0, got {beta}", where="--beta")
+    tokenizer = load_tokenizer(path, trust_remote_code=load.trust_remote_code)
+    if card is not None:
+        card.check(path, tokenizer_hash=tokenizer_hash(tokenizer), template_hash=template_hash(tokenizer))
+    model = load_model(path, load)
+    check_vocabulary(model, tokenizer, directory)
+    limits = [context_length(model)]
+    reference_log_probs: TokenLogProbs | None = None
+    if not (reference_free or (card is not None and card.reference is None and reference is None)):
+        reference_log_probs, limit = _load_reference(path, card, reference, model, tokenizer, load)
+        limits.append(limit)
+    encoding = make_encoding(
+        convention,
+        tokenizer,
+        StepRule.parse(steps or ("auto" if card is None else card.step_rule)),
+        max_tokens=min((limit for limit in limits if limit is not None), default=None),
+        tokenizer_hash=tokenizer_hash(tokenizer),
+    )
+    return kind(
+        LocalTokenLogProbs(model, weights_hash=content_hash(path)),
+        reference_log_probs,
+        beta,
+        encoding,
+        label=str(directory),
+        window=window,
+        with_tokens=with_tokens,
+    )
+
+
+def _load_reference(
+    path: Path,
+    card: PRMCard | None,
+    reference: str | Path | None,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    load: LoadOptions,
+) -> tuple[TokenLogProbs, int | None]:
+    """The reference's log-probabilities and its context length."""
+    recorded = None if card is None else card.reference
+    is_adapter = hasattr(model, "disable_adapter")
+    if reference is None and is_adapter and (recorded is None or recorded.adapter_off):
+        off = LocalTokenLogProbs(model, weights_hash=content_hash(path), adapter_off=True)
+        return off, context_length(model)
+    if reference is None and recorded is None:
+        raise CheckpointError(
+            "is a plain checkpoint, which names no reference",
+            where=path,
+            mend="pass --reference, or --reference-free",
+        )
+    source: str | Path
+    if reference is not None:
+        source = reference
+    else:
+        assert recorded is not None
+        source = recorded.locate(path)
+    revision = load.revision if recorded is None else recorded.revision
+    try:
+        reference_path = resolve(source, revision=revision)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"the reference model {source} is not there",
+            where=path,
+            mend="pass --reference with where it is now",
+        ) from error
+    found = weights_hash(reference_path)
+    if recorded is not None and recorded.weights_hash not in (None, found):
+        raise CheckpointError(
+            "is not the reference that the PRM was trained with (its weights differ)",
+            where=source,
+            mend=f"use {recorded.source}",
+        )
+    theirs = load_tokenizer(reference_path, trust_remote_code=load.trust_remote_code)
+    if tokenizer_hash(theirs) != tokenizer_hash(tokenizer):
+        raise CheckpointError(
+            "its tokenizer differs from the PRM's",
+            where=source,
+            mend="use the model that the PRM was trained from",
+        )
+    reference_model = load_model(reference_path, load)
+    check_vocabulary(reference_model, tokenizer, source)
+    log_probs = LocalTokenLogProbs(reference_model, weights_hash=content_hash(reference_path))
+    return log_probs, context_length(reference_model)
+
+
+def content_hash(path: Path) -> str:
+    """Hash of a model's weights; of an adapter, together with its base's."""
+    adapter = path / "adapter_config.json"
+    if not adapter.is_file():
+        return weights_hash(path)
+    base = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    beside = path / base
+    return hash_json([weights_hash(path), weights_hash(beside if beside.is_dir() else resolve(base))])
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """Most tokens that the model was made for, ``None`` where there is no limit."""
+    configuration: Any = model.config
+    limit = getattr(configuration.get_text_config(), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and 0 < limit < _NO_LIMIT else None
+
+
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, where: str | Path) -> None:
+    """Refuse a tokenizer with ids that the model has no embedding for.
+
+    Raises:
+        CheckpointError: The tokenizer belongs to another model.
+    """
+    embeddings: Any = model.get_input_embeddings()
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= embeddings.num_embeddings:
+        raise CheckpointError(
+            f"the tokenizer has ids up to {largest}, the model only {embeddings.num_embeddings} embeddings",
+            where=where,
+            mend="restore the tokenizer that was saved with the model",
+        )
