@@ -173,7 +173,8 @@ def make_policies(directory: str | Path) -> None:
 
 def save_policy(model: LlamaForCausalLM, directory: Path) -> None:
     """Save as an ordinary Hugging Face checkpoint in bfloat16, with tokenizer and chat template."""
-    model.to(dtype=torch.bfloat16).save_pretrained(directory)
+    torch.nn.Module.to(model, torch.bfloat16)
+    model.save_pretrained(directory)
     make_tokenizer().save_pretrained(directory)
 
 

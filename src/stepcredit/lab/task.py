@@ -33,6 +33,8 @@ OPERATIONS: Final[dict[str, Callable[[int, int], int]]] = {
 
 SMALLEST_OPERAND: Final = 2
 ANSWER_MARK: Final = "#"
+ANSWER_PATTERN: Final = rf"^{ANSWER_MARK}(\d)$"
+"""Finds the final answer of a response (for ``grade``)."""
 
 SPLIT_SHARES: Final[dict[str, int]] = {"policy": 40, "train": 30, "development": 10, "test": 20}
 """Share of all problems, in per cent, that each split draws from; no problem is in two splits."""

@@ -1,0 +1,103 @@
+"""Which step of a response is wrong, by rule."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from stepcredit.lab.task import ANSWER_MARK, Problem, apply, parse_problem
+from stepcredit.steps import StepRule, split
+from stepcredit.types import Rollout, Step, StepLabel
+
+STEP_RULE: Final = StepRule("newline")
+"""How the lab's responses are cut into steps."""
+
+_CALCULATION = re.compile(r"(\d)([-+*<>])(\d)=(\d)")
+_ANSWER = re.compile(rf"{ANSWER_MARK}(\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class StepCheck:
+    """What is right and wrong in one step; a malformed step has nothing right.
+
+    Attributes:
+        step: The step, with its place in the response.
+        expected: What the right solution says here; empty past its end.
+        well_formed: It is a calculation such as ``7*8=6``, or an answer such as ``#6``.
+        carried: It starts from the digit that the step before states (the problem's, for the first step).
+        operation: Operation and operand are the problem's next ones; for an answer: none is left.
+        follows: What it states follows from what it says itself, whether that was the task or not.
+        right: It and every step before it are those of the right solution.
+    """
+
+    step: Step
+    expected: str
+    well_formed: bool
+    carried: bool
+    operation: bool
+    follows: bool
+    right: bool
+
+    @property
+    def sound(self) -> bool:
+        """Right given the step before it: an error that it carries forward is not its own."""
+        return self.well_formed and self.carried and self.operation and self.follows
+
+
+def check_steps(problem: Problem, response: str) -> tuple[StepCheck, ...]:
+    """Check each step of any text that claims to solve ``problem``.
+
+    White space around a step is ignored.
+    """
+    expected = problem.solution.split("\n")
+    checks: list[StepCheck] = []
+    digit: int | None = problem.start
+    for step in split(response, STEP_RULE):
+        text = step.text.strip()
+        wanted = expected[step.index] if step.index < len(expected) else ""
+        well_formed, carried, operation, follows, digit = _check_line(problem, step.index, text, digit)
+        right = text == wanted and text != "" and all(check.right for check in checks[-1:])
+        checks.append(StepCheck(step, wanted, well_formed, carried, operation, follows, right))
+    return tuple(checks)
+
+
+def _check_line(
+    problem: Problem, index: int, text: str, digit: int | None
+) -> tuple[bool, bool, bool, bool, int | None]:
+    """Well-formed, carried, operation, follows, and the digit that the line states."""
+    num_operations = len(problem.operands)
+    if answer := _ANSWER.fullmatch(text):
+        stated = int(answer[1])
+        return True, stated == digit, index == num_operations, True, stated
+    calculation = _CALCULATION.fullmatch(text)
+    if calculation is None:
+        return False, False, False, False, None
+    left, symbol, operand, stated = (
+        int(calculation[1]),
+        calculation[2],
+        int(calculation[3]),
+        int(calculation[4]),
+    )
+    operation = (
+        index < num_operations and symbol == problem.operations[index] and operand == problem.operands[index]
+    )
+    return True, left == digit, operation, apply(symbol, left, operand, problem.modulus) == stated, stated
+
+
+def first_wrong_step(problem: Problem, response: str) -> int | None:
+    """Index of the first step that is not the right solution's, or ``None``.
+
+    ``None`` does not mean that the response is right: it may end too soon.
+    """
+    return next((check.step.index for check in check_steps(problem, response) if not check.right), None)
+
+
+def label_steps(rollout: Rollout) -> tuple[StepLabel, ...]:
+    """True step labels: 1 up to the first wrong step, 0 from it on.
+
+    Raises:
+        DataError: The rollout's prompt is not a problem of the lab.
+    """
+    checks = check_steps(parse_problem(rollout.prompt), rollout.response)
+    return tuple(StepLabel(check.step.end, float(check.right)) for check in checks)
