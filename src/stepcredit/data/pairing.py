@@ -1,0 +1,134 @@
+"""Which responses are trained on together: balancing, pairs within an instruction, mismatched prompts.
+
+Everything is decided from labels, prompt ids and a seed alone, before the data is divided among
+processes, so every process and every cache agrees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepcredit.errors import DataError
+
+Balance = Literal["none", "dataset", "instruction"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Pairs of a right and a wrong response to one prompt.
+
+    Attributes:
+        indices: (chosen, rejected) indices into the responses.
+        num_prompts: Number of prompts that gave at least one pair.
+        only_right: Number of prompts whose responses are all right.
+        only_wrong: Number of prompts whose responses are all wrong.
+        not_used: Number of pairs left out by the limit.
+    """
+
+    indices: tuple[tuple[int, int], ...]
+    num_prompts: int
+    only_right: int
+    only_wrong: int
+    not_used: int
+
+
+def _by_prompt(prompt_ids: Sequence[str]) -> Mapping[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    for index, prompt_id in enumerate(prompt_ids):
+        groups.setdefault(prompt_id, []).append(index)
+    return groups
+
+
+def pair_responses(
+    prompt_ids: Sequence[str], right: Sequence[bool], *, limit: int | None = 16, seed: int = 0
+) -> Pairs:
+    """All right x all wrong responses of each prompt, at most ``limit`` pairs a prompt.
+
+    Where there are more, a seeded random subset is kept (arXiv:2412.01981 uses 16).
+
+    Args:
+        prompt_ids: Prompt of each response.
+        right: Whether each response is right.
+        limit: Most pairs a prompt, at least 1; ``None`` keeps all.
+        seed: Draws the subsets.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    generator = np.random.default_rng([seed, 1])
+    pairs: list[tuple[int, int]] = []
+    num_prompts = only_right = only_wrong = not_used = 0
+    for members in _by_prompt(prompt_ids).values():
+        chosen = [index for index in members if right[index]]
+        rejected = [index for index in members if not right[index]]
+        if not rejected:
+            only_right += 1
+        elif not chosen:
+            only_wrong += 1
+        else:
+            num_prompts += 1
+            product = [(a, b) for a in chosen for b in rejected]
+            if limit is not None and len(product) > limit:
+                kept = np.sort(generator.choice(len(product), size=limit, replace=False))
+                not_used += len(product) - limit
+                product = [product[int(position)] for position in kept]
+            pairs.extend(product)
+    return Pairs(tuple(pairs), num_prompts, only_right, only_wrong, not_used)
+
+
+def balance_responses(
+    prompt_ids: Sequence[str], right: Sequence[bool], how: Balance, *, seed: int = 0
+) -> NDArray[np.int64]:
+    """Indices that remain when responses of the larger class are dropped at random.
+
+    Args:
+        prompt_ids: Prompt of each response.
+        right: Whether each response is right.
+        how: ``dataset``: the classes become equal over the whole set; ``instruction``: within each
+            prompt, so prompts with one class disappear; ``none`` keeps all.
+        seed: Draws what is dropped.
+
+    Returns:
+        Ascending indices.
+    """
+    labels = np.asarray(right, dtype=bool)
+    everything = np.arange(len(labels))
+    if how == "none":
+        return everything
+    groups = [everything] if how == "dataset" else [np.array(g) for g in _by_prompt(prompt_ids).values()]
+    generator = np.random.default_rng([seed, 2])
+    kept = []
+    for group in groups:
+        classes = [group[labels[group]], group[~labels[group]]]
+        size = min(len(members) for members in classes)
+        kept += [generator.choice(members, size=size, replace=False) for members in classes]
+    return np.sort(np.concatenate(kept)) if kept else everything
+
+
+def mismatch_responses(prompt_ids: Sequence[str], *, seed: int = 0) -> NDArray[np.int64]:
+    """A permutation that gives each prompt a response which answers another prompt (KTO's KL estimate).
+
+    Row ``i`` keeps its prompt and takes the response of row ``result[i]``; each response is used once.
+
+    Raises:
+        DataError: One prompt has more than half of the responses, so there is no such permutation.
+    """
+    groups = [np.array(group) for group in _by_prompt(prompt_ids).values()]
+    largest = max((len(group) for group in groups), default=0)
+    if 2 * largest > len(prompt_ids):
+        raise DataError(
+            "KTO needs responses to other prompts, but one prompt has more than half of all responses",
+            mend="add responses to other prompts, or use another objective",
+        )
+    generator = np.random.default_rng([seed, 3])
+    order = np.concatenate(
+        [generator.permutation(groups[int(position)]) for position in generator.permutation(len(groups))]
+    )
+    # Groups lie side by side and none is longer than the shift, which is at most half of the whole.
+    result = np.empty(len(order), dtype=np.int64)
+    result[order] = np.roll(order, -largest)
+    return result

@@ -1,0 +1,220 @@
+"""Graded rollouts to a trained reward model."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.checkpoints.loading import LoadOptions
+from stepcredit.errors import UserError
+from stepcredit.options import argument, option
+from stepcredit.runs import (
+    Ledger,
+    Manifest,
+    atomic_directory,
+    atomic_path,
+    check_output,
+    manifest_path,
+    read_manifest,
+    write_json,
+)
+from stepcredit.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from stepcredit.checkpoints import Reference
+    from stepcredit.training.run import TrainedModel
+
+_STAMP = "settings_hash"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to train on, from which weights, and how."""
+
+    graded: Path = argument("graded rollouts (JSON Lines, Parquet, CSV)")
+    model: str = option("initial weights: a directory or hub id", metavar="MODEL")
+    out: Path = option("directory of the trained reward model", metavar="DIR")
+    dev: Path | None = option(
+        "graded rollouts of other prompts, for held-out metrics and the choice of weights", default=None
+    )
+    reference: str | None = option("reference model; default is the initial weights", default=None)
+    config: TrainConfig = field(default_factory=TrainConfig)
+    load: LoadOptions = field(default_factory=LoadOptions)
+    seed: int = option("seed of data order, pairs and adapters", default=0)
+    skip_invalid: bool = option("skip malformed rows and count them", default=False)
+    overwrite: bool = option("replace what is there, and start anew", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What was trained.
+
+    Attributes:
+        out: The model's directory.
+        already_done: It was there from an earlier run of the same work.
+        counts: Examples in, left out and why, used.
+        heldout: Held-out metrics of the kept weights.
+        kept_step: Optimizer step of the kept weights.
+        wall_seconds: Time taken.
+        tokens: Tokens trained on.
+    """
+
+    out: Path
+    already_done: bool
+    counts: dict[str, int]
+    heldout: dict[str, float]
+    kept_step: int
+    wall_seconds: float
+    tokens: int
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return {**asdict(self), "out": str(self.out)}
+
+    def to_text(self) -> str:
+        """A few lines for a person."""
+        lines = [f"{self.out}: {'already there' if self.already_done else 'trained'}"]
+        lines.append(
+            f"  {self.counts.get('examples', 0):,} examples, {self.tokens:,} tokens trained on in "
+            f"{self.wall_seconds:.0f} s; weights of step {self.kept_step}"
+        )
+        used = {"rollouts", "examples", "units"}
+        left_out = [
+            f"{number:,} {name.replace('_', ' ')}"
+            for name, number in self.counts.items()
+            if name not in used and not name.startswith("heldout_")
+        ]
+        if left_out:
+            lines.append(f"  of {self.counts['rollouts']:,} rollouts: {', '.join(left_out)}")
+        if "auc" in self.heldout:
+            lines.append(f"  held-out AUC {self.heldout['auc']:.3f}")
+        return "\n".join(lines)
+
+
+def run(options: Options) -> Result:
+    """Train, or go on with what an earlier run of the same work began."""
+    manifest = _manifest(options)
+    if check_output(options.out, manifest, overwrite=options.overwrite):
+        return _result(options.out, read_manifest(options.out) or {}, already_done=True)
+    work = _work_directory(options, manifest)
+    from stepcredit.data import read_rollouts
+    from stepcredit.training.run import train_prm
+
+    rollouts = read_rollouts(options.graded, skip_invalid=options.skip_invalid)
+    heldout = [] if options.dev is None else read_rollouts(options.dev, skip_invalid=options.skip_invalid)
+    trained = train_prm(
+        rollouts,
+        model=options.model,
+        config=options.config,
+        work=work,
+        heldout=heldout,
+        reference=options.reference,
+        load=options.load,
+        seed=options.seed,
+    )
+    manifest.counts.update(trained.counts)
+    manifest.ledger = trained.ledger
+    manifest.notes.update(heldout=trained.heldout, kept_step=trained.kept_step)
+    if trained.is_main_process:
+        _save(options, trained, manifest)
+        shutil.rmtree(work, ignore_errors=True)
+    return _result(options.out, manifest.to_json(), already_done=False)
+
+
+def _manifest(options: Options) -> Manifest:
+    from stepcredit.checkpoints import resolve, weights_hash
+
+    inputs = [options.graded] + ([] if options.dev is None else [options.dev])
+    for path in inputs:
+        if not path.is_file():
+            raise UserError("there is no such file", where=path, mend="check the path")
+    settings = {
+        **options.config.determining(),
+        "model": weights_hash(resolve(options.model, revision=options.load.revision)),
+        "reference": None if options.reference is None else weights_hash(resolve(options.reference)),
+        "seed": options.seed,
+        "skip_invalid": options.skip_invalid,
+        "has_dev": options.dev is not None,
+    }
+    return Manifest("train", settings, inputs=inputs)
+
+
+def _work_directory(options: Options, manifest: Manifest) -> Path:
+    """Where checkpoints lie until the model is finished; that of other work is refused."""
+    work = options.out.with_name(options.out.name + ".partial")
+    if options.overwrite:
+        shutil.rmtree(work, ignore_errors=True)
+    stamp = work / _STAMP
+    if work.exists() and (not stamp.is_file() or stamp.read_text(encoding="utf-8") != manifest.settings_hash):
+        raise UserError(
+            "holds the start of a run with other settings or inputs",
+            where=work,
+            mend="run with the earlier settings to go on, or pass --overwrite to start anew",
+        )
+    with atomic_path(stamp) as temporary:
+        temporary.write_text(manifest.settings_hash, encoding="utf-8")
+    return work
+
+
+def _save(options: Options, trained: TrainedModel, manifest: Manifest) -> None:
+    from stepcredit.checkpoints import PRMCard, save_prm
+    from stepcredit.training.callbacks import write_log
+    from stepcredit.training.run import LOG_FILE
+
+    config = options.config
+    content = manifest.to_json()
+    implicit = config.family == "implicit"
+    card = PRMCard(
+        family=config.family,
+        reference=_reference(options) if implicit and not config.reference_free else None,
+        beta=config.beta if implicit else None,
+        objective=config.objective
+        if config.balance == "none"
+        else f"{config.objective} ({config.balance}-balanced)",
+        step_rule=trained.step_rule,
+        training_data_hash=manifest.input_hashes[str(options.graded)],
+        versions=content["versions"],
+        settings={**asdict(config), "seed": options.seed},
+        results=trained.heldout,
+    )
+    with atomic_directory(options.out) as directory:
+        save_prm(trained.model, trained.tokenizer, card, directory)
+        write_log(directory / LOG_FILE, trained.log)
+        write_json(manifest_path(directory), content)
+
+
+def _reference(options: Options) -> Reference:
+    from stepcredit.checkpoints import Reference, resolve, weights_hash
+
+    source = options.reference or options.model
+    path = resolve(source, revision=options.load.revision)
+    adapter_off = bool(options.config.lora_rank) and options.reference is None
+    if Path(source).exists():
+        found = Reference.local(source, options.out, weights_hash(path))
+        return Reference(
+            source=found.source,
+            relative_path=found.relative_path,
+            weights_hash=found.weights_hash,
+            adapter_off=adapter_off,
+        )
+    return Reference(
+        source=source,
+        revision=options.load.revision,
+        weights_hash=weights_hash(path),
+        adapter_off=adapter_off,
+    )
+
+
+def _result(out: Path, manifest: dict[str, Any], *, already_done: bool) -> Result:
+    ledger = manifest.get("ledger", Ledger().to_json())
+    return Result(
+        out=out,
+        already_done=already_done,
+        counts=manifest.get("counts", {}),
+        heldout=manifest.get("heldout", {}),
+        kept_step=manifest.get("kept_step", 0),
+        wall_seconds=manifest.get("wall_seconds", 0.0),
+        tokens=ledger["trained_tokens"],
+    )

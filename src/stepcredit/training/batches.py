@@ -1,0 +1,101 @@
+"""Which examples make up an optimizer step, and how a step's work is cut into forward passes.
+
+A step's batch is the same whatever the number of processes and the token budget: they only decide
+where its units are computed. Each process sees the whole plan, so no communication is needed for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardPlan:
+    """One forward pass.
+
+    Attributes:
+        units: Indices of units.
+        counted: Whether its loss counts. Passes that do not count keep processes with less work in step.
+    """
+
+    units: tuple[int, ...]
+    counted: bool = True
+
+
+class EpochSampler(Sampler[list[int]]):
+    """Shuffles units anew each epoch, by seed and epoch only, and yields an optimizer step's units.
+
+    Args:
+        num_units: Number of units, at least 1.
+        batch_size: Units a step; the last step of an epoch may have fewer.
+        seed: Seed of the order.
+        epoch: Tells the current epoch when an iteration starts.
+    """
+
+    def __init__(
+        self, num_units: int, batch_size: int, *, seed: int, epoch: Callable[[], int] = lambda: 0
+    ) -> None:
+        self.num_units, self.batch_size, self.seed, self.epoch = num_units, batch_size, seed, epoch
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_units / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self.order(self.epoch())
+
+    def order(self, epoch: int) -> Iterator[list[int]]:
+        """The steps of one epoch."""
+        order = np.random.default_rng([self.seed, 4, epoch]).permutation(self.num_units)
+        for start in range(0, self.num_units, self.batch_size):
+            yield [int(unit) for unit in order[start : start + self.batch_size]]
+
+
+def plan_forwards(
+    units: Sequence[int],
+    lengths: Callable[[int], Sequence[int]],
+    *,
+    token_budget: int,
+    process: int = 0,
+    num_processes: int = 1,
+) -> list[ForwardPlan]:
+    """This process's share of a step, cut so that no forward pass, padded, exceeds the budget.
+
+    Longest units first. A unit above the budget gets a pass of its own. Every process gets equally many
+    passes, since sharded models need all processes in each of them.
+
+    Args:
+        units: The step's units.
+        lengths: Sequence lengths of a unit.
+        token_budget: Most tokens of a pass, padding included.
+        process: Rank.
+        num_processes: World size.
+    """
+    order = sorted(units, key=lambda unit: (-max(lengths(unit)), unit))
+    shares = [_cut(order[rank::num_processes], lengths, token_budget) for rank in range(num_processes)]
+    mine = [ForwardPlan(passing) for passing in shares[process]]
+    filler = ForwardPlan((order[-1],), counted=False)
+    return mine + [filler] * (max(len(share) for share in shares) - len(mine))
+
+
+def _cut(
+    units: Sequence[int], lengths: Callable[[int], Sequence[int]], token_budget: int
+) -> list[tuple[int, ...]]:
+    passes: list[tuple[int, ...]] = []
+    current: list[int] = []
+    longest = rows = 0
+    for unit in units:
+        unit_lengths = lengths(unit)
+        new_longest = max(longest, *unit_lengths)
+        if current and new_longest * (rows + len(unit_lengths)) > token_budget:
+            passes.append(tuple(current))
+            current, rows, new_longest = [], 0, max(unit_lengths)
+        current.append(unit)
+        longest, rows = new_longest, rows + len(unit_lengths)
+    if current:
+        passes.append(tuple(current))
+    return passes

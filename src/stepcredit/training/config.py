@@ -1,0 +1,127 @@
+"""How a reward model is trained. Imports nothing heavy, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stepcredit.errors import UserError
+from stepcredit.options import option
+
+FAMILIES = ("implicit", "value-head")
+OBJECTIVE_NAMES = (
+    "ce",
+    "dpo",
+    "kto",
+    "nca",
+    "ipo",
+    "bco",
+    "bco-pair",
+    "ce-prefix",
+    "prefix",
+    "token-ce",
+    "step-ce",
+)
+# What changes speed, memory or what is reported, but not the weights beyond rounding.
+_NOT_IN_RESULT = ("tokens_per_forward", "gradient_checkpointing", "log_every", "save_every", "report_to")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of a training run; the defaults are the paper's (arXiv:2412.01981)."""
+
+    family: str = option(
+        "what is trained: the log-ratio to a reference, or a head", default="implicit", choices=FAMILIES
+    )
+    objective: str = option("training objective", default="ce", choices=OBJECTIVE_NAMES)
+    beta: float = option("scale of the log-ratio (implicit)", default=0.05)
+    right_weight: float = option("KTO: weight of right responses", default=1.0)
+    wrong_weight: float = option("KTO: weight of wrong responses", default=1.0)
+    prefix_weight: float = option("ce-prefix: weight of the prefix term", default=1.0)
+    prefix_margin: float = option("prefix terms: margin", default=5.0)
+    prefix_beta: float = option("prefix terms: scale of a prefix's mean log-ratio", default=10.0)
+    balance: str = option(
+        "drop responses until right and wrong are equal, over the set or for each instruction",
+        default="none",
+        choices=("none", "dataset", "instruction"),
+    )
+    pairs_per_prompt: int = option("paired objectives: most pairs of one prompt", default=16)
+    step_rule: str = option(
+        "how responses are split into steps", default="auto", flag="--steps", metavar="RULE"
+    )
+    max_tokens: int | None = option("longest sequence; default is the model's context", default=None)
+    over_long: str = option(
+        "what to do with longer ones: leave them out, or cut them after the last whole step that fits",
+        default="drop",
+        choices=("drop", "truncate"),
+    )
+    learning_rate: float = option("highest learning rate", default=5e-7)
+    batch_size: int = option("responses (pairs for paired objectives) an optimizer step", default=64)
+    epochs: float = option("passes over the data", default=1.0)
+    schedule: str = option(
+        "learning rate after warm-up", default="cosine", choices=("cosine", "linear", "constant")
+    )
+    warmup: float = option("share of the steps in which the learning rate rises", default=0.03)
+    final_learning_rate: float = option("cosine: where it ends, as a share of the highest", default=0.1)
+    weight_decay: float = option("AdamW weight decay", default=0.0)
+    adam_beta1: float = option("Adam's first decay rate", default=0.9)
+    adam_beta2: float = option("Adam's second decay rate", default=0.95)
+    max_grad_norm: float = option("gradients are clipped to this norm; 0 is off", default=1.0)
+    lora_rank: int = option("train a LoRA adapter of this rank; 0 trains all weights", default=0)
+    lora_alpha: int | None = option("LoRA scale times rank; default twice the rank", default=None)
+    lora_dropout: float = option("dropout before the adapter", default=0.0)
+    lora_targets: str = option("modules with an adapter, comma-separated", default="all-linear")
+    precision: str = option(
+        "forward and backward in this format (weights and optimizer stay float32)",
+        default="float32",
+        choices=("float32", "bfloat16"),
+    )
+    reference_free: bool = option("train on log-probabilities without a reference", default=False)
+    live_reference: bool = option(
+        "run the reference beside the policy in each step, instead of once before training", default=False
+    )
+    tokens_per_forward: int = option(
+        "most tokens of one forward pass; a step's batch is cut and its gradients accumulated",
+        default=16384,
+    )
+    gradient_checkpointing: bool = option("recompute activations to save memory", default=False)
+    eval_every: int | None = option("steps between held-out evaluations; default four an epoch", default=None)
+    keep_best: bool = option("keep the weights with the best held-out AUC, not the last", default=True)
+    patience: int | None = option("stop after this many evaluations without a better AUC", default=None)
+    save_every: int | None = option("steps between checkpoints; default ten in a run", default=None)
+    log_every: int = option("steps between lines of the training log", default=10)
+    report_to: str = option(
+        "where else to report", default="none", choices=("none", "tensorboard", "wandb", "trackio")
+    )
+
+    def __post_init__(self) -> None:
+        positive: tuple[str, ...] = ("beta", "learning_rate", "batch_size", "epochs", "pairs_per_prompt")
+        positive += ("tokens_per_forward", "log_every", "prefix_beta")
+        positive += ("eval_every", "save_every", "patience", "max_tokens")
+        for name in positive:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"must be above 0, got {value}", where=_flag(name))
+        for name in ("warmup", "final_learning_rate", "adam_beta1", "adam_beta2", "lora_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"must lie in [0, 1], got {getattr(self, name)}", where=_flag(name))
+        for name in ("lora_rank", "weight_decay", "max_grad_norm", "right_weight", "wrong_weight"):
+            if getattr(self, name) < 0:
+                raise UserError(f"must not be negative, got {getattr(self, name)}", where=_flag(name))
+        for name, allowed in (("family", FAMILIES), ("objective", OBJECTIVE_NAMES)):
+            if getattr(self, name) not in allowed:
+                raise UserError(
+                    f"there is no {getattr(self, name)!r}",
+                    where=_flag(name),
+                    mend=f"use {', '.join(allowed)}",
+                )
+        if self.family != "implicit" and (self.reference_free or self.live_reference):
+            raise UserError("only implicit reward models have a reference", where="--family")
+
+    def determining(self) -> dict[str, Any]:
+        """The settings that decide the resulting weights, JSON-able."""
+        return {name: value for name, value in asdict(self).items() if name not in _NOT_IN_RESULT}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

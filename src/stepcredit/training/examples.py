@@ -1,0 +1,248 @@
+"""From graded rollouts to training examples: what is left out and why is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from stepcredit.data.pairing import balance_responses, mismatch_responses, pair_responses
+from stepcredit.encoding import ChatEncoding, EncodedSteps, EncodingError
+from stepcredit.errors import DataError
+from stepcredit.objectives import Objective
+from stepcredit.training.config import TrainConfig
+from stepcredit.types import Encoded, Rollout, Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One response as the trainer sees it.
+
+    Attributes:
+        id: The rollout's id.
+        prompt_id: Its prompt.
+        encoded: Its tokens.
+        label: 1 if its final answer is right, else 0.
+        step_targets: (scored token, label) for each labelled step, at the step's last token.
+    """
+
+    id: str
+    prompt_id: str
+    encoded: Encoded
+    label: float
+    step_targets: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet:
+    """What is trained on.
+
+    Attributes:
+        examples: The responses.
+        units: Indices into ``examples``: one for unpaired objectives, (chosen, rejected) for paired ones.
+        mismatched: For each example, its prompt with another prompt's response; empty where not needed.
+        counts: What came in, what was left out and why.
+    """
+
+    examples: tuple[Example, ...]
+    units: tuple[tuple[int, ...], ...]
+    mismatched: tuple[Encoded, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def encode_examples(
+    rollouts: Iterable[Rollout],
+    encoding: ChatEncoding,
+    *,
+    objective: Objective,
+    over_long: str = "drop",
+    counts: dict[str, int] | None = None,
+) -> list[Example]:
+    """Encode what can be trained on.
+
+    Args:
+        rollouts: With ``correct`` set, or with step labels for step objectives; others are counted.
+        encoding: The format; its ``max_tokens`` decides what is over-long.
+        objective: Decides which labels are needed.
+        over_long: ``drop``, or ``truncate`` after the last whole step that fits.
+        counts: Receives ``rollouts``, ``not_graded``, ``no_step_labels``, ``truncated`` and the kinds of
+            :class:`~stepcredit.encoding.EncodingError` with underscores.
+    """
+    counts = {} if counts is None else counts
+    examples = []
+    for rollout in rollouts:
+        _count(counts, "rollouts")
+        if objective.needs_step_labels and not rollout.step_labels:
+            _count(counts, "no_step_labels")
+            continue
+        if not objective.needs_step_labels and rollout.correct is None:
+            _count(counts, "not_graded")
+            continue
+        try:
+            result = _encode(rollout, encoding)
+        except EncodingError as error:
+            shortened = _truncate(rollout, encoding) if error.kind == "too-long" else None
+            if over_long == "drop" or shortened is None:
+                _count(counts, error.kind.replace("-", "_"))
+                continue
+            _count(counts, "truncated")
+            rollout, result = shortened
+        targets: tuple[tuple[int, float], ...] = ()
+        if objective.needs_step_labels:
+            targets = _step_targets(rollout, result)
+        examples.append(
+            Example(
+                id=rollout.id,
+                prompt_id=rollout.prompt_id,
+                encoded=result.encoded,
+                label=float(bool(rollout.correct)),
+                step_targets=targets,
+            )
+        )
+    return examples
+
+
+def make_training_set(
+    rollouts: Iterable[Rollout],
+    encoding: ChatEncoding,
+    objective: Objective,
+    config: TrainConfig,
+    *,
+    seed: int,
+) -> TrainingSet:
+    """Encode, balance and pair.
+
+    Raises:
+        DataError: Nothing is left to train on, with the reason.
+    """
+    counts: dict[str, int] = {}
+    examples = encode_examples(
+        rollouts, encoding, objective=objective, over_long=config.over_long, counts=counts
+    )
+    if not examples:
+        raise DataError(_nothing_left(counts), mend=_mend(counts))
+    right = [example.label > 0.5 for example in examples]
+    if not objective.needs_step_labels and len(set(right)) == 1:
+        raise DataError(
+            f"all {len(examples)} usable responses are {'right' if right[0] else 'wrong'}, so there is "
+            "nothing to tell apart",
+            mend="add harder or easier prompts, or check the grading",
+        )
+    prompt_ids = [example.prompt_id for example in examples]
+    kept = balance_responses(prompt_ids, right, config.balance, seed=seed)  # type: ignore[arg-type]
+    if len(kept) < len(examples):
+        counts["dropped_by_balancing"] = len(examples) - len(kept)
+        examples = [examples[int(index)] for index in kept]
+    if not examples:
+        raise DataError(
+            "no prompt has both right and wrong responses, so balancing leaves nothing",
+            where="--balance",
+            mend="sample more responses of each prompt, or use --balance dataset",
+        )
+    units, mismatched = _units(examples, objective, config, seed, counts)
+    counts["examples"], counts["units"] = len(examples), len(units)
+    return TrainingSet(examples=tuple(examples), units=units, mismatched=mismatched, counts=counts)
+
+
+def _units(
+    examples: Sequence[Example], objective: Objective, config: TrainConfig, seed: int, counts: dict[str, int]
+) -> tuple[tuple[tuple[int, ...], ...], tuple[Encoded, ...]]:
+    prompt_ids = [example.prompt_id for example in examples]
+    if objective.paired:
+        right = [example.label > 0.5 for example in examples]
+        pairs = pair_responses(prompt_ids, right, limit=config.pairs_per_prompt, seed=seed)
+        counts["prompts_with_pairs"] = pairs.num_prompts
+        counts["prompts_all_right"], counts["prompts_all_wrong"] = pairs.only_right, pairs.only_wrong
+        counts["pairs_over_limit"] = pairs.not_used
+        if not pairs.indices:
+            raise DataError(
+                "no prompt has both a right and a wrong response, so there is no pair",
+                mend="sample more responses of each prompt, or use an unpaired objective (ce, kto)",
+            )
+        return pairs.indices, ()
+    mismatched: tuple[Encoded, ...] = ()
+    if objective.needs_mismatched:
+        order = mismatch_responses(prompt_ids, seed=seed)
+        mismatched = tuple(
+            _swap_response(example.encoded, examples[int(other)].encoded)
+            for example, other in zip(examples, order, strict=True)
+        )
+    return tuple((index,) for index in range(len(examples))), mismatched
+
+
+def _swap_response(prompt: Encoded, response: Encoded) -> Encoded:
+    return Encoded(
+        token_ids=prompt.token_ids[: prompt.scored_start] + response.token_ids[response.scored_start :],
+        scored_start=prompt.scored_start,
+    )
+
+
+def _encode(rollout: Rollout, encoding: ChatEncoding) -> EncodedSteps:
+    if not rollout.step_labels:
+        return encoding.encode(rollout)
+    steps = []
+    start = 0
+    for index, label in enumerate(rollout.step_labels):
+        steps.append(Step(index, rollout.response[start : label.end], start, label.end))
+        start = label.end
+    if start < len(rollout.response):
+        steps.append(Step(len(steps), rollout.response[start:], start, len(rollout.response)))
+    return encoding.encode_with_steps(rollout, tuple(steps))
+
+
+def _step_targets(rollout: Rollout, result: EncodedSteps) -> tuple[tuple[int, float], ...]:
+    """A label sits at its step's last token; a step without tokens has no place for one."""
+    targets = []
+    previous = 0
+    labels = rollout.step_labels or ()
+    for label, end in zip(labels, result.encoded.step_ends, strict=False):
+        if end > previous:
+            targets.append((end - 1, label.label))
+        previous = end
+    return tuple(targets)
+
+
+def _truncate(rollout: Rollout, encoding: ChatEncoding) -> tuple[Rollout, EncodedSteps] | None:
+    """The longest start of the response that fits and ends with a step, marked as cut off."""
+    unlimited = ChatEncoding(encoding.tokenizer, encoding.step_rule, tokenizer_hash=encoding.tokenizer_hash)
+    whole = _encode(rollout, unlimited)
+    assert encoding.max_tokens is not None
+    room = encoding.max_tokens - whole.encoded.scored_start
+    fitting = [number for number, end in enumerate(whole.encoded.step_ends, 1) if 0 < end <= room]
+    if not fitting:
+        return None
+    number = fitting[-1]
+    end = whole.encoded.step_ends[number - 1]
+    encoded = Encoded(
+        whole.encoded.token_ids[: whole.encoded.scored_start + end],
+        whole.encoded.scored_start,
+        whole.encoded.step_ends[:number],
+    )
+    text_end = whole.steps[number - 1].end
+    cut = replace(
+        rollout,
+        response=rollout.response[:text_end],
+        finish_reason="length",
+        step_labels=None if rollout.step_labels is None else rollout.step_labels[:number],
+    )
+    return cut, replace(whole, encoded=encoded, steps=whole.steps[:number], token_ends=whole.token_ends[:end])
+
+
+def _count(counts: dict[str, int], what: str) -> None:
+    counts[what] = counts.get(what, 0) + 1
+
+
+def _nothing_left(counts: dict[str, int]) -> str:
+    reasons = [f"{number} {what.replace('_', ' ')}" for what, number in counts.items() if what != "rollouts"]
+    if not counts.get("rollouts"):
+        return "there are no rollouts to train on"
+    return f"none of the {counts['rollouts']} rollouts can be trained on ({', '.join(reasons)})"
+
+
+def _mend(counts: dict[str, int]) -> str:
+    if counts.get("not_graded"):
+        return "grade them first with: stepcredit grade"
+    if counts.get("no_step_labels"):
+        return "label their steps first with: stepcredit label"
+    if counts.get("too_long"):
+        return "pass --over-long truncate, a larger --max-tokens, or a model with a longer context"
+    return "check the file"

@@ -1,0 +1,70 @@
+"""What held-out responses say of a reward model while it trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from stepcredit.stats import auc, pearson, reliability, sigmoid
+
+
+def heldout_metrics(
+    rewards: Float[np.ndarray, " responses"],
+    labels: Float[np.ndarray, " responses"],
+    prompt_ids: Sequence[str],
+    lengths: Float[np.ndarray, " responses"],
+    log_ratio_sums: Float[np.ndarray, " responses"] | None = None,
+) -> dict[str, float]:
+    """Metrics of response rewards.
+
+    Args:
+        rewards: Response rewards.
+        labels: 1 right, 0 wrong.
+        prompt_ids: Prompt of each response.
+        lengths: Scored tokens of each response.
+        log_ratio_sums: Sum of each response's log-ratios in nats, for implicit models.
+
+    Returns:
+        ``auc`` over all responses; ``pair_accuracy``: share of (right, wrong) pairs of one prompt that
+        are in the right order, ties half; ``calibration_error`` of sigmoid(reward) against the label;
+        ``reward_right`` and ``reward_wrong``: class means; ``length_correlation`` of reward and length;
+        ``kl_to_reference``: mean over responses of log reference - log policy, in nats, which estimates
+        KL(reference || policy) where the responses were drawn from the reference. What cannot be computed
+        (one class only) is left out.
+    """
+    right = np.asarray(labels) > 0.5
+    metrics = {
+        "auc": auc(np.asarray(rewards), right),
+        "pair_accuracy": pair_accuracy(rewards, right, prompt_ids),
+        "calibration_error": reliability(sigmoid(np.asarray(rewards)), right).error,
+        "reward_right": _mean(rewards[right]),
+        "reward_wrong": _mean(rewards[~right]),
+        "length_correlation": pearson(np.asarray(rewards), np.asarray(lengths)),
+    }
+    if log_ratio_sums is not None:
+        metrics["kl_to_reference"] = float(-np.mean(log_ratio_sums))
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def pair_accuracy(
+    rewards: Float[np.ndarray, " responses"], right: np.ndarray, prompt_ids: Sequence[str]
+) -> float:
+    """Share of (right, wrong) pairs within prompts with the right one above; ties half; NaN without pairs."""
+    groups: dict[str, list[int]] = {}
+    for index, prompt_id in enumerate(prompt_ids):
+        groups.setdefault(prompt_id, []).append(index)
+    ordered, pairs = 0.0, 0
+    for members in groups.values():
+        group, labels = np.asarray(rewards)[members], np.asarray(right)[members]
+        size = int(labels.sum()) * int((~labels).sum())
+        if size:
+            ordered += auc(group, labels) * size
+            pairs += size
+    return ordered / pairs if pairs else math.nan
+
+
+def _mean(values: Float[np.ndarray, " items"]) -> float:
+    return float(np.mean(values)) if len(values) else math.nan

@@ -1,0 +1,110 @@
+"""Checkpoints that are never half-written: made under another name, flushed to disk, renamed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+_STATE = "trainer_state.json"
+_KEPT = 2
+
+
+def save_snapshot(trainer: Trainer, name: str, *, weights_only: bool = False) -> str:
+    """Save a trainer's state as ``<output_dir>/<name>``; all processes must call it.
+
+    Older checkpoints are removed only after the new one is complete on disk.
+
+    Args:
+        trainer: Whose state.
+        name: ``checkpoint-<step>`` or another name.
+        weights_only: Leave out optimizer, schedule and random states.
+
+    Returns:
+        The directory.
+
+    Raises:
+        UserError: It cannot be written, e.g. for want of space; earlier checkpoints are kept.
+    """
+    any_trainer: Any = trainer
+    final = Path(any_trainer.args.output_dir) / name
+    temporary = final.with_name(f".{name}.tmp")
+    main = any_trainer.is_world_process_zero()
+    if main:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    any_trainer.accelerator.wait_for_everyone()
+    try:
+        _write(any_trainer, temporary, weights_only=weights_only)
+        if main:
+            _flush(temporary)
+    except (OSError, RuntimeError, SystemError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) or "write" in str(error).lower() or "space" in str(error).lower():
+            raise UserError(
+                f"the checkpoint cannot be written ({error}); the checkpoints before it are kept",
+                where=final,
+                mend="make room and run the same command again to go on",
+            ) from error
+        raise
+    any_trainer.accelerator.wait_for_everyone()
+    if main:
+        _replace(temporary, final)
+        _remove_old(final.parent)
+    any_trainer.accelerator.wait_for_everyone()
+    return str(final)
+
+
+def _write(trainer: Any, directory: Path, *, weights_only: bool) -> None:
+    trainer.save_model(str(directory), _internal_call=True)
+    if weights_only:
+        return
+    trainer._save_optimizer_and_scheduler(str(directory))
+    trainer._save_scaler(str(directory))
+    trainer._save_rng_state(str(directory))
+    if trainer.is_world_process_zero():
+        trainer.state.save_to_json(str(directory / _STATE))
+
+
+def _flush(directory: Path) -> None:
+    for file in directory.rglob("*"):
+        if file.is_file():
+            with open(file, "rb+") as handle:
+                os.fsync(handle.fileno())
+
+
+def _replace(temporary: Path, final: Path) -> None:
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        os.replace(final, old)
+    os.replace(temporary, final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _numbered(directory: Path) -> list[tuple[int, Path]]:
+    found = []
+    for path in directory.glob("checkpoint-*"):
+        match = _NAME.fullmatch(path.name)
+        if match and (path / _STATE).is_file():
+            found.append((int(match[1]), path))
+    return sorted(found)
+
+
+def _remove_old(directory: Path) -> None:
+    for _, path in _numbered(directory)[:-_KEPT]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def last_snapshot(directory: str | Path) -> Path | None:
+    """The newest complete checkpoint in ``directory``, if there is one."""
+    found = _numbered(Path(directory))
+    return found[-1][1] if found else None

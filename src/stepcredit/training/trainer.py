@@ -1,0 +1,328 @@
+"""The trainer of every reward model: ``transformers.Trainer`` with exact batches and an objective.
+
+One item of the data loader is one optimizer step's batch. It is cut into forward passes by a token
+budget, and each loss is divided by the size of the whole batch, so the gradient does not depend on how
+many passes or processes share the work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
+
+from stepcredit.errors import UserError
+from stepcredit.objectives import Objective, ObjectiveInput, ObjectiveSettings, get_objective
+from stepcredit.training.batches import EpochSampler, ForwardPlan, plan_forwards
+from stepcredit.training.examples import Example, TrainingSet
+from stepcredit.training.families import ForwardBatch, RewardModelFamily, make_forward_batch
+from stepcredit.training.heldout import heldout_metrics
+from stepcredit.training.snapshots import save_snapshot
+from stepcredit.types import Encoded
+
+ReferenceLogProbs = Callable[[Sequence[Encoded]], Sequence[Tensor]]
+"""Reference log-probabilities (nats, float32) of the scored tokens of each sequence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepBatch:
+    """This process's share of one optimizer step.
+
+    Attributes:
+        forwards: Passes with gradients.
+        mismatched: Passes over mismatched responses, without gradients.
+        num_units: Units of the step over all processes.
+        num_tokens: Tokens of the step over all processes (the forwards' only).
+    """
+
+    forwards: tuple[ForwardBatch, ...]
+    mismatched: tuple[ForwardBatch, ...]
+    num_units: int
+    num_tokens: int
+
+
+class PRMTrainer(Trainer):
+    """Trains a reward model of any family with any objective.
+
+    Args:
+        model: What is trained.
+        args: Training arguments; batch size and accumulation in them are not used.
+        family: What the model's outputs mean.
+        objective: Name of the objective.
+        objective_settings: Its constants.
+        data: Examples and units.
+        reference: Gives reference log-probabilities; ``None`` for families without one.
+        heldout: Held-out examples.
+        batch_size: Units an optimizer step.
+        tokens_per_forward: Most tokens of one forward pass, padding included.
+        keep_best: Keep the weights with the best held-out AUC in ``<output_dir>/best``.
+        patience: Stop after this many evaluations without a better AUC.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        family: RewardModelFamily,
+        objective: str,
+        objective_settings: ObjectiveSettings,
+        data: TrainingSet,
+        reference: ReferenceLogProbs | None,
+        heldout: Sequence[Example] = (),
+        batch_size: int,
+        tokens_per_forward: int,
+        keep_best: bool = True,
+        patience: int | None = None,
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=range(len(data.units)),
+            eval_dataset=list(heldout) if heldout else None,
+            callbacks=list(callbacks),
+        )
+        self.family = family
+        self.objective: Objective = get_objective(objective)
+        self.objective_settings = objective_settings
+        self.data = data
+        self.reference = reference
+        self.heldout = tuple(heldout)
+        self.units_per_step = batch_size
+        self.tokens_per_forward = tokens_per_forward
+        self.keep_best = keep_best
+        self.patience = patience
+        self._reward_sums = torch.zeros(4, dtype=torch.float64)
+        self._log_probs_of_heldout: list[Tensor] | None = None
+
+    # Batches -----------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """One item a step; not sharded by accelerate, since each process cuts its own share."""
+        sampler = EpochSampler(
+            len(self.data.units), self.units_per_step, seed=self.args.seed, epoch=self._current_epoch
+        )
+        return DataLoader(
+            range(len(self.data.units)),  # type: ignore[arg-type]
+            batch_sampler=sampler,
+            collate_fn=self.make_step_batch,
+        )
+
+    def _current_epoch(self) -> int:
+        steps = -(-len(self.data.units) // self.units_per_step)
+        return int(self.state.global_step) // steps
+
+    def make_step_batch(self, units: Sequence[int]) -> StepBatch:
+        """Lay out this process's share of a step."""
+        examples, data = self.data.examples, self.data
+
+        def rows(unit: int) -> tuple[int, ...]:
+            return data.units[unit]
+
+        def batch(plan: ForwardPlan, sequences: Sequence[Encoded]) -> ForwardBatch:
+            indices = [row for unit in plan.units for row in rows(unit)]
+            encoded = [sequences[index] for index in indices]
+            reference = self.reference(encoded) if self.reference is not None else None
+            chosen = [examples[index] for index in indices]
+            return make_forward_batch(chosen, encoded, reference, counted=plan.counted)
+
+        def batches(sequences: Sequence[Encoded]) -> tuple[ForwardBatch, ...]:
+            plans = plan_forwards(
+                units,
+                lambda unit: [len(sequences[row].token_ids) for row in rows(unit)],
+                token_budget=self.tokens_per_forward,
+                process=self.args.process_index,
+                num_processes=self.args.world_size,
+            )
+            return tuple(batch(plan, sequences) for plan in plans)
+
+        own = [example.encoded for example in examples]
+        return StepBatch(
+            forwards=batches(own),
+            mismatched=batches(data.mismatched) if self.objective.needs_mismatched else (),
+            num_units=len(units),
+            num_tokens=sum(len(own[row].token_ids) for unit in units for row in rows(unit)),
+        )
+
+    def _get_num_items_in_batch(self, *_: Any) -> None:
+        return None
+
+    # Steps -------------------------------------------------------------------------------------------
+
+    def training_step(  # type: ignore[override]
+        self, model: nn.Module, inputs: StepBatch, *_: Any, **__: Any
+    ) -> Tensor:
+        """Forward and backward of one step's share; returns its part of the step's mean loss."""
+        batch_fields = self._batch_fields(model, inputs)
+        model.train()
+        total = torch.zeros((), device=self.args.device)
+        for number, forward in enumerate(inputs.forwards, 1):
+            last = number == len(inputs.forwards)
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model=model):
+                forward = forward.to(self.args.device)
+                record = self._record(model, forward, batch_fields)
+                losses = self.objective.function(record).losses
+                _check_finite(losses.detach(), forward.ids)
+                # Processes' gradients are averaged, so each scales up by their number.
+                loss = losses.sum() * (forward.counted * self.args.world_size / inputs.num_units)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+            self._add_rewards(record, forward)
+        self.state.num_input_tokens_seen += inputs.num_tokens
+        return total
+
+    def _record(self, model: nn.Module, forward: ForwardBatch, extra: dict[str, Any]) -> ObjectiveInput:
+        record = self.family.record(model, forward)
+        fields = {name: getattr(record, name) for name in record.__dataclass_fields__}
+        return ObjectiveInput(**{**fields, **extra, "settings": self.objective_settings})
+
+    def _batch_fields(self, model: nn.Module, inputs: StepBatch) -> dict[str, Any]:
+        """What the objective needs to know of the whole batch of all processes."""
+        fields: dict[str, Any] = {}
+        if self.objective.needs_mismatched:
+            fields["mismatched_rewards"], _ = self._rewards_of_batch(model, inputs.mismatched)
+        if self.objective.needs_batch_rewards:
+            fields["batch_rewards"], fields["batch_labels"] = self._rewards_of_batch(model, inputs.forwards)
+        return fields
+
+    def _rewards_of_batch(self, model: nn.Module, forwards: Sequence[ForwardBatch]) -> tuple[Tensor, Tensor]:
+        rewards: list[tuple[float, float]] = []
+        for forward, record in self._evaluated(model, forwards):
+            if forward.counted:
+                rewards += zip(record.rewards.tolist(), record.labels.tolist(), strict=True)
+        if self.args.world_size > 1:
+            rewards = gather_object(rewards)
+        both = torch.tensor(rewards, dtype=torch.float32, device=self.args.device)
+        return both[:, 0], both[:, 1]
+
+    @torch.no_grad()
+    def _evaluated(
+        self, model: nn.Module, forwards: Sequence[ForwardBatch]
+    ) -> list[tuple[ForwardBatch, ObjectiveInput]]:
+        """Records in evaluation mode, without gradients."""
+        was_training = model.training
+        model.eval()
+        try:
+            moved = [forward.to(self.args.device) for forward in forwards]
+            return [(forward, self.family.record(model, forward)) for forward in moved]
+        finally:
+            model.train(was_training)
+
+    def floating_point_ops(self, inputs: StepBatch) -> int:  # type: ignore[override]
+        """Operations of a step: 6 for each parameter and token."""
+        parameters = sum(parameter.numel() for parameter in self.model_wrapped.parameters())
+        return 6 * parameters * inputs.num_tokens
+
+    # Logs --------------------------------------------------------------------------------------------
+
+    def _add_rewards(self, record: ObjectiveInput, forward: ForwardBatch) -> None:
+        rewards, right = record.rewards.detach().double(), (record.labels > 0.5).double()
+        sums = [(rewards * right).sum(), right.sum(), (rewards * (1 - right)).sum(), (1 - right).sum()]
+        self._reward_sums += forward.counted * torch.stack(sums).cpu()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add mean training rewards by class and the tokens seen."""
+        if "loss" in logs:
+            sums = self._reward_sums.to(self.args.device, torch.float32)
+            right, num_right, wrong, num_wrong = self.accelerator.reduce(sums).tolist()
+            if num_right:
+                logs["reward_right"] = right / num_right
+            if num_wrong:
+                logs["reward_wrong"] = wrong / num_wrong
+            logs["tokens"] = int(self.state.num_input_tokens_seen)
+            self._reward_sums.zero_()
+        super().log(logs, start_time)
+
+    # Held-out data -----------------------------------------------------------------------------------
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Held-out metrics, under ``heldout_`` names; a new best AUC is kept on disk."""
+        metrics = {f"heldout_{name}": value for name, value in self.heldout_now().items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self._keep_if_best(metrics)
+        return metrics
+
+    def heldout_now(self) -> dict[str, float]:
+        """Metrics of the current weights."""
+        examples = self.heldout
+        encoded = [example.encoded for example in examples]
+        if self.reference is not None and self._log_probs_of_heldout is None:
+            self._log_probs_of_heldout = list(self.reference(encoded))
+        reference = self._log_probs_of_heldout
+        plans = plan_forwards(
+            range(len(examples)),
+            lambda index: [len(encoded[index].token_ids)],
+            token_budget=self.tokens_per_forward,
+            process=self.args.process_index,
+            num_processes=self.args.world_size,
+        )
+        rows: list[tuple[int, float, float]] = []
+        for plan in plans:
+            forward = make_forward_batch(
+                [examples[index] for index in plan.units],
+                [encoded[index] for index in plan.units],
+                None if reference is None else [reference[index] for index in plan.units],
+            )
+            ((_, record),) = self._evaluated(self.model_wrapped, [forward])
+            sums = record.rewards if record.log_ratios is None else record.log_ratios.sum(dim=1)
+            if plan.counted:
+                rows += zip(plan.units, record.rewards.tolist(), sums.tolist(), strict=True)
+        if self.args.world_size > 1:
+            rows = gather_object(rows)
+        rewards, log_ratio_sums = np.zeros(len(examples)), np.zeros(len(examples))
+        for index, reward, log_ratio_sum in rows:
+            rewards[index], log_ratio_sums[index] = reward, log_ratio_sum
+        return heldout_metrics(
+            rewards,
+            np.array([example.label for example in examples]),
+            [example.prompt_id for example in examples],
+            np.array([example.encoded.num_scored for example in examples], dtype=np.float64),
+            log_ratio_sums if self.family.name == "implicit" else None,
+        )
+
+    def _keep_if_best(self, metrics: dict[str, float]) -> None:
+        value = metrics.get("heldout_auc")
+        if value is None:
+            return
+        best = self.state.best_metric
+        if best is None or value > best:
+            self.state.best_metric, self.state.best_global_step = value, self.state.global_step
+            if self.keep_best:
+                self.state.best_model_checkpoint = save_snapshot(self, "best", weights_only=True)
+        elif self.patience is not None:
+            evaluated = [row["step"] for row in self.state.log_history if "heldout_auc" in row]
+            since = len({step for step in evaluated if step > (self.state.best_global_step or 0)})
+            if since >= self.patience:
+                self.control.should_training_stop = True
+
+    def _determine_best_metric(self, *_: Any, **__: Any) -> bool:
+        return False
+
+    def _save_checkpoint(self, *_: Any, **__: Any) -> None:
+        save_snapshot(self, f"checkpoint-{self.state.global_step}")
+
+
+def _check_finite(losses: Tensor, ids: Sequence[str]) -> None:
+    finite = torch.isfinite(losses)
+    if bool(finite.all()):
+        return
+    responses_per_loss = len(ids) // len(losses)
+    bad = [index for index, fine in enumerate(finite.tolist()) if not fine]
+    names = [
+        ids[index * responses_per_loss + offset] for index in bad for offset in range(responses_per_loss)
+    ]
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    raise UserError(
+        f"the loss is not a finite number for {shown}; training stopped, the last checkpoint is kept",
+        mend="lower --learning-rate or --beta, or leave these rollouts out",
+    )
