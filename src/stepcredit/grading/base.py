@@ -1,0 +1,80 @@
+"""What a grader is: a response and a reference answer in, a verdict out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+MATCH, DIFFERS, NO_ANSWER, TIMEOUT, CRASHED = "match", "differs", "no-answer", "timeout", "crashed"
+
+
+@dataclass(frozen=True, slots=True)
+class GradingItem:
+    """A response to grade.
+
+    Attributes:
+        response: The assistant's text.
+        answer: Reference answer (for code: the tests).
+        group: Responses with the same group answer the same prompt.
+    """
+
+    response: str
+    answer: str
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """A verdict.
+
+    Attributes:
+        correct: Whether the final answer is right.
+        prediction: The answer found in the response, in a form that equivalent answers to the same
+            prompt share; ``None`` if there is none.
+        reason: ``match``, ``differs``, ``no-answer``, ``timeout`` or ``crashed``; graders may say more
+            after a colon.
+    """
+
+    correct: bool
+    prediction: str | None
+    reason: str
+
+
+class Grader(ABC):
+    """Decides whether responses are right. Use as a context manager where there are worker processes."""
+
+    name: str
+
+    @property
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """Everything that the verdicts depend on, JSON-able, for the manifest."""
+
+    @abstractmethod
+    def grade_all(self, items: Iterable[GradingItem]) -> Iterator[Grade]:
+        """Grade in input order, with a bounded number of items in memory.
+
+        Raises:
+            DataError: A reference answer is not one that this grader can use.
+        """
+
+    def grade(self, response: str, answer: str) -> Grade:
+        """Grade one response."""
+        return next(iter(self.grade_all([GradingItem(response, answer)])))
+
+    def remember(self, group: str, prediction: str) -> None:  # noqa: B027  (most graders need no memory)
+        """Take note of a wrong prediction's form from an earlier run of the same work."""
+
+    def close(self) -> None:  # noqa: B027  (graders without workers have nothing to close)
+        """End worker processes, if there are any; they start again when needed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,187 @@
+r"""Finding the final answer in a response: pure text, linear time, no parsing of mathematics.
+
+In order of precedence: a box (``\boxed{...}``) or a ``####`` line, whichever comes last; a stated answer
+("the answer is ...", ``Answer:``, a line that starts with ``A:``); and, if asked for, the last formula or
+number of the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+
+from stepcredit.errors import UserError
+
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*")
+_BARE_BOX = re.compile(r"[^\s${}\\]+")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_BETWEEN_BOXES = re.compile(r"[\s$,;]*(?:\\text\s*\{\s*)?(?:and|or)?(?:\s*\})?[\s$,;]*")
+_HASHES = re.compile(r"^[ \t]*####[ \t]*(?=\S)", re.MULTILINE)
+_STATED = re.compile(
+    r"(?:^[ \t>*_]*A(?:ns)?|\b(?i:answer)(?:\s+(?:to|for|of|in)\s[^\n.:=]{1,100}?)?)[*_]*\s*"
+    r"(?::|=|,?\s*\b(?:is|are|was|equals|becomes|(?:must|should|will|would)\s+be)\b)"
+    r"(?:\s+(?:therefore|thus|then|hence|simply|equal\s+to|given\s+by|approximately|about|exactly)\b)*"
+    r"[\s*_:=]*",
+    re.MULTILINE,
+)
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
+_TELLING = re.compile(r"[\d$\\]")
+_FORMULA = re.compile(
+    r"\$\$(?P<a>[^$]+)\$\$|(?<!\\)\$(?P<b>(?:[^$\n\\]|\\.)+)\$|\\\[(?P<c>.+?)\\\]|\\\((?P<d>.+?)\\\)",
+    re.DOTALL,
+)
+_BETWEEN_FORMULAS = re.compile(r"\s*(?:,|;|,?\s*and\b|,?\s*or\b)\s*")
+_LAST_NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+|\s?\\?%)?")
+_LEADING_NUMBER = re.compile(
+    r"(?:[$€£¥₹]\s?)?(?P<number>[-+−]?[$€£¥₹]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?\s?%?)"
+    r"[*_]*(?=\s*(?:$|[.,;!?)](?:\s|$)|\s[^\W\d_]{2,}))"
+)
+_LINKED = re.compile(r"\s*(?:,\s*)?(?:and|or|to|plus|minus|times|over)\b|\s*,\s*[-\d]")
+_SCALE = re.compile(r"\s*(?:hundred|thousand|million|billion|trillion|dozen)\b", re.IGNORECASE)
+_LONGEST_ANSWER = 2000  # characters
+_EDGES = " \t\r\n*_`\"'"
+
+
+def compile_answer_pattern(pattern: str) -> re.Pattern[str]:
+    """Compile a user's pattern for the final answer; ``^`` and ``$`` match at line ends.
+
+    Raises:
+        UserError: It is not a regular expression.
+    """
+    try:
+        return re.compile(pattern, re.MULTILINE)
+    except re.error as error:
+        raise UserError(
+            f"{pattern!r} is not a regular expression ({error})", where="--answer-pattern"
+        ) from error
+
+
+def answer_by_pattern(response: str, pattern: re.Pattern[str]) -> str | None:
+    """The last match's first group (the whole match where the pattern has no group)."""
+    last = _last(pattern, response)
+    if last is None:
+        return None
+    found = last.group(1) if pattern.groups else last.group()
+    return None if found is None else found.strip() or None
+
+
+def stated_answer(response: str) -> str | None:
+    """The answer that the response marks as its final one, or ``None`` if it marks none."""
+    box, hashes = _last_box(response), _last_hashes(response)
+    marked = max((found for found in (box, hashes) if found is not None), default=None)
+    return marked[1] if marked is not None else _last_stated(response)
+
+
+def final_answer(response: str) -> str | None:
+    """The stated answer, else the last formula or number of the response, else ``None``."""
+    stated = stated_answer(response)
+    return stated if stated is not None else _last_formula_or_number(response)
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    matches = deque(pattern.finditer(text), maxlen=1)
+    return matches[0] if matches else None
+
+
+def _closing_braces(text: str) -> dict[int, int]:
+    """Where each balanced opening brace closes, found in one pass."""
+    closing: dict[int, int] = {}
+    open_braces: list[int] = []
+    for match in _BRACE.finditer(text):
+        if match.group() == "{":
+            open_braces.append(match.start())
+        elif match.group() == "}" and open_braces:
+            closing[open_braces.pop()] = match.start()
+    return closing
+
+
+def _last_box(response: str) -> tuple[int, str] | None:
+    """Position and content of the last box; boxes joined by commas, "and" or "or" count as one list."""
+    boxes: list[tuple[int, int, str]] = []
+    closing = _closing_braces(response) if "\\boxed" in response or "\\fbox" in response else {}
+    for match in _BOX.finditer(response):
+        if boxes and match.start() < boxes[-1][1]:
+            continue
+        start = match.end()
+        if start < len(response) and response[start] == "{":
+            end = closing.get(start)
+            if end is not None and response[start + 1 : end].strip():
+                boxes.append((match.start(), end + 1, response[start + 1 : end].strip()))
+        elif token := _BARE_BOX.match(response, start):
+            boxes.append((match.start(), token.end(), token.group()))
+    if not boxes:
+        return None
+    joined = [boxes[-1][2]]
+    for before, after in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
+        between = response[before[1] : after[0]]
+        if not between.strip(" \t\n$") or not _BETWEEN_BOXES.fullmatch(between) or len(between) > 40:
+            break
+        joined.append(before[2])
+    return boxes[-1][0], ", ".join(reversed(joined))
+
+
+def _last_hashes(response: str) -> tuple[int, str] | None:
+    last = _last(_HASHES, response)
+    if last is None:
+        return None
+    text = _capture(response, last.end(), sentence=False)
+    return None if text is None else (last.start(), text)
+
+
+def _last_stated(response: str) -> str | None:
+    """The last stated answer that holds a digit or a formula, else the last one."""
+    words = None
+    for match in reversed(list(_STATED.finditer(response))):
+        text = _capture(response, match.end(), sentence=True)
+        if text is None:
+            continue
+        if _TELLING.search(text):
+            return text
+        words = words or text
+    return words
+
+
+def _capture(response: str, start: int, *, sentence: bool) -> str | None:
+    """The answer that starts at ``start``: its formulas, or its leading number, or its line or sentence."""
+    rest = response[start : start + _LONGEST_ANSWER].strip()
+    formula = _FORMULA.search(rest)
+    end = _SENTENCE_END.search(rest) if sentence else re.search(r"\n", rest)
+    line = rest[: end.start()] if end else rest
+    lead = line.lstrip(_EDGES)
+    if number := _leading_number(lead):
+        return number
+    if formula and formula.start() <= len(line) and (sentence or formula.start() == 0):
+        return _joined_formulas(rest, formula)
+    text = line.strip(_EDGES).rstrip(".").strip(_EDGES)
+    return text or None
+
+
+def _leading_number(text: str) -> str | None:
+    """A plain number at the start, without its currency and unit; with a scale word if there is one."""
+    match = _LEADING_NUMBER.match(text)
+    if match is None or _LINKED.match(text, match.end()):
+        return None
+    scale = _SCALE.match(text, match.end())
+    number = re.sub(r"[$€£¥₹]", "", match["number"]).strip()
+    return number + scale.group() if scale else number
+
+
+def _joined_formulas(text: str, first: re.Match[str]) -> str | None:
+    found, match = [], first
+    while True:
+        found.append(next(group for group in match.groups() if group is not None).strip())
+        link = _BETWEEN_FORMULAS.match(text, match.end())
+        after = _FORMULA.match(text, link.end()) if link else None
+        if after is None:
+            break
+        match = after
+    percent = r"\%" if re.match(r"\s*(?:\\?%|percent\b)", text[match.end() :]) else ""
+    return (", ".join(found) + percent).strip() or None
+
+
+def _last_formula_or_number(response: str) -> str | None:
+    tail = response[-_LONGEST_ANSWER:]
+    formula, number = _last(_FORMULA, tail), _last(_LAST_NUMBER, tail)
+    if formula is not None and (number is None or number.start() < formula.end()):
+        return next(group for group in formula.groups() if group is not None).strip() or None
+    return None if number is None else number.group().strip()

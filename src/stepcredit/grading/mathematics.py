@@ -1,0 +1,166 @@
+"""The ``math`` grader: plain numbers at once, everything else by math-verify in worker processes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, Grader, GradingItem
+from stepcredit.grading.extraction import answer_by_pattern, compile_answer_pattern, final_answer
+from stepcredit.grading.numbers import number_text, plain_number
+from stepcredit.grading.pool import Ticket, WorkerPool
+
+_WINDOW = 512  # items in flight, so that slow ones do not hold up the others
+_VERDICTS_KEPT = 20_000
+_PROMPTS_KEPT = 20_000
+_FORMS_COMPARED = 32
+_MEMORY_LIMIT = 2 << 30  # bytes of address space of a worker
+_CLEARLY_DIFFERENT = Fraction(1, 10**5)
+_ROUNDED_AT = 10**6  # math-verify compares decimals rounded to six places
+
+
+def same_number(first: Fraction, second: Fraction) -> bool | None:
+    """Whether math-verify takes two plain numbers for equal; ``None`` where it must be asked."""
+    if abs(first - second) > _CLEARLY_DIFFERENT:
+        return False
+    if first == second and max(abs(first.numerator), abs(second.numerator)) < 10**15:
+        exact = first.denominator == 1 or _ROUNDED_AT % first.denominator == 0
+        return True if exact else None
+    if first.denominator == second.denominator == 1:
+        return first == second
+    return None
+
+
+@dataclass(slots=True)
+class _Open:
+    """An item whose verdict may still be under way."""
+
+    item: GradingItem
+    prediction: str
+    grade: Grade | None = None
+    ticket: Ticket | None = None
+
+
+class MathGrader(Grader):
+    """Mathematical equality of final answers.
+
+    A prediction that is right takes the form of the reference answer, a wrong one its canonical form; wrong
+    ones of the same prompt that math-verify takes for equal share the form that came first.
+
+    Args:
+        answer_pattern: Regular expression that finds the final answer, in place of the usual marks; its
+            first group is the answer. The last match counts.
+        time_limit: Seconds for each answer; one that takes longer is graded wrong, reason ``timeout``.
+        num_workers: Worker processes.
+    """
+
+    name = "math"
+
+    def __init__(
+        self, *, answer_pattern: str | None = None, time_limit: float = 5.0, num_workers: int = 2
+    ) -> None:
+        self._answer_pattern = answer_pattern
+        self._pattern = None if answer_pattern is None else compile_answer_pattern(answer_pattern)
+        self._time_limit = time_limit
+        self._pool = WorkerPool(
+            "stepcredit.grading.algebra:load",
+            num_workers=num_workers,
+            time_limit=time_limit,
+            memory_limit=_MEMORY_LIMIT,
+        )
+        self._tickets: OrderedDict[tuple[str, str], Ticket] = OrderedDict()
+        self._forms: OrderedDict[str, list[str]] = OrderedDict()
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Pattern and time limit."""
+        return {"answer_pattern": self._answer_pattern, "time_limit": self._time_limit}
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._pool.close()
+        self._tickets.clear()
+
+    def grade_all(self, items: Iterable[GradingItem]) -> Iterator[Grade]:
+        """Grade in input order."""
+        window: deque[_Open] = deque()
+        for item in items:
+            window.append(self._begin(item))
+            self._pool.advance()
+            while window and (len(window) >= _WINDOW or self._is_decided(window[0])):
+                yield self._end(window.popleft())
+        while window:
+            yield self._end(window.popleft())
+
+    def remember(self, group: str, prediction: str) -> None:
+        """Take note of a wrong prediction's form from an earlier run of the same work."""
+        if plain_number(prediction) is None:
+            self._forms_of(group).append(prediction)
+
+    def _begin(self, item: GradingItem) -> _Open:
+        if self._pattern is not None:
+            prediction = answer_by_pattern(item.response, self._pattern)
+        else:
+            prediction = final_answer(item.response)
+        if prediction is None:
+            return _Open(item, "", Grade(False, None, NO_ANSWER))
+        found, expected = plain_number(prediction), plain_number(item.answer.strip())
+        if found is not None and expected is not None:
+            same = same_number(found, expected)
+            if same is not None:
+                text = number_text(expected if same else found)
+                return _Open(item, prediction, Grade(same, text, MATCH if same else DIFFERS))
+        return _Open(item, prediction, ticket=self._judge(prediction, item.answer))
+
+    def _judge(self, prediction: str, answer: str) -> Ticket:
+        key = (prediction, answer)
+        ticket = self._tickets.get(key)
+        if ticket is None:
+            ticket = self._tickets[key] = self._pool.submit("judge", prediction, answer)
+            if len(self._tickets) > _VERDICTS_KEPT:
+                self._tickets.popitem(last=False)
+        else:
+            self._tickets.move_to_end(key)
+        return ticket
+
+    @staticmethod
+    def _is_decided(entry: _Open) -> bool:
+        return entry.grade is not None or (entry.ticket is not None and entry.ticket.done)
+
+    def _end(self, entry: _Open) -> Grade:
+        if entry.grade is not None:
+            return entry.grade
+        assert entry.ticket is not None
+        outcome = self._pool.wait(entry.ticket)
+        if outcome.failure is not None:
+            return Grade(False, entry.prediction, outcome.failure)
+        correct, form = outcome.value
+        if correct:
+            return Grade(True, form, MATCH)
+        return Grade(False, self._shared_form(entry.item.group, form), DIFFERS)
+
+    def _forms_of(self, group: str) -> list[str]:
+        forms = self._forms.setdefault(group, [])
+        self._forms.move_to_end(group)
+        if len(self._forms) > _PROMPTS_KEPT:
+            self._forms.popitem(last=False)
+        return forms
+
+    def _shared_form(self, group: str, form: str) -> str:
+        """The form that equal wrong predictions of the same prompt already have."""
+        if not group or plain_number(form) is not None:
+            return form
+        forms = self._forms_of(group)
+        if form in forms:
+            return form
+        if forms:
+            compared = forms[:_FORMS_COMPARED]
+            outcome = self._pool.wait(self._pool.submit("find", form, compared))
+            if outcome.failure is None and outcome.value >= 0:
+                return compared[int(outcome.value)]
+        if len(forms) < _FORMS_COMPARED:
+            forms.append(form)
+        return form

@@ -1,0 +1,147 @@
+"""Graders that need no worker processes: ``numeric``, ``exact`` and ``choice``."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+from stepcredit.errors import DataError, UserError
+from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, Grader, GradingItem
+from stepcredit.grading.extraction import (
+    answer_by_pattern,
+    compile_answer_pattern,
+    final_answer,
+    stated_answer,
+)
+from stepcredit.grading.numbers import number_text, number_value
+
+
+class _TextGrader(Grader):
+    """Finds the final answer, then compares it with the reference in this process."""
+
+    def __init__(self, *, answer_pattern: str | None = None) -> None:
+        self._answer_pattern = answer_pattern
+        self._pattern = None if answer_pattern is None else compile_answer_pattern(answer_pattern)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The pattern."""
+        return {"answer_pattern": self._answer_pattern}
+
+    def grade_all(self, items: Iterable[GradingItem]) -> Iterator[Grade]:
+        """Grade in input order."""
+        for item in items:
+            if self._pattern is not None:
+                found = answer_by_pattern(item.response, self._pattern)
+            else:
+                found = self._find(item.response)
+            yield Grade(False, None, NO_ANSWER) if found is None else self._compare(found, item.answer)
+
+    @abstractmethod
+    def _find(self, response: str) -> str | None: ...
+
+    @abstractmethod
+    def _compare(self, found: str, answer: str) -> Grade: ...
+
+
+class NumericGrader(_TextGrader):
+    """Equality of numbers: decimals, fractions, percentages, ``1.8 billion``, with or without a unit.
+
+    Args:
+        answer_pattern: As for :class:`~stepcredit.grading.mathematics.MathGrader`.
+        tolerance: Largest difference from the reference, as a share of it, that still counts as equal.
+    """
+
+    name = "numeric"
+
+    def __init__(self, *, answer_pattern: str | None = None, tolerance: float = 1e-6) -> None:
+        super().__init__(answer_pattern=answer_pattern)
+        if not 0.0 <= tolerance < 1.0:
+            raise UserError(f"{tolerance} is not in [0, 1)", where="--tolerance")
+        self._tolerance = tolerance
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Pattern and tolerance."""
+        return {**super().settings, "tolerance": self._tolerance}
+
+    def _find(self, response: str) -> str | None:
+        return final_answer(response)
+
+    def _compare(self, found: str, answer: str) -> Grade:
+        expected = _number_in(answer)
+        if expected is None:
+            raise DataError(f"the reference answer {answer!r} is not a number", mend="use --grader math")
+        value = _number_in(found)
+        if value is None:
+            return Grade(False, None, NO_ANSWER)
+        if abs(value - expected) <= Fraction(self._tolerance) * abs(expected):
+            return Grade(True, number_text(expected), MATCH)
+        return Grade(False, number_text(value), DIFFERS)
+
+
+def _number_in(text: str) -> Fraction | None:
+    """The value of the whole text, or of the last number in it."""
+    value = number_value(text)
+    if value is None and (inner := final_answer(text)) is not None:
+        value = number_value(inner)
+    return value
+
+
+class ExactGrader(_TextGrader):
+    """Equality of text, but for the space around it and Unicode composition.
+
+    Without a pattern the answer is what the response marks as its answer, or its last line.
+    """
+
+    name = "exact"
+
+    def _find(self, response: str) -> str | None:
+        stated = stated_answer(response)
+        lines = response.strip().splitlines() if stated is None else []
+        return stated if stated is not None else (lines[-1].strip() if lines else None)
+
+    def _compare(self, found: str, answer: str) -> Grade:
+        found, answer = (unicodedata.normalize("NFC", text.strip()) for text in (found, answer))
+        return Grade(found == answer, found, MATCH if found == answer else DIFFERS)
+
+
+_CHOICE = re.compile(r"\\text\s*\{\s*\(?([A-Z])\)?\s*\}|\(([A-Z])\)|(?<![A-Za-z\\])([A-Z])(?![A-Za-z'’])")
+_PARENTHESISED = re.compile(r"\(([A-Z])\)")
+_REFERENCE = re.compile(r"\(?([A-Za-z])\)?[.):]?(?:\s.*)?", re.DOTALL)
+
+
+class ChoiceGrader(_TextGrader):
+    """The letter of a multiple-choice question: ``(B)``, ``B.``, ``The answer is B: because ...``."""
+
+    name = "choice"
+
+    def _find(self, response: str) -> str | None:
+        stated = stated_answer(response)
+        if stated is not None and (letter := _first_letter(stated)) is not None:
+            return letter
+        lines = response.strip().splitlines()
+        if lines and len(lines[-1].strip(" \t.*()")) == 1 and (letter := _first_letter(lines[-1])):
+            return letter
+        in_parentheses = _PARENTHESISED.findall(response)
+        return in_parentheses[-1] if in_parentheses else None
+
+    def _compare(self, found: str, answer: str) -> Grade:
+        reference = _REFERENCE.fullmatch(answer.strip())
+        if reference is None:
+            raise DataError(
+                f"the reference answer {answer!r} does not start with a choice's letter",
+                mend="use --grader exact or math",
+            )
+        letter = _first_letter(found) or found.strip().upper()
+        correct = letter == reference[1].upper()
+        return Grade(correct, letter, MATCH if correct else DIFFERS)
+
+
+def _first_letter(text: str) -> str | None:
+    match = _CHOICE.search(text)
+    return None if match is None else next(group for group in match.groups() if group)

@@ -1,0 +1,223 @@
+"""Rollouts to graded rollouts: is each final answer right?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.errors import DataError, UserError
+from stepcredit.options import argument, option
+from stepcredit.runs import Manifest, Progress, ResumableLines, read_manifest
+
+if TYPE_CHECKING:
+    from stepcredit.data import Records
+    from stepcredit.grading import Grader
+    from stepcredit.types import Rollout
+
+_ROLLOUTS_AT_ONCE = 1024
+FAILURE_FIELD = "grading_failure"
+"""Extra field of rollouts whose grading timed out or crashed, with the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to grade and how."""
+
+    rollouts: Path = argument("rollouts to grade")
+    grader: str = option("math, numeric, exact, choice, code or python:module:function", metavar="NAME")
+    out: Path = option("file to write", metavar="FILE")
+    regrade: bool = option("also replace verdicts that are already there", default=False)
+    answer_pattern: str | None = option(
+        "regular expression that finds the final answer: its first group, at its last match",
+        default=None,
+        metavar="REGEX",
+    )
+    tolerance: float | None = option("numeric: largest relative difference that is equal", default=None)
+    time_limit: float | None = option("seconds for one answer, after which it is wrong", default=None)
+    num_workers: int | None = option("worker processes; default is one a core", default=None)
+    skip_invalid: bool = option("skip malformed rows and count them", default=False)
+    overwrite: bool = option("replace what is there, and start anew", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What was graded.
+
+    Attributes:
+        out: The file.
+        already_done: It was there from an earlier run of the same work.
+        counts: Rollouts in; kept verdicts, without an answer, graded; right and wrong among all with a
+            verdict; found no answer, timed out, crashed; rows skipped.
+    """
+
+    out: Path
+    already_done: bool
+    counts: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return {**asdict(self), "out": str(self.out)}
+
+    def to_text(self) -> str:
+        """A few lines for a person."""
+        counts = self.counts
+        judged = counts.get("right", 0) + counts.get("wrong", 0)
+        share = f", {counts.get('right', 0) / judged:.1%} right" if judged else ""
+        lines = [
+            f"{self.out}: {'already there' if self.already_done else 'written'}",
+            f"  {counts.get('rollouts', 0):,} rollouts, {judged:,} with a verdict{share}",
+        ]
+        notes = [
+            f"{counts[name]:,} {words}"
+            for name, words in (
+                ("kept", "had a verdict before and kept it (--regrade replaces it)"),
+                ("without_answer", "have no reference answer and stay ungraded"),
+                ("no_prediction", "state no answer"),
+                ("timeout", "timed out"),
+                ("crashed", "crashed the grader"),
+                ("skipped", "malformed rows skipped"),
+            )
+            if counts.get(name)
+        ]
+        return "\n".join(lines + [f"  {note}" for note in notes])
+
+
+def run(options: Options) -> Result:
+    """Grade a file, or go on where an earlier run of the same work stopped."""
+    from stepcredit.data import count_rows, finish_lines, read_rollouts
+
+    if options.out.exists() and options.rollouts.exists() and options.out.samefile(options.rollouts):
+        raise UserError("is the input itself", where=options.out, mend="choose another --out")
+    finalise = finish_lines(options.out)
+    rollouts = read_rollouts(options.rollouts, skip_invalid=options.skip_invalid)
+    with _grader(options) as grader:
+        manifest = _manifest(options, grader)
+        lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
+        if lines.complete:
+            found = read_manifest(options.out) or {}
+            return Result(out=options.out, already_done=True, counts=found["counts"])
+        done = _take_up(lines, rollouts, grader, options, manifest)
+        title = f"grade {options.rollouts.name}"
+        with Progress(title, count_rows(options.rollouts), "rollouts", done=done) as progress, lines:
+            for row in _graded(rollouts, grader, options, manifest):
+                lines.append(row)
+                progress.advance()
+    _check_not_empty(options, manifest, lines)
+    if rollouts.num_skipped:
+        manifest.count("skipped", rollouts.num_skipped)
+        manifest.notes["first_skipped"] = rollouts.first_skipped
+    lines.commit(finalise)
+    return Result(out=options.out, already_done=False, counts=manifest.counts)
+
+
+def _grader(options: Options) -> Grader:
+    from stepcredit.grading import make_grader
+
+    return make_grader(
+        options.grader,
+        num_workers=options.num_workers or os.cpu_count() or 1,
+        answer_pattern=options.answer_pattern,
+        tolerance=options.tolerance,
+        time_limit=options.time_limit,
+    )
+
+
+def _manifest(options: Options, grader: Grader) -> Manifest:
+    settings = {
+        "grader": options.grader,
+        **grader.settings,
+        "regrade": options.regrade,
+        "skip_invalid": options.skip_invalid,
+    }
+    return Manifest("grade", settings, inputs=[options.rollouts])
+
+
+def _take_up(
+    lines: ResumableLines, rollouts: Records[Rollout], grader: Grader, options: Options, manifest: Manifest
+) -> int:
+    """Pass over what an earlier run wrote: count it, and let the grader know its predictions."""
+    from stepcredit.data import rollout_from_json
+
+    done = 0
+    for row in lines.rows():
+        done += 1
+        before, after = next(rollouts), rollout_from_json(row, f"{lines.partial}:{done}")
+        _count(before, after, options, manifest)
+        if after.prediction is not None and after.correct is False:
+            grader.remember(after.prompt_id, after.prediction)
+    return done
+
+
+def _graded(
+    rollouts: Iterator[Rollout], grader: Grader, options: Options, manifest: Manifest
+) -> Iterator[dict[str, Any]]:
+    """Rows in input order, holding a bounded number of rollouts."""
+    from stepcredit.data import rollout_to_json
+
+    while chunk := list(islice(rollouts, _ROLLOUTS_AT_ONCE)):
+        for before, after in zip(chunk, grade_rollouts(chunk, grader, regrade=options.regrade), strict=True):
+            _count(before, after, options, manifest)
+            yield rollout_to_json(after)
+
+
+def grade_rollouts(
+    rollouts: Sequence[Rollout], grader: Grader, *, regrade: bool = False
+) -> Iterator[Rollout]:
+    """Grade rollouts that have a reference answer and no verdict yet, or any with ``regrade``.
+
+    Yields:
+        The rollouts in input order; those that are not to be graded unchanged.
+    """
+    from stepcredit.grading import CRASHED, TIMEOUT, GradingItem
+
+    grades = grader.grade_all(
+        GradingItem(rollout.response, rollout.answer, rollout.prompt_id)
+        for rollout in rollouts
+        if rollout.answer is not None and _is_to_grade(rollout, regrade)
+    )
+    for rollout in rollouts:
+        if not _is_to_grade(rollout, regrade):
+            yield rollout
+            continue
+        grade = next(grades)
+        extras = {name: value for name, value in rollout.extras.items() if name != FAILURE_FIELD}
+        if grade.reason.startswith((TIMEOUT, CRASHED)):
+            extras[FAILURE_FIELD] = grade.reason
+        yield replace(rollout, correct=grade.correct, prediction=grade.prediction, extras=extras)
+
+
+def _is_to_grade(rollout: Rollout, regrade: bool) -> bool:
+    return rollout.answer is not None and (regrade or rollout.correct is None)
+
+
+def _count(before: Rollout, after: Rollout, options: Options, manifest: Manifest) -> None:
+    manifest.count("rollouts")
+    if after.correct is not None:
+        manifest.count("right" if after.correct else "wrong")
+    if not _is_to_grade(before, options.regrade):
+        manifest.count("kept" if before.correct is not None else "without_answer")
+        return
+    manifest.count("graded")
+    failure = str(after.extras.get(FAILURE_FIELD, ""))
+    if failure:
+        manifest.count(failure.partition(":")[0])
+    elif after.prediction is None:
+        manifest.count("no_prediction")
+
+
+def _check_not_empty(options: Options, manifest: Manifest, lines: ResumableLines) -> None:
+    """Refuse to write a file in which nothing has a verdict."""
+    if manifest.counts.get("right", 0) + manifest.counts.get("wrong", 0):
+        return
+    lines.partial.unlink(missing_ok=True)
+    if not manifest.counts.get("rollouts"):
+        raise DataError("there are no rollouts in it", where=options.rollouts, mend="check the file")
+    raise DataError(
+        "no rollout has a reference answer, so nothing can be graded",
+        where=options.rollouts,
+        mend="give each row its 'answer'",
+    )
