@@ -12,6 +12,9 @@ from stepcredit.types import Encoded, Message, PromptText, Rollout, Step
 EncodingProblem = Literal["too-long", "prompt-not-prefix", "nothing-to-score", "tokens-do-not-match"]
 
 
+LEAVE_OUT = "pass --skip-invalid to leave such rows out"
+
+
 class EncodingError(DataError):
     """A response that cannot be encoded exactly; callers may skip and count it by its ``kind``.
 
@@ -82,5 +85,5 @@ def check_length(token_ids: Sequence[int], max_tokens: int | None, rollout_id: s
             "too-long",
             f"prompt and response have {len(token_ids)} tokens, more than the context of {max_tokens}",
             where=rollout_id,
-            mend="leave the row out, or use a model with a longer context",
+            mend=f"{LEAVE_OUT}, or use a model with a longer context",
         )

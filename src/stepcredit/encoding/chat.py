@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from stepcredit.encoding.base import EncodedSteps, EncodingError, as_messages, check_length
+from stepcredit.encoding.base import LEAVE_OUT, EncodedSteps, EncodingError, as_messages, check_length
 from stepcredit.encoding.template import check_tokenizer, end_of_turn_id, prompt_text, special_token_ids
 from stepcredit.steps import StepRule, step_token_ends, steps_of
 from stepcredit.types import Encoded, PromptText, Rollout, Step
@@ -112,7 +112,7 @@ class ChatEncoding:
             starts = (*starts, len(rollout.response))
         if not response_ids:
             raise EncodingError(
-                "nothing-to-score", "the response has no tokens", where=rollout.id, mend="leave the row out"
+                "nothing-to-score", "the response has no tokens", where=rollout.id, mend=LEAVE_OUT
             )
         prompt_ids = prompt.head_ids + prompt.tail_ids
         token_ids = prompt_ids + response_ids
@@ -152,7 +152,7 @@ class ChatEncoding:
                 "prompt-not-prefix",
                 f"the response's start {rollout.response[:12]!r} merges with the prompt's last token",
                 where=rollout.id,
-                mend="record response_token_ids when sampling, or leave the row out",
+                mend=f"record response_token_ids when sampling, or {LEAVE_OUT}",
             )
         starts = accumulate((start - len(tail) for start, _ in offsets[len(tail_ids) :]), max)
         return ids[len(tail_ids) :], tuple(starts)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from stepcredit.encoding.base import EncodedSteps, EncodingError, as_messages, check_length
+from stepcredit.encoding.base import LEAVE_OUT, EncodedSteps, EncodingError, as_messages, check_length
 from stepcredit.encoding.template import check_tokenizer, render
 from stepcredit.steps import StepRule, join, step_texts
 from stepcredit.types import Encoded, Message, Rollout
@@ -52,7 +52,7 @@ class PublishedEncoding(ABC):
         texts = [f"Step {number}: {text}" for number, text in enumerate(self.step_texts(rollout), 1)]
         if not texts:
             raise EncodingError(
-                "nothing-to-score", "the response has no steps", where=rollout.id, mend="leave the row out"
+                "nothing-to-score", "the response has no steps", where=rollout.id, mend=LEAVE_OUT
             )
         prompt = as_messages(rollout.prompt)
         steps = join(texts, "\n\n")

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from stepcredit.encoding import EncodedSteps, Encoding, EncodingError
 from stepcredit.errors import DataError
+from stepcredit.runs import Ledger
 from stepcredit.types import PromptText, ResponseScore, Rollout, StepScore
 
 DEFAULT_WINDOW = 1024
 
-OnSkip = Callable[[Rollout, EncodingError], None]
-"""Called with each rollout that cannot be encoded, and why."""
+OnSkip = Callable[[EncodingError], None]
+"""Called with what is wrong with each rollout that cannot be encoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,9 @@ class WindowedScorer(ABC):
         encoding: The format that the model was made for.
         window: Most rollouts held in memory; it changes no value.
         with_tokens: Whether scores hold token rewards, where the model gives such.
+
+    Attributes:
+        ledger: Tokens of what was judged, prompts included.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class WindowedScorer(ABC):
         self.encoding = encoding
         self.window = window
         self.with_tokens = with_tokens
+        self.ledger = Ledger()
 
     @property
     @abstractmethod
@@ -100,11 +105,12 @@ class WindowedScorer(ABC):
             except EncodingError as error:
                 if on_skip is None:
                     raise
-                on_skip(rollout, error)
+                on_skip(error)
                 continue
             kept.append((rollout, encoded))
             groups.setdefault(rollout.prompt_id, {})[encoded] = None
         distinct = list(dict.fromkeys(encoded for group in groups.values() for encoded in group))
+        self.ledger.scored_tokens += sum(len(encoded.encoded.token_ids) for encoded in distinct)
         judged = dict(zip(distinct, self.judge(distinct), strict=True))
         for rollout, encoded in kept:
             yield self._to_score(rollout, encoded, judged[encoded])

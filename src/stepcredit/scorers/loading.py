@@ -76,15 +76,18 @@ def load_implicit(
         max_tokens=min((limit for limit in limits if limit is not None), default=None),
         tokenizer_hash=tokenizer_hash(tokenizer),
     )
-    return kind(
-        LocalTokenLogProbs(model, weights_hash=content_hash(path)),
+    weights = content_hash(path)
+    scorer = kind(
+        LocalTokenLogProbs(model, weights_hash=weights),
         reference_log_probs,
         beta,
         encoding,
-        label=str(directory),
+        label=model_label(directory, weights),
         window=window,
         with_tokens=with_tokens,
     )
+    scorer.ledger.model_parameters = model.num_parameters()
+    return scorer
 
 
 def _load_reference(
@@ -140,6 +143,11 @@ def _load_reference(
     check_vocabulary(reference_model, tokenizer, source)
     log_probs = LocalTokenLogProbs(reference_model, weights_hash=content_hash(reference_path))
     return log_probs, context_length(reference_model)
+
+
+def model_label(source: str | Path, weights: str) -> str:
+    """What names a model in score files: its last name and the start of its weights' hash."""
+    return f"{Path(source).name}@{weights.removeprefix('sha256:')[:8]}"
 
 
 def content_hash(path: Path) -> str:

@@ -1,0 +1,268 @@
+"""Rollouts to step, token and response scores, by any reward model."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.checkpoints.loading import LoadOptions
+from stepcredit.errors import DataError, UserError
+from stepcredit.options import argument, option
+from stepcredit.runs import Manifest, Progress, ResumableLines, atomic_path, read_manifest
+
+if TYPE_CHECKING:
+    from stepcredit.encoding import EncodingError
+    from stepcredit.scorers.base import WindowedScorer
+    from stepcredit.types import ResponseScore, Rollout
+
+_LOOKED_AT = 1000
+"""Responses that ``auto`` looks at to choose one step rule for the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to score, with which reward model, by which conventions."""
+
+    input: Path | None = argument("rollouts (JSON Lines, JSON, Parquet, CSV)", default=None)
+    prm: str = option("reward model: a directory or hub id", metavar="DIR")
+    reference: str | None = option("reference model; default is the one the PRM names", default=None)
+    beta: float | None = option("scale of the log-ratio; default is the PRM's own", default=None)
+    reference_free: bool = option("score by the policy's log-probabilities alone", default=False)
+    steps: str | None = option(
+        "how responses are cut into steps: newline, blank-line, step-number, numbered-list, sentence, "
+        "separator:TEXT, regex:PATTERN or auto; default is the PRM's own",
+        default=None,
+        metavar="RULE",
+    )
+    convention: str = option(
+        "how rewards are laid on steps: ours, or as one of the published evaluators does",
+        default="clean",
+        choices=("clean", "processbench", "best-of-n"),
+    )
+    tokens: bool = option("write token rewards too", default=False)
+    out: Path | None = option("file of scores (.jsonl, .jsonl.gz, .parquet)", default=None, metavar="FILE")
+    html: Path | None = option("also write a step heat map with a token view", default=None, metavar="FILE")
+    html_rows: int = option("heat map: how many rows, from the first", default=20)
+    html_ids: tuple[str, ...] = option("heat map: ids of the rows instead", default=(), metavar="ID")
+    text: str | None = option(
+        "score this one solution and print it coloured; - reads it from standard input", default=None
+    )
+    prompt: str | None = option("the problem that --text answers", default=None)
+    load: LoadOptions = field(default_factory=LoadOptions)
+    skip_invalid: bool = option(
+        "skip malformed rows and responses that cannot be scored, and count them", default=False
+    )
+    overwrite: bool = option("replace what is there, and start anew", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What was scored.
+
+    Attributes:
+        out: The file of scores.
+        already_done: It was there from an earlier run of the same work.
+        counts: Rows scored, and rows left out by reason.
+        step_rule: How responses were cut.
+        html: The heat map, if one was asked for.
+    """
+
+    out: Path
+    already_done: bool
+    counts: dict[str, int]
+    step_rule: str
+    html: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return {
+            "out": str(self.out),
+            "already_done": self.already_done,
+            "counts": self.counts,
+            "step_rule": self.step_rule,
+            "html": None if self.html is None else str(self.html),
+        }
+
+    def to_text(self) -> str:
+        """A few lines for a person."""
+        state = "already there" if self.already_done else "written"
+        lines = [f"{self.out}: {state}, {self.counts.get('scored', 0):,} scores, steps by {self.step_rule}"]
+        left_out = [f"{n:,} {reason}" for reason, n in self.counts.items() if reason != "scored" and n]
+        if left_out:
+            lines.append(f"  left out: {', '.join(left_out)}")
+        if self.html is not None:
+            lines.append(f"{self.html}: heat map")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextResult:
+    """One scored solution."""
+
+    score: ResponseScore
+
+    def to_json(self) -> dict[str, Any]:
+        """The score as a row of a score file."""
+        from stepcredit.data import score_to_json
+
+        return score_to_json(self.score)
+
+    def to_text(self) -> str:
+        """The solution with each step's reward, coloured where standard output is a terminal."""
+        from stepcredit.reports.terminal import render_terminal
+
+        return render_terminal(self.score, colour=sys.stdout.isatty())
+
+
+def run(options: Options) -> Result | TextResult:
+    """Score a file, or with ``text`` one solution.
+
+    Raises:
+        UserError: Options, input or checkpoints do not fit together.
+    """
+    if options.text is not None:
+        return _run_text(options)
+    if options.input is None or options.out is None:
+        raise UserError("needs INPUT and --out, or --text with --prompt", where="score")
+    rule = _step_rule(options, options.input)
+    manifest = _manifest(options, options.input, rule)
+    lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
+    scorer: WindowedScorer | None = None
+    if not lines.complete:
+        scorer = _load(options, rule)
+        _score_file(options, options.input, scorer, lines)
+    if options.html is not None:
+        _write_heat_map(options, options.input, options.html, scorer or _load(options, rule))
+    counts = (read_manifest(options.out) or {}).get("counts", {}) if lines.complete else manifest.counts
+    return Result(
+        out=options.out,
+        already_done=lines.complete,
+        counts=counts,
+        step_rule=rule,
+        html=options.html,
+    )
+
+
+def _run_text(options: Options) -> TextResult:
+    if options.prompt is None:
+        raise UserError("needs the problem too", where="--text", mend="pass --prompt TEXT")
+    if options.input is not None:
+        raise UserError("takes no INPUT file", where="--text", mend="leave one of them out")
+    assert options.text is not None
+    response = sys.stdin.read() if options.text == "-" else options.text
+    return TextResult(score=_load(options, options.steps).score(options.prompt, response))
+
+
+def _step_rule(options: Options, path: Path) -> str:
+    """The rule asked for or the PRM's own; ``auto`` is decided once for the whole file."""
+    from stepcredit.checkpoints import PRMCard, resolve
+    from stepcredit.steps import StepRule, choose_rule
+
+    directory = resolve(options.prm, revision=options.load.revision)
+    own = PRMCard.read(directory).step_rule if PRMCard.exists(directory) else "auto"
+    rule = StepRule.parse(options.steps or own)
+    if rule.kind == "auto":
+        responses = [rollout.response for rollout in islice(_rollouts(options, path), _LOOKED_AT)]
+        rule = choose_rule(responses)
+        print(f"steps: by {rule}, chosen from the first {len(responses):,} responses", file=sys.stderr)
+    return str(rule)
+
+
+def _manifest(options: Options, path: Path, rule: str) -> Manifest:
+    from stepcredit.checkpoints import PRMCard, resolve
+    from stepcredit.scorers.loading import content_hash
+
+    directory = resolve(options.prm, revision=options.load.revision)
+    card = PRMCard.read(directory) if PRMCard.exists(directory) else PRMCard()
+    own_reference = None if card.reference is None else card.reference.weights_hash
+    settings = {
+        "prm": content_hash(directory),
+        "family": card.family,
+        "reference": own_reference if options.reference is None else content_hash(resolve(options.reference)),
+        "beta": card.beta if options.beta is None else options.beta,
+        "reference_free": options.reference_free,
+        "steps": rule,
+        "convention": options.convention,
+        "tokens": options.tokens,
+        "dtype": options.load.dtype,
+        "skip_invalid": options.skip_invalid,
+    }
+    return Manifest("score", settings, inputs=[path])
+
+
+def _load(options: Options, rule: str | None) -> WindowedScorer:
+    from stepcredit.scorers.implicit import ImplicitPRM
+
+    return ImplicitPRM.from_pretrained(
+        options.prm,
+        reference=options.reference,
+        beta=options.beta,
+        reference_free=options.reference_free,
+        steps=rule,
+        convention=options.convention,
+        load=options.load,
+        with_tokens=options.tokens,
+    )
+
+
+def _rollouts(options: Options, path: Path) -> Iterator[Rollout]:
+    from stepcredit.data import read_rollouts
+
+    return read_rollouts(path, skip_invalid=options.skip_invalid)
+
+
+def _score_file(options: Options, path: Path, scorer: WindowedScorer, lines: ResumableLines) -> None:
+    from stepcredit.data import count_rows, finish_lines, read_rollouts, score_to_json
+
+    counts = lines.manifest.counts
+    left_out: Counter[str] = Counter()
+
+    def count(error: EncodingError) -> None:
+        left_out[error.kind] += 1
+
+    done = {str(row["id"]) for row in lines.rows()}
+    rollouts = read_rollouts(path, skip_invalid=options.skip_invalid)
+    todo = (rollout for rollout in rollouts if rollout.id not in done)
+    scored = len(done)
+    with lines, Progress("score", count_rows(path), "responses", done=len(done)) as progress:
+        for score in scorer.score_all(todo, on_skip=count if options.skip_invalid else None):
+            lines.append(score_to_json(score))
+            scored += 1
+            progress.advance()
+    if not scored:
+        raise DataError("holds no response that can be scored", where=path, mend="check the file")
+    counts["scored"] = scored
+    counts.update(sorted(left_out.items()))
+    if rollouts.num_skipped:
+        counts["malformed"] = rollouts.num_skipped
+    lines.manifest.ledger = scorer.ledger
+    lines.manifest.notes.update(scorer=scorer.name)
+    lines.commit(finish_lines(lines.path))
+
+
+def _write_heat_map(options: Options, path: Path, html: Path, scorer: WindowedScorer) -> None:
+    """Score the chosen rows again, with token rewards, and draw them."""
+    from stepcredit.reports.heatmap import render_heatmap
+
+    rollouts = list(_chosen(options, _rollouts(options, path)))
+    missing = set(options.html_ids) - {rollout.id for rollout in rollouts}
+    if missing:
+        raise UserError(f"no row has the id {min(missing)!r}", where="--html-ids")
+    scorer.with_tokens = True
+    left_out: list[EncodingError] = []
+    scores = list(scorer.score_all(rollouts, on_skip=left_out.append if options.skip_invalid else None))
+    page = render_heatmap(rollouts, scores)
+    with atomic_path(html) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _chosen(options: Options, rollouts: Iterable[Rollout]) -> Iterator[Rollout]:
+    if not options.html_ids:
+        return islice(rollouts, options.html_rows)
+    wanted = set(options.html_ids)
+    return (rollout for rollout in rollouts if rollout.id in wanted)
