@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from stepcredit.lab.oracles import check_steps
+from stepcredit.lab.oracles import STEP_RULE
 from stepcredit.lab.task import ANSWER_MARK, Problem
 from stepcredit.lab.tutor import SYMBOLS, Tutor
+from stepcredit.steps import split
 
 _LINE = re.compile(r"\d[-+*<>]\d=(\d)")
 
@@ -63,3 +64,45 @@ def _next_line(problem: Problem, num_done: int, digit: int) -> str:
     if num_done == len(problem.operands):
         return ANSWER_MARK
     return f"{digit}{problem.operations[num_done]}{problem.operands[num_done]}="
+
+
+def value_table(tutor: Tutor, problem: Problem) -> Float[np.ndarray, "steps_and_one digits"]:
+    """P(final answer right) for each number of operations done and each digit reached.
+
+    Row ``k``, column ``d``: ``k`` operations are done and the last line states ``d``. The last row is one
+    for the right answer's digit; the others follow backwards from the tutor's step probabilities.
+    """
+    num_operations = len(problem.operands)
+    table = np.zeros((num_operations + 1, problem.modulus))
+    table[num_operations, int(problem.answer)] = 1.0
+    probabilities = tutor.step_probabilities(problem.modulus)
+    for done in reversed(range(num_operations)):
+        operation = SYMBOLS.index(problem.operations[done])
+        table[done] = probabilities[operation, :, problem.operands[done]] @ table[done + 1]
+    return table
+
+
+def prefix_value(tutor: Tutor, problem: Problem, prefix: str) -> float:
+    """Exact P(final answer right | prefix) under the tutor; NaN for what it could not go on from."""
+    return _value(read_prefix(problem, prefix), value_table(tutor, problem), problem)
+
+
+def step_values(tutor: Tutor, problem: Problem, response: str) -> Float[np.ndarray, " steps"]:
+    """Exact P(final answer right | response up to the end of the step), for each step.
+
+    The steps are those of :data:`stepcredit.lab.oracles.STEP_RULE`. From a step on that a tutor could
+    not go on from (see :func:`read_prefix`), values are NaN.
+    """
+    table = value_table(tutor, problem)
+    ends = [step.end for step in split(response, STEP_RULE)]
+    return np.array([_value(read_prefix(problem, response[:end]), table, problem) for end in ends])
+
+
+def _value(
+    state: PrefixState | None, table: Float[np.ndarray, "steps_and_one digits"], problem: Problem
+) -> float:
+    if state is None:
+        return float("nan")
+    if state.answer is not None:
+        return float(state.answer == int(problem.answer))
+    return float(table[state.num_done, state.digit])
