@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from stepcredit.errors import CheckpointError
 from stepcredit.types import Sampling
 
 _FIRST_LOOK = 128
@@ -90,12 +91,12 @@ def draw(
         truncation: How the distribution is shaped; temperature 0 takes the likeliest token.
 
     Raises:
-        FloatingPointError: The model gave logits that are not numbers.
+        CheckpointError: The model gave logits that are not numbers.
     """
     if truncation.temperature == 0.0:
         best: Int64[np.ndarray, " rows"] = logits.argmax(dim=-1).cpu().numpy()
         if bool(logits.isnan().any()):
-            raise FloatingPointError("the model's logits are not numbers (NaN)")
+            raise _not_numbers()
         greedy: Int64[np.ndarray, " samples"] = best[rows]
         return greedy
     cumulative = token_weights(logits, truncation).cumsum_(dim=-1)
@@ -110,5 +111,12 @@ def draw(
     tokens = np.empty(len(rows), dtype=np.int64)
     tokens[order] = found[rows[order], column]
     if tokens.max() >= cumulative.shape[-1]:
-        raise FloatingPointError("the model's logits are not numbers (NaN or infinite)")
+        raise _not_numbers()
     return tokens
+
+
+def _not_numbers() -> CheckpointError:
+    return CheckpointError(
+        "the model's next-token logits are not numbers (NaN or infinite)",
+        mend="check the weights, and that the number format (--dtype) is one the model was made for",
+    )

@@ -8,7 +8,7 @@ all its samples, and work is shared for as long as they agree, without any chang
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ class Runner:
         stop_strings: Finds stop strings.
     """
 
-    def __init__(self, model: Any, end_tokens: Sequence[int], stop_strings: StopStrings) -> None:
+    def __init__(self, model: Any, end_tokens: Iterable[int], stop_strings: StopStrings) -> None:
         self.model = model
         self.end_tokens = np.asarray(sorted(set(end_tokens)), dtype=np.int64)
         self.stop_strings = stop_strings

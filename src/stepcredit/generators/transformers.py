@@ -85,11 +85,12 @@ class TransformersGenerator:
                 where=name,
                 mend="use --generator vllm",
             ) from error
-        vocabulary = model.get_output_embeddings().weight.shape[0]
-        self._runner = Runner(
-            model.eval(), _end_tokens(model, tokenizer, name), StopStrings(self._format, vocabulary)
-        )
         text_config = model.config.get_text_config(decoder=True)
+        self._runner = Runner(
+            model.eval(),
+            _end_tokens(model, self._format, name),
+            StopStrings(self._format, text_config.vocab_size),
+        )
         self._context: int | None = getattr(text_config, "max_position_embeddings", None)
 
     @property
@@ -202,36 +203,36 @@ class TransformersGenerator:
             request, opening = group.job.request, group.job.opening
             text = self._format.text_after(opening, group.tokens)
             cut = cut_at_stop(text, request.sampling.stop)
-            # Text that a stop string cut short is no longer what its tokens say.
-            ids = None
-            if cut is None and opening.prefix_ids is not None and self._tokenizer_hash is not None:
-                ids = opening.prefix_ids + group.tokens
+            text, reason = (text, group.reason) if cut is None else (cut, "stop")
+            ids = None if opening.prefix_ids is None else opening.prefix_ids + group.tokens
+            # Ids are kept only where they say the response: a stop string cuts text inside them, and some
+            # tokenizers drop a leading space when they decode a response alone.
+            if ids is None or self._format.text(ids) != request.response_prefix + text:
+                ids = None
             sampling = sampling_json(request.sampling)
             for index in group.indices:
                 yield make_rollout(
                     request,
                     index,
-                    text=text if cut is None else cut,
-                    reason=group.reason if cut is None else "stop",
+                    text=text,
+                    reason=reason,
                     policy=self._name,
                     sampling=sampling,
-                    response_token_ids=ids,
+                    response_token_ids=ids if self._tokenizer_hash is not None else None,
                     tokenizer=self._tokenizer_hash,
                     num_prompt_tokens=len(opening.token_ids),
                     num_generated_tokens=len(group.tokens),
                 )
 
 
-def _end_tokens(model: Any, tokenizer: Any, name: str) -> list[int]:
-    """Tokens that end the assistant's turn: the generation configuration's and the tokenizer's."""
+def _end_tokens(model: Any, prompt_format: PromptFormat, name: str) -> set[int]:
+    """Tokens that end a response: the generation configuration's, the template's and the tokenizer's."""
     listed = getattr(model.generation_config, "eos_token_id", None)
-    tokens = set(listed if isinstance(listed, list) else [listed])
-    tokens.add(tokenizer.eos_token_id)
-    tokens.discard(None)
+    tokens = prompt_format.end_of_turn_ids() | set(listed if isinstance(listed, list) else [listed]) - {None}
     if not tokens:
         raise CheckpointError(
             "neither the tokenizer nor the generation configuration names an end-of-turn token",
             where=name,
             mend="set eos_token in tokenizer_config.json",
         )
-    return sorted(tokens)
+    return tokens

@@ -1,0 +1,167 @@
+"""Which policy draws responses and how: the options that commands which sample have in common."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.checkpoints import LoadOptions
+from stepcredit.errors import UserError
+from stepcredit.options import option
+
+if TYPE_CHECKING:
+    from stepcredit.types import Generator, Sampling
+
+GENERATORS = ("transformers", "vllm", "openai", "fake")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How tokens are drawn."""
+
+    temperature: float = option("divides the logits; 0 takes the likeliest token", default=1.0)
+    top_p: float = option("smallest set of tokens that reaches this probability; 1 is off", default=1.0)
+    top_k: int = option("number of likeliest tokens that are kept; 0 is off", default=0)
+    min_p: float = option("drop tokens below this share of the likeliest one; 0 is off", default=0.0)
+    max_new_tokens: int = option("tokens after which a response is cut off", default=1024)
+    stop: tuple[str, ...] = option("text that ends a response (may be repeated)", default=())
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "temperature": (0.0, math.inf),
+            "top_p": (math.ulp(0.0), 1.0),
+            "top_k": (0, math.inf),
+            "min_p": (0.0, 1.0),
+            "max_new_tokens": (1, math.inf),
+        }
+        for name, (least, most) in ranges.items():
+            value = getattr(self, name)
+            if not least <= value <= most or value == math.inf:
+                bounds = f"at least {least:g}" if most == math.inf else f"above 0 and at most {most:g}"
+                if name == "min_p":
+                    bounds = "between 0 and 1"
+                raise UserError(f"{value:g} is not {bounds}", where="--" + name.replace("_", "-"))
+        if "" in self.stop:
+            raise UserError("an empty text would end every response", where="--stop")
+
+    def sampling(self, seed: int) -> Sampling:
+        """As the generators take it."""
+        from stepcredit.types import Sampling
+
+        return Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            max_new_tokens=self.max_new_tokens,
+            stop=self.stop,
+            seed=seed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorOptions:
+    """Which policy draws, and where it runs."""
+
+    model: str | None = option(
+        "directory or hub name of the policy; with --generator openai the model's name at the server",
+        default=None,
+    )
+    generator: str = option(
+        "what runs the policy: this machine by transformers or vllm, or an OpenAI-compatible server",
+        default="transformers",
+        choices=GENERATORS,
+    )
+    policy_name: str | None = option("name written to each rollout (default: the model's)", default=None)
+    batch_samples: int = option("most samples that run together (transformers)", default=2048)
+    batch_tokens: int = option(
+        "most tokens that the key-value cache may hold (transformers)", default=1 << 18
+    )
+    base_url: str | None = option(
+        "address of the server, e.g. http://localhost:8000/v1 (openai)", default=None
+    )
+    api: str = option(
+        "chat formats prompts at the server, completions here, and can continue a response (openai)",
+        default="chat",
+        choices=("chat", "completions"),
+    )
+    concurrency: int = option("requests that wait for the server at once (openai)", default=16)
+    timeout: float = option("seconds after which a request counts as failed (openai)", default=600.0)
+    retries: int = option("how often a request is tried again (openai)", default=8)
+    tensor_parallel: int = option("accelerators that share one copy of the model (vllm)", default=1)
+    data_parallel: int = option("copies of the model (vllm)", default=1)
+    load: LoadOptions = field(default_factory=LoadOptions)
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.generator != "fake":
+            raise UserError("--model is missing", mend="name the policy's directory or hub name")
+        for name in ("batch_samples", "batch_tokens", "concurrency", "tensor_parallel", "data_parallel"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"{getattr(self, name)} is not at least 1", where="--" + name.replace("_", "-")
+                )
+
+    @property
+    def name(self) -> str:
+        """The policy's name in rollouts."""
+        if self.policy_name is not None:
+            return self.policy_name
+        if self.model is None:
+            return self.generator
+        is_path = self.generator != "openai" and Path(self.model).is_dir()
+        return Path(self.model).resolve().name if is_path else self.model
+
+    def identity(self) -> dict[str, Any]:
+        """Everything about the policy that decides what is drawn, for the manifest's settings."""
+        known: dict[str, Any] = {"generator": self.generator, "policy": self.name}
+        if self.generator == "fake":
+            return known
+        if self.generator == "openai":
+            return known | {"model": self.model, "base_url": self.base_url, "api": self.api}
+        from stepcredit.checkpoints import (
+            load_tokenizer,
+            resolve,
+            template_hash,
+            tokenizer_hash,
+            weights_hash,
+        )
+
+        assert self.model is not None
+        tokenizer = load_tokenizer(self.model, trust_remote_code=self.load.trust_remote_code)
+        return known | {
+            "weights": weights_hash(resolve(self.model, revision=self.load.revision)),
+            "tokenizer": tokenizer_hash(tokenizer),
+            "template": template_hash(tokenizer),
+            "dtype": self.load.dtype,
+        }
+
+
+def make_generator(options: GeneratorOptions) -> Generator:
+    """Load the policy.
+
+    Raises:
+        CheckpointError: The model cannot be loaded or does not fit the generator.
+        MissingExtraError: What runs it is not installed.
+    """
+    if options.generator == "fake":
+        from stepcredit.generators.fake import FakeGenerator
+
+        return FakeGenerator(name=options.name)
+    return _transformers(options)
+
+
+def _transformers(options: GeneratorOptions) -> Generator:
+    from stepcredit.checkpoints import load_model, load_tokenizer, tokenizer_hash
+    from stepcredit.generators.transformers import BatchLimits, TransformersGenerator
+
+    assert options.model is not None
+    tokenizer = load_tokenizer(options.model, trust_remote_code=options.load.trust_remote_code)
+    return TransformersGenerator(
+        load_model(options.model, options.load),
+        tokenizer,
+        name=options.name,
+        tokenizer_hash=tokenizer_hash(tokenizer),
+        limits=BatchLimits(samples=options.batch_samples, cached_tokens=options.batch_tokens),
+    )

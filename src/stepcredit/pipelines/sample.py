@@ -1,0 +1,289 @@
+"""Draw responses to prompts from a policy: prompts in, rollouts out.
+
+A run that was killed goes on when the same command is run again, and draws what it would have drawn. Prompts
+that fail are listed with their reasons beside the output, in OUT.failures.jsonl, and the others go on.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.errors import UserError
+from stepcredit.options import CommandResult, argument, option
+from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions, make_generator
+from stepcredit.pipelines.sampling_plan import Done, Plan, parse_shard, read_examples
+
+if TYPE_CHECKING:
+    from stepcredit.runs import Ledger, Manifest, ResumableLines
+    from stepcredit.types import GenerationFailure, GenerationRequest, Generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of ``stepcredit sample``."""
+
+    prompts: Path = argument("prompts to answer (JSONL, JSON, CSV or Parquet)")
+    out: Path = option("rollouts to write (JSONL, CSV or Parquet, by extension)")
+    num_samples: int = option("responses to each prompt", default=8)
+    seed: int = option(
+        "sample i of a prompt is drawn from a random stream of (seed, prompt id, i)", default=0
+    )
+    policy: GeneratorOptions = field(default_factory=GeneratorOptions)
+    draw: SamplingOptions = field(default_factory=SamplingOptions)
+    system_prompt: str | None = option("system message put before each prompt", default=None)
+    few_shot: Path | None = option(
+        "rollouts whose prompts and responses come first, as examples", default=None
+    )
+    shard: str | None = option("I/N: only the I-th of N runs of prompts, for several machines", default=None)
+    skip_invalid: bool = option("skip malformed prompts and count them", default=False)
+    overwrite: bool = option("start anew where the output exists", default=False)
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1:
+            raise UserError(f"{self.num_samples} is not at least 1", where="--num-samples")
+        parse_shard(self.shard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleResult:
+    """What ``stepcredit sample`` did.
+
+    Attributes:
+        out: The rollouts.
+        num_prompts: Prompts read (of the shard).
+        num_rollouts: Rollouts in the output.
+        num_cut_off: Rollouts that reached the token limit.
+        num_skipped: Malformed prompts that were skipped.
+        num_failed: Prompts of which at least one sample failed.
+        failures: File with the reasons, if any failed.
+        already_complete: The output was there; nothing was done.
+        ledger: Tokens and operations.
+    """
+
+    out: Path
+    num_prompts: int
+    num_rollouts: int
+    num_cut_off: int = 0
+    num_skipped: int = 0
+    num_failed: int = 0
+    failures: Path | None = None
+    already_complete: bool = False
+    ledger: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, paths as text."""
+        return {
+            "out": str(self.out),
+            "num_prompts": self.num_prompts,
+            "num_rollouts": self.num_rollouts,
+            "num_cut_off": self.num_cut_off,
+            "num_skipped": self.num_skipped,
+            "num_failed": self.num_failed,
+            "failures": None if self.failures is None else str(self.failures),
+            "already_complete": self.already_complete,
+            "ledger": dict(self.ledger),
+        }
+
+    def to_text(self) -> str:
+        """A summary of a few lines."""
+        if self.already_complete:
+            return f"{self.out}: complete already ({self.num_rollouts:,} rollouts)"
+        text = f"{self.out}: {self.num_rollouts:,} rollouts of {self.num_prompts:,} prompts"
+        if self.num_cut_off:
+            text += f", {self.num_cut_off:,} cut off at the token limit"
+        if self.num_skipped:
+            text += f"\n{self.num_skipped:,} malformed prompts skipped"
+        if self.num_failed:
+            text += f"\n{self.num_failed:,} prompts failed, see {self.failures}"
+        return text
+
+
+def run(options: Options) -> CommandResult:
+    """Sample, or go on where an earlier run of the same command was stopped.
+
+    Raises:
+        UserError: A mistake in the options or the input; or every prompt failed.
+    """
+    from stepcredit.runs import Manifest, ResumableLines
+
+    examples = read_examples(options.few_shot)
+    plan = Plan.read(
+        options.prompts,
+        shard=options.shard,
+        system_prompt=options.system_prompt,
+        examples=examples,
+        skip_invalid=options.skip_invalid,
+    )
+    manifest = Manifest(
+        "sample",
+        settings={
+            "policy": options.policy.identity(),
+            "sampling": asdict(options.draw.sampling(options.seed)),
+            "num_samples": options.num_samples,
+            "system_prompt": options.system_prompt,
+            "examples": list(examples),
+            "shard": options.shard,
+        },
+        inputs=[options.prompts] + ([options.few_shot] if options.few_shot else []),
+    )
+    lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
+    if lines.complete:
+        return _complete(options, plan)
+    done = Done(plan, options.num_samples)
+    for row in lines.rows():
+        done.add(row["prompt_id"], row["index"])
+    generator = make_generator(options.policy)
+    failures = _draw(generator, options, plan, done, lines)
+    return _finish(options, plan, generator, lines, manifest, failures)
+
+
+def _requests(options: Options, plan: Plan, done: Done) -> Iterator[GenerationRequest]:
+    from stepcredit.types import GenerationRequest
+
+    sampling = options.draw.sampling(options.seed)
+    for prompt in plan.prompts():
+        if indices := done.missing(prompt.id):
+            yield GenerationRequest(prompt=prompt, indices=indices, sampling=sampling)
+
+
+def failures_path(out: Path) -> Path:
+    """Where the prompts that failed are listed."""
+    return out.with_name(out.name + ".failures.jsonl")
+
+
+def _draw(
+    generator: Generator, options: Options, plan: Plan, done: Done, lines: ResumableLines
+) -> list[GenerationFailure]:
+    """Append what the generator draws; return what failed, which is listed as it comes."""
+    from stepcredit.data import rollout_to_json
+    from stepcredit.runs import Progress
+    from stepcredit.types import GenerationFailure
+
+    path = failures_path(options.out)
+    path.unlink(missing_ok=True)
+    failures: list[GenerationFailure] = []
+    total = len(plan.positions) * options.num_samples
+    with lines, Progress("sampling", total, "responses", done=done.count) as progress:
+        for result in generator.generate(_requests(options, plan, done)):
+            if isinstance(result, GenerationFailure):
+                failures.append(result)
+                row = {
+                    "prompt_id": result.prompt_id,
+                    "indices": list(result.indices),
+                    "reason": result.reason,
+                }
+                with open(path, "a", encoding="utf-8") as handle:
+                    handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+                progress.advance(len(result.indices), f"{len(failures):,} failed")
+            elif done.add(result.prompt_id, result.index):
+                lines.append(rollout_to_json(result))
+                progress.advance()
+    return failures
+
+
+def _finish(
+    options: Options,
+    plan: Plan,
+    generator: Generator,
+    lines: ResumableLines,
+    manifest: Manifest,
+    failures: list[GenerationFailure],
+) -> SampleResult:
+    failed = {failure.prompt_id for failure in failures}
+    if len(failed) == len(plan.positions) and not lines.resumed:
+        raise UserError(
+            f"all {len(failed):,} prompts failed, the first because {failures[0].reason}",
+            where=options.prompts,
+            mend=f"see {failures_path(options.out)}",
+        )
+    ledger: Ledger | None = getattr(generator, "ledger", None)
+    if ledger is not None:
+        manifest.ledger.model_parameters = ledger.model_parameters
+    computed: int | None = getattr(generator, "computed_tokens", None)
+    if computed is not None:
+        manifest.notes["computed_tokens_of_last_run"] = computed
+    manifest.count("prompts", len(plan.positions))
+    manifest.count("skipped_prompts", plan.num_skipped)
+    manifest.count("failed_prompts", len(failed))
+    lines.commit(_Sorted(options, Done(plan, options.num_samples), manifest))
+    return SampleResult(
+        out=options.out,
+        num_prompts=len(plan.positions),
+        num_rollouts=manifest.counts.get("rollouts", 0),
+        num_cut_off=manifest.counts.get("cut_off_rollouts", 0),
+        num_skipped=plan.num_skipped,
+        num_failed=len(failed),
+        failures=failures_path(options.out) if failed else None,
+        ledger=manifest.ledger.to_json(),
+    )
+
+
+class _Sorted:
+    """Puts the rollouts in the order of prompt and index, and counts what they cost.
+
+    Counting the rows themselves gives the same ledger however often the run was stopped.
+    """
+
+    def __init__(self, options: Options, done: Done, manifest: Manifest) -> None:
+        self._options, self._done, self._manifest = options, done, manifest
+
+    def __call__(self, partial: Path, target: Path) -> None:
+        """Write the sorted rows of ``partial`` to ``target``, in the format of the output's name."""
+        from stepcredit.data import finish_lines
+
+        convert = finish_lines(self._options.out)
+        if convert is None:
+            self._sort(partial, target)
+            return
+        waiting = partial.with_name(partial.name + ".sorted")
+        self._sort(partial, waiting)
+        convert(waiting, target)
+        waiting.unlink()
+
+    def _sort(self, partial: Path, target: Path) -> None:
+        places, offsets = array("q"), array("q")
+        with open(partial, "rb") as source:
+            offset = 0
+            for line in source:
+                row = json.loads(line)
+                if self._done.add(row["prompt_id"], row["index"]):
+                    places.append(self._done.place(row["prompt_id"], row["index"]))
+                    offsets.append(offset)
+                    self._count(row)
+                offset += len(line)
+            with open(target, "wb") as sink:
+                for number in sorted(range(len(places)), key=places.__getitem__):
+                    source.seek(offsets[number])
+                    sink.write(source.readline())
+
+    def _count(self, row: Mapping[str, Any]) -> None:
+        counts, ledger = self._manifest, self._manifest.ledger
+        counts.count("rollouts")
+        counts.count("cut_off_rollouts", int(row["finish_reason"] == "length"))
+        ledger.generated_tokens += row.get("num_generated_tokens", 0)
+        if len(self._done.missing(row["prompt_id"])) == self._done.num_samples - 1:
+            ledger.prompt_tokens += row.get("num_prompt_tokens", 0)
+
+
+def _complete(options: Options, plan: Plan) -> SampleResult:
+    from stepcredit.runs import read_manifest
+
+    earlier = read_manifest(options.out) or {}
+    counts = earlier.get("counts", {})
+    path = failures_path(options.out)
+    return SampleResult(
+        out=options.out,
+        num_prompts=len(plan.positions),
+        num_rollouts=counts.get("rollouts", 0),
+        num_cut_off=counts.get("cut_off_rollouts", 0),
+        num_skipped=plan.num_skipped,
+        num_failed=counts.get("failed_prompts", 0),
+        failures=path if path.exists() else None,
+        already_complete=True,
+        ledger=earlier.get("ledger", {}),
+    )

@@ -1,0 +1,158 @@
+"""What is to be sampled: the prompts of a file (or a share of it) in context, and which samples are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stepcredit.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from stepcredit.types import Message, Prompt
+
+
+def parse_shard(shard: str | None) -> tuple[int, int]:
+    """``I/N`` as (I, N); no shard is the first of one.
+
+    Raises:
+        UserError: It is not of that form, or I is not between 1 and N.
+    """
+    if shard is None:
+        return 1, 1
+    number, slash, count = shard.partition("/")
+    if slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+        return int(number), int(count)
+    raise UserError(f"{shard!r} is not I/N with I between 1 and N", where="--shard", mend="e.g. --shard 2/8")
+
+
+def read_examples(few_shot: Path | None) -> tuple[Message, ...]:
+    """Solved examples as turns of a conversation."""
+    if few_shot is None:
+        return ()
+    from stepcredit.data import read_rollouts
+
+    turns: list[Message] = []
+    for rollout in read_rollouts(few_shot):
+        asked = rollout.prompt
+        turns += [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+        turns.append({"role": "assistant", "content": rollout.response})
+    return tuple(turns)
+
+
+def in_context(
+    prompt: Prompt,
+    system_prompt: str | None = None,
+    examples: tuple[Message, ...] = (),
+    path: Path | None = None,
+) -> Prompt:
+    """The prompt as the policy sees it: after a system message and solved examples.
+
+    Rollouts keep this whole conversation as their prompt, so that they are scored behind the same text.
+
+    Raises:
+        DataError: The prompt has a system message of its own.
+    """
+    if system_prompt is None and not examples:
+        return prompt
+    conversation: list[Message] = (
+        [{"role": "user", "content": prompt.prompt}]
+        if isinstance(prompt.prompt, str)
+        else list(prompt.prompt)
+    )
+    opening: list[Message] = []
+    if conversation and conversation[0]["role"] == "system":
+        if system_prompt is not None:
+            raise DataError(
+                "the prompt has a system message already",
+                where=f"{path}: prompt {prompt.id!r}" if path else f"prompt {prompt.id!r}",
+                mend="leave --system-prompt out",
+            )
+        opening, conversation = conversation[:1], conversation[1:]
+    elif system_prompt is not None:
+        opening = [{"role": "system", "content": system_prompt}]
+    return replace(prompt, prompt=[*opening, *examples, *conversation])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which prompts are to be answered.
+
+    Attributes:
+        positions: Prompt id to its place in the output.
+        num_skipped: Malformed prompts.
+        prompts: Streams the prompts, as the policy sees them.
+    """
+
+    positions: Mapping[str, int]
+    num_skipped: int
+    prompts: Callable[[], Iterator[Prompt]]
+
+    @classmethod
+    def read(
+        cls,
+        path: Path,
+        *,
+        shard: str | None = None,
+        system_prompt: str | None = None,
+        examples: tuple[Message, ...] = (),
+        skip_invalid: bool = False,
+    ) -> Plan:
+        """Check the whole file before anything is drawn.
+
+        Args:
+            path: File of prompts.
+            shard: ``I/N`` takes the I-th of N runs of consecutive prompts.
+            system_prompt: See :func:`in_context`.
+            examples: See :func:`in_context`.
+            skip_invalid: Skip malformed prompts.
+
+        Raises:
+            DataError: A prompt is malformed, there twice, or cannot be put after the examples.
+            UserError: There is no prompt.
+        """
+        from stepcredit.data import read_prompts
+
+        records = read_prompts(path, skip_invalid=skip_invalid)
+        ids = [in_context(prompt, system_prompt, examples, path).id for prompt in records]
+        if not ids:
+            raise UserError("has no prompts", where=path)
+        number, count = parse_shard(shard)
+        first, last = (len(ids) * (number - 1)) // count, (len(ids) * number) // count
+
+        def prompts() -> Iterator[Prompt]:
+            for place, prompt in enumerate(read_prompts(path, skip_invalid=skip_invalid)):
+                if first <= place < last:
+                    yield in_context(prompt, system_prompt, examples, path)
+
+        positions = {name: place for place, name in enumerate(ids[first:last])}
+        return cls(positions=positions, num_skipped=records.num_skipped, prompts=prompts)
+
+
+class Done:
+    """Which (prompt, index) have been drawn."""
+
+    def __init__(self, plan: Plan, num_samples: int) -> None:
+        self._positions, self.num_samples = plan.positions, num_samples
+        self._flags = bytearray(len(plan.positions) * num_samples)
+        self.count = 0
+
+    def place(self, prompt_id: str, index: int) -> int:
+        """Where a sample stands in the output."""
+        return self._positions[prompt_id] * self.num_samples + index
+
+    def add(self, prompt_id: str, index: int) -> bool:
+        """Take note of a sample; False if it was there already."""
+        place = self.place(prompt_id, index)
+        if self._flags[place]:
+            return False
+        self._flags[place] = 1
+        self.count += 1
+        return True
+
+    def missing(self, prompt_id: str) -> tuple[int, ...]:
+        """Samples of a prompt that are still to be drawn."""
+        first = self.place(prompt_id, 0)
+        flags = self._flags[first : first + self.num_samples]
+        return tuple(index for index, flag in enumerate(flags) if not flag)
