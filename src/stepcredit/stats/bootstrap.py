@@ -66,6 +66,20 @@ class ProblemBootstrap:
             low[part], high[part] = _quantiles(self.means(values[part]), self._levels)
         return low, high
 
+    def paired_intervals(
+        self,
+        values: Float[np.ndarray, "methods problems"],
+        pairs: Int[np.ndarray, "pairs 2"],
+    ) -> tuple[Float[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:
+        """Ends of the intervals of the mean of the first method less that of the second, for each pair."""
+        means = self.means(values)
+        low, high = np.empty(len(pairs)), np.empty(len(pairs))
+        for start in range(0, len(pairs), _METHODS_AT_ONCE):
+            first, second = np.asarray(pairs)[start : start + _METHODS_AT_ONCE].T
+            part = slice(start, start + _METHODS_AT_ONCE)
+            low[part], high[part] = _quantiles(means[first] - means[second], self._levels)
+        return low, high
+
     def interval(self, values: Float[np.ndarray, " problems"]) -> Interval:
         """Mean of one method with its interval."""
         low, high = self.intervals(np.asarray(values)[None])

@@ -113,6 +113,33 @@ def sigmoid(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     return np.asarray(np.where(values >= 0.0, 1.0, decay) / (1.0 + decay))
 
 
+def fit_log_odds(
+    scores: Float[np.ndarray, " items"], outcomes: Num[np.ndarray, " items"]
+) -> tuple[float, float]:
+    """Slope and intercept of the logistic regression of outcomes on scores (Platt 1999), by Newton's method.
+
+    Outcomes are smoothed towards the middle as Platt does, so separable classes give finite values.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    positive = np.asarray(outcomes) > 0.5
+    count = int(positive.sum())
+    targets = np.where(positive, (count + 1.0) / (count + 2.0), 1.0 / (len(scores) - count + 2.0))
+    center, scale = float(scores.mean()), float(scores.std()) or 1.0
+    design = np.stack([(scores - center) / scale, np.ones(len(scores))])
+    parameters = np.zeros(2)
+    for _ in range(100):
+        predicted = sigmoid(parameters @ design)
+        gradient = design @ (targets - predicted)
+        curvature = (design * (predicted * (1.0 - predicted))) @ design.T
+        step = np.linalg.solve(curvature + 1e-9 * np.eye(2), gradient)
+        # A damped step cannot overshoot into the flat tails of the sigmoid.
+        parameters += step / max(1.0, float(np.abs(step).max()))
+        if np.abs(step).max() < 1e-10:
+            break
+    slope = float(parameters[0]) / scale
+    return slope, float(parameters[1]) - slope * center
+
+
 def pearson(first: Num[np.ndarray, " items"], second: Num[np.ndarray, " items"]) -> float:
     """Linear correlation; NaN where either does not vary."""
     first = np.asarray(first, dtype=np.float64) - np.mean(first)

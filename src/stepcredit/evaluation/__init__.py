@@ -1,0 +1,1 @@
+"""How good a reward model is: picking and voting, finding wrong steps, and what may be behind the figures."""

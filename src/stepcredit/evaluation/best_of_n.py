@@ -1,0 +1,362 @@
+"""How often the right answer is found by picking, by voting, and by both, from n responses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepcredit.errors import UserError
+from stepcredit.evaluation.samples import Samples, Scored
+from stepcredit.evaluation.score_columns import REWARD
+from stepcredit.stats import (
+    VoteSubsets,
+    best_of_first_n,
+    best_of_n,
+    fit_log_odds,
+    majority_vote,
+    majority_vote_of_first_n,
+    max_vote,
+    pass_at_n,
+    sigmoid,
+)
+
+VOTE_KINDS = ("sigmoid", "sum", "mean", "max", "log-odds")
+"""How a response's score becomes its weight in the vote; see :func:`vote_weights`."""
+
+_PROBABILITY_MARGIN = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to turn n responses into one answer.
+
+    Attributes:
+        kind: ``pass`` (an oracle picks; at n = 1 this is a single response), ``majority``,
+            ``best-of-n`` or ``weighted-<kind>`` with one of :data:`VOTE_KINDS`.
+        scorer: Whose scores are used.
+        aggregate: Which of its scores.
+    """
+
+    kind: str
+    scorer: str | None = None
+    aggregate: str | None = None
+
+    @property
+    def label(self) -> str:
+        """All parts joined by slashes."""
+        return "/".join(part for part in (self.kind, self.scorer, self.aggregate) if part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What was chosen for a scorer, and on which problems.
+
+    Attributes:
+        aggregate: The scorer's score that stands for it in comparisons.
+        temperature: Divides scores before the sigmoid of the ``sigmoid`` vote.
+        log_odds: Aggregate to (slope, intercept) of its calibrated log-odds of being right; empty where
+            scores are taken as log-odds as they are.
+        chosen_on: ``fixed``, or the development problems, in words.
+    """
+
+    aggregate: str
+    temperature: float = 1.0
+    log_odds: Mapping[str, tuple[float, float]]
+    chosen_on: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestOfNSettings:
+    """What determines the figures, besides the data.
+
+    Attributes:
+        ns: Subset sizes.
+        vote_kinds: Which of :data:`VOTE_KINDS` to report.
+        first: Take the first n responses in the file, as published evaluators do, instead of the
+            expectation over all n-subsets.
+        resamples: Random subsets a problem where a weighted vote has no closed form.
+        seed: Of those.
+    """
+
+    ns: tuple[int, ...] = (1, 4, 16, 64)
+    vote_kinds: tuple[str, ...] = VOTE_KINDS
+    first: bool = False
+    resamples: int = 200
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes:
+    """Expected accuracy of each method on each problem.
+
+    Attributes:
+        methods: In the order of the results.
+        ns: Subset sizes.
+        values: Shape (methods, sizes, problems), in [0, 1].
+        resampling_error: Standard error of the mean over problems from random subsets, shape
+            (methods, sizes); 0 where the figure is exact.
+    """
+
+    methods: tuple[Method, ...]
+    ns: tuple[int, ...]
+    values: NDArray[np.float64]
+    resampling_error: NDArray[np.float64]
+
+    def of(self, method: Method) -> NDArray[np.float64]:
+        """Values of one method, shape (sizes, problems)."""
+        return np.asarray(self.values[self.methods.index(method)])
+
+
+def usable_sizes(
+    ns: Sequence[int], num_responses: NDArray[np.int64]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes that every problem has responses for, rising, and those beyond.
+
+    Raises:
+        UserError: A size is below 1, or none is left.
+    """
+    smallest = int(num_responses.min())
+    wanted = sorted(set(ns))
+    if not wanted or wanted[0] < 1:
+        raise UserError(f"sizes must be 1 or more, not {', '.join(map(str, wanted)) or 'none'}", where="--n")
+    kept = tuple(n for n in wanted if n <= smallest)
+    if not kept:
+        raise UserError(
+            f"the smallest number of responses to a problem is {smallest}",
+            where="--n",
+            mend=f"ask for {smallest} or less",
+        )
+    return kept, tuple(n for n in wanted if n > smallest)
+
+
+def outcomes(
+    samples: Samples,
+    scorers: Sequence[Scored],
+    settings: BestOfNSettings,
+    choices: Mapping[str, Choice] | None = None,
+) -> Outcomes:
+    """Expected accuracy of all methods on each problem.
+
+    Args:
+        samples: Graded responses.
+        scorers: Their scores.
+        settings: ``ns`` must not exceed the smallest number of responses.
+        choices: Scorer name to temperature and calibration of its votes.
+    """
+    ns = settings.ns
+    subsets = _vote_subsets(samples, settings)
+    methods = [Method("pass")]
+    values = [_oracle(samples, settings)]
+    errors = [np.zeros(len(ns))]
+    if samples.has_answers:
+        vote = (
+            majority_vote_of_first_n(samples.answers, samples.correct, ns)
+            if settings.first
+            else majority_vote(samples.answers, samples.correct, samples.num_responses, ns)
+        )
+        methods.append(Method("majority"))
+        values.append(vote)
+        errors.append(np.zeros(len(ns)))
+
+    def of_scorer(scorer: Scored) -> list[tuple[Method, NDArray[np.float64], NDArray[np.float64]]]:
+        choice = (choices or {}).get(scorer.name, fixed_choice())
+        return list(_of_scorer(samples, scorer, settings, choice, subsets))
+
+    # NumPy lets go of the interpreter lock in the parts that take long.
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(of_scorer, scorers):
+            for method, value, error in found:
+                methods.append(method)
+                values.append(value)
+                errors.append(error)
+    return Outcomes(methods=tuple(methods), ns=ns, values=np.stack(values), resampling_error=np.stack(errors))
+
+
+def fixed_choice(aggregate: str = REWARD) -> Choice:
+    """Nothing is chosen on data: ``aggregate`` is given, scores are log-odds as they are."""
+    return Choice(aggregate=aggregate, log_odds={}, chosen_on="fixed")
+
+
+def _oracle(samples: Samples, settings: BestOfNSettings) -> NDArray[np.float64]:
+    if settings.first:
+        return np.stack([samples.correct[:, :n].any(axis=1) for n in settings.ns]).astype(np.float64)
+    num_correct = samples.correct.sum(axis=1)
+    return np.stack([pass_at_n(num_correct, samples.num_responses, n) for n in settings.ns])
+
+
+def _vote_subsets(samples: Samples, settings: BestOfNSettings) -> list[VoteSubsets]:
+    if not samples.has_answers or not set(settings.vote_kinds) - {"max"}:
+        return []
+    return [
+        VoteSubsets(
+            samples.answers,
+            samples.correct,
+            samples.num_responses,
+            n,
+            num_draws=settings.resamples,
+            seed=settings.seed + n,
+            first=settings.first,
+        )
+        for n in settings.ns
+    ]
+
+
+_Found = tuple[Method, NDArray[np.float64], NDArray[np.float64]]
+
+
+def _of_scorer(
+    samples: Samples,
+    scorer: Scored,
+    settings: BestOfNSettings,
+    choice: Choice,
+    subsets: Sequence[VoteSubsets],
+) -> Iterator[_Found]:
+    done: list[tuple[NDArray[np.float64], str, list[_Found]]] = []
+    for aggregate, scores in scorer.scores.items():
+        # An implicit scorer's reward is the sum of its steps: the same figures under both names.
+        same = next((found for known, _, found in done if np.allclose(known, scores, 1e-9, 1e-12)), None)
+        if same is not None and not choice.log_odds:
+            yield from ((Method(m.kind, m.scorer, aggregate), value, error) for m, value, error in same)
+            continue
+        found = list(_of_aggregate(samples, scorer.name, aggregate, scores, settings, choice, subsets))
+        done.append((scores, aggregate, found))
+        yield from found
+
+
+def _of_aggregate(
+    samples: Samples,
+    name: str,
+    aggregate: str,
+    scores: NDArray[np.float64],
+    settings: BestOfNSettings,
+    choice: Choice,
+    subsets: Sequence[VoteSubsets],
+) -> Iterator[_Found]:
+    exact = np.zeros(len(settings.ns))
+    picked = (
+        best_of_first_n(scores, samples.correct, settings.ns)
+        if settings.first
+        else best_of_n(scores, samples.correct, samples.num_responses, settings.ns)
+    )
+    yield Method("best-of-n", name, aggregate), picked, exact
+    if not samples.has_answers:
+        return
+    valid = samples.valid
+    votes: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+    for kind in settings.vote_kinds:
+        if kind == "max":
+            votes[kind] = _max_votes(samples, scores, settings), exact
+        elif kind in ("sum", "mean"):
+            if kind not in votes:
+                each = [subset.vote(scores, ("sum", "mean")) for subset in subsets]
+                for which, how in enumerate(("sum", "mean")):
+                    votes[how] = (
+                        np.stack([estimate[which].expected for estimate in each]),
+                        np.array([estimate[which].resampling_error for estimate in each]),
+                    )
+        else:
+            weights = vote_weights(kind, scores, valid, choice, aggregate)
+            if kind == "log-odds" and "sum" in votes and np.array_equal(weights, scores):
+                votes[kind] = votes["sum"]
+                continue
+            each_one = [subset.vote(weights)[0] for subset in subsets]
+            votes[kind] = (
+                np.stack([estimate.expected for estimate in each_one]),
+                np.array([estimate.resampling_error for estimate in each_one]),
+            )
+    for kind in settings.vote_kinds:
+        yield Method(f"weighted-{kind}", name, aggregate), *votes[kind]
+
+
+def _max_votes(
+    samples: Samples, scores: NDArray[np.float64], settings: BestOfNSettings
+) -> NDArray[np.float64]:
+    if not settings.first:
+        return max_vote(samples.answers, scores, samples.correct, samples.num_responses, settings.ns)
+    rows = []
+    for n in settings.ns:
+        head = np.full(samples.num_problems, n)
+        rows.append(max_vote(samples.answers[:, :n], scores[:, :n], samples.correct[:, :n], head, [n])[0])
+    return np.stack(rows)
+
+
+def vote_weights(
+    kind: str,
+    scores: NDArray[np.float64],
+    valid: NDArray[np.bool_],
+    choice: Choice,
+    aggregate: str = REWARD,
+) -> NDArray[np.float64]:
+    """What each response adds to its answer.
+
+    - ``sigmoid``: sigmoid(score / temperature), the paper's weighted vote.
+    - ``sum``, ``mean``, ``max``: the score itself; the answer with the greatest sum, mean or maximum wins.
+    - ``log-odds``: the log-odds that the response is right, the best weights where responses err
+      independently (Nitzan and Paroush 1982). They are calibrated on development problems if there are
+      any. Without, scores that all lie in [0, 1] are taken as probabilities, others as log-odds as they are
+      (then this is the same vote as ``sum``).
+    """
+    if kind == "sigmoid":
+        return sigmoid(scores / choice.temperature)
+    if kind != "log-odds":
+        return scores
+    if aggregate in choice.log_odds:
+        slope, intercept = choice.log_odds[aggregate]
+        return slope * scores + intercept
+    if scores[valid].min() >= 0.0 and scores[valid].max() <= 1.0:
+        probability = np.clip(scores, _PROBABILITY_MARGIN, 1.0 - _PROBABILITY_MARGIN)
+        return np.asarray(np.log(probability) - np.log1p(-probability))
+    return scores
+
+
+def choose(
+    samples: Samples, scorers: Iterable[Scored], settings: BestOfNSettings, chosen_on: str
+) -> dict[str, Choice]:
+    """Choose each scorer's aggregate, temperature and calibration on development problems.
+
+    The aggregate is the one with the best mean accuracy of best-of-n over the sizes that the development
+    problems have responses for; then the temperature is the one with the best mean accuracy of the
+    sigmoid vote, from multiples of the scores' standard deviation.
+
+    Args:
+        samples: Development problems; the figures to be reported must come from others.
+        scorers: Scores of their responses.
+        settings: Sizes, and how subsets are drawn.
+        chosen_on: Names the development problems in the result.
+    """
+    smallest = int(samples.num_responses.min())
+    ns = tuple(n for n in settings.ns if n <= smallest) or (smallest,)
+    valid = samples.valid
+    within = BestOfNSettings(ns=ns, vote_kinds=("sigmoid",), resamples=settings.resamples, seed=settings.seed)
+    subsets = _vote_subsets(samples, within)
+    choices = {}
+    for scorer in scorers:
+        accuracy = {
+            name: float(best_of_n(scores, samples.correct, samples.num_responses, ns).mean())
+            for name, scores in scorer.scores.items()
+        }
+        aggregate = max(accuracy, key=lambda name: accuracy[name])
+        scores = scorer.scores[aggregate]
+        temperature = 1.0
+        if subsets:
+            spread = float(scores[valid].std()) or 1.0
+            tried = [1.0, *(spread * factor for factor in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0))]
+            reached = [
+                np.mean([subset.vote(sigmoid(scores / each))[0].expected.mean() for subset in subsets])
+                for each in tried
+            ]
+            temperature = tried[int(np.argmax(reached))]
+        choices[scorer.name] = Choice(
+            aggregate=aggregate,
+            temperature=temperature,
+            log_odds={
+                name: fit_log_odds(each[valid], samples.correct[valid])
+                for name, each in scorer.scores.items()
+            },
+            chosen_on=chosen_on,
+        )
+    return choices

@@ -1,0 +1,183 @@
+"""``eval best-of-n`` from records: join, choose, estimate, compare, diagnose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from stepcredit.errors import UserError
+from stepcredit.evaluation.best_of_n import (
+    BestOfNSettings,
+    Choice,
+    choose,
+    fixed_choice,
+    outcomes,
+    usable_sizes,
+)
+from stepcredit.evaluation.results import (
+    Comparison,
+    OracleChoice,
+    Result,
+    comparisons,
+    headline,
+    oracle_choices,
+    plain,
+    results,
+)
+from stepcredit.evaluation.samples import Joined, select, split_by_problem
+from stepcredit.evaluation.score_columns import REWARD
+from stepcredit.stats import ProblemBootstrap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Development:
+    """The problems on which choices are made.
+
+    Attributes:
+        joined: Their responses and scores; ``None`` takes ``share`` of the evaluated problems away.
+        share: Share of problems held out, by the hash of their id.
+        name: Names the problems in the result, e.g. the file.
+    """
+
+    joined: Joined | None = None
+    share: float = 0.0
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestOfNEvaluation:
+    """Everything that ``eval best-of-n`` found.
+
+    Attributes:
+        results: One row for each method and size.
+        comparisons: Paired differences of the methods that were chosen beforehand.
+        choices: What stands for each scorer in comparisons, and where it was chosen.
+        oracle_choices: The best aggregate in hindsight, labelled as such.
+        num_problems: Problems that are reported.
+        num_responses: Smallest and largest number of responses to a problem.
+        num_distinct: Mean number of different responses to a problem.
+        excluded: What was left out, by reason.
+        notes: What a reader must know.
+    """
+
+    results: tuple[Result, ...]
+    comparisons: tuple[Comparison, ...]
+    choices: Mapping[str, Choice]
+    oracle_choices: tuple[OracleChoice, ...]
+    num_problems: int
+    num_responses: tuple[int, int]
+    num_distinct: float
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able values, unrounded."""
+        values: dict[str, Any] = plain(self)
+        return values
+
+
+def evaluate_best_of_n(
+    joined: Joined,
+    settings: BestOfNSettings | None = None,
+    *,
+    aggregate: str = REWARD,
+    development: Development | None = None,
+    draws: int = 10_000,
+) -> BestOfNEvaluation:
+    """Accuracy of every method, with intervals and paired comparisons.
+
+    Args:
+        joined: Graded responses and their scores.
+        settings: Sizes and votes.
+        aggregate: What stands for a scorer in comparisons where nothing is chosen on development problems.
+        development: Problems to choose aggregate, temperature and calibration on.
+        draws: Bootstrap draws.
+
+    Raises:
+        UserError: No size can be used, or a scorer lacks the aggregate.
+    """
+    settings = settings or BestOfNSettings()
+    joined, held_out = _split(joined, development)
+    samples = joined.samples
+    ns, beyond = usable_sizes(settings.ns, samples.num_responses)
+    settings = replace(settings, ns=ns)
+    if held_out is not None and development is not None:
+        choices = choose(
+            held_out.samples, held_out.scorers, settings, _development_name(held_out, development)
+        )
+    else:
+        choices = {
+            scorer.name: fixed_choice(_known(scorer.scores, scorer.name, aggregate))
+            for scorer in joined.scorers
+        }
+    found = outcomes(samples, joined.scorers, settings, choices)
+    bootstrap = ProblemBootstrap(samples.num_problems, num_draws=draws, seed=settings.seed)
+    rows = results(found, bootstrap)
+    return BestOfNEvaluation(
+        results=tuple(rows),
+        comparisons=tuple(comparisons(found, headline(joined.scorers, choices, found), bootstrap)),
+        choices=choices,
+        oracle_choices=tuple(oracle_choices(rows)),
+        num_problems=samples.num_problems,
+        num_responses=(int(samples.num_responses.min()), int(samples.num_responses.max())),
+        num_distinct=float(samples.num_distinct().mean()),
+        excluded=dict(joined.excluded),
+        notes=tuple(_notes(joined, settings, beyond)),
+    )
+
+
+def _split(joined: Joined, development: Development | None) -> tuple[Joined, Joined | None]:
+    if development is None:
+        return joined, None
+    if development.joined is not None:
+        return joined, development.joined
+    held_out = split_by_problem(joined.samples, development.share)
+    if held_out.all() or not held_out.any():
+        raise UserError(
+            f"leaves {int((~held_out).sum())} problems to report and {int(held_out.sum())} to choose on",
+            where="--dev-fraction",
+            mend="use more problems or another fraction",
+        )
+    return select(joined, ~held_out), select(joined, held_out)
+
+
+def _development_name(held_out: Joined, development: Development) -> str:
+    count = held_out.samples.num_problems
+    if development.joined is not None:
+        return f"{development.name} ({count} problems)"
+    return f"{development.share:g} of the problems by the hash of their id ({count} problems, not reported)"
+
+
+def _known(scores: Mapping[str, Any], scorer: str, aggregate: str) -> str:
+    if aggregate not in scores:
+        raise UserError(
+            f"scorer {scorer!r} has no {aggregate!r} for every response",
+            where="--aggregate",
+            mend=f"use one of {', '.join(scores)}",
+        )
+    return aggregate
+
+
+def _notes(joined: Joined, settings: BestOfNSettings, beyond: Iterable[int]) -> Iterable[str]:
+    samples = joined.samples
+    smallest, largest = int(samples.num_responses.min()), int(samples.num_responses.max())
+    if smallest != largest:
+        few = samples.problem_ids[int(samples.num_responses.argmin())]
+        yield f"problems have {smallest} to {largest} responses; {few!r} has the fewest, which bounds n"
+    left_out = ", ".join(map(str, beyond))
+    if left_out:
+        yield f"n = {left_out} is left out: the smallest number of responses to a problem is {smallest}"
+    if settings.first:
+        yield "each n takes the first n responses in the file, not all subsets of them"
+    if not samples.has_answers:
+        yield "no response has a prediction, so there is no voting; grade with a grader that extracts answers"
+    else:
+        abstaining = int((samples.valid & (samples.answers < 0)).sum())
+        if abstaining:
+            yield f"{abstaining} responses have no prediction; they abstain from votes"
+    for scorer in joined.scorers:
+        for aggregate, lacking in scorer.incomplete.items():
+            yield f"{scorer.name}: {aggregate} is left out, {lacking} responses lack it"
+        if len(scorer.columns.scorers) > 1:
+            yield f"{scorer.name}: the file mixes scorers: {', '.join(scorer.columns.scorers)}"

@@ -1,0 +1,192 @@
+"""Figures with intervals: one row a method and size, one row a compared pair."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stepcredit.evaluation.best_of_n import Choice, Method, Outcomes
+from stepcredit.evaluation.samples import Scored
+from stepcredit.stats import ProblemBootstrap, holm, paired_p_values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """Accuracy of a method with n responses; fractions in [0, 1].
+
+    Attributes:
+        method: ``pass``, ``majority``, ``best-of-n`` or ``weighted-<kind>``.
+        scorer: Whose scores are used, if any.
+        aggregate: Which of its scores.
+        n: Responses chosen from.
+        accuracy: Expected share of problems answered right.
+        low: Lower end of its interval.
+        high: Upper end.
+        resampling_error: Standard error from random subsets; 0 where the accuracy is exact.
+    """
+
+    method: str
+    scorer: str | None
+    aggregate: str | None
+    n: int
+    accuracy: float
+    low: float
+    high: float
+    resampling_error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two methods on the same problems.
+
+    Attributes:
+        n: Responses chosen from.
+        first: Label of a method, e.g. ``best-of-n/prm/min``.
+        second: Label of another.
+        difference: Accuracy of the first less that of the second.
+        low: Lower end of its interval.
+        high: Upper end.
+        p_value: Two-sided paired test over problems.
+        p_holm: The same after Holm's correction over all comparisons of the table.
+    """
+
+    n: int
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    p_holm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OracleChoice:
+    """The aggregate that did best on the very problems that are reported; it flatters the scorer."""
+
+    method: str
+    scorer: str
+    n: int
+    aggregate: str
+    accuracy: float
+    chosen_on: str = "the reported problems (oracle)"
+
+
+def results(outcomes: Outcomes, bootstrap: ProblemBootstrap) -> list[Result]:
+    """One row for each method and size."""
+    num_methods, num_sizes, num_problems = outcomes.values.shape
+    flat = outcomes.values.reshape(-1, num_problems)
+    low, high = bootstrap.intervals(flat)
+    means = flat.mean(axis=1)
+    rows = []
+    for index, (method, n) in enumerate(itertools.product(outcomes.methods, outcomes.ns)):
+        rows.append(
+            Result(
+                method=method.kind,
+                scorer=method.scorer,
+                aggregate=method.aggregate,
+                n=n,
+                accuracy=_fraction(means[index]),
+                low=_fraction(low[index]),
+                high=_fraction(high[index]),
+                resampling_error=float(outcomes.resampling_error.ravel()[index]),
+            )
+        )
+    assert len(rows) == num_methods * num_sizes
+    return rows
+
+
+def _fraction(value: float) -> float:
+    """Sums of many weights can leave [0, 1] by rounding."""
+    return min(max(float(value), 0.0), 1.0)
+
+
+def headline(scorers: Sequence[Scored], choices: Mapping[str, Choice], outcomes: Outcomes) -> list[Method]:
+    """The methods that are compared: plain vote, and for each scorer best-of-n and its sigmoid vote."""
+    wanted = [Method("majority")]
+    for scorer in scorers:
+        aggregate = choices[scorer.name].aggregate
+        wanted += [Method(kind, scorer.name, aggregate) for kind in ("best-of-n", "weighted-sigmoid")]
+    return [method for method in wanted if method in outcomes.methods]
+
+
+def comparisons(
+    outcomes: Outcomes, methods: Iterable[Method], bootstrap: ProblemBootstrap
+) -> list[Comparison]:
+    """Every pair of ``methods``, and each against a single response, at every size above 1."""
+    single = outcomes.of(Method("pass"))[outcomes.ns.index(1)] if 1 in outcomes.ns else None
+    chosen = list(methods)
+    found: list[tuple[int, str, str, np.ndarray]] = []
+    labels = [method.label for method in chosen]
+    low, high = [], []
+    for size, n in enumerate(outcomes.ns):
+        if n == 1:
+            continue
+        values = [outcomes.of(method)[size] for method in chosen]
+        names = list(labels)
+        if single is not None:
+            values.append(single)
+            names.append("pass@1")
+        pairs = list(itertools.combinations(range(len(values)), 2))
+        if not pairs:
+            continue
+        low_part, high_part = bootstrap.paired_intervals(np.stack(values), np.array(pairs))
+        low.append(low_part)
+        high.append(high_part)
+        found += [(n, names[a], names[b], values[a] - values[b]) for a, b in pairs]
+    if not found:
+        return []
+    p_values = paired_p_values(np.stack([difference for *_, difference in found]))
+    adjusted = holm(p_values)
+    ends = zip(np.concatenate(low), np.concatenate(high), p_values, adjusted, strict=True)
+    return [
+        Comparison(
+            n=n,
+            first=first,
+            second=second,
+            difference=float(difference.mean()),
+            low=float(bottom),
+            high=float(top),
+            p_value=float(p_value),
+            p_holm=float(p_holm),
+        )
+        for (n, first, second, difference), (bottom, top, p_value, p_holm) in zip(found, ends, strict=True)
+    ]
+
+
+def oracle_choices(rows: Iterable[Result]) -> list[OracleChoice]:
+    """For each method, scorer and size, the aggregate with the best reported accuracy."""
+    best: dict[tuple[str, str, int], Result] = {}
+    for row in rows:
+        if row.scorer is None or row.aggregate is None:
+            continue
+        key = row.method, row.scorer, row.n
+        if key not in best or row.accuracy > best[key].accuracy:
+            best[key] = row
+    return [
+        OracleChoice(method=method, scorer=scorer, n=n, aggregate=str(row.aggregate), accuracy=row.accuracy)
+        for (method, scorer, n), row in best.items()
+    ]
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, arrays and tuples as JSON-able values; numbers that are not finite become null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

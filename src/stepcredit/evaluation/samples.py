@@ -1,0 +1,271 @@
+"""Graded responses, problem by problem, joined by id with what scorers say of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepcredit.errors import DataError
+from stepcredit.evaluation.score_columns import REWARD, ScoreColumns
+from stepcredit.runs import hash_bytes
+from stepcredit.stats import NO_ANSWER
+from stepcredit.types import Rollout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Graded responses; arrays hold one problem a row, padded at the end.
+
+    Attributes:
+        problem_ids: In the order of the file.
+        responses: Of each problem, in the order of the file.
+        num_responses: Of each problem, at least 1.
+        correct: Whether the final answer is right; false pads.
+        answers: Group of equal predictions, from 0 within each problem; -1 for none, and pads.
+    """
+
+    problem_ids: tuple[str, ...]
+    responses: tuple[tuple[Rollout, ...], ...]
+    num_responses: NDArray[np.int64]
+    correct: NDArray[np.bool_]
+    answers: NDArray[np.int64]
+
+    @property
+    def num_problems(self) -> int:
+        """Number of problems."""
+        return len(self.problem_ids)
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """True where an entry is a response."""
+        return np.asarray(np.arange(self.correct.shape[1]) < self.num_responses[:, None])
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether any response has a prediction, so that voting is possible."""
+        return bool((self.answers != NO_ANSWER).any())
+
+    def num_distinct(self) -> NDArray[np.int64]:
+        """Number of different response texts of each problem."""
+        return np.array([len({each.response for each in group}) for group in self.responses])
+
+    def of_responses(self, measure: Iterable[Iterable[float]]) -> NDArray[np.float64]:
+        """A padded array from one number a response, zeros as padding."""
+        values = np.zeros(self.correct.shape)
+        for row, numbers in zip(values, measure, strict=True):
+            listed = list(numbers)
+            row[: len(listed)] = listed
+        return values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """What one scorer says of the responses of :class:`Samples`.
+
+    Attributes:
+        name: Under which it appears in results.
+        columns: Everything that it says.
+        rows: Row in ``columns`` of each response, shape (problems, responses); 0 pads.
+        scores: Aggregate name, or ``reward``, to scores of shape (problems, responses).
+        incomplete: Aggregates left out because some response lacks them, with the number of those.
+    """
+
+    name: str
+    columns: ScoreColumns
+    rows: NDArray[np.int64]
+    scores: Mapping[str, NDArray[np.float64]]
+    incomplete: Mapping[str, int]
+
+    @property
+    def num_tokens(self) -> NDArray[np.int64]:
+        """Scored tokens of each response."""
+        return np.asarray(self.columns.num_tokens[self.rows])
+
+    @property
+    def num_steps(self) -> NDArray[np.int64]:
+        """Steps of each response."""
+        return np.asarray(np.diff(self.columns.step_offsets)[self.rows])
+
+    def steps_of(self, problem: int, response: int) -> slice:
+        """Which steps in ``columns`` belong to a response."""
+        row = self.rows[problem, response]
+        return slice(int(self.columns.step_offsets[row]), int(self.columns.step_offsets[row + 1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Samples, scorers in the order given, and what was left out on the way (reason to count)."""
+
+    samples: Samples
+    scorers: tuple[Scored, ...]
+    excluded: Mapping[str, int] = field(default_factory=dict)
+
+
+def join(
+    rollouts: Iterable[Rollout],
+    scores: Mapping[str, ScoreColumns],
+    *,
+    source: str = "rollouts",
+    skip_invalid: bool = False,
+) -> Joined:
+    """Join graded rollouts with scores by id.
+
+    Rollouts that are not graded are left out and counted.
+
+    Args:
+        rollouts: With unique ids.
+        scores: Scorer name to its columns.
+        source: Where the rollouts are from; named in errors.
+        skip_invalid: Leave out, and count, responses that some scorer does not score, instead of raising.
+
+    Raises:
+        DataError: Nothing is graded; or scores and rollouts do not belong together.
+    """
+    excluded: dict[str, int] = {}
+    graded, ungraded_ids = [], set()
+    for rollout in rollouts:
+        if rollout.correct is None:
+            ungraded_ids.add(rollout.id)
+        else:
+            graded.append(_light(rollout))
+    if not graded:
+        raise DataError("no response is graded", where=source, mend="grade them first: stepcredit grade")
+    if ungraded_ids:
+        excluded["rollouts that are not graded"] = len(ungraded_ids)
+    places = {}
+    for name, columns in scores.items():
+        places[name] = {identifier: row for row, identifier in enumerate(columns.ids)}
+        _check_match(name, columns, places[name], graded, ungraded_ids, source, skip_invalid, excluded)
+    kept = [each for each in graded if all(each.id in rows for rows in places.values())]
+    if len(kept) < len(graded):
+        excluded["rollouts without a score"] = len(graded) - len(kept)
+    samples = group(kept)
+    scorers = tuple(_scored(name, columns, places[name], samples) for name, columns in scores.items())
+    return Joined(samples, scorers, excluded)
+
+
+def _light(rollout: Rollout) -> Rollout:
+    """Without what no evaluation needs but memory feels."""
+    if rollout.response_token_ids is None and not rollout.extras and rollout.sampling is None:
+        return rollout
+    return dataclasses.replace(rollout, response_token_ids=None, tokenizer=None, sampling=None, extras={})
+
+
+def _check_match(
+    name: str,
+    columns: ScoreColumns,
+    rows: Mapping[str, int],
+    graded: Sequence[Rollout],
+    ungraded_ids: set[str],
+    source: str,
+    skip_invalid: bool,
+    excluded: dict[str, int],
+) -> None:
+    missing = [each.id for each in graded if each.id not in rows]
+    if len(missing) == len(graded):
+        raise DataError(
+            f"not one of its ids is in {source}",
+            where=columns.source,
+            mend="give the scores of these rollouts",
+        )
+    if missing and not skip_invalid:
+        raise DataError(
+            f"lacks the scores of {len(missing)} rollouts of {source}, the first of them {missing[0]!r}",
+            where=columns.source,
+            mend="score the whole file, or pass --skip-invalid to leave those out",
+        )
+    for each in graded:
+        row = rows.get(each.id)
+        if row is not None and columns.prompt_ids[row] != each.prompt_id:
+            raise DataError(
+                f"rollout {each.id!r} is of prompt {columns.prompt_ids[row]!r}, not {each.prompt_id!r}",
+                where=columns.source,
+                mend="give the scores of these rollouts",
+            )
+    known = {each.id for each in graded} | ungraded_ids
+    surplus = sum(identifier not in known for identifier in columns.ids)
+    if surplus:
+        excluded[f"scores of {name} for rollouts that are not there"] = surplus
+    if columns.num_skipped:
+        excluded[f"invalid rows of {name}"] = columns.num_skipped
+
+
+def group(rollouts: Sequence[Rollout]) -> Samples:
+    """Group graded rollouts by prompt, keeping the order of the file.
+
+    Raises:
+        DataError: There are none.
+    """
+    if not rollouts:
+        raise DataError("no graded response is left to evaluate")
+    problems: dict[str, list[Rollout]] = {}
+    for rollout in rollouts:
+        problems.setdefault(rollout.prompt_id, []).append(rollout)
+    sizes = np.array([len(responses) for responses in problems.values()])
+    correct = np.zeros((len(problems), sizes.max()), dtype=bool)
+    answers = np.full(correct.shape, NO_ANSWER, dtype=np.int64)
+    for row, responses in enumerate(problems.values()):
+        correct[row, : len(responses)] = [bool(each.correct) for each in responses]
+        names: dict[str, int] = {}
+        for column, each in enumerate(responses):
+            if each.prediction is not None:
+                answers[row, column] = names.setdefault(each.prediction.strip(), len(names))
+    return Samples(
+        problem_ids=tuple(problems),
+        responses=tuple(tuple(responses) for responses in problems.values()),
+        num_responses=sizes,
+        correct=correct,
+        answers=answers,
+    )
+
+
+def _scored(name: str, columns: ScoreColumns, places: Mapping[str, int], samples: Samples) -> Scored:
+    rows = np.zeros(samples.correct.shape, dtype=np.int64)
+    for row, responses in zip(rows, samples.responses, strict=True):
+        row[: len(responses)] = [places[each.id] for each in responses]
+    valid = samples.valid
+    scores, incomplete = {}, {}
+    for aggregate, column in columns.scores.items():
+        values = np.where(valid, column[rows], 0.0)
+        lacking = int(np.isnan(values).sum())
+        if lacking and aggregate != REWARD:
+            incomplete[aggregate] = lacking
+        else:
+            scores[aggregate] = values
+    return Scored(name=name, columns=columns, rows=rows, scores=scores, incomplete=incomplete)
+
+
+def split_by_problem(samples: Samples, share: float) -> NDArray[np.bool_]:
+    """Which problems are held out for choices: a fixed share by the hash of the problem's id.
+
+    The same problem falls on the same side in every file and run.
+    """
+    if not 0.0 < share < 1.0:
+        raise ValueError(f"the share must be between 0 and 1; got {share}")
+    digests = [hash_bytes(name.encode()).removeprefix("sha256:")[:13] for name in samples.problem_ids]
+    return np.array([int(digest, 16) / 16**13 < share for digest in digests])
+
+
+def select(joined: Joined, problems: NDArray[np.bool_]) -> Joined:
+    """The part of the problems where ``problems`` is true."""
+    samples = joined.samples
+    part = Samples(
+        problem_ids=tuple(name for name, keep in zip(samples.problem_ids, problems, strict=True) if keep),
+        responses=tuple(group for group, keep in zip(samples.responses, problems, strict=True) if keep),
+        num_responses=samples.num_responses[problems],
+        correct=samples.correct[problems],
+        answers=samples.answers[problems],
+    )
+    scorers = tuple(
+        dataclasses.replace(
+            each,
+            rows=each.rows[problems],
+            scores={name: values[problems] for name, values in each.scores.items()},
+        )
+        for each in joined.scorers
+    )
+    return Joined(part, scorers, joined.excluded)

@@ -1,0 +1,173 @@
+"""Accuracy of picking, of voting, and of both, from n of N scored responses to each problem.
+
+All figures are exact expectations over every n-subset (ties split evenly) where a closed form exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.errors import UserError
+from stepcredit.options import argument, option
+
+if TYPE_CHECKING:
+    from stepcredit.evaluation.best_of_n_evaluation import BestOfNEvaluation, Development
+    from stepcredit.evaluation.samples import Joined
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of ``stepcredit eval best-of-n``."""
+
+    graded: Path = argument("graded rollouts")
+    scores: tuple[str, ...] = option(
+        "scores of the same rollouts, with the scorer's name; may be given several times",
+        default=(),
+        metavar="NAME=FILE",
+    )
+    n: tuple[int, ...] = option("numbers of responses to choose from", default=(1, 4, 16, 64))
+    aggregate: str = option(
+        "score that stands for a scorer in comparisons, unless one is chosen on development problems",
+        default="reward",
+    )
+    weighted: tuple[str, ...] = option(
+        "weighted votes: sigmoid, sum, mean, max, log-odds",
+        default=("sigmoid", "sum", "mean", "max", "log-odds"),
+    )
+    first: bool = option(
+        "take the first n responses in the file, as published evaluators do, instead of all subsets",
+        default=False,
+    )
+    dev: Path | None = option("graded rollouts of development problems, to choose on", default=None)
+    dev_scores: tuple[str, ...] = option(
+        "scores of the development rollouts, under the same names", default=(), metavar="NAME=FILE"
+    )
+    dev_fraction: float | None = option(
+        "choose on this share of the problems, by the hash of their id, and report the others", default=None
+    )
+    draws: int = option("bootstrap draws over problems", default=10_000)
+    resamples: int = option("random subsets a problem, where a weighted vote has no closed form", default=200)
+    seed: int = option("of bootstrap and random subsets", default=0)
+    skip_invalid: bool = option("leave out and count what cannot be used, instead of stopping", default=False)
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """The evaluation, to print."""
+
+    evaluation: BestOfNEvaluation
+
+    def to_json(self) -> Any:
+        """All figures, unrounded."""
+        return self.evaluation.to_json()
+
+    def to_text(self) -> str:
+        """Tables for a terminal."""
+        from stepcredit.evaluation.tables import best_of_n_text
+
+        return best_of_n_text(self.evaluation)
+
+
+def run(options: Options) -> EvalResult:
+    """Evaluate."""
+    from stepcredit.evaluation.best_of_n import VOTE_KINDS, BestOfNSettings
+    from stepcredit.evaluation.best_of_n_evaluation import evaluate_best_of_n
+
+    kinds = tuple(
+        dict.fromkeys(kind.strip() for each in options.weighted for kind in each.split(",") if kind.strip())
+    )
+    unknown = [kind for kind in kinds if kind not in VOTE_KINDS]
+    if unknown:
+        raise UserError(
+            f"{unknown[0]!r} is not a vote", where="--weighted", mend=f"use {', '.join(VOTE_KINDS)}"
+        )
+    if options.draws < 100:
+        raise UserError(f"{options.draws} draws give no interval", where="--draws", mend="use 1000 or more")
+    if options.resamples < 2:
+        raise UserError(f"{options.resamples} is too few", where="--resamples", mend="use 100 or more")
+    joined = _read(options.graded, options.scores, "--scores", options.skip_invalid)
+    evaluation = evaluate_best_of_n(
+        joined,
+        BestOfNSettings(
+            ns=options.n,
+            vote_kinds=kinds,
+            first=options.first,
+            resamples=options.resamples,
+            seed=options.seed,
+        ),
+        aggregate=options.aggregate,
+        development=_development(options),
+        draws=options.draws,
+    )
+    return EvalResult(evaluation)
+
+
+def _development(options: Options) -> Development | None:
+    from stepcredit.evaluation.best_of_n_evaluation import Development
+
+    if options.dev is None and options.dev_fraction is None:
+        if options.dev_scores:
+            raise UserError("needs --dev, the rollouts that it scores", where="--dev-scores")
+        return None
+    if options.dev is not None and options.dev_fraction is not None:
+        raise UserError("cannot be given with --dev-fraction", where="--dev", mend="choose on one of them")
+    if options.dev_fraction is not None:
+        if not 0.0 < options.dev_fraction < 1.0:
+            raise UserError(f"{options.dev_fraction:g} is not between 0 and 1", where="--dev-fraction")
+        return Development(share=options.dev_fraction)
+    assert options.dev is not None
+    names = [name for name, _ in named_files(options.scores, "--scores")]
+    dev_names = [name for name, _ in named_files(options.dev_scores, "--dev-scores")]
+    if sorted(names) != sorted(dev_names):
+        raise UserError(
+            f"names {', '.join(dev_names) or 'no scorer'}, but --scores names {', '.join(names) or 'none'}",
+            where="--dev-scores",
+            mend="give the development scores of every scorer under the same name",
+        )
+    joined = _read(options.dev, options.dev_scores, "--dev-scores", options.skip_invalid)
+    return Development(joined=joined, name=str(options.dev))
+
+
+def _read(graded: Path, scores: Sequence[str], flag: str, skip_invalid: bool) -> Joined:
+    from stepcredit.data import read_rollouts
+    from stepcredit.evaluation.samples import join
+    from stepcredit.evaluation.score_columns import read_many_score_columns
+
+    named = list(named_files(scores, flag))
+    rollouts = read_rollouts(graded, skip_invalid=skip_invalid)
+    columns = read_many_score_columns([path for _, path in named], skip_invalid=skip_invalid)
+    joined = join(
+        rollouts,
+        dict(zip((name for name, _ in named), columns, strict=True)),
+        source=str(graded),
+        skip_invalid=skip_invalid,
+    )
+    if not rollouts.num_skipped:
+        return joined
+    from dataclasses import replace
+
+    return replace(joined, excluded={**joined.excluded, "invalid rollouts": rollouts.num_skipped})
+
+
+def named_files(scores: Sequence[str], flag: str) -> Iterator[tuple[str, Path]]:
+    """Split ``NAME=FILE``; a bare file is named by its stem.
+
+    Raises:
+        UserError: A name is there twice or empty.
+    """
+    seen = set()
+    for each in scores:
+        name, separator, path = each.partition("=")
+        if not separator:
+            name, path = Path(each).name.split(".")[0], each
+        if not name or not path:
+            raise UserError(f"{each!r} is not NAME=FILE", where=flag)
+        if name in seen:
+            raise UserError(
+                f"the name {name!r} is there twice", where=flag, mend="give each scorer its own name"
+            )
+        seen.add(name)
+        yield name, Path(path)

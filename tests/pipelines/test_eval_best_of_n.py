@@ -1,0 +1,159 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from stepcredit.cli import main
+from stepcredit.data import write_rows
+
+
+def write_inputs(folder: Path, *, correct: object = True) -> tuple[Path, Path]:
+    rollouts, scores = [], []
+    for problem in range(6):
+        for index in range(4):
+            right = index < problem % 4 + 1
+            name = f"p{problem}-{index}"
+            rollouts.append(
+                {
+                    "id": name,
+                    "prompt_id": f"p{problem}",
+                    "index": index,
+                    "prompt": "1+1=",
+                    "response": f"#{index}",
+                    "correct": right if correct is True else correct,
+                    "prediction": "2" if right else str(3 + index),
+                }
+            )
+            reward = 1.0 if right else -1.0
+            scores.append(
+                {
+                    "id": name,
+                    "prompt_id": f"p{problem}",
+                    "reward": reward,
+                    "steps": [
+                        {
+                            "index": 0,
+                            "text": f"#{index}",
+                            "start": 0,
+                            "end": 2,
+                            "reward": reward,
+                            "value": reward,
+                        }
+                    ],
+                    "aggregates": {"min": reward},
+                    "num_tokens": 2,
+                    "scorer": "fake",
+                }
+            )
+    graded, scored = folder / "graded.jsonl", folder / "scores.jsonl"
+    write_rows(graded, rollouts)
+    write_rows(scored, scores)
+    return graded, scored
+
+
+def test_json_is_pure_and_has_every_method_and_aggregate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graded, scored = write_inputs(tmp_path)
+    assert (
+        main(["eval", "best-of-n", str(graded), "--scores", f"prm={scored}", "--n", "1,2,4", "--json"]) == 0
+    )
+    content = json.loads(capsys.readouterr().out)
+    rows = {(row["method"], row["scorer"], row["aggregate"], row["n"]): row for row in content["results"]}
+    assert set(rows[("pass", None, None, 1)]) >= {
+        "method",
+        "scorer",
+        "aggregate",
+        "n",
+        "accuracy",
+        "low",
+        "high",
+    }
+    kinds = ["best-of-n", *(f"weighted-{kind}" for kind in ("sigmoid", "sum", "mean", "max", "log-odds"))]
+    for n in (1, 2, 4):
+        assert ("majority", None, None, n) in rows
+        for kind in kinds:
+            for aggregate in ("reward", "min"):
+                row = rows[(kind, "prm", aggregate, n)]
+                assert 0.0 <= row["low"] <= row["accuracy"] + 1e-9
+                assert row["accuracy"] <= row["high"] + 1e-9 <= 1.0 + 2e-9
+    assert rows[("best-of-n", "prm", "min", 4)]["accuracy"] == 1.0
+    # Right of four: 1, 2, 3, 4, 1, 2 of the six problems.
+    assert rows[("pass", None, None, 1)]["accuracy"] == pytest.approx((1 + 2 + 3 + 4 + 1 + 2) / 24)
+
+
+def test_sizes_beyond_the_responses_are_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graded, scored = write_inputs(tmp_path)
+    assert main(["eval", "best-of-n", str(graded), "--scores", str(scored), "--n", "4,64"]) == 0
+    output = capsys.readouterr().out
+    assert "n = 64 is left out: the smallest number of responses to a problem is 4" in output
+    assert "scores" in output
+
+
+def test_development_problems_are_named_and_not_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graded, scored = write_inputs(tmp_path)
+    command = [
+        "eval",
+        "best-of-n",
+        str(graded),
+        "--scores",
+        f"prm={scored}",
+        "--n",
+        "1,2",
+        "--dev-fraction",
+        "0.5",
+    ]
+    assert main([*command, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["num_problems"] < 6
+    assert "hash of their id" in content["choices"]["prm"]["chosen_on"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--n", "64"], "--n: the smallest number of responses"),
+        (["--weighted", "cubic"], "--weighted: 'cubic' is not a vote"),
+        (["--dev-fraction", "2"], "--dev-fraction: 2 is not between 0 and 1"),
+        (["--scores", "prm=missing.jsonl"], "the name 'prm' is there twice"),
+        (["--aggregate", "median"], "--aggregate: scorer 'prm' has no 'median'"),
+        (["--dev-scores", "x"], "--dev-scores: needs --dev"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], message: str
+) -> None:
+    graded, scored = write_inputs(tmp_path)
+    assert main(["eval", "best-of-n", str(graded), "--scores", f"prm={scored}", *extra]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_a_file_that_is_not_graded_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graded, scored = write_inputs(tmp_path, correct=None)
+    assert main(["eval", "best-of-n", str(graded), "--scores", f"prm={scored}"]) == 2
+    assert "no response is graded. Grade them first: stepcredit grade" in capsys.readouterr().err
+
+
+def test_a_nan_is_named_by_its_line_or_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graded, scored = write_inputs(tmp_path)
+    lines = scored.read_text().splitlines()
+    lines[2] = (
+        lines[2]
+        .replace('"reward": 1.0, "steps"', '"reward": NaN, "steps"')
+        .replace('"reward": -1.0, "steps"', '"reward": NaN, "steps"')
+    )
+    scored.write_text("\n".join(lines) + "\n")
+    command = ["eval", "best-of-n", str(graded), "--scores", f"prm={scored}", "--n", "1"]
+    assert main(command) == 2
+    assert f"{scored}:3: " in capsys.readouterr().err
+    assert main([*command, "--skip-invalid"]) == 0
+    output = capsys.readouterr().out
+    assert "left out: 1 rollouts without a score" in output
+    assert "left out: 1 invalid rows of prm" in output
