@@ -7,6 +7,7 @@ is an :class:`~stepcredit.encoding.base.EncodingError`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class ChatEncoding:
             and rollout.tokenizer is not None
             and rollout.tokenizer == self.tokenizer_hash
         ):
-            response_ids, starts = self._recorded_tokens(rollout, recorded)
+            response_ids, starts = self._recorded_tokens(rollout, recorded, prompt)
         else:
             response_ids, starts = self._tokenise(rollout, prompt)
         if rollout.finish_reason != "length" and not (response_ids and response_ids[-1] in self._control_ids):
@@ -158,28 +159,39 @@ class ChatEncoding:
         return ids[len(tail_ids) :], tuple(starts)
 
     def _recorded_tokens(
-        self, rollout: Rollout, recorded: tuple[int, ...]
+        self, rollout: Rollout, recorded: tuple[int, ...], prompt: _EncodedPrompt
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The tokens as drawn, and the character at which each starts."""
-        response, starts = rollout.response, list[int]()
-        if self._decode(recorded) != response:
+        if self._decode(recorded) != rollout.response:
             raise EncodingError(
                 "tokens-do-not-match",
                 "response_token_ids do not decode to the response",
                 where=rollout.id,
                 mend="remove the field to score the text, or sample again",
             )
-        # A token starts at the first character that the tokens before it do not complete. They are
-        # decoded in a window that moves on wherever a character is complete, and that keeps the tokens
-        # before, since a token's text can depend on its neighbour (blanks in SentencePiece).
+        with contextlib.suppress(EncodingError):
+            ids, starts = self._tokenise(rollout, prompt)
+            if recorded == ids:
+                return ids, starts
+            if recorded[:-1] == ids and recorded[-1] in self._control_ids:
+                return recorded, (*starts, len(rollout.response))
+        return recorded, self._starts_by_decoding(rollout.response, recorded)
+
+    def _starts_by_decoding(self, response: str, token_ids: tuple[int, ...]) -> tuple[int, ...]:
+        """A token starts at the first character that the tokens before it do not complete.
+
+        Tokens are decoded in a window that moves on wherever a character is complete, and that keeps the
+        tokens before, since a token's text can depend on its neighbour (blanks in SentencePiece).
+        """
+        starts = list[int]()
         context, done, position = 0, 0, 0
-        for index in range(len(recorded)):
-            text = self._decode(recorded[context:index])[len(self._decode(recorded[context:done])) :]
+        for index in range(len(token_ids)):
+            text = self._decode(token_ids[context:index])[len(self._decode(token_ids[context:done])) :]
             complete = _shared_length(text, response[position : position + len(text)])
             starts.append(position + complete)
             if text and complete == len(text):
                 context, done, position = done, index, position + complete
-        return recorded, tuple(starts)
+        return tuple(starts)
 
     def _decode(self, token_ids: tuple[int, ...]) -> str:
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
