@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from stepcredit.errors import CheckpointError
+from stepcredit.generators.streams import stream_key, uniforms
+from stepcredit.generators.transformers import BatchLimits, TransformersGenerator
+from stepcredit.types import GenerationFailure, GenerationRequest, Prompt, Rollout, Sampling
+
+END = 1
+
+
+def _request(name: str, text: str, num_samples: int, prefix: str = "", **sampling: Any) -> GenerationRequest:
+    return GenerationRequest(
+        prompt=Prompt(id=name, prompt=text, answer="4", extras={"level": 2}),
+        indices=tuple(range(num_samples)),
+        sampling=Sampling(**{"max_new_tokens": 12, **sampling}),
+        response_prefix=prefix,
+    )
+
+
+def _generate(
+    model: Any, tokenizer: Any, requests: Iterable[GenerationRequest], limits: BatchLimits | None = None
+) -> dict[tuple[str, int, str], Rollout]:
+    generator = TransformersGenerator(model, tokenizer, name="tiny", tokenizer_hash="hash", limits=limits)
+    found: dict[tuple[str, int, str], Rollout] = {}
+    for rollout in generator.generate(requests):
+        assert isinstance(rollout, Rollout), rollout
+        key = (rollout.prompt_id, rollout.index, rollout.id)
+        assert key not in found
+        found[key] = rollout
+    return found
+
+
+def _naive_weights(logits: np.ndarray[Any, Any], sampling: Sampling) -> list[float]:
+    """Temperature, top-k, top-p and min-p one after another, by sorting, in double precision."""
+    weights = [float(np.exp((x - max(logits)) / sampling.temperature)) for x in logits]
+    ranked = sorted(range(len(weights)), key=lambda token: -weights[token])
+    ranked = ranked[: sampling.top_k or None]
+    wanted, reached, kept = sampling.top_p * sum(weights[token] for token in ranked), 0.0, 0
+    while sampling.top_p < 1 and reached < wanted:
+        reached += weights[ranked[kept]]
+        kept += 1
+    ranked = [token for token in ranked[: kept or None] if weights[token] >= sampling.min_p]
+    return [weight if token in ranked else 0.0 for token, weight in enumerate(weights)]
+
+
+def _naive_sample(
+    model: Any, prompt_ids: Sequence[int], request: GenerationRequest, index: int
+) -> tuple[int, ...]:
+    """One sample without batch or cache: the whole sequence is run again for each token."""
+    sampling = request.sampling
+    key = stream_key(sampling.seed, request.prompt.id, index, request.response_prefix)
+    drawn: list[int] = []
+    while len(drawn) < sampling.max_new_tokens and END not in drawn:
+        with torch.no_grad():
+            output = model(input_ids=torch.tensor([[*prompt_ids, *drawn]]), use_cache=False)
+        logits = output.logits[0, -1].double().numpy()
+        if sampling.temperature == 0:
+            drawn.append(int(np.argmax(logits)))
+            continue
+        weights = _naive_weights(logits, sampling)
+        number = float(uniforms(np.asarray([key], np.uint64), np.asarray([len(drawn)]))[0])
+        drawn.append(next(t for t in range(len(weights)) if sum(weights[: t + 1]) > number * sum(weights)))
+    return tuple(drawn)
+
+
+def _prompt_ids(tokenizer: Any, text: str, prefix: str = "") -> list[int]:
+    messages = [{"role": "user", "content": text}]
+    formatted = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    ids: list[int] = tokenizer(formatted + prefix, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+PROMPTS = {"a": "1+2=", "b": "7*8+5-3+9=", "c": "4", "d": "2+2=", "e": "99-9*3="}
+SAMPLINGS: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0.0},
+    "plain": {},
+    "hot": {"temperature": 1.6, "seed": 3},
+    "top-p": {"top_p": 0.8},
+    "top-k": {"top_k": 4, "temperature": 1.3},
+    "min-p": {"min_p": 0.1},
+    "all": {"temperature": 0.9, "top_p": 0.9, "top_k": 12, "min_p": 0.02},
+}
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
+def test_batched_and_cached_draws_equal_naive_ones(model: Any, tokenizer: Any, sampling: Any) -> None:
+    requests = [_request(name, text, 3, **sampling) for name, text in PROMPTS.items()]
+    found = _generate(model, tokenizer, requests, BatchLimits(samples=6))
+    assert len(found) == 15
+    for request, index in product(requests, range(3)):
+        expected = _naive_sample(model, _prompt_ids(tokenizer, PROMPTS[request.prompt.id]), request, index)
+        rollout = found[request.prompt.id, index, f"{request.prompt.id}:{index}"]
+        assert rollout.response_token_ids == expected
+        assert rollout.finish_reason == ("stop" if expected[-1] == END else "length")
+
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 96},
+    "qwen2": {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
+    "mistral": {"sliding_window": 5},
+    "gemma2": {"sliding_window": 6, "head_dim": 8},
+    "gemma3_text": {"sliding_window": 6, "head_dim": 8},
+    "opt": {"ffn_dim": 32, "word_embed_proj_dim": 16, "max_position_embeddings": 96},
+    "phi": {},
+}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_other_architectures_draw_what_they_draw_without_a_cache(tokenizer: Any, architecture: str) -> None:
+    torch.manual_seed(1)
+    size = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1 if architecture != "phi" else 2,
+        "max_position_embeddings": 96,
+    }
+    size = {} if architecture == "gpt2" else size
+    config = AutoConfig.for_model(
+        architecture,
+        **{**size, **ARCHITECTURES[architecture]},
+        vocab_size=len(tokenizer),
+        eos_token_id=END,
+        pad_token_id=0,
+        bos_token_id=0,
+    )
+    model: Any = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight.mul_(8.0)
+    requests = [_request(name, text, 2) for name, text in PROMPTS.items()]
+    found = _generate(model, tokenizer, requests, BatchLimits(samples=4))
+    for request, index in product(requests, range(2)):
+        expected = _naive_sample(model, _prompt_ids(tokenizer, PROMPTS[request.prompt.id]), request, index)
+        assert found[request.prompt.id, index, f"{request.prompt.id}:{index}"].response_token_ids == expected
+
+
+def test_what_is_drawn_does_not_depend_on_order_batches_or_what_else_is_asked_for(
+    model: Any, tokenizer: Any
+) -> None:
+    requests = [_request(name, text, 6) for name, text in PROMPTS.items()]
+    whole = _generate(model, tokenizer, requests)
+    for limits in (BatchLimits(samples=1), BatchLimits(samples=7), BatchLimits(cached_tokens=100)):
+        assert _generate(model, tokenizer, requests[::-1], limits) == whole
+    some = [replace(request, indices=(4, 1)) for request in requests[1::2]]
+    parts = _generate(model, tokenizer, some, BatchLimits(samples=3, prompt_tokens=20))
+    assert parts == {key: whole[key] for key in parts}
+    assert len(parts) == 4
+
+
+def test_seeds_and_prefixes_have_streams_of_their_own(model: Any, tokenizer: Any) -> None:
+    def responses(**changes: Any) -> list[str]:
+        found = _generate(model, tokenizer, [_request("a", "1+2=", 12, **changes)])
+        return [rollout.response for rollout in found.values()]
+
+    assert responses() == responses()
+    assert sorted(responses()) != sorted(responses(seed=1))
+
+
+def test_first_two_tokens_follow_the_exact_joint_distribution(model: Any, tokenizer: Any) -> None:
+    request = _request("a", "1+2=", 6000, max_new_tokens=2, top_p=0.7, temperature=0.8)
+    found = _generate(model, tokenizer, [request])
+    counts = Counter(rollout.response_token_ids for rollout in found.values())
+    ids = _prompt_ids(tokenizer, "1+2=")
+
+    def probabilities(after: list[int]) -> list[float]:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids + after])).logits[0, -1].double().numpy()
+        weights = _naive_weights(logits, request.sampling)
+        return [weight / sum(weights) for weight in weights]
+
+    expected: dict[tuple[int, ...], float] = {}
+    for first, p in enumerate(probabilities([])):
+        if first == END and p:
+            expected[first,] = p
+        elif p:
+            expected |= {(first, second): p * q for second, q in enumerate(probabilities([first])) if q}
+    assert set(counts) <= set(expected)
+    assert len(expected) > 8
+    chi_square = sum((counts[key] - 6000 * p) ** 2 / (6000 * p) for key, p in expected.items())
+    freedom = len(expected) - 1
+    assert abs(chi_square - freedom) < 4 * (2 * freedom) ** 0.5
+
+
+def test_samples_that_agree_share_the_work(model: Any, tokenizer: Any) -> None:
+    generator = TransformersGenerator(model, tokenizer, name="tiny")
+    rollouts = list(generator.generate([_request("a", "1+2=", 50, temperature=0.0)]))
+    length = rollouts[0].extras["num_generated_tokens"]  # type: ignore[union-attr]
+    prompt_length = len(_prompt_ids(tokenizer, "1+2="))
+    assert generator.ledger.generated_tokens == 50 * length
+    assert generator.ledger.prompt_tokens == prompt_length
+    assert generator.computed_tokens == prompt_length + length - 1
+    assert generator.ledger.model_parameters == sum(weight.numel() for weight in model.parameters())
+
+
+@pytest.mark.parametrize("prefix", ["3", "1+2=3\n", "1+2=3\n#"])
+def test_a_prefix_is_continued(model: Any, tokenizer: Any, prefix: str) -> None:
+    request = _request("a", "1+2=", 4, prefix)
+    found = _generate(model, tokenizer, [request, _request("a", "1+2=", 4), _request("b", "5", 2, prefix)])
+    assert len(found) == 10
+    mine = [r for r in found.values() if r.prompt_id == "a" and r.id.count(":") == 2]
+    assert len(mine) == 4
+    for rollout in mine:
+        assert rollout.response.startswith(prefix)
+        expected = _naive_sample(model, _prompt_ids(tokenizer, "1+2=", prefix), request, rollout.index)
+        prefix_ids = tuple(tokenizer(prefix, add_special_tokens=False)["input_ids"])
+        assert rollout.response_token_ids == prefix_ids + expected
+
+
+def test_recorded_tokens_decode_to_the_response(merging_model: Any, merging_tokenizer: Any) -> None:
+    requests = [_request("a", "step one", 40, "the ans", max_new_tokens=20), _request("b", "two", 40)]
+    found = _generate(merging_model, merging_tokenizer, requests)
+    recorded = [r for r in found.values() if r.response_token_ids is not None]
+    assert len(recorded) > 60
+    for rollout in recorded:
+        decoded = merging_tokenizer.decode(rollout.response_token_ids, skip_special_tokens=True)
+        assert decoded == rollout.response
+        assert rollout.tokenizer == "hash"
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 6])
+def test_stop_strings_may_lie_across_tokens(merging_model: Any, merging_tokenizer: Any, length: int) -> None:
+    requests = [_request("a", "step one", 60, max_new_tokens=24, temperature=1.5)]
+    free = _generate(merging_model, merging_tokenizer, requests)
+    longest = sorted((rollout.response for rollout in free.values()), key=len)[-4:]
+    stop = tuple(text[place : place + length] for place, text in zip((3, 8, 9, 13), longest, strict=True))
+    stopping = [replace(r, sampling=replace(r.sampling, stop=stop)) for r in requests]
+    stopped = _generate(merging_model, merging_tokenizer, stopping)
+    num_cut = 0
+    for key, rollout in stopped.items():
+        places = [place for text in stop if (place := free[key].response.find(text)) >= 0]
+        if places:
+            num_cut += 1
+            assert rollout.response == free[key].response[: min(places)]
+            assert rollout.finish_reason == "stop"
+            assert rollout.response_token_ids is None
+        else:
+            assert rollout.response == free[key].response
+            assert rollout.finish_reason == free[key].finish_reason
+    assert num_cut >= 3
+
+
+def test_a_stop_string_ends_the_drawing_and_is_looked_for_after_the_prefix_only(
+    model: Any, tokenizer: Any
+) -> None:
+    generator = TransformersGenerator(model, tokenizer, name="tiny")
+    request = _request("a", "1+2=", 30, "1\n2\n", max_new_tokens=40, stop=("3",))
+    rollouts = [r for r in generator.generate([request]) if isinstance(r, Rollout)]
+    assert all(r.response.startswith("1\n2\n") and "3" not in r.response[4:] for r in rollouts)
+    drawn = generator.ledger.generated_tokens
+    list(generator.generate([replace(request, sampling=replace(request.sampling, stop=()))]))
+    assert drawn < generator.ledger.generated_tokens - drawn
+
+
+def test_the_limit_and_the_context_cut_responses_off(model: Any, tokenizer: Any) -> None:
+    long = _request("a", "1+2=", 30, max_new_tokens=500)
+    short = _request("b", "1+2=", 30, max_new_tokens=2)
+    found = _generate(model, tokenizer, [long, short])
+    context = model.config.max_position_embeddings - len(_prompt_ids(tokenizer, "1+2="))
+    for rollout in found.values():
+        limit = context if rollout.prompt_id == "a" else 2
+        ids = rollout.response_token_ids
+        assert ids is not None
+        assert len(ids) <= limit
+        assert (rollout.finish_reason == "length") == (END not in ids)
+        assert rollout.finish_reason == "stop" or len(ids) == limit
+
+
+def test_rollouts_say_where_they_come_from(model: Any, tokenizer: Any) -> None:
+    found = _generate(model, tokenizer, [_request("a", "1+2=", 1, top_p=0.9, seed=5)])
+    rollout = found["a", 0, "a:0"]
+    assert rollout.policy == "tiny"
+    assert rollout.answer == "4"
+    assert rollout.extras["level"] == 2
+    assert rollout.sampling == {"temperature": 1.0, "top_p": 0.9, "max_new_tokens": 12, "seed": 5}
+
+
+def test_a_prompt_that_cannot_be_run_fails_alone(model: Any, tokenizer: Any) -> None:
+    ended = replace(
+        _request("c", "", 3),
+        prompt=Prompt(id="c", prompt=[{"role": "assistant", "content": "4"}]),
+    )
+    requests = [_request("a", "1+2=", 2), _request("b", "1" * 200, 2), ended, _request("d", "1+2=", 2)]
+    results = list(TransformersGenerator(model, tokenizer, name="tiny").generate(requests))
+    failures = {r.prompt_id: r for r in results if isinstance(r, GenerationFailure)}
+    assert failures.keys() == {"b", "c"}
+    assert "203 tokens, the model's context only 96" in failures["b"].reason
+    assert failures["c"].indices == (0, 1, 2)
+    assert "before the assistant's turn" in failures["c"].reason
+    assert sum(isinstance(r, Rollout) for r in results) == 4
+
+
+def test_requests_are_read_as_they_are_needed(model: Any, tokenizer: Any) -> None:
+    taken = 0
+
+    def endless() -> Iterable[GenerationRequest]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield _request(str(taken), "1+2=", 2)
+
+    stream = TransformersGenerator(model, tokenizer, name="t", limits=BatchLimits(samples=4)).generate(
+        endless()
+    )
+    for _ in range(50):
+        next(stream)
+    assert taken < 80
+
+
+def test_a_model_with_another_kind_of_state_is_refused(tokenizer: Any) -> None:
+    config = AutoConfig.for_model("mamba", vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1)
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(CheckpointError, match="cannot fork"):
+        TransformersGenerator(model, tokenizer, name="tiny")
