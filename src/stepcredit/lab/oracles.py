@@ -13,8 +13,8 @@ from stepcredit.types import Rollout, Step, StepLabel
 STEP_RULE: Final = StepRule("newline")
 """How the lab's responses are cut into steps."""
 
-_CALCULATION = re.compile(r"(\d)([-+*<>])(\d)=(\d)")
-_ANSWER = re.compile(rf"{ANSWER_MARK}(\d)")
+_CALCULATION = re.compile(r"([0-9])([-+*<>])([0-9])=([0-9])")
+_ANSWER = re.compile(rf"{ANSWER_MARK}([0-9])")
 
 
 @dataclass(frozen=True, slots=True)

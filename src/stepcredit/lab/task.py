@@ -33,13 +33,13 @@ OPERATIONS: Final[dict[str, Callable[[int, int], int]]] = {
 
 SMALLEST_OPERAND: Final = 2
 ANSWER_MARK: Final = "#"
-ANSWER_PATTERN: Final = rf"^{ANSWER_MARK}(\d)$"
+ANSWER_PATTERN: Final = rf"^{ANSWER_MARK}([0-9])$"
 """Finds the final answer of a response (for ``grade``)."""
 
 SPLIT_SHARES: Final[dict[str, int]] = {"policy": 40, "train": 30, "development": 10, "test": 20}
 """Share of all problems, in per cent, that each split draws from; no problem is in two splits."""
 
-_PROBLEM = re.compile(r"(?:(\d):)?(\d)((?:[-+*<>]\d)+)=")
+_PROBLEM = re.compile(r"(?:([0-9]):)?([0-9])((?:[-+*<>][0-9])+)=")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

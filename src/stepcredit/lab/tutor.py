@@ -82,14 +82,31 @@ class Tutor:
         if not problems:
             return results
         symbols, operands = _padded(problems, longest)
-        cumulative = _cumulative(self, moduli.pop())
+        modulus = moduli.pop()
         digits = np.array([problem.start for problem in problems])
         for step in range(longest):
             here = symbols[:, step] >= 0
-            rows = cumulative[symbols[here, step], digits[here], operands[here, step]]
-            digits[here] = (uniforms[here, step, None] >= rows).sum(axis=-1)
+            digits[here] = self.next_digits(
+                symbols[here, step], digits[here], operands[here, step], uniforms[here, step], modulus
+            )
             results[here, step] = digits[here]
         return results
+
+    def next_digits(
+        self,
+        symbols: Int[np.ndarray, " steps"],
+        digits: Int[np.ndarray, " steps"],
+        operands: Int[np.ndarray, " steps"],
+        uniforms: Float[np.ndarray, " steps"],
+        modulus: int = 10,
+    ) -> Int[np.ndarray, " steps"]:
+        """The digit that each step states, chosen by a uniform number in [0, 1).
+
+        ``symbols`` are places in :data:`SYMBOLS`; ``digits`` and ``operands`` are the facts' other parts.
+        """
+        rows = _cumulative(self, modulus)[symbols, digits, operands]
+        chosen: Int[np.ndarray, " steps"] = (uniforms[:, None] >= rows).sum(axis=-1)
+        return chosen
 
 
 WEAK: Final = Tutor("weak", misconceived=0.4, slip=0.03)

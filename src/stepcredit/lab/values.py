@@ -13,7 +13,8 @@ from stepcredit.lab.task import ANSWER_MARK, Problem
 from stepcredit.lab.tutor import SYMBOLS, Tutor
 from stepcredit.steps import split
 
-_LINE = re.compile(r"\d[-+*<>]\d=(\d)")
+_CALCULATION = re.compile(r"[0-9][-+*<>][0-9]=([0-9])")
+_ANSWER = re.compile(rf"{ANSWER_MARK}[0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,14 @@ class PrefixState:
         num_done: Operations that are done: complete lines, whatever they say.
         digit: The digit that the last complete line states, the problem's start if there is none.
         opened: What is already written of the next line, a start of what the tutor would write.
+        line_open: The last complete line still lacks its line end.
         answer: The final answer if it is already stated.
     """
 
     num_done: int
     digit: int
     opened: str = ""
+    line_open: bool = False
     answer: int | None = None
 
 
@@ -37,30 +40,30 @@ def read_prefix(problem: Problem, prefix: str) -> PrefixState | None:
     """What a tutor would go on from; ``None`` if ``prefix`` is none that it could go on from.
 
     A line may be wrong in any way as long as it is a calculation: the tutor goes on from the digit that
-    it states, with the problem's operation for the next line. A line without its line end counts as
-    complete; its digit is written.
+    it states, with the problem's operation for the next line.
     """
     lines = prefix.split("\n")
     digit = problem.start
     for index, line in enumerate(lines):
         last = index == len(lines) - 1
-        if re.fullmatch(rf"{ANSWER_MARK}\d", line):
-            return PrefixState(index, digit, answer=int(line[1])) if last else None
-        if index < len(problem.operands) and (match := _LINE.fullmatch(line)):
+        if _ANSWER.fullmatch(line):
+            trailing = "".join(lines[index + 1 :])
+            return None if trailing.strip() else PrefixState(index, digit, answer=int(line[1]))
+        if index < len(problem.operands) and (match := _CALCULATION.fullmatch(line)):
             digit = int(match[1])
             if digit >= problem.modulus:
                 return None
             if last:
-                return PrefixState(index + 1, digit, opened=line)
-        elif last and _next_line(problem, index, digit).startswith(line):
+                return PrefixState(index + 1, digit, line_open=True)
+        elif last and next_line(problem, index, digit).startswith(line):
             return PrefixState(index, digit, opened=line)
         else:
             return None
     raise AssertionError("a split text has a last line")
 
 
-def _next_line(problem: Problem, num_done: int, digit: int) -> str:
-    """The next line up to the digit that the tutor draws."""
+def next_line(problem: Problem, num_done: int, digit: int) -> str:
+    """The line after ``num_done`` operations, up to the digit that it states."""
     if num_done == len(problem.operands):
         return ANSWER_MARK
     return f"{digit}{problem.operations[num_done]}{problem.operands[num_done]}="
