@@ -80,6 +80,15 @@ class ProblemBootstrap:
             low[part], high[part] = _quantiles(means[first] - means[second], self._levels)
         return low, high
 
+    def quantiles(self, drawn: Float[np.ndarray, " draws"]) -> tuple[float, float]:
+        """Ends of the interval of a statistic computed in each draw; draws that are NaN are left out."""
+        known = np.asarray(drawn, dtype=np.float64)
+        known = known[~np.isnan(known)]
+        if not len(known):
+            return float("nan"), float("nan")
+        low, high = _quantiles(known[None], self._levels)
+        return float(low[0]), float(high[0])
+
     def interval(self, values: Float[np.ndarray, " problems"]) -> Interval:
         """Mean of one method with its interval."""
         low, high = self.intervals(np.asarray(values)[None])
@@ -96,8 +105,8 @@ class ProblemBootstrap:
         if total <= 0.0:
             return Interval(float("nan"), float("nan"), float("nan"))
         above, below = self.means(np.stack([numerators, denominators]))
-        low, high = _quantiles((above[below > 0.0] / below[below > 0.0])[None], self._levels)
-        return Interval(float(np.sum(numerators)) / total, float(low[0]), float(high[0]))
+        low, high = self.quantiles(above[below > 0.0] / below[below > 0.0])
+        return Interval(float(np.sum(numerators)) / total, low, high)
 
 
 def _quantiles(
