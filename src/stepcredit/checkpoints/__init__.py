@@ -2,7 +2,14 @@
 
 from stepcredit.checkpoints.card import PRMCard, Reference
 from stepcredit.checkpoints.hashes import template_hash, tokenizer_hash, weights_hash
-from stepcredit.checkpoints.loading import LoadOptions, load_model, load_tokenizer, resolve
+from stepcredit.checkpoints.loading import (
+    LoadOptions,
+    load_model,
+    load_tokenizer,
+    pick_device,
+    quiet,
+    resolve,
+)
 from stepcredit.checkpoints.saving import save_prm
 
 __all__ = [
@@ -11,6 +18,8 @@ __all__ = [
     "Reference",
     "load_model",
     "load_tokenizer",
+    "pick_device",
+    "quiet",
     "resolve",
     "save_prm",
     "template_hash",
