@@ -9,6 +9,8 @@ from stepcredit.data.files import (
     read_scores,
     write_rows,
 )
+from stepcredit.data.foreign import FORMATS, named_format
+from stepcredit.data.formats import parse_columns, read_as, read_prompts_as, read_rollouts_as
 from stepcredit.data.records import (
     prompt_from_json,
     prompt_to_json,
@@ -20,14 +22,20 @@ from stepcredit.data.records import (
 from stepcredit.data.sources import count_rows
 
 __all__ = [
+    "FORMATS",
     "Records",
     "UniqueIds",
     "count_rows",
     "finish_lines",
+    "named_format",
+    "parse_columns",
     "prompt_from_json",
     "prompt_to_json",
+    "read_as",
     "read_prompts",
+    "read_prompts_as",
     "read_rollouts",
+    "read_rollouts_as",
     "read_scores",
     "rollout_from_json",
     "rollout_to_json",

@@ -46,6 +46,11 @@ def row_to_cells(row: Mapping[str, Any]) -> dict[str, str]:
     return {name: _encoded(value) for name, value in row.items()}
 
 
+def keeps_type(name: str) -> bool:
+    """Whether a field's cells are read back as what they were; those of other fields become text."""
+    return name in _JSON_FIELDS or name in _MESSAGE_FIELDS
+
+
 def _decoded(name: str, cell: str) -> Any:
     if name in _MESSAGE_FIELDS:
         return _conversation(cell)

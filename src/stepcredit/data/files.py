@@ -14,7 +14,7 @@ from typing import IO, Any, Generic, TypeVar
 
 from stepcredit.data.cells import row_to_cells
 from stepcredit.data.records import prompt_from_json, rollout_from_json, score_from_json
-from stepcredit.data.sources import Malformed, check_readable, file_kind, read_rows
+from stepcredit.data.sources import Malformed, NumberedRow, check_readable, file_kind, read_rows
 from stepcredit.data.strict_json import to_line
 from stepcredit.errors import DataError
 from stepcredit.runs import atomic_path
@@ -44,11 +44,13 @@ class UniqueIds:
 
 
 class Records(Iterator[Record], Generic[Record]):
-    """The records of a file, one after another.
+    """The records of a source, one after another.
 
     Args:
-        path: File in one of :data:`stepcredit.data.sources.EXTENSIONS`.
-        parse: Turns a row and its place into a record, or raises :class:`DataError`.
+        source: What the rows come from, for messages: a file or a data set's name.
+        rows: The numbered rows.
+        parse: Turns a row, its place (``source:number``) and its position from 0 into records, or raises
+            :class:`DataError`.
         skip_invalid: Skip rows that are malformed, or whose id was there before, and count them;
             otherwise the first one raises.
 
@@ -57,22 +59,22 @@ class Records(Iterator[Record], Generic[Record]):
         first_skipped: What was wrong with the first one.
 
     Raises:
-        DataError: The file cannot be read; or a row is malformed or its id is there twice.
+        DataError: The source cannot be read; or a row is malformed or its id is there twice.
     """
 
     def __init__(
         self,
-        path: str | Path,
-        parse: Callable[[Mapping[str, Any], str], Record],
+        source: str | Path,
+        rows: Iterable[NumberedRow],
+        parse: Callable[[Mapping[str, Any], str, int], Iterable[Record]],
         *,
         skip_invalid: bool = False,
     ) -> None:
-        self.path = check_readable(path)
+        self.source = str(source)
         self.num_skipped = 0
         self.first_skipped: str | None = None
-        self._parse = parse
         self._skip_invalid = skip_invalid
-        self._records = self._stream()
+        self._records = self._stream(rows, parse)
 
     def __iter__(self) -> Iterator[Record]:
         return self
@@ -80,37 +82,51 @@ class Records(Iterator[Record], Generic[Record]):
     def __next__(self) -> Record:
         return next(self._records)
 
-    def _stream(self) -> Iterator[Record]:
+    def _stream(
+        self,
+        rows: Iterable[NumberedRow],
+        parse: Callable[[Mapping[str, Any], str, int], Iterable[Record]],
+    ) -> Iterator[Record]:
         ids = UniqueIds()
-        for number, row in read_rows(self.path):
-            where = f"{self.path}:{number}"
+        for position, (number, row) in enumerate(rows):
+            where = f"{self.source}:{number}"
             try:
                 if isinstance(row, Malformed):
                     raise DataError(row.problem, where=where, mend="mend the line, or pass --skip-invalid")
-                record = self._parse(row, where)
-                ids.add(record.id, where)
+                records = tuple(parse(row, where, position))
+                for record in records:
+                    ids.add(record.id, where)
             except DataError as error:
                 if not self._skip_invalid:
                     raise
                 self.num_skipped += 1
                 self.first_skipped = self.first_skipped or str(error)
                 continue
-            yield record
+            yield from records
+
+
+def _read(
+    path: str | Path, parse: Callable[[Mapping[str, Any], str], Record], skip_invalid: bool
+) -> Records[Record]:
+    path = check_readable(path)
+    return Records(
+        path, read_rows(path), lambda row, where, _: (parse(row, where),), skip_invalid=skip_invalid
+    )
 
 
 def read_prompts(path: str | Path, *, skip_invalid: bool = False) -> Records[Prompt]:
     """Stream a file of prompts; see :class:`Records`."""
-    return Records(path, prompt_from_json, skip_invalid=skip_invalid)
+    return _read(path, prompt_from_json, skip_invalid)
 
 
 def read_rollouts(path: str | Path, *, skip_invalid: bool = False) -> Records[Rollout]:
     """Stream a file of rollouts; see :class:`Records`."""
-    return Records(path, rollout_from_json, skip_invalid=skip_invalid)
+    return _read(path, rollout_from_json, skip_invalid)
 
 
 def read_scores(path: str | Path, *, skip_invalid: bool = False) -> Records[ResponseScore]:
     """Stream a file of scores; see :class:`Records`."""
-    return Records(path, score_from_json, skip_invalid=skip_invalid)
+    return _read(path, score_from_json, skip_invalid)
 
 
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:

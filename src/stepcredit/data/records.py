@@ -64,7 +64,7 @@ def prompt_to_json(prompt: Prompt) -> dict[str, Any]:
     row: dict[str, Any] = {"id": prompt.id, "prompt": _plain_prompt(prompt.prompt)}
     if prompt.answer is not None:
         row["answer"] = prompt.answer
-    row.update(prompt.extras)
+    row.update((name, value) for name, value in prompt.extras.items() if name not in _PROMPT_KNOWN)
     return row
 
 
@@ -124,7 +124,7 @@ def rollout_to_json(rollout: Rollout) -> dict[str, Any]:
         row["tokenizer"] = rollout.tokenizer
     if rollout.step_labels is not None:
         row["step_labels"] = [{"end": label.end, "label": label.label} for label in rollout.step_labels]
-    row.update(rollout.extras)
+    row.update((name, value) for name, value in rollout.extras.items() if name not in _ROLLOUT_KNOWN)
     return row
 
 

@@ -1,0 +1,176 @@
+"""One format of prompts or rollouts to another, saying what the new one has no place for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from stepcredit.errors import DataError, UserError
+from stepcredit.options import argument, option
+from stepcredit.runs import Manifest, Progress, check_output, manifest_path, read_manifest, write_json
+
+_NAMES = (
+    "prompts, rollouts, ultrainteract, trl-preference, trl-unpaired, trl-stepwise, openrlhf-ce, prm800k, "
+    "math-shepherd, processbench, prmbench, bigbench-mistake, implicitprm-bon"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to convert, from which format to which."""
+
+    source: str = argument("file (.jsonl, .json, .csv, .parquet; .gz) or data set: hub:NAME[:SPLIT]")
+    out: Path = option("file to write; its extension says how", metavar="FILE")
+    from_format: str = option(
+        f"format of the source: {_NAMES}", flag="--from", default="rollouts", metavar="FORMAT"
+    )
+    to_format: str = option(
+        "format to write: prompts, rollouts, trl-preference, trl-unpaired, trl-stepwise, openrlhf-ce",
+        flag="--to",
+        default="rollouts",
+        metavar="FORMAT",
+    )
+    column: tuple[str, ...] = option(
+        "which column of the source holds a field, e.g. prompt=question; may repeat",
+        default=(),
+        metavar="FIELD=COLUMN",
+    )
+    subset: str | None = option("configuration of the hub's data set", default=None)
+    limit: int | None = option("convert only so many records, from the first", default=None)
+    skip_invalid: bool = option("skip malformed rows and count them", default=False)
+    overwrite: bool = option("replace what is there", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What was converted.
+
+    Attributes:
+        out: The file.
+        already_done: It was there from an earlier run of the same work.
+        read: Records read.
+        written: Rows written.
+        skipped: Malformed rows left out.
+        lost: What the new format has no place for: field or kind of record to how many.
+    """
+
+    out: Path
+    already_done: bool
+    read: int
+    written: int
+    skipped: int
+    lost: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return {**asdict(self), "out": str(self.out)}
+
+    def to_text(self) -> str:
+        """A few lines for a person."""
+        state = "already there" if self.already_done else "written"
+        lines = [f"{self.out}: {state}, {self.written:,} rows from {self.read:,} records"]
+        if self.skipped:
+            lines.append(f"  {self.skipped:,} malformed rows skipped")
+        lines += [f"  lost: {what} ({count:,})" for what, count in self.lost.items()]
+        return "\n".join(lines if self.lost else [*lines, "  nothing lost"])
+
+
+def run(options: Options) -> Result:
+    """Convert, streaming; the output appears when it is whole."""
+    from stepcredit.data import named_format, parse_columns, read_as, write_rows
+
+    _check(options)
+    source, target = named_format(options.from_format), named_format(options.to_format, to_write=True)
+    if source.holds_prompts and not target.holds_prompts:
+        raise UserError("prompts have no responses", where="--to", mend="use --to prompts")
+    columns = parse_columns(options.column)
+    manifest = Manifest("convert", _settings(options), inputs=[options.source])
+    if check_output(options.out, manifest, overwrite=options.overwrite):
+        return _result(options, read_manifest(options.out) or {}, already_done=True)
+    records = read_as(
+        options.source,
+        options.from_format,
+        columns=columns,
+        subset=options.subset,
+        skip_invalid=options.skip_invalid,
+    )
+    lost: Counter[str] = Counter()
+    assert target.write is not None
+    with Progress(f"convert {options.source}", options.limit, "records") as progress:
+        counted = _counted(islice(records, options.limit), manifest, progress)
+        rows = _not_none(target.write(counted, lost), options, lost)
+        manifest.counts["written"] = write_rows(options.out, rows)
+    if records.num_skipped:
+        manifest.counts["skipped"] = records.num_skipped
+        manifest.notes["first_skipped"] = records.first_skipped
+    manifest.notes["lost"] = {what: count for what, count in sorted(lost.items()) if count}
+    write_json(manifest_path(options.out), manifest.to_json())
+    return _result(options, manifest.to_json(), already_done=False)
+
+
+def _check(options: Options) -> None:
+    source = Path(options.source)
+    if options.out.exists() and source.exists() and options.out.samefile(source):
+        raise UserError("is the source itself", where=options.out, mend="choose another --out")
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"{options.limit} is not 1 or more", where="--limit")
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    return {
+        "source": None if Path(options.source).exists() else options.source,
+        "from": options.from_format,
+        "to": options.to_format,
+        "column": list(options.column),
+        "subset": options.subset,
+        "limit": options.limit,
+        "skip_invalid": options.skip_invalid,
+    }
+
+
+def _counted(records: Iterator[Any], manifest: Manifest, progress: Progress) -> Iterator[Any]:
+    for record in records:
+        manifest.count("read")
+        progress.advance()
+        yield record
+
+
+def _not_none(
+    rows: Iterator[dict[str, Any]], options: Options, lost: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    """Pass rows on; if there were none, say why in place of writing an empty file."""
+    is_csv = ".csv" in options.out.suffixes
+    empty = True
+    for row in rows:
+        empty = False
+        if is_csv:
+            lost["types of extra fields"] += any(_becomes_text(name, value) for name, value in row.items())
+        yield row
+    if empty:
+        reasons = ", ".join(f"{count:,} {what}" for what, count in lost.items() if count)
+        raise DataError(
+            f"nothing to write as {options.to_format} ({reasons or 'there are no records'})",
+            where=options.source,
+        )
+
+
+def _becomes_text(name: str, value: Any) -> bool:
+    from stepcredit.data.cells import keeps_type
+
+    return value is not None and not isinstance(value, str) and not keeps_type(name)
+
+
+def _result(options: Options, manifest: dict[str, Any], *, already_done: bool) -> Result:
+    counts = manifest["counts"]
+    return Result(
+        out=options.out,
+        already_done=already_done,
+        read=counts["read"],
+        written=counts["written"],
+        skipped=counts.get("skipped", 0),
+        lost=manifest["lost"],
+    )
