@@ -3,7 +3,9 @@
 from stepcredit.logprobs.cache import CacheCounts, CachedTokenLogProbs
 from stepcredit.logprobs.forward import enable_log_probs, inference_log_probs, token_log_probs
 from stepcredit.logprobs.local import LocalTokenLogProbs
-from stepcredit.logprobs.packing import TokenBatch, batches_by_length, pad
+from stepcredit.logprobs.packing import TokenBatch, batches_by_length, pack, pad
+from stepcredit.logprobs.prefixes import batches_by_prefix
+from stepcredit.logprobs.support import enable_packing, packing_enabled
 
 __all__ = [
     "CacheCounts",
@@ -11,8 +13,12 @@ __all__ = [
     "LocalTokenLogProbs",
     "TokenBatch",
     "batches_by_length",
+    "batches_by_prefix",
     "enable_log_probs",
+    "enable_packing",
     "inference_log_probs",
+    "pack",
+    "packing_enabled",
     "pad",
     "token_log_probs",
 ]

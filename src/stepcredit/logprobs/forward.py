@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -11,8 +12,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stepcredit.errors import CheckpointError
-from stepcredit.logprobs.packing import TokenBatch
+from stepcredit.logprobs.packing import TokenBatch, pad
 from stepcredit.logprobs.projection import LogitTransform, target_log_probs
+from stepcredit.logprobs.segments import IMPLEMENTATION
+from stepcredit.types import Encoded
+
+_HEAD_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
+_LOW_PRECISION_HEAD_TOLERANCE = 0.03
+"""As shares of the spread of the log-probabilities."""
 
 
 def causal_lm_of(model: nn.Module) -> Any:
@@ -54,10 +61,12 @@ def enable_log_probs(model: nn.Module) -> None:
     """Let ``model(..., scored=batch)`` return log-probabilities; other calls stay as they are.
 
     Call it before DDP, FSDP or accelerate wrap the model, so that their hooks see an ordinary forward.
-    Calling it again changes nothing.
+    Calling it again changes nothing. A few tokens are run to see whether backbone, head and
+    :class:`LogitTransform` give the model's own logits; a model that does something else to them is computed
+    by its own forward, with whole logits.
     """
     causal_lm = causal_lm_of(model)
-    if getattr(causal_lm, "_stepcredit_log_probs", False):
+    if hasattr(causal_lm, "_stepcredit_head_is_known"):
         return
     ordinary = causal_lm.forward
 
@@ -65,26 +74,64 @@ def enable_log_probs(model: nn.Module) -> None:
     def forward(self: Any, *args: Any, scored: TokenBatch | None = None, **kwargs: Any) -> Any:
         if scored is None:
             return ordinary(*args, **kwargs)
-        return _log_prob_forward(self, scored, **kwargs)
+        if self._stepcredit_head_is_known:
+            return _projected_log_probs(self, scored, **kwargs)
+        kwargs.pop("chunk_size")
+        logits = ordinary(*args, **kwargs).logits.flatten(0, 1).index_select(0, scored.source_index)
+        return _whole_log_probs(logits).gather(1, scored.targets[:, None])[:, 0]
 
     causal_lm.forward = MethodType(forward, causal_lm)
-    causal_lm._stepcredit_log_probs = True
+    causal_lm._stepcredit_head_is_known = True
+    causal_lm._stepcredit_head_is_known = _head_is_known(causal_lm, ordinary)
 
 
-def _log_prob_forward(
+def _whole_log_probs(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
+
+
+def _projected_log_probs(
     causal_lm: Any, scored: TokenBatch, *, chunk_size: int | None = None, **inputs: Any
 ) -> Tensor:
-    hidden = causal_lm.base_model(**inputs).last_hidden_state
-    rows = hidden.flatten(0, 1).index_select(0, scored.source_index)
+    hidden = causal_lm.base_model(**inputs)[0]
     head = causal_lm.get_output_embeddings()
     return target_log_probs(
-        rows,
+        hidden.flatten(0, 1).index_select(0, scored.source_index),
         head.weight,
         scored.targets,
-        bias=head.bias,
+        bias=getattr(head, "bias", None),
         transform=logit_transform_of(causal_lm.config),
         chunk_size=chunk_size,
     )
+
+
+@torch.no_grad()
+def _head_is_known(causal_lm: Any, ordinary: Callable[..., Any]) -> bool:
+    """Whether projecting the backbone's states gives the model's own log-probabilities."""
+    head = causal_lm.get_output_embeddings()
+    device = next(causal_lm.parameters()).device
+    if not isinstance(head, nn.Linear) or type(head).forward is not nn.Linear.forward:
+        return False
+    if device.type == "meta":
+        return True
+    was_training = causal_lm.training
+    causal_lm.eval()
+    try:
+        vocabulary = causal_lm.config.get_text_config().vocab_size
+        item = Encoded(tuple((5 * position + 2) % vocabulary for position in range(8)), 1)
+        batch = pad([item]).to(device)
+        inputs: dict[str, Any] = {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "use_cache": False,
+        }
+        whole = _whole_log_probs(ordinary(**inputs).logits[0, :-1])
+        projected = _projected_log_probs(causal_lm, batch, **inputs)
+    finally:
+        causal_lm.train(was_training)
+    expected = whole.gather(1, batch.targets[:, None])[:, 0]
+    tolerance = _HEAD_TOLERANCE.get(head.weight.dtype, _LOW_PRECISION_HEAD_TOLERANCE)
+    spread = (whole.amax() - whole.amin()).item()
+    return bool(torch.allclose(projected, expected.to(projected.dtype), rtol=0, atol=tolerance * spread))
 
 
 def token_log_probs(
@@ -104,20 +151,29 @@ def token_log_probs(
         Log-probabilities in nats, float32, in the order of ``batch.targets``.
     """
     enable_log_probs(model)
+    inputs: dict[str, Any] = {"attention_mask": batch.attention_mask}
+    if batch.segments is not None:
+        if causal_lm_of(model).config._attn_implementation != IMPLEMENTATION:
+            raise ValueError("a packed batch needs enable_packing(model) first")
+        # Masks of four dimensions are taken as they are; the segments say who attends to whom.
+        inputs = {"attention_mask": batch.input_ids.new_zeros(1, 1, 1, 1), "segments": batch.segments}
     log_probs: Tensor = model(
         input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
         position_ids=batch.position_ids,
         use_cache=False,
         scored=batch,
         chunk_size=chunk_size,
+        **inputs,
     )
     return log_probs
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def inference_log_probs(model: nn.Module, batch: TokenBatch) -> Float[Tensor, " scored"]:
-    """As :func:`token_log_probs`, in evaluation mode and without gradients; the mode is restored."""
+    """As :func:`token_log_probs`, in evaluation mode and without gradients; the mode is restored.
+
+    Not under ``inference_mode``: buffers that a model renews on the way would then be unfit for training.
+    """
     was_training = model.training
     model.eval()
     try:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from stepcredit.logprobs.forward import causal_lm_of, inference_log_probs
-from stepcredit.logprobs.packing import batches_by_length, pad
+from stepcredit.logprobs.packing import batches_by_length, pack, pad
+from stepcredit.logprobs.prefixes import batches_by_prefix
+from stepcredit.logprobs.support import packing_enabled
 from stepcredit.runs import hash_json
 from stepcredit.types import Encoded
+
+CPU_TOKEN_BUDGET = 2048
+"""Activations of so many tokens stay in a large cache; more is slower."""
+
+DEVICE_TOKEN_BUDGET = 16384
+"""Tokens that fill an accelerator."""
 
 CODE_VERSION = 1
 """Raised when a change of this room changes numbers beyond rounding; part of every fingerprint."""
@@ -26,8 +35,11 @@ class LocalTokenLogProbs:
     Args:
         model: A causal language model, possibly a PEFT model.
         weights_hash: Content hash of the weights (adapter included), for the fingerprint.
-        token_budget: Most tokens, padding included, of one forward pass; it changes no value.
+        token_budget: Most tokens, padding included, of one forward pass; by default
+            :data:`CPU_TOKEN_BUDGET` or :data:`DEVICE_TOKEN_BUDGET`. It changes no value.
         adapter_off: Score with the PEFT model's adapter switched off: the base model.
+        share_prefixes: Compute common prefixes once, where the model allows it
+            (:func:`~stepcredit.logprobs.support.enable_packing`); it changes no value beyond rounding.
     """
 
     def __init__(
@@ -35,10 +47,11 @@ class LocalTokenLogProbs:
         model: nn.Module,
         *,
         weights_hash: str,
-        token_budget: int = 16384,
+        token_budget: int | None = None,
         adapter_off: bool = False,
+        share_prefixes: bool = True,
     ) -> None:
-        if token_budget < 1:
+        if token_budget is not None and token_budget < 1:
             raise ValueError(f"token_budget must be at least 1, got {token_budget}")
         if adapter_off and not hasattr(model, "disable_adapter"):
             raise ValueError("adapter_off needs a PEFT model")
@@ -46,6 +59,7 @@ class LocalTokenLogProbs:
         self.weights_hash = weights_hash
         self.token_budget = token_budget
         self.adapter_off = adapter_off
+        self.share_prefixes = share_prefixes
 
     @property
     def fingerprint(self) -> str:
@@ -57,6 +71,7 @@ class LocalTokenLogProbs:
                 "adapter_off": self.adapter_off,
                 "dtype": str(causal_lm.dtype),
                 "attention": causal_lm.config._attn_implementation,
+                "share_prefixes": self.share_prefixes,
                 "code": CODE_VERSION,
                 "torch": version("torch"),
                 "transformers": version("transformers"),
@@ -65,17 +80,32 @@ class LocalTokenLogProbs:
 
     def of(self, encoded: Sequence[Encoded]) -> list[NDArray[np.float32]]:
         """Natural-log probabilities of each sequence's scored tokens, in input order, in nats."""
-        scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(encoded)
+        scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32) for _ in encoded]
         work = [index for index, item in enumerate(encoded) if item.num_scored > 0]
-        device = next(self.model.parameters()).device
-        for group in batches_by_length([len(encoded[index].token_ids) for index in work], self.token_budget):
-            members = [work[position] for position in group]
-            batch = pad([encoded[index] for index in members]).to(device)
-            with self._adapter():
+        with self._adapter(), self._packing() as packs:
+            for members in self._batches([encoded[index] for index in work], packs=packs):
+                chosen = [encoded[work[member]] for member in members]
+                batch = (pack(chosen) if packs else pad(chosen)).to(self.device)
                 log_probs = inference_log_probs(self.model, batch)
-            for index, values in zip(members, batch.split(log_probs.cpu()), strict=True):
-                scores[index] = values.numpy()
+                for member, values in zip(members, batch.split(log_probs.cpu()), strict=True):
+                    scores[work[member]] = values.numpy().copy()
         return scores
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return next(self.model.parameters()).device
+
+    def _batches(self, encoded: Sequence[Encoded], *, packs: bool) -> Iterator[list[int]]:
+        budget = self.token_budget
+        if budget is None:
+            budget = CPU_TOKEN_BUDGET if self.device.type == "cpu" else DEVICE_TOKEN_BUDGET
+        if packs:
+            return batches_by_prefix([item.token_ids for item in encoded], budget)
+        return batches_by_length([len(item.token_ids) for item in encoded], budget)
+
+    def _packing(self) -> contextlib.AbstractContextManager[bool]:
+        return packing_enabled(self.model) if self.share_prefixes else contextlib.nullcontext(False)
 
     def _adapter(self) -> contextlib.AbstractContextManager[Any]:
         model: Any = self.model

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from stepcredit.logprobs.prefixes import PrefixTree, prefix_tree
+from stepcredit.logprobs.segments import Segments
 from stepcredit.types import Encoded
 
 
@@ -19,37 +22,38 @@ class TokenBatch:
 
     Attributes:
         input_ids: Token ids.
-        attention_mask: 1 for tokens, 0 for padding.
+        attention_mask: 1 for tokens, 0 for padding; ``None`` where the batch is packed.
         position_ids: Position of each token in its sequence; 0 at padding.
         source_index: For each scored token, the flat index (row major) of the position whose hidden state
             predicts it; sequences in input order, tokens in order.
         targets: The scored tokens' ids.
         sequence_index: For each scored token, which sequence it belongs to.
         num_scored: Number of scored tokens of each sequence.
+        segments: How a packed row is cut; ``None`` where the batch is padded.
     """
 
     input_ids: Int[Tensor, "rows columns"]
-    attention_mask: Int[Tensor, "rows columns"]
+    attention_mask: Int[Tensor, "rows columns"] | None
     position_ids: Int[Tensor, "rows columns"]
     source_index: Int[Tensor, " scored"]
     targets: Int[Tensor, " scored"]
     sequence_index: Int[Tensor, " scored"]
     num_scored: tuple[int, ...]
+    segments: Segments | None = None
+
+    @property
+    def num_computed(self) -> int:
+        """Positions that the backbone computes, padding included."""
+        return self.input_ids.numel()
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same batch on ``device``."""
-        moved = {
-            name: getattr(self, name).to(device)
-            for name in (
-                "input_ids",
-                "attention_mask",
-                "position_ids",
-                "source_index",
-                "targets",
-                "sequence_index",
-            )
+        tensors: dict[str, Any] = {
+            field.name: value.to(device)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
         }
-        return replace(self, **moved)
+        return replace(self, **tensors)
 
     def split(self, per_token: Float[Tensor, " scored"]) -> tuple[Tensor, ...]:
         """Cut a value for each scored token into one tensor a sequence."""
@@ -91,12 +95,54 @@ def pad(
         attention_mask=attention_mask,
         position_ids=position_ids,
         source_index=torch.cat(source_index),
-        targets=torch.tensor(
-            [token for item in encoded for token in item.token_ids[item.scored_start :]], dtype=torch.long
-        ),
-        sequence_index=torch.repeat_interleave(torch.tensor([item.num_scored for item in encoded])),
-        num_scored=tuple(item.num_scored for item in encoded),
+        **_scored_tokens(encoded),
     )
+
+
+def pack(encoded: Sequence[Encoded], *, share_prefixes: bool = True) -> TokenBatch:
+    """All sequences in one row without padding, common prefixes once.
+
+    It needs a model for which :func:`~stepcredit.logprobs.forward.enable_packing` holds.
+
+    Args:
+        encoded: At least one sequence.
+        share_prefixes: Off: every sequence is a segment of its own.
+    """
+    sequences = [item.token_ids for item in encoded]
+    if share_prefixes:
+        tree = prefix_tree(sequences)
+    else:
+        tree = PrefixTree(tuple(sequences), (-1,) * len(sequences), tuple(range(len(sequences))))
+    lengths = [len(segment) for segment in tree.segments]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    paths = [tree.path(node) for node in range(len(lengths))]
+    flat_index = [np.arange(start, start + length) for start, length in zip(starts, lengths, strict=False)]
+    positions = [
+        np.arange(length) + sum(lengths[link] for link in path[:-1])
+        for path, length in zip(paths, lengths, strict=True)
+    ]
+    source_index = [
+        np.concatenate([flat_index[link] for link in paths[leaf]])[item.scored_start - 1 : -1]
+        for item, leaf in zip(encoded, tree.leaves, strict=True)
+    ]
+    return TokenBatch(
+        input_ids=torch.tensor([[token for segment in tree.segments for token in segment]]),
+        attention_mask=None,
+        position_ids=torch.from_numpy(np.concatenate(positions))[None],
+        source_index=torch.from_numpy(np.concatenate(source_index)),
+        segments=Segments(tuple(lengths), tuple(path[:-1] for path in paths)),
+        **_scored_tokens(encoded),
+    )
+
+
+def _scored_tokens(encoded: Sequence[Encoded]) -> dict[str, Any]:
+    num_scored = [item.num_scored for item in encoded]
+    targets = [token for item in encoded for token in item.token_ids[item.scored_start :]]
+    return {
+        "targets": torch.tensor(targets, dtype=torch.long),
+        "sequence_index": torch.repeat_interleave(torch.tensor(num_scored)),
+        "num_scored": tuple(num_scored),
+    }
 
 
 def batches_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:

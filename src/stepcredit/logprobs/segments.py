@@ -1,0 +1,144 @@
+"""Attention over packed segments: many sequences in one row, common prefixes computed once.
+
+A packed row is cut into segments. A segment attends to itself, causally, and to the whole of the segments
+that it continues; so linear layers see neither padding nor a shared token twice. The attention is registered
+with transformers as :data:`IMPLEMENTATION`; called without a layout it does what ``sdpa`` (or, with a soft
+cap, ``eager``) does.
+
+Shape legend: L tokens of a segment, C tokens of its context and itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+IMPLEMENTATION = "stepcredit_segments"
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """How a packed row is cut.
+
+    Attributes:
+        lengths: Tokens of each segment; they tile the row in order.
+        contexts: For each segment, the earlier segments that it continues, from the sequence's start.
+    """
+
+    lengths: tuple[int, ...]
+    contexts: tuple[tuple[int, ...], ...]
+
+
+def visible(length: int, context: int, window: int | None, device: torch.device) -> Tensor:
+    """Which of ``context + length`` tokens each of the last ``length`` ones attends to, as booleans.
+
+    Args:
+        length: Tokens of the segment.
+        context: Tokens before it.
+        window: Sliding window: how many tokens a token sees, itself included; ``None`` is all.
+        device: Where the mask lives.
+    """
+    mask = torch.ones(length, context + length, dtype=torch.bool, device=device).tril(diagonal=context)
+    if window is not None and window < context + length:
+        mask &= torch.ones_like(mask).triu(diagonal=context - window + 1)
+    return mask
+
+
+def segment_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    segments: Segments | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention function in the form that transformers calls; ``segments`` comes with the model's inputs."""
+    if segments is None:
+        if softcap is not None:
+            attended = _attend(
+                query, key, value, attention_mask, scaling=scaling, dropout=dropout, softcap=softcap
+            )
+            return attended.transpose(1, 2).contiguous(), None
+        output: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return output
+    if kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
+        raise ValueError("packed segments know neither attention sinks nor position biases")
+    lengths = list(segments.lengths)
+    # `split` has one backward for all pieces; slicing would fill a tensor of the row's size for each.
+    keys, values = torch.split(key, lengths, dim=2), torch.split(value, lengths, dim=2)
+    outputs = []
+    for index, piece in enumerate(torch.split(query, lengths, dim=2)):
+        chain = (*segments.contexts[index], index)
+        context = sum(lengths[link] for link in chain[:-1])
+        windowed = sliding_window is not None and sliding_window < context + lengths[index]
+        mask = None
+        if context > 0 or windowed:
+            mask = visible(lengths[index], context, sliding_window, query.device)
+        outputs.append(
+            _attend(
+                piece,
+                keys[index] if context == 0 else torch.cat([keys[link] for link in chain], dim=2),
+                values[index] if context == 0 else torch.cat([values[link] for link in chain], dim=2),
+                mask,
+                scaling=scaling,
+                dropout=dropout,
+                softcap=softcap,
+            )
+        )
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    scaling: float | None,
+    dropout: float,
+    softcap: float | None,
+) -> Tensor:
+    """Attention with fewer key heads than query heads; no mask means causal."""
+    groups = query.shape[1] // key.shape[1]
+    on_cpu = query.device.type == "cpu"
+    if softcap is None and (groups == 1 or on_cpu or mask is None):
+        return functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=dropout,
+            scale=scaling,
+            is_causal=mask is None,
+            enable_gqa=groups > 1,
+        )
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    if softcap is None:
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
+        )
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = torch.tanh(scores / softcap) * softcap
+    if mask is None:
+        mask = visible(query.shape[2], key.shape[2] - query.shape[2], None, query.device)
+    weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    return functional.dropout(weights, p=dropout) @ value
+
+
+AttentionInterface.register(IMPLEMENTATION, segment_attention)
+AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
