@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import selectors
 import signal
 import subprocess
@@ -51,6 +52,7 @@ class _Worker:
     deadline: float
     ready: bool = False
     ticket: Ticket | None = None
+    nonce: str = ""
     received: bytearray = field(default_factory=bytearray)
 
     def kill(self) -> None:
@@ -159,8 +161,9 @@ class WorkerPool:
                 return
             ticket = self._waiting.popleft()
             idle.ticket, idle.deadline = ticket, time.monotonic() + self.time_limit
+            idle.nonce = secrets.token_hex(8)
             try:
-                self._send(idle, list(ticket.job))
+                self._send(idle, [idle.nonce, list(ticket.job)])
             except OSError:  # it died while idle, so the job is not to blame
                 idle.ticket = None
                 self._waiting.appendleft(ticket)
@@ -198,24 +201,30 @@ class WorkerPool:
             if not worker.ready:
                 self.close()
                 raise UserError("a grading process died while it started")
-            self._retire(worker, f"crashed: exit status {worker.process.wait()}")
+            status = worker.process.wait()
+            out_of_time = -status in (signal.SIGXCPU, signal.SIGALRM)
+            self._retire(worker, "timeout" if out_of_time else f"crashed: exit status {status}")
             return
         worker.received += piece
-        while b"\n" in worker.received:
-            line, _, rest = worker.received.partition(b"\n")
-            worker.received = rest
-            self._take(worker, json.loads(line))
+        while worker in self._workers and b"\n" in worker.received:
+            line, _, worker.received = worker.received.partition(b"\n")
+            self._take(worker, bytes(line))
 
-    def _take(self, worker: _Worker, message: dict[str, Any]) -> None:
+    def _take(self, worker: _Worker, line: bytes) -> None:
+        """Accept an answer; a line that is none of ours comes from the job itself, and is ignored."""
+        try:
+            message = json.loads(line)
+        except ValueError:
+            return
         if not worker.ready:
             if "failed" in message:
                 self.close()
                 raise UserError(f"the grader could not be loaded: {message['failed']}")
             worker.ready = True
             return
-        ticket, worker.ticket = worker.ticket, None
-        if ticket is None:
+        if worker.ticket is None or not isinstance(message, dict) or message.get("nonce") != worker.nonce:
             return
+        ticket, worker.ticket = worker.ticket, None
         error = message.get("error")
         ticket._finish(message.get("value"), None if error is None else f"crashed: {error}")
         if self._fresh:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from stepcredit.errors import UserError
 from stepcredit.grading.base import Grader
+from stepcredit.grading.code import CodeGrader
+from stepcredit.grading.custom import PREFIX, FunctionGrader
 from stepcredit.grading.mathematics import MathGrader
 from stepcredit.grading.simple import ChoiceGrader, ExactGrader, NumericGrader
 
 GRADERS: dict[str, Callable[..., Grader]] = {
-    grader.name: grader for grader in (MathGrader, NumericGrader, ExactGrader, ChoiceGrader)
+    grader.name: grader for grader in (MathGrader, NumericGrader, ExactGrader, ChoiceGrader, CodeGrader)
 }
 
 
@@ -28,6 +31,8 @@ def make_grader(name: str, *, num_workers: int = 2, **options: Any) -> Grader:
         UserError: There is no such grader, or it has no such option.
     """
     grader = GRADERS.get(name)
+    if name.startswith(PREFIX):
+        grader = partial(FunctionGrader, name.removeprefix(PREFIX))
     if grader is None:
         raise UserError(
             f"there is no grader {name!r}",

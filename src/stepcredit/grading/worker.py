@@ -40,9 +40,10 @@ def main() -> None:
     _reply(replies, {"ready": True})
     for line in requests:
         signal.setitimer(signal.ITIMER_REAL, setup["time_limit"] + _GRACE_SECONDS)
-        answer = _answer(serve, json.loads(line))
+        nonce, job = json.loads(line)
+        answer = _answer(serve, job)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _reply(replies, answer)
+        _reply(replies, {"nonce": nonce, **answer})
 
 
 def _answer(serve: Callable[..., Any], job: list[Any]) -> dict[str, Any]:
