@@ -119,11 +119,14 @@ def response_rewards(
     return beta * log_ratios.to(torch.promote_types(log_ratios.dtype, torch.float32)).sum(dim=1)
 
 
+def _bce(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy on logits, in the logits' own precision."""
+    return functional.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
+
+
 def cross_entropy(inputs: ObjectiveInput) -> ObjectiveOutput:
     """``-[l log sigmoid(u) + (1 - l) log sigmoid(-u)]`` (arXiv:2412.01981), on logits."""
-    return ObjectiveOutput(
-        losses=functional.binary_cross_entropy_with_logits(inputs.rewards, inputs.labels, reduction="none")
-    )
+    return ObjectiveOutput(losses=_bce(inputs.rewards, inputs.labels))
 
 
 def dpo(inputs: ObjectiveInput) -> ObjectiveOutput:
@@ -175,9 +178,7 @@ def bco(inputs: ObjectiveInput) -> ObjectiveOutput:
     rewards, right = inputs.batch_rewards.detach(), inputs.batch_labels > 0.5
     means = [rewards[mask].mean() for mask in (right, ~right) if bool(mask.any())]
     shift = torch.stack(means).mean()
-    losses = functional.binary_cross_entropy_with_logits(
-        inputs.rewards - shift, inputs.labels, reduction="none"
-    )
+    losses = _bce(inputs.rewards - shift, inputs.labels)
     return ObjectiveOutput(losses=losses, baseline=shift)
 
 
@@ -216,7 +217,7 @@ def token_cross_entropy(inputs: ObjectiveInput) -> ObjectiveOutput:
     For value heads: the outcome-supervised verifier (arXiv:2110.14168), and the token-level value model.
     """
     targets = inputs.labels[:, None].expand_as(inputs.values)
-    losses = functional.binary_cross_entropy_with_logits(inputs.values, targets, reduction="none")
+    losses = _bce(inputs.values, targets)
     return ObjectiveOutput(losses=(losses * inputs.token_mask).sum(dim=1) / inputs.lengths)
 
 
@@ -228,7 +229,7 @@ def step_cross_entropy(inputs: ObjectiveInput) -> ObjectiveOutput:
     assert inputs.token_targets is not None, "the step objective needs step labels"
     labelled = ~inputs.token_targets.isnan()
     targets = inputs.token_targets.nan_to_num(0.0)
-    losses = functional.binary_cross_entropy_with_logits(inputs.values, targets, reduction="none")
+    losses = _bce(inputs.values, targets)
     return ObjectiveOutput(losses=(losses * labelled).sum(dim=1) / labelled.sum(dim=1).clamp(min=1))
 
 

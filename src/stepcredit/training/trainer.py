@@ -164,7 +164,7 @@ class PRMTrainer(Trainer):
         """Forward and backward of one step's share; returns its part of the step's mean loss."""
         batch_fields = self._batch_fields(model, inputs)
         model.train()
-        total = torch.zeros((), device=self.args.device)
+        parts = []
         for number, forward in enumerate(inputs.forwards, 1):
             last = number == len(inputs.forwards)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model=model):
@@ -175,10 +175,10 @@ class PRMTrainer(Trainer):
                 # Processes' gradients are averaged, so each scales up by their number.
                 loss = losses.sum() * (forward.counted * self.args.world_size / inputs.num_units)
                 self.accelerator.backward(loss)
-            total += loss.detach()
+            parts.append(loss.detach())
             self._add_rewards(record, forward)
         self.state.num_input_tokens_seen += inputs.num_tokens
-        return total
+        return torch.stack(parts).sum()
 
     def _record(self, model: nn.Module, forward: ForwardBatch, extra: dict[str, Any]) -> ObjectiveInput:
         record = self.family.record(model, forward)
@@ -196,12 +196,14 @@ class PRMTrainer(Trainer):
 
     def _rewards_of_batch(self, model: nn.Module, forwards: Sequence[ForwardBatch]) -> tuple[Tensor, Tensor]:
         rewards: list[tuple[float, float]] = []
+        dtype = torch.float32
         for forward, record in self._evaluated(model, forwards):
+            dtype = record.rewards.dtype
             if forward.counted:
                 rewards += zip(record.rewards.tolist(), record.labels.tolist(), strict=True)
         if self.args.world_size > 1:
             rewards = gather_object(rewards)
-        both = torch.tensor(rewards, dtype=torch.float32, device=self.args.device)
+        both = torch.tensor(rewards, dtype=dtype, device=self.args.device)
         return both[:, 0], both[:, 1]
 
     @torch.no_grad()
