@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from jaxtyping import Float, Int
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 NextLogProbs = Callable[[Int[np.ndarray, "sequences length"]], Float[np.ndarray, "sequences vocabulary"]]
 """Next-token log-probabilities (nats) after each of several sequences of equal length."""
+
+_SEQUENCES_AT_ONCE: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +116,20 @@ def exact_value(
     peak = scaled.max()
     log_mean_exp = peak + np.log(np.exp(scaled - peak).sum()) if np.isfinite(peak) else peak
     return ExactValue(float(beta * log_mean_exp), float(probabilities @ rewards), float(np.max(rewards)))
+
+
+def next_log_probs_of(model: PreTrainedModel) -> NextLogProbs:
+    """A causal language model as such a function; in float64 where the model is (``model.double()``)."""
+    import torch
+
+    def next_log_probs(
+        sequences: Int[np.ndarray, "sequences length"],
+    ) -> Float[np.ndarray, "sequences vocabulary"]:
+        rows = []
+        with torch.inference_mode():
+            for part in torch.from_numpy(sequences).split(_SEQUENCES_AT_ONCE):
+                logits = model(input_ids=part.to(model.device)).logits[:, -1]
+                rows.append(logits.double().log_softmax(dim=-1).cpu().numpy())
+        return np.concatenate(rows)
+
+    return next_log_probs

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -116,8 +117,13 @@ def response_loss(
     return functional.cross_entropy(logits.flatten(0, 1)[scored], ids[:, 1:].flatten()[scored])
 
 
-def train_policy(recipe: Recipe, model: LlamaForCausalLM) -> list[float]:
+def train_policy(recipe: Recipe, model: LlamaForCausalLM, *, stop_after: int | None = None) -> list[float]:
     """Train ``model`` in place.
+
+    Args:
+        recipe: How.
+        model: Where to start.
+        stop_after: Makes only so many of the recipe's steps, as its schedule has them.
 
     Returns:
         The loss of each step, nats a response token.
@@ -133,7 +139,7 @@ def train_policy(recipe: Recipe, model: LlamaForCausalLM) -> list[float]:
     model.train()
     losses = []
     with Progress(f"training the {recipe.tutor.name} policy", recipe.num_steps, "steps") as progress:
-        for step, pairs in enumerate(batches(recipe)):
+        for step, pairs in enumerate(islice(batches(recipe), stop_after)):
             for optimiser, peak in zip(optimisers, peaks, strict=True):
                 optimiser.param_groups[0]["lr"] = peak * schedule(step, recipe.num_steps)
             loss = response_loss(model, tokenizer, pairs)
@@ -153,7 +159,7 @@ def schedule(step: int, num_steps: int) -> float:
 
 
 def make_policies(directory: str | Path) -> None:
-    """Make all policies and save them as ``directory/<name>``; ten minutes of one core or so."""
+    """Make all policies and save them as ``directory/<name>``; about five minutes of one core."""
     for name, recipe in RECIPES.items():
         if recipe.start_from is None:
             model = new_model(recipe.seed)
