@@ -29,7 +29,14 @@ COMMANDS: tuple[Command, ...] = (
     Command("grade", "rollouts -> graded rollouts", "stepcredit.pipelines.grade"),
     Command("train", "graded rollouts -> PRM", "stepcredit.pipelines.train"),
     Command("score", "rollouts -> step, token and response scores", "stepcredit.pipelines.score"),
+    Command("convert", "between file formats", "stepcredit.pipelines.convert"),
     Command("eval best-of-n", "accuracy of picking, voting and both", "stepcredit.pipelines.eval_best_of_n"),
+    Command("eval steps", "does it find the wrong step", "stepcredit.pipelines.eval_steps"),
+    Command("eval processbench", "F1 on ProcessBench", "stepcredit.pipelines.eval_processbench"),
+    Command("eval prmbench", "PRMScore on PRMBench", "stepcredit.pipelines.eval_prmbench"),
+    Command("eval processbench", "is the first wrong step found", "stepcredit.pipelines.eval_processbench"),
+    Command("eval prmbench", "nine kinds of wrong steps", "stepcredit.pipelines.eval_prmbench"),
+    Command("eval steps", "any step-labelled data", "stepcredit.pipelines.eval_steps"),
 )
 
 GROUPS = {"eval": "how good is a reward model"}

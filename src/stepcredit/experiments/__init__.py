@@ -1,0 +1,1 @@
+"""The demo, and runs that reproduce claims; each is a thin script over the pipelines."""
