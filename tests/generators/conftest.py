@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CHARACTERS = "0123456789+-*=#\n abcdefgh"
@@ -15,7 +15,13 @@ TEMPLATE = (
 SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 
-def _finished(backend: Tokenizer) -> Any:
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """One token a character."""
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *CHARACTERS])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<|pad|>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    backend.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token="<|pad|>",
@@ -27,46 +33,10 @@ def _finished(backend: Tokenizer) -> Any:
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> Any:
-    """One token a character."""
-    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *CHARACTERS])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<|pad|>"))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
-    backend.decoder = decoders.Fuse()
-    return _finished(backend)
-
-
-@pytest.fixture(scope="session")
-def merging_tokenizer() -> Any:
-    """Byte-level BPE: tokens of several characters, and characters of several tokens."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    text = "the answer is four\n\nstep one and step two\n\nthe final answer is nine\n\n" * 20
-    trainer = trainers.BpeTrainer(
-        vocab_size=340,
-        special_tokens=SPECIAL,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator([text], trainer)
-    return _finished(backend)
-
-
-@pytest.fixture(scope="session")
 def model(tokenizer: Any) -> Any:
-    return _tiny_llama(len(tokenizer))
-
-
-@pytest.fixture(scope="session")
-def merging_model(merging_tokenizer: Any) -> Any:
-    return _tiny_llama(len(merging_tokenizer))
-
-
-def _tiny_llama(vocabulary: int) -> Any:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=vocabulary,
+        vocab_size=len(tokenizer),
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=2,

@@ -220,25 +220,27 @@ def test_a_prefix_is_continued(model: Any, tokenizer: Any, prefix: str) -> None:
         assert rollout.response_token_ids == prefix_ids + expected
 
 
-def test_recorded_tokens_decode_to_the_response(merging_model: Any, merging_tokenizer: Any) -> None:
+def test_recorded_tokens_decode_to_the_response(make_model: Any, make_tokenizer: Any) -> None:
+    byte_pair_model, byte_pair_tokenizer = make_model(), make_tokenizer()
     requests = [_request("a", "step one", 40, "the ans", max_new_tokens=20), _request("b", "two", 40)]
-    found = _generate(merging_model, merging_tokenizer, requests)
+    found = _generate(byte_pair_model, byte_pair_tokenizer, requests)
     recorded = [r for r in found.values() if r.response_token_ids is not None]
     assert len(recorded) > 60
     for rollout in recorded:
-        decoded = merging_tokenizer.decode(rollout.response_token_ids, skip_special_tokens=True)
+        decoded = byte_pair_tokenizer.decode(rollout.response_token_ids, skip_special_tokens=True)
         assert decoded == rollout.response
         assert rollout.tokenizer == "hash"
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 6])
-def test_stop_strings_may_lie_across_tokens(merging_model: Any, merging_tokenizer: Any, length: int) -> None:
+def test_stop_strings_may_lie_across_tokens(make_model: Any, make_tokenizer: Any, length: int) -> None:
+    byte_pair_model, byte_pair_tokenizer = make_model(), make_tokenizer()
     requests = [_request("a", "step one", 60, max_new_tokens=24, temperature=1.5)]
-    free = _generate(merging_model, merging_tokenizer, requests)
+    free = _generate(byte_pair_model, byte_pair_tokenizer, requests)
     longest = sorted((rollout.response for rollout in free.values()), key=len)[-4:]
     stop = tuple(text[place : place + length] for place, text in zip((3, 8, 9, 13), longest, strict=True))
     stopping = [replace(r, sampling=replace(r.sampling, stop=stop)) for r in requests]
-    stopped = _generate(merging_model, merging_tokenizer, stopping)
+    stopped = _generate(byte_pair_model, byte_pair_tokenizer, stopping)
     num_cut = 0
     for key, rollout in stopped.items():
         places = [place for text in stop if (place := free[key].response.find(text)) >= 0]
