@@ -169,15 +169,26 @@ def steps_of(rollout: Rollout, rule: StepRule) -> tuple[Step, ...]:
     return split(rollout.response, rule) if listed is None else locate(rollout, listed)
 
 
-def step_texts(rollout: Rollout, rule: StepRule) -> list[str]:
-    """The listed steps as they are, else those of ``rule`` without surrounding blanks and separators."""
+def step_contents(rollout: Rollout, rule: StepRule) -> list[str]:
+    """What :func:`steps_of` gives, without surrounding blanks and separators; listed steps as they are."""
     listed = listed_steps(rollout)
     if listed is not None:
         return listed
     if rule.kind == "auto":
         rule = choose_rule([rollout.response])
-    pieces = (rule.pattern().sub("", step.text).strip() for step in split(rollout.response, rule))
-    return [piece for piece in pieces if piece]
+    return [_content(step.text, rule) for step in split(rollout.response, rule)]
+
+
+def step_texts(rollout: Rollout, rule: StepRule) -> list[str]:
+    """The :func:`step_contents` that are not empty."""
+    return [text for text in step_contents(rollout, rule) if text]
+
+
+def _content(text: str, rule: StepRule) -> str:
+    if rule.kind in ("separator", "regex"):
+        endings = (match.start() for match in rule.pattern().finditer(text) if match.end() == len(text))
+        text = text[: next(endings, len(text))]
+    return text.strip()
 
 
 def listed_steps(rollout: Rollout) -> list[str] | None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stepcredit.encoding.base import EncodedSteps, Encoding, EncodingError
+from stepcredit.encoding.base import EncodedSteps, Encoding, EncodingError, read_positions
 from stepcredit.encoding.chat import ChatEncoding
+from stepcredit.encoding.concatenated import SkyworkPRMEncoding, StepwiseEncoding
+from stepcredit.encoding.conversation import ConversationEncoding
 from stepcredit.encoding.published import BestOfNEncoding, ProcessBenchEncoding
+from stepcredit.encoding.tagged import MathShepherdEncoding, QwenPRMEncoding, RLHFlowEncoding
 from stepcredit.errors import UserError
 from stepcredit.steps import StepRule
 
@@ -45,9 +48,16 @@ __all__ = [
     "CONVENTIONS",
     "BestOfNEncoding",
     "ChatEncoding",
+    "ConversationEncoding",
     "EncodedSteps",
     "Encoding",
     "EncodingError",
+    "MathShepherdEncoding",
     "ProcessBenchEncoding",
+    "QwenPRMEncoding",
+    "RLHFlowEncoding",
+    "SkyworkPRMEncoding",
+    "StepwiseEncoding",
     "make_encoding",
+    "read_positions",
 ]

@@ -9,7 +9,9 @@ from typing import Literal, Protocol
 from stepcredit.errors import DataError
 from stepcredit.types import Encoded, Message, PromptText, Rollout, Step
 
-EncodingProblem = Literal["too-long", "prompt-not-prefix", "nothing-to-score", "tokens-do-not-match"]
+EncodingProblem = Literal[
+    "too-long", "prompt-not-prefix", "nothing-to-score", "tokens-do-not-match", "tag-in-response"
+]
 
 
 LEAVE_OUT = "pass --skip-invalid to leave such rows out"
@@ -21,7 +23,8 @@ class EncodingError(DataError):
     Args:
         kind: Which problem it is: ``too-long`` (for the model's context), ``prompt-not-prefix`` (the
             prompt's last token merges with the response's first), ``nothing-to-score`` (no token),
-            ``tokens-do-not-match`` (the recorded token ids are not those of the response's text).
+            ``tokens-do-not-match`` (the recorded token ids are not those of the response's text),
+            ``tag-in-response`` (the text holds the tag at which the model gives its scores).
         problem: What is wrong.
         where: The rollout's id.
         mend: What the user can do.
@@ -42,13 +45,14 @@ class EncodedSteps:
         encoded: Token ids, where scoring starts, and the steps' token ends.
         steps: The steps; they tile the scored text.
         token_ends: Character offset in the scored text at which the next token starts, for each scored
-            token: non-decreasing, the last is the text's length.
+            token: non-decreasing, the last is the text's length. Empty for formats whose models give no
+            token rewards.
         scored_text: The rewritten response that offsets refer to, where the format rewrites it.
     """
 
     encoded: Encoded
     steps: tuple[Step, ...]
-    token_ends: tuple[int, ...]
+    token_ends: tuple[int, ...] = ()
     scored_text: str | None = None
 
 
@@ -87,3 +91,16 @@ def check_length(token_ids: Sequence[int], max_tokens: int | None, rollout_id: s
             where=rollout_id,
             mend=f"{LEAVE_OUT}, or use a model with a longer context",
         )
+
+
+def read_positions(encoded: Encoded) -> tuple[int, ...]:
+    """Index in ``token_ids`` of each step's last token: where step models give the step's score.
+
+    A step without a token is read where the step before it ends.
+    """
+    return tuple(encoded.scored_start + end - 1 for end in encoded.step_ends)
+
+
+def plain_text(prompt: PromptText) -> str:
+    """The prompt as text, for models without a chat format; turns of a conversation are lines."""
+    return prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt)

@@ -16,6 +16,7 @@ from stepcredit.options import argument, option
 from stepcredit.runs import Manifest, Progress, ResumableLines, atomic_path, read_manifest
 
 if TYPE_CHECKING:
+    from stepcredit.data import Records
     from stepcredit.encoding import EncodingError
     from stepcredit.scorers.base import WindowedScorer
     from stepcredit.types import ResponseScore, Rollout
@@ -29,7 +30,13 @@ class Options:
     """What to score, with which reward model, by which conventions."""
 
     input: Path | None = argument("rollouts (JSON Lines, JSON, Parquet, CSV)", default=None)
+    format: str = option("format of INPUT: rollouts, or one of another tool", default="rollouts")
     prm: str = option("reward model: a directory or hub id", metavar="DIR")
+    family: str = option(
+        "kind of reward model: implicit, log-probability, math-shepherd, rlhflow, qwen-prm, skywork-prm, "
+        "trl-prm, value-head, orm; auto asks the checkpoint",
+        default="auto",
+    )
     reference: str | None = option("reference model; default is the one the PRM names", default=None)
     beta: float | None = option("scale of the log-ratio; default is the PRM's own", default=None)
     reference_free: bool = option("score by the policy's log-probabilities alone", default=False)
@@ -43,6 +50,13 @@ class Options:
         "how rewards are laid on steps: ours, or as one of the published evaluators does",
         default="clean",
         choices=("clean", "processbench", "best-of-n"),
+    )
+    aggregate: str | None = option(
+        "what a response's reward is where the model scores steps: min, last, mean, sum or product",
+        default=None,
+    )
+    cache: Path | None = option(
+        "keep the reference's log-probabilities here, for the next run", default=None, metavar="DIR"
     )
     tokens: bool = option("write token rewards too", default=False)
     out: Path | None = option("file of scores (.jsonl, .jsonl.gz, .parquet)", default=None, metavar="FILE")
@@ -129,15 +143,16 @@ def run(options: Options) -> Result | TextResult:
         return _run_text(options)
     if options.input is None or options.out is None:
         raise UserError("needs INPUT and --out, or --text with --prompt", where="score")
-    rule = _step_rule(options, options.input)
-    manifest = _manifest(options, options.input, rule)
+    family = _family(options)
+    rule = _step_rule(options, options.input, family)
+    manifest = _manifest(options, options.input, family, rule)
     lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
     scorer: WindowedScorer | None = None
     if not lines.complete:
-        scorer = _load(options, rule)
+        scorer = _load(options, family, rule)
         _score_file(options, options.input, scorer, lines)
     if options.html is not None:
-        _write_heat_map(options, options.input, options.html, scorer or _load(options, rule))
+        _write_heat_map(options, options.input, options.html, scorer or _load(options, family, rule))
     counts = (read_manifest(options.out) or {}).get("counts", {}) if lines.complete else manifest.counts
     return Result(
         out=options.out,
@@ -155,39 +170,57 @@ def _run_text(options: Options) -> TextResult:
         raise UserError("takes no INPUT file", where="--text", mend="leave one of them out")
     assert options.text is not None
     response = sys.stdin.read() if options.text == "-" else options.text
-    return TextResult(score=_load(options, options.steps).score(options.prompt, response))
+    return TextResult(score=_load(options, _family(options), options.steps).score(options.prompt, response))
 
 
-def _step_rule(options: Options, path: Path) -> str:
-    """The rule asked for or the PRM's own; ``auto`` is decided once for the whole file."""
-    from stepcredit.checkpoints import PRMCard, resolve
-    from stepcredit.steps import StepRule, choose_rule
+def _step_rule(options: Options, path: Path, family: str) -> str:
+    """The rule asked for or the model's own; ``auto`` is decided once for the whole file."""
+    from stepcredit.scorers.families import step_rule_of
+    from stepcredit.steps import StepRule, choose_rule, listed_steps
 
-    directory = resolve(options.prm, revision=options.load.revision)
-    own = PRMCard.read(directory).step_rule if PRMCard.exists(directory) else "auto"
-    rule = StepRule.parse(options.steps or own)
+    rule = StepRule.parse(options.steps or step_rule_of(_directory(options), family))
     if rule.kind == "auto":
-        responses = [rollout.response for rollout in islice(_rollouts(options, path), _LOOKED_AT)]
-        rule = choose_rule(responses)
-        print(f"steps: by {rule}, chosen from the first {len(responses):,} responses", file=sys.stderr)
+        first = list(islice(_rollouts(options, path), _LOOKED_AT))
+        unlisted = [rollout.response for rollout in first if listed_steps(rollout) is None]
+        if unlisted:
+            rule = choose_rule(unlisted)
+            message = f"steps: by {rule}, chosen from the first {len(unlisted):,} responses"
+            print(message, file=sys.stderr)
     return str(rule)
 
 
-def _manifest(options: Options, path: Path, rule: str) -> Manifest:
+def _directory(options: Options) -> Path:
+    from stepcredit.checkpoints import resolve
+
+    return resolve(options.prm, revision=options.load.revision)
+
+
+def _family(options: Options) -> str:
+    from stepcredit.scorers.families import family_of
+
+    if options.family != "auto":
+        return options.family
+    is_implicit = options.reference is not None or options.beta is not None or options.reference_free
+    return family_of(_directory(options), implicit=is_implicit)
+
+
+def _manifest(options: Options, path: Path, family: str, rule: str) -> Manifest:
     from stepcredit.checkpoints import PRMCard, resolve
     from stepcredit.scorers.loading import content_hash
 
-    directory = resolve(options.prm, revision=options.load.revision)
+    directory = _directory(options)
     card = PRMCard.read(directory) if PRMCard.exists(directory) else PRMCard()
     own_reference = None if card.reference is None else card.reference.weights_hash
     settings = {
         "prm": content_hash(directory),
-        "family": card.family,
+        "family": family,
         "reference": own_reference if options.reference is None else content_hash(resolve(options.reference)),
         "beta": card.beta if options.beta is None else options.beta,
         "reference_free": options.reference_free,
+        "format": options.format,
         "steps": rule,
         "convention": options.convention,
+        "aggregate": options.aggregate,
         "tokens": options.tokens,
         "dtype": options.load.dtype,
         "skip_invalid": options.skip_invalid,
@@ -195,29 +228,32 @@ def _manifest(options: Options, path: Path, rule: str) -> Manifest:
     return Manifest("score", settings, inputs=[path])
 
 
-def _load(options: Options, rule: str | None) -> WindowedScorer:
-    from stepcredit.scorers.implicit import ImplicitPRM
+def _load(options: Options, family: str, rule: str | None) -> WindowedScorer:
+    from stepcredit.scorers.families import load_scorer
 
-    return ImplicitPRM.from_pretrained(
+    return load_scorer(
         options.prm,
+        family=family,
         reference=options.reference,
         beta=options.beta,
         reference_free=options.reference_free,
         steps=rule,
         convention=options.convention,
+        response_aggregate=options.aggregate,
         load=options.load,
+        cache=options.cache,
         with_tokens=options.tokens,
     )
 
 
-def _rollouts(options: Options, path: Path) -> Iterator[Rollout]:
-    from stepcredit.data import read_rollouts
+def _rollouts(options: Options, path: Path) -> Records[Rollout]:
+    from stepcredit.data import read_rollouts_as
 
-    return read_rollouts(path, skip_invalid=options.skip_invalid)
+    return read_rollouts_as(path, options.format, skip_invalid=options.skip_invalid)
 
 
 def _score_file(options: Options, path: Path, scorer: WindowedScorer, lines: ResumableLines) -> None:
-    from stepcredit.data import count_rows, finish_lines, read_rollouts, score_to_json
+    from stepcredit.data import count_rows, finish_lines, score_to_json
 
     counts = lines.manifest.counts
     left_out: Counter[str] = Counter()
@@ -226,7 +262,7 @@ def _score_file(options: Options, path: Path, scorer: WindowedScorer, lines: Res
         left_out[error.kind] += 1
 
     done = {str(row["id"]) for row in lines.rows()}
-    rollouts = read_rollouts(path, skip_invalid=options.skip_invalid)
+    rollouts = _rollouts(options, path)
     todo = (rollout for rollout in rollouts if rollout.id not in done)
     scored = len(done)
     with lines, Progress("score", count_rows(path), "responses", done=len(done)) as progress:

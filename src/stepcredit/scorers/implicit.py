@@ -58,6 +58,7 @@ class ImplicitPRM(WindowedScorer):
         steps: str | None = None,
         convention: str = "clean",
         load: LoadOptions | None = None,
+        cache: str | Path | None = None,
         window: int = DEFAULT_WINDOW,
         with_tokens: bool = False,
     ) -> ImplicitPRM:
@@ -72,6 +73,7 @@ class ImplicitPRM(WindowedScorer):
             steps: Step rule; by default the PRM's own, else ``auto``.
             convention: ``clean``, ``processbench`` or ``best-of-n``.
             load: How the models are loaded.
+            cache: Directory that keeps the reference's log-probabilities between runs.
             window: Most rollouts held in memory.
             with_tokens: Whether scores hold token rewards.
 
@@ -90,6 +92,7 @@ class ImplicitPRM(WindowedScorer):
             steps=steps,
             convention=convention,
             load=load,
+            cache=cache,
             window=window,
             with_tokens=with_tokens,
         )

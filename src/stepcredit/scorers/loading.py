@@ -1,4 +1,4 @@
-"""Scorers from checkpoints: which family a directory holds, and what must fit together."""
+"""The implicit PRM from checkpoints: what must be there and fit together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stepcredit.checkpoints import (
 )
 from stepcredit.encoding import make_encoding
 from stepcredit.errors import CheckpointError, UserError
-from stepcredit.logprobs import LocalTokenLogProbs
+from stepcredit.logprobs import CachedTokenLogProbs, LocalTokenLogProbs
 from stepcredit.runs import hash_json
 from stepcredit.scorers.implicit import ImplicitPRM
 from stepcredit.steps import StepRule
@@ -41,6 +41,7 @@ def load_implicit(
     steps: str | None,
     convention: str,
     load: LoadOptions | None,
+    cache: str | Path | None,
     window: int,
     with_tokens: bool,
 ) -> _Implicit:
@@ -69,6 +70,8 @@ def load_implicit(
     if not (reference_free or (card is not None and card.reference is None and reference is None)):
         reference_log_probs, limit = _load_reference(path, card, reference, model, tokenizer, load)
         limits.append(limit)
+    if cache is not None and reference_log_probs is not None:
+        reference_log_probs = CachedTokenLogProbs(reference_log_probs, cache)
     encoding = make_encoding(
         convention,
         tokenizer,
@@ -160,7 +163,7 @@ def content_hash(path: Path) -> str:
     return hash_json([weights_hash(path), weights_hash(beside if beside.is_dir() else resolve(base))])
 
 
-def context_length(model: PreTrainedModel) -> int | None:
+def context_length(model: Any) -> int | None:
     """Most tokens that the model was made for, ``None`` where there is no limit."""
     configuration: Any = model.config
     limit = getattr(configuration.get_text_config(), "max_position_embeddings", None)

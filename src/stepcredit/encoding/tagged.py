@@ -1,0 +1,202 @@
+"""Formats of step models that give a step's score at a tag after it: Math-Shepherd, RLHFlow, Qwen.
+
+Each is the rule of the model's card, written out. A step's last token is the one at which the model is
+read (:func:`~stepcredit.encoding.base.read_positions`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from stepcredit.encoding.base import (
+    LEAVE_OUT,
+    EncodedSteps,
+    EncodingError,
+    as_messages,
+    check_length,
+    plain_text,
+)
+from stepcredit.encoding.template import check_tokenizer, render
+from stepcredit.errors import CheckpointError
+from stepcredit.steps import StepRule, step_contents, steps_of
+from stepcredit.types import Encoded, Message, Rollout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+QWEN_SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
+
+
+class MathShepherdEncoding:
+    """``question step ки``, steps on lines of their own; "+" against "-" is read at each ``ки``.
+
+    Wang et al. 2023 (arXiv:2312.08935).
+
+    Args:
+        tokenizer: The model's.
+        step_rule: How responses are cut into steps.
+        max_tokens: The model's context.
+
+    Raises:
+        CheckpointError: The tokenizer lacks the label tokens or the tag.
+    """
+
+    name = "math-shepherd"
+    tag = "ки"
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, *, max_tokens: int | None = None
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.step_rule = step_rule
+        self.max_tokens = max_tokens
+        labels = tokenizer("+ -", add_special_tokens=False)["input_ids"]
+        if len(labels) != 2:
+            raise CheckpointError('"+ -" are not two tokens', where=tokenizer.name_or_path)
+        self.label_ids: tuple[int, int] = (int(labels[0]), int(labels[1]))
+        self.tag_id = int(tokenizer(self.tag, add_special_tokens=False)["input_ids"][-1])
+
+    def encode(self, rollout: Rollout) -> EncodedSteps:
+        """Encode one rollout.
+
+        Raises:
+            EncodingError: The sequence is too long, or the response holds the tag.
+        """
+        steps = "\n".join(f"{text} {self.tag}" for text in step_contents(rollout, self.step_rule))
+        question = plain_text(rollout.prompt)
+        encoded = self.tokenizer(f"{question} {steps}", return_offsets_mapping=True)
+        start = _first_token_at(encoded["offset_mapping"], len(question) + 1)
+        return _at_tags(rollout, encoded["input_ids"], start, self.tag_id, self.step_rule, self.max_tokens)
+
+
+class QwenPRMEncoding:
+    """The conversation with ``<extra_0>`` after each step, where the classifier's head is read.
+
+    Zhang et al. 2025 (arXiv:2501.07301).
+
+    Args:
+        tokenizer: The model's.
+        step_rule: How responses are cut into steps; the model was trained on blank lines.
+        max_tokens: The model's context.
+
+    Raises:
+        CheckpointError: The tokenizer lacks the tag or a chat template.
+    """
+
+    name = "qwen-prm"
+    tag = "<extra_0>"
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, *, max_tokens: int | None = None
+    ) -> None:
+        check_tokenizer(tokenizer)
+        self.tokenizer = tokenizer
+        self.step_rule = step_rule
+        self.max_tokens = max_tokens
+        tag = tokenizer(self.tag, add_special_tokens=False)["input_ids"]
+        if len(tag) != 1:
+            raise CheckpointError(f"{self.tag} is not one token", where=tokenizer.name_or_path)
+        self.tag_id = int(tag[0])
+
+    def encode(self, rollout: Rollout) -> EncodedSteps:
+        """Encode one rollout; a prompt without a system turn gets the one of the model's card.
+
+        Raises:
+            EncodingError: The sequence is too long, or the response holds the tag.
+        """
+        prompt = as_messages(rollout.prompt)
+        if prompt[0]["role"] != "system":
+            prompt.insert(0, {"role": "system", "content": QWEN_SYSTEM_PROMPT})
+        answer = "".join(text + self.tag for text in step_contents(rollout, self.step_rule))
+        conversation: list[Message] = [*prompt, {"role": "assistant", "content": answer}]
+        text = render(self.tokenizer, conversation, add_generation_prompt=False)
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        start = _first_token_at(encoded["offset_mapping"], max(text.rfind(answer.strip()), 0))
+        return _at_tags(rollout, encoded["input_ids"], start, self.tag_id, self.step_rule, self.max_tokens)
+
+
+class RLHFlowEncoding:
+    """Each step is a user turn (the first with the problem) that is answered by "+".
+
+    The probability of "+" against "-" is read before each answer (Xiong et al. 2024, RLHFlow).
+
+    Args:
+        tokenizer: The model's.
+        step_rule: How responses are cut into steps.
+        max_tokens: The model's context.
+
+    Raises:
+        CheckpointError: The tokenizer has no chat template.
+    """
+
+    name = "rlhflow"
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, *, max_tokens: int | None = None
+    ) -> None:
+        check_tokenizer(tokenizer)
+        self.tokenizer = tokenizer
+        self.step_rule = step_rule
+        self.max_tokens = max_tokens
+        good, bad = (tokenizer(label, add_special_tokens=False)["input_ids"][-1] for label in "+-")
+        self.label_ids: tuple[int, int] = (int(good), int(bad))
+
+    def encode(self, rollout: Rollout) -> EncodedSteps:
+        """Encode one rollout.
+
+        Raises:
+            EncodingError: The sequence is too long, or a shorter conversation is not a prefix of it.
+        """
+        question = plain_text(rollout.prompt)
+        conversation: list[Message] = []
+        ends: list[int] = []
+        token_ids: list[int] = []
+        for text in step_contents(rollout, self.step_rule):
+            turn = text if conversation else f"{question} {text}"
+            conversation += [{"role": "user", "content": turn}, {"role": "assistant", "content": "+"}]
+            rendered = render(self.tokenizer, conversation, add_generation_prompt=False)
+            longer = list(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+            if longer[: len(token_ids)] != token_ids or self.label_ids[0] not in longer[len(token_ids) :]:
+                raise EncodingError(
+                    "prompt-not-prefix",
+                    "the chat template changes earlier turns when one is added",
+                    where=rollout.id,
+                    mend="use the chat template that belongs to the model",
+                )
+            token_ids = longer
+            answer = len(token_ids) - 1 - token_ids[::-1].index(self.label_ids[0])
+            ends.append(answer - 1)  # one past the token before the answer, counted from token 1
+        check_length(token_ids, self.max_tokens, rollout.id)
+        return EncodedSteps(
+            encoded=Encoded(tuple(token_ids), 1, tuple(ends)), steps=steps_of(rollout, self.step_rule)
+        )
+
+
+def _at_tags(
+    rollout: Rollout,
+    token_ids: Sequence[int],
+    start: int,
+    tag_id: int,
+    rule: StepRule,
+    max_tokens: int | None,
+) -> EncodedSteps:
+    """Steps that end at the tags from ``start`` on."""
+    check_length(token_ids, max_tokens, rollout.id)
+    steps = steps_of(rollout, rule)
+    tags = [index for index in range(start, len(token_ids)) if token_ids[index] == tag_id]
+    if len(tags) != len(steps):
+        raise EncodingError(
+            "tag-in-response",
+            f"{len(steps)} steps have {len(tags)} tags, so the response holds the tag itself",
+            where=rollout.id,
+            mend=LEAVE_OUT,
+        )
+    ends = tuple(index + 1 - start for index in tags)
+    return EncodedSteps(encoded=Encoded(tuple(token_ids), start, ends), steps=steps)
+
+
+def _first_token_at(offsets: Sequence[tuple[int, int]], character: int) -> int:
+    """Index of the first token that ends after ``character``, at least 1."""
+    return max(bisect_left([end for _, end in offsets], character + 1), 1)
