@@ -29,6 +29,7 @@ def labelled(responses: list[tuple[int, list[float]]]) -> LabelledSteps:
     rewards = [reward for _, given in responses for reward in given]
     return LabelledSteps(
         ids=tuple(f"r{i}" for i in range(len(responses))),
+        problem_ids=tuple(f"p{i}" for i in range(len(responses))),
         clusters=np.arange(len(responses)),
         offsets=np.cumsum([0, *sizes]),
         labels=np.array(labels),

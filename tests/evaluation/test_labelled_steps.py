@@ -67,7 +67,9 @@ def test_elsewhere_the_lowest_of_finer_steps_counts() -> None:
 
 def test_labels_may_stop_before_the_response_does() -> None:
     steps = join([(4, 0.0)], score([4, 9, 14], [0.5, 0.25, -1.0]))
-    assert len(steps.rewards) == 1
+    np.testing.assert_allclose(steps.rewards, [0.5, 0.25, -1.0])
+    assert steps.labelled.tolist() == [True, False, False]
+    assert steps.wrong.tolist() == [True, False, False]
 
 
 def test_a_label_inside_a_scored_step_is_counted_or_refused() -> None:

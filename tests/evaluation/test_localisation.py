@@ -17,6 +17,7 @@ def labelled(
     sizes = [len(given) for given, _ in responses]
     return LabelledSteps(
         ids=tuple(f"r{i}" for i in range(len(responses))),
+        problem_ids=tuple(f"p{i}" for i in sorted(set(clusters or range(len(responses))))),
         clusters=np.array(clusters if clusters is not None else range(len(responses))),
         offsets=np.cumsum([0, *sizes]),
         labels=np.array(labels, dtype=np.float64),

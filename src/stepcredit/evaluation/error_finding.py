@@ -9,7 +9,6 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from stepcredit.evaluation.labelled_steps import LabelledSteps, StepQuantity
-from stepcredit.evaluation.localisation import num_clusters
 from stepcredit.stats import Interval, ProblemBootstrap, f1
 
 
@@ -124,7 +123,7 @@ def find_errors(
     bootstrap: ProblemBootstrap | None = None,
 ) -> ErrorFinding:
     """Accuracies and F1 of a given threshold."""
-    bootstrap = bootstrap or ProblemBootstrap(num_clusters(steps))
+    bootstrap = bootstrap or ProblemBootstrap(steps.num_clusters)
     ranges = threshold_ranges(steps, quantity)
     right = ranges.right(threshold)
     size = bootstrap.num_problems

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,9 +28,11 @@ class LabelledSteps:
 
     Attributes:
         ids: Rollout ids.
-        clusters: Number of each response's problem, from 0; what intervals draw again.
+        problem_ids: Prompt ids; intervals draw problems again.
+        clusters: Index in ``problem_ids`` of each response's problem.
         offsets: Response i owns the steps ``offsets[i]:offsets[i + 1]``.
-        labels: In [0, 1]; below :data:`WRONG_BELOW` is wrong.
+        labels: In [0, 1]; below :data:`WRONG_BELOW` is wrong. NaN where nothing is said, as of the steps
+            after a first error.
         rewards: Step rewards.
         values: Values of the prefixes that end with each step.
         first_wrong: Index within its response of the first wrong step; -1 where none is.
@@ -37,6 +40,7 @@ class LabelledSteps:
     """
 
     ids: tuple[str, ...]
+    problem_ids: tuple[str, ...]
     clusters: NDArray[np.int64]
     offsets: NDArray[np.int64]
     labels: NDArray[np.float64]
@@ -52,8 +56,28 @@ class LabelledSteps:
 
     @property
     def num_steps(self) -> NDArray[np.int64]:
-        """Labelled steps of each response."""
+        """Steps of each response."""
         return np.diff(self.offsets)
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Which steps have a label."""
+        return ~np.isnan(self.labels)
+
+    @property
+    def wrong(self) -> NDArray[np.bool_]:
+        """Which steps are labelled wrong."""
+        return np.asarray(self.labels < WRONG_BELOW)
+
+    @property
+    def cluster_of_step(self) -> NDArray[np.int64]:
+        """Problem of each step."""
+        return np.asarray(self.clusters[self.response_of_step])
+
+    @property
+    def num_clusters(self) -> int:
+        """Number of problems."""
+        return len(self.problem_ids)
 
     @property
     def response_of_step(self) -> NDArray[np.int64]:
@@ -64,6 +88,43 @@ class LabelledSteps:
     def position_of_step(self) -> NDArray[np.int64]:
         """Index of each step within its response."""
         return np.asarray(np.arange(len(self.labels)) - self.offsets[self.response_of_step])
+
+    def select(self, responses: NDArray[np.bool_]) -> LabelledSteps:
+        """The responses where ``responses`` is true."""
+        kept = np.flatnonzero(responses)
+        steps = responses[self.response_of_step]
+        used, clusters = np.unique(self.clusters[kept], return_inverse=True)
+        return LabelledSteps(
+            ids=tuple(self.ids[index] for index in kept),
+            problem_ids=tuple(self.problem_ids[index] for index in used),
+            clusters=clusters,
+            offsets=np.concatenate([[0], np.cumsum(self.num_steps[kept])]),
+            labels=self.labels[steps],
+            rewards=self.rewards[steps],
+            values=self.values[steps],
+            first_wrong=self.first_wrong[kept],
+        )
+
+    @staticmethod
+    def merge(parts: Sequence[LabelledSteps]) -> LabelledSteps:
+        """Several as one; responses of the same prompt are of one problem, whichever part they are in."""
+        names: dict[str, int] = {}
+        clusters = [
+            names.setdefault(part.problem_ids[cluster], len(names))
+            for part in parts
+            for cluster in part.clusters
+        ]
+        sizes = np.concatenate([part.num_steps for part in parts])
+        return LabelledSteps(
+            ids=tuple(each for part in parts for each in part.ids),
+            problem_ids=tuple(names),
+            clusters=np.array(clusters),
+            offsets=np.concatenate([[0], np.cumsum(sizes)]),
+            labels=np.concatenate([part.labels for part in parts]),
+            rewards=np.concatenate([part.rewards for part in parts]),
+            values=np.concatenate([part.values for part in parts]),
+            first_wrong=np.concatenate([part.first_wrong for part in parts]),
+        )
 
     def scores(self, quantity: StepQuantity) -> NDArray[np.float64]:
         """Rewards or values."""
@@ -113,6 +174,7 @@ def join_labels(
             rewards.append(float(part.sum() if additive else part.min()))
             values.append(float(columns.step_values[piece][-1]))
         given = [label.label for label in rollout.step_labels]
+        given += [math.nan] * (len(pieces) - len(given))
         labels += given
         ids.append(rollout.id)
         cluster_of.append(clusters.setdefault(rollout.prompt_id, len(clusters)))
@@ -127,6 +189,7 @@ def join_labels(
         )
     return LabelledSteps(
         ids=tuple(ids),
+        problem_ids=tuple(clusters),
         clusters=np.array(cluster_of),
         offsets=np.array(offsets),
         labels=np.array(labels),
@@ -148,14 +211,17 @@ def _is_cumulative(columns: ScoreColumns) -> bool:
 
 
 def _align(rollout: Rollout, columns: ScoreColumns, row: int) -> list[slice] | None:
-    """For each labelled step the scored steps that make it up; ``None`` where they do not."""
+    """For each labelled step the scored steps that make it up, then one by one those that no label reaches.
+
+    ``None`` where labelled and scored steps end in different places.
+    """
     assert rollout.step_labels is not None
     start, stop = int(columns.step_offsets[row]), int(columns.step_offsets[row + 1])
     if columns.rewritten:
-        # Offsets refer to the rewritten text: only the number of steps can be compared.
-        if stop - start != len(rollout.step_labels):
+        # Offsets refer to the rewritten text: steps can only be counted off.
+        if stop - start < len(rollout.step_labels):
             return None
-        return [slice(start + i, start + i + 1) for i in range(len(rollout.step_labels))]
+        return [slice(step, step + 1) for step in range(start, stop)]
     text = rollout.response
     scored_ends = [_text_end(text, int(end)) for end in columns.step_ends[start:stop]]
     pieces, done = [], 0
@@ -166,7 +232,7 @@ def _align(rollout: Rollout, columns: ScoreColumns, row: int) -> list[slice] | N
             return None
         pieces.append(slice(start + done, start + following))
         done = following
-    return pieces
+    return pieces + [slice(step, step + 1) for step in range(start + done, stop)]
 
 
 def _text_end(text: str, end: int) -> int:

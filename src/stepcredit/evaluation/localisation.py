@@ -68,7 +68,7 @@ def localise(
         bootstrap: Over ``steps.clusters``; by default 10,000 draws with seed 0.
     """
     scores = steps.scores(quantity)
-    bootstrap = bootstrap or ProblemBootstrap(num_clusters(steps))
+    bootstrap = bootstrap or ProblemBootstrap(steps.num_clusters)
     right, first_wrong = first_error_classes(steps)
     lowest = shares_of_minimum(scores, steps.offsets)
     with_error = steps.first_wrong >= 0
@@ -78,7 +78,7 @@ def localise(
     at_last = np.where(several, lowest[steps.offsets[1:] - 1], 0.0)
     return Localisation(
         quantity=quantity,
-        auc=clustered_auc(-scores, first_wrong, right, steps.clusters[steps.response_of_step], bootstrap),
+        auc=clustered_auc(-scores, first_wrong, right, steps.cluster_of_step, bootstrap),
         lowest_is_first_wrong=clustered_share(at_error, with_error, steps.clusters, bootstrap),
         minimum_is_last=clustered_share(at_last, several, steps.clusters, bootstrap),
         num_right_steps=int(right.sum()),
@@ -87,16 +87,12 @@ def localise(
     )
 
 
-def num_clusters(steps: LabelledSteps) -> int:
-    """Number of problems."""
-    return int(steps.clusters.max()) + 1
-
-
 def first_error_classes(steps: LabelledSteps) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Masks over steps: right ones before any error, and first wrong ones; what follows is in neither."""
     first = steps.first_wrong[steps.response_of_step]
     position = steps.position_of_step
-    return np.asarray((first < 0) | (position < first)), np.asarray(position == first)
+    before = (first < 0) | (position < first)
+    return np.asarray(before & steps.labelled), np.asarray(position == first)
 
 
 def shares_of_minimum(

@@ -246,8 +246,12 @@ def split_by_problem(samples: Samples, share: float) -> NDArray[np.bool_]:
     """
     if not 0.0 < share < 1.0:
         raise ValueError(f"the share must be between 0 and 1; got {share}")
-    digests = [hash_bytes(name.encode()).removeprefix("sha256:")[:13] for name in samples.problem_ids]
-    return np.array([int(digest, 16) / 16**13 < share for digest in digests])
+    return np.array([in_share(name, share) for name in samples.problem_ids])
+
+
+def in_share(name: str, share: float) -> bool:
+    """Whether the hash of a problem's id falls into the first ``share`` of all hashes."""
+    return int(hash_bytes(name.encode()).removeprefix("sha256:")[:13], 16) / 16**13 < share
 
 
 def select(joined: Joined, problems: NDArray[np.bool_]) -> Joined:

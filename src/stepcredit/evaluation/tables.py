@@ -1,32 +1,256 @@
-"""Results as tables: for a terminal, CSV, Markdown and LaTeX."""
+"""Results as tables: for a terminal, Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import io
-
-from rich.console import Console
-from rich.table import Table
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from stepcredit.evaluation.best_of_n_evaluation import BestOfNEvaluation
+from stepcredit.evaluation.results import Result
+from stepcredit.evaluation.step_results import StepEvaluation, StepResult
+from stepcredit.runs import atomic_path
+
+ABSENT = "–"
+
+_LATEX_ESCAPES = str.maketrans(
+    {
+        "_": r"\_",
+        "%": r"\%",
+        "&": r"\&",
+        "#": r"\#",
+        "$": r"\$",
+        "{": r"\{",
+        "}": r"\}",
+        "–": "--",
+        "−": "$-$",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells to show.
+
+    Attributes:
+        title: What the table shows.
+        header: Column names.
+        rows: Cells; the first ``labels`` of each row are names, the others numbers.
+        labels: How many columns hold names.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    labels: int
+
+    def to_text(self) -> str:
+        """For a terminal; as wide as it must be."""
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table as RichTable
+
+        table = RichTable(
+            title=self.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+        )
+        for index, name in enumerate(self.header):
+            table.add_column(name, no_wrap=True, justify="left" if index < self.labels else "right")
+        for row in self.rows:
+            table.add_row(*row)
+        widest = sum(
+            max(len(cell) for cell in column) + 3 for column in zip(self.header, *self.rows, strict=True)
+        )
+        buffer = io.StringIO()
+        Console(file=buffer, width=max(widest + 4, len(self.title) + 2), highlight=False, markup=False).print(
+            table
+        )
+        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).rstrip()
+
+    def to_markdown(self) -> str:
+        """A pipe table under its title."""
+        marks = [":--" if index < self.labels else "--:" for index in range(len(self.header))]
+        lines = [f"**{self.title}**", ""]
+        lines += [
+            "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |"
+            for row in (self.header, tuple(marks), *self.rows)
+        ]
+        return "\n".join(lines) + "\n"
+
+    def to_latex(self) -> str:
+        """A ``table`` with booktabs rules."""
+        columns = "l" * self.labels + "r" * (len(self.header) - self.labels)
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_latex(self.title)}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+        ]
+        lines += [r"\toprule", _latex_row(self.header), r"\midrule"]
+        lines += [_latex_row(row) for row in self.rows]
+        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+        return "\n".join(lines) + "\n"
+
+
+def _latex(text: str) -> str:
+    return text.replace("\\", r"\textbackslash ").translate(_LATEX_ESCAPES)
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return " & ".join(_latex(cell) for cell in cells) + r" \\"
+
+
+def number(value: float | None, decimals: int = 3) -> str:
+    """With a true minus, or a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return ABSENT
+    return f"{value:.{decimals}f}".replace("-", "−")
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """``0.612 [0.581, 0.640]``; the figure alone where the interval is not known."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return number(value)
+    return f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def accuracy_table(evaluation: BestOfNEvaluation, *, everything: bool = False) -> Table:
+    """Accuracy by method and n.
+
+    Args:
+        evaluation: What was found.
+        everything: Every aggregate and vote; otherwise each scorer's chosen aggregate with every vote, and
+            plain best-of-n with the others.
+    """
+    chosen = {name: choice.aggregate for name, choice in evaluation.choices.items()}
+    ns = sorted({row.n for row in evaluation.results})
+    cells: dict[tuple[str, str, str], dict[int, Result]] = {}
+    for row in evaluation.results:
+        is_chosen = row.scorer is None or row.aggregate == chosen.get(row.scorer)
+        if everything or is_chosen or row.method == "best-of-n":
+            cells.setdefault((row.method, row.scorer or "", row.aggregate or ""), {})[row.n] = row
+    rows = [
+        (*key, *(with_interval(by_n[n].accuracy, by_n[n].low, by_n[n].high) for n in ns))
+        for key, by_n in cells.items()
+    ]
+    title = f"Accuracy over {evaluation.num_problems} problems, with 95% intervals over problems"
+    return Table(title, ("method", "scorer", "aggregate", *(f"n = {n}" for n in ns)), tuple(rows), 3)
+
+
+def comparison_table(evaluation: BestOfNEvaluation) -> Table:
+    """Paired differences of the methods chosen beforehand."""
+    rows = [
+        (
+            str(each.n),
+            each.first,
+            each.second,
+            with_interval(each.difference, each.low, each.high),
+            _p_value(each.p_value),
+            _p_value(each.p_holm),
+        )
+        for each in evaluation.comparisons
+    ]
+    title = f"Paired differences, p corrected for {len(rows)} comparisons (Holm)"
+    return Table(title, ("n", "first", "second", "difference", "p", "p (Holm)"), tuple(rows), 3)
+
+
+def _p_value(value: float) -> str:
+    return "<0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
 def best_of_n_text(evaluation: BestOfNEvaluation) -> str:
-    """Accuracy by method and n, then what was chosen, left out and noted."""
-    ns = sorted({row.n for row in evaluation.results})
-    table = Table(title=f"accuracy, {evaluation.num_problems} problems [95% interval]", title_justify="left")
-    for column in ("method", "scorer", "aggregate", *(f"n = {n}" for n in ns)):
-        table.add_column(column, no_wrap=True)
-    cells: dict[tuple[str, str, str], dict[int, str]] = {}
-    for row in evaluation.results:
-        key = row.method, row.scorer or "", row.aggregate or ""
-        cells.setdefault(key, {})[row.n] = f"{row.accuracy:.3f} [{row.low:.3f}, {row.high:.3f}]"
-    for key, by_size in cells.items():
-        table.add_row(*key, *(by_size[n] for n in ns))
+    """Everything for a terminal."""
+    parts = [accuracy_table(evaluation).to_text()]
+    if evaluation.comparisons:
+        parts.append(comparison_table(evaluation).to_text())
+    lines = [
+        f"{name}: {choice.aggregate}, temperature {choice.temperature:g}, chosen on {choice.chosen_on}"
+        for name, choice in evaluation.choices.items()
+        if choice.chosen_on != "fixed"
+    ]
+    lines += _closing(evaluation.excluded, evaluation.notes)
+    return "\n\n".join([*parts, "\n".join(lines)] if lines else parts)
+
+
+def _closing(excluded: Mapping[str, int], notes: Iterable[str]) -> list[str]:
+    return [f"left out: {count} {reason}" for reason, count in excluded.items()] + [
+        f"note: {each}" for each in notes
+    ]
+
+
+_STEP_LABELS = ("subset", "scorer", "score of", "threshold")
+
+
+def step_tables(evaluation: StepEvaluation) -> list[Table]:
+    """One table for the metrics without a threshold, one for those that need one."""
+    tables = []
+    for title, with_threshold in (("Steps told apart", False), ("With a threshold", True)):
+        rows = [row for row in evaluation.results if (row.threshold_from is not None) == with_threshold]
+        if rows:
+            tables.append(_metrics_table(title, rows, with_threshold))
+    return tables
+
+
+def _metrics_table(title: str, rows: Sequence[StepResult], with_threshold: bool) -> Table:
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    cells: dict[tuple[str, ...], dict[str, StepResult]] = {}
+    for row in rows:
+        key: tuple[str, ...] = (row.subset, row.scorer, _quantity_name(row.quantity))
+        if with_threshold:
+            key = (*key, str(row.threshold_from))
+        cells.setdefault(key, {})[row.metric] = row
+    body = []
+    for key, by_metric in cells.items():
+        shown = [
+            with_interval(found.value, found.low, found.high) if (found := by_metric.get(metric)) else ""
+            for metric in metrics
+        ]
+        body.append((*key, *shown))
+    labels = 4 if with_threshold else 3
+    header = (*_STEP_LABELS[:labels], *(metric.replace("_", " ") for metric in metrics))
+    return Table(f"{title}, with 95% intervals over problems", header, tuple(body), labels)
+
+
+def _quantity_name(quantity: str) -> str:
+    return {"reward": "step", "value": "prefix"}.get(quantity, quantity)
+
+
+def step_text(evaluation: StepEvaluation) -> str:
+    """Everything for a terminal."""
+    parts = [table.to_text() for table in step_tables(evaluation)]
+    lines = [
+        f"{subset}: " + ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
+        for subset, counts in evaluation.counts.items()
+    ]
+    lines += _closing(evaluation.excluded, evaluation.notes)
+    return "\n\n".join([*parts, "\n".join(lines)] if lines else parts)
+
+
+def write_tables(folder: Path, tables: Sequence[Table], rows: Iterable[Any]) -> None:
+    """Write ``tables.md``, ``tables.tex`` and, one row a figure and unrounded, ``results.csv``.
+
+    Args:
+        folder: Must exist.
+        tables: To show.
+        rows: Dataclasses of one class.
+    """
+    _write_text(folder / "tables.md", "\n".join(table.to_markdown() for table in tables))
+    _write_text(folder / "tables.tex", "\n".join(table.to_latex() for table in tables))
     buffer = io.StringIO()
-    console = Console(file=buffer, width=60 + 24 * len(ns), highlight=False, markup=False)
-    console.print(table)
-    for reason, count in evaluation.excluded.items():
-        console.print(f"left out: {count} {reason}")
-    for note in evaluation.notes:
-        console.print(f"note: {note}")
-    return buffer.getvalue().rstrip()
+    writer: csv.DictWriter[str] | None = None
+    for row in rows:
+        values = dataclasses.asdict(row)
+        if writer is None:
+            writer = csv.DictWriter(buffer, list(values), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow({name: "" if value is None else value for name, value in values.items()})
+    _write_text(folder / "results.csv", buffer.getvalue())
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

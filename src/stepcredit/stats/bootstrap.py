@@ -55,6 +55,10 @@ class ProblemBootstrap:
         means /= self.num_problems
         return means
 
+    def counts(self, start: int, stop: int) -> Int[np.ndarray, "problems draws"]:
+        """How often each problem is in the draws from ``start`` to ``stop``."""
+        return np.asarray(self._counts[:, start:stop])
+
     def intervals(
         self, values: Float[np.ndarray, "methods problems"]
     ) -> tuple[Float[np.ndarray, " methods"], Float[np.ndarray, " methods"]]:

@@ -1,0 +1,258 @@
+"""Figures of the step evaluations as rows: one metric of one scorer on one part of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stepcredit.evaluation.error_finding import (
+    ErrorFinding,
+    best_threshold,
+    find_errors,
+    grid_threshold,
+    threshold_ranges,
+)
+from stepcredit.evaluation.labelled_steps import LabelledSteps, StepQuantity
+from stepcredit.evaluation.localisation import localise
+from stepcredit.evaluation.results import plain
+from stepcredit.evaluation.step_metrics import (
+    best_verdict_threshold,
+    judge_steps,
+    measure_steps,
+    step_probabilities,
+)
+from stepcredit.stats import Interval, ProblemBootstrap
+
+ALL = "all"
+"""The part that holds every response, or the plain mean over all parts where the metric says so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """One figure.
+
+    Attributes:
+        subset: Part of the data.
+        scorer: Whose scores are used.
+        quantity: ``reward`` (each step by itself) or ``value`` (the prefix up to it).
+        metric: What is measured.
+        value: The figure; NaN where the data cannot tell.
+        low: Lower end of its 95% interval.
+        high: Upper end.
+        threshold: What scores were compared with, if the metric needs one.
+        threshold_from: Where that was chosen.
+    """
+
+    subset: str
+    scorer: str
+    quantity: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    threshold: float | None = None
+    threshold_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEvaluation:
+    """What a step evaluation found.
+
+    Attributes:
+        results: All figures.
+        details: Scorer to what does not fit a row: calibration bins, AUC by position.
+        counts: Subset to numbers of responses, steps and errors.
+        excluded: What was left out, by reason.
+        notes: What a reader must know.
+    """
+
+    results: tuple[StepResult, ...]
+    details: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able values, unrounded."""
+        values: dict[str, Any] = plain(self)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a row is about, and how its interval is drawn.
+
+    Attributes:
+        subset: Part of the data.
+        scorer: Whose scores are used.
+        draws: Bootstrap draws.
+        seed: Of the draws.
+    """
+
+    subset: str
+    scorer: str
+    draws: int = 10_000
+    seed: int = 0
+
+    def bootstrap(self, steps: LabelledSteps) -> ProblemBootstrap:
+        """Over the problems of ``steps``."""
+        return ProblemBootstrap(steps.num_clusters, num_draws=self.draws, seed=self.seed)
+
+    def row(
+        self,
+        quantity: str,
+        metric: str,
+        interval: Interval,
+        threshold: float | None = None,
+        threshold_from: str | None = None,
+    ) -> StepResult:
+        """A figure as a row."""
+        return StepResult(
+            subset=self.subset,
+            scorer=self.scorer,
+            quantity=quantity,
+            metric=metric,
+            value=interval.estimate,
+            low=interval.low,
+            high=interval.high,
+            threshold=threshold,
+            threshold_from=threshold_from,
+        )
+
+
+def quantities(steps: LabelledSteps) -> tuple[StepQuantity, ...]:
+    """``reward``, and ``value`` too where it is something else."""
+    return ("reward",) if np.array_equal(steps.rewards, steps.values) else ("reward", "value")
+
+
+def error_finding_rows(
+    context: Context, steps: LabelledSteps, quantity: StepQuantity, thresholds: Mapping[str, float]
+) -> list[StepResult]:
+    """F1 and its two accuracies at each threshold, the file's own best one and the published one included.
+
+    Args:
+        context: What the rows are about.
+        steps: Of one subset.
+        quantity: Which scores.
+        thresholds: Where a threshold was chosen to the threshold.
+    """
+    bootstrap = context.bootstrap(steps)
+    ranges = threshold_ranges(steps, quantity)
+    chosen = {**thresholds, "this file (oracle threshold)": best_threshold(ranges)}
+    rows: list[StepResult] = []
+    for origin, threshold in chosen.items():
+        rows += _finding_rows(context, find_errors(steps, quantity, threshold, origin, bootstrap=bootstrap))
+    return rows
+
+
+def _finding_rows(context: Context, found: ErrorFinding) -> Iterator[StepResult]:
+    for metric, interval in (
+        ("f1", found.f1),
+        ("error_accuracy", found.error_accuracy),
+        ("correct_accuracy", found.correct_accuracy),
+    ):
+        yield context.row(found.quantity, metric, interval, found.threshold, found.threshold_from)
+
+
+def published_grid_row(context: Context, steps: LabelledSteps, quantity: StepQuantity) -> StepResult:
+    """The published evaluator's figure: best of 2,000 thresholds on the sigmoid, on the very same file."""
+    scores = step_probabilities(steps.scores(quantity))
+    squeezed = LabelledSteps(
+        ids=steps.ids,
+        problem_ids=steps.problem_ids,
+        clusters=steps.clusters,
+        offsets=steps.offsets,
+        labels=steps.labels,
+        rewards=scores,
+        values=scores,
+        first_wrong=steps.first_wrong,
+    )
+    threshold, _ = grid_threshold(threshold_ranges(squeezed, "reward"))
+    origin = "this file (oracle threshold, published grid)"
+    found = find_errors(squeezed, "reward", threshold, origin, bootstrap=context.bootstrap(steps))
+    return context.row(quantity, "f1", found.f1, threshold, origin)
+
+
+def mean_rows(rows: Sequence[StepResult], metric: str) -> list[StepResult]:
+    """Plain mean of a metric over subsets, as benchmarks report it, for each scorer and threshold origin.
+
+    Its interval treats the subsets as independent: half-widths add up as squares.
+    """
+    groups: dict[tuple[str, str, str | None], list[StepResult]] = {}
+    for row in rows:
+        if row.metric == metric:
+            groups.setdefault((row.scorer, row.quantity, row.threshold_from), []).append(row)
+    widest = max((len(group) for group in groups.values()), default=0)
+    found = []
+    for (scorer, quantity, origin), group in groups.items():
+        if len(group) < 2 or len(group) < widest:
+            continue
+        mean = float(np.mean([row.value for row in group]))
+        below = float(np.sqrt(np.sum([(row.value - row.low) ** 2 for row in group]))) / len(group)
+        above = float(np.sqrt(np.sum([(row.high - row.value) ** 2 for row in group]))) / len(group)
+        found.append(
+            StepResult(
+                subset="mean of subsets",
+                scorer=scorer,
+                quantity=quantity,
+                metric=metric,
+                value=mean,
+                low=mean - below,
+                high=mean + above,
+                threshold_from=origin,
+            )
+        )
+    return found
+
+
+def verdict_rows(
+    context: Context, steps: LabelledSteps, quantity: StepQuantity, thresholds: Mapping[str, float]
+) -> list[StepResult]:
+    """PRMScore and its two F1s at each threshold, the file's own best one included."""
+    bootstrap = context.bootstrap(steps)
+    chosen = {**thresholds, "these rows (oracle threshold)": best_verdict_threshold(steps, quantity)}
+    rows = []
+    for origin, threshold in chosen.items():
+        found = judge_steps(steps, quantity, threshold, origin, bootstrap=bootstrap)
+        for metric, interval in (
+            ("prm_score", found.prm_score),
+            ("positive_f1", found.positive_f1),
+            ("negative_f1", found.negative_f1),
+        ):
+            rows.append(context.row(quantity, metric, interval, threshold, origin))
+    return rows
+
+
+def step_rows(
+    context: Context, steps: LabelledSteps, quantity: StepQuantity
+) -> tuple[list[StepResult], dict[str, Any]]:
+    """Separation, localisation and calibration, with what does not fit a row."""
+    bootstrap = context.bootstrap(steps)
+    measured = measure_steps(steps, quantity, bootstrap=bootstrap)
+    place = localise(steps, quantity, bootstrap=bootstrap)
+    rows = [
+        context.row(quantity, metric, interval)
+        for metric, interval in (
+            ("auc", measured.auc),
+            ("average_precision", measured.average_precision),
+            ("first_error_auc", place.auc),
+            ("lowest_is_first_wrong", place.lowest_is_first_wrong),
+            ("minimum_is_last", place.minimum_is_last),
+            ("calibration_error", measured.calibration_error),
+        )
+    ]
+    return rows, {"calibration": plain(measured.calibration), "by_position": plain(place.by_position)}
+
+
+def step_counts(steps: LabelledSteps) -> dict[str, int]:
+    """How much data there is."""
+    return {
+        "problems": steps.num_clusters,
+        "responses": steps.num_responses,
+        "responses_with_error": int((steps.first_wrong >= 0).sum()),
+        "labelled_steps": int(steps.labelled.sum()),
+        "wrong_steps": int(steps.wrong.sum()),
+    }

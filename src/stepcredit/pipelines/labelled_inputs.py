@@ -1,0 +1,210 @@
+"""What the step evaluations share: labelled data by name, and its scores from files or by a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.checkpoints.loading import LoadOptions
+from stepcredit.errors import UserError
+from stepcredit.options import argument, option
+
+if TYPE_CHECKING:
+    from stepcredit.evaluation.labelled_steps import LabelledSteps
+    from stepcredit.evaluation.score_columns import ScoreColumns
+    from stepcredit.evaluation.step_results import StepEvaluation
+    from stepcredit.types import Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledInputs:
+    """Labelled data and its scores."""
+
+    data: tuple[str, ...] = argument(
+        "labelled data: [NAME=]FILE or [NAME=]hub:DATASET[:SPLIT]; one or more", many=True
+    )
+    scores: tuple[str, ...] = option(
+        "score files; SCORER/NAME=FILE where ids are not unique over the data",
+        default=(),
+        metavar="SCORER=FILE",
+    )
+    prm: tuple[str, ...] = option(
+        "score the data with this model first (into --out)", default=(), metavar="SCORER=DIR"
+    )
+    reference: str | None = option("reference model of --prm; default is the one the PRM names", default=None)
+    beta: float | None = option("scale of the log-ratio of --prm; default is the PRM's own", default=None)
+    load: LoadOptions = field(default_factory=LoadOptions)
+    out: Path | None = option("folder for converted data, scores, tables and report", default=None)
+    draws: int = option("bootstrap draws over problems", default=10_000)
+    seed: int = option("of the bootstrap", default=0)
+    skip_invalid: bool = option("leave out and count malformed rows", default=False)
+    overwrite: bool = option("replace what is in --out", default=False)
+
+
+@dataclass(frozen=True)
+class StepResultOutput:
+    """A step evaluation, to print."""
+
+    evaluation: StepEvaluation
+
+    def to_json(self) -> Any:
+        """All figures, unrounded."""
+        return self.evaluation.to_json()
+
+    def to_text(self) -> str:
+        """Tables for a terminal."""
+        from stepcredit.evaluation.tables import step_text
+
+        return step_text(self.evaluation)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One subset of the data and what each scorer says of it."""
+
+    name: str
+    rollouts: Sequence[Rollout]
+    scorers: Mapping[str, ScoreColumns]
+
+    def joined(self) -> Iterator[tuple[str, LabelledSteps]]:
+        """Scorer name and its labelled steps."""
+        from stepcredit.evaluation.labelled_steps import join_labels
+
+        for scorer, columns in self.scorers.items():
+            yield scorer, join_labels(self.rollouts, columns, source=f"{self.name} by {scorer}")
+
+
+def read_parts(inputs: LabelledInputs, format_name: str) -> tuple[list[Part], dict[str, int]]:
+    """Read data and scores.
+
+    Returns:
+        The subsets in the order given, and what was left out, by reason.
+
+    Raises:
+        UserError: Options do not fit together.
+        DataError: Something cannot be read.
+    """
+    from stepcredit.data.formats import read_rollouts_as
+
+    sources = _sources(inputs.data)
+    if not inputs.scores and not inputs.prm:
+        raise UserError("give --scores SCORER=FILE, or --prm SCORER=DIR with --out", where="--scores")
+    excluded: dict[str, int] = {}
+    data = {}
+    for name, source in sources.items():
+        records = read_rollouts_as(source, format_name, skip_invalid=inputs.skip_invalid)
+        data[name] = list(records)
+        if records.num_skipped:
+            excluded[f"invalid rows of {name}"] = records.num_skipped
+        if not data[name]:
+            raise UserError("holds no rows", where=source)
+    scorers: dict[str, dict[str, ScoreColumns]] = {name: {} for name in sources}
+    for subset, found in _read_scores(inputs, list(sources)).items():
+        scorers[subset] |= found
+    for subset, found in _score_with_models(inputs, data).items():
+        scorers[subset] |= found
+    return [Part(name, rollouts, scorers[name]) for name, rollouts in data.items()], excluded
+
+
+def _sources(data: Sequence[str]) -> dict[str, str]:
+    if not data:
+        raise UserError("DATA is missing", mend="name at least one file or hub:DATASET[:SPLIT]")
+    found: dict[str, str] = {}
+    for each in data:
+        name, separator, source = each.partition("=")
+        if not separator or "/" in name:
+            name, source = Path(each).name.split(".")[0].split(":")[-1], each
+        if name in found:
+            raise UserError(f"the name {name!r} is there twice", where="DATA", mend="write NAME=FILE")
+        if not name or not source:
+            raise UserError(f"{each!r} is not [NAME=]FILE", where="DATA")
+        found[name] = source
+    return found
+
+
+def _read_scores(inputs: LabelledInputs, subsets: Sequence[str]) -> dict[str, dict[str, ScoreColumns]]:
+    from stepcredit.evaluation.score_columns import read_many_score_columns
+
+    named = []
+    for each in inputs.scores:
+        name, separator, path = each.partition("=")
+        scorer, _, subset = name.partition("/")
+        if not separator or not scorer or not path:
+            raise UserError(f"{each!r} is not SCORER=FILE", where="--scores")
+        if subset and subset not in subsets:
+            raise UserError(
+                f"there is no data named {subset!r}", where="--scores", mend=f"use {', '.join(subsets)}"
+            )
+        named.append((scorer, [subset] if subset else list(subsets), Path(path)))
+    columns = read_many_score_columns([path for *_, path in named], skip_invalid=inputs.skip_invalid)
+    found: dict[str, dict[str, ScoreColumns]] = {}
+    for (scorer, covered, file), content in zip(named, columns, strict=True):
+        for subset in covered:
+            if scorer in found.setdefault(subset, {}):
+                raise UserError(
+                    f"the scores of {scorer!r} for {subset!r} are there twice ({file})",
+                    where="--scores",
+                    mend="write SCORER/NAME=FILE, one for each part of the data",
+                )
+            found[subset][scorer] = content
+    return found
+
+
+def _score_with_models(
+    inputs: LabelledInputs, data: Mapping[str, Sequence[Rollout]]
+) -> dict[str, dict[str, ScoreColumns]]:
+    """Write each subset as rollouts into ``out`` and score it there; what is complete is not redone."""
+    from stepcredit.data import rollout_to_json, write_rows
+    from stepcredit.evaluation.score_columns import read_score_columns
+    from stepcredit.pipelines import score
+    from stepcredit.pipelines.eval_best_of_n import named_files
+
+    if not inputs.prm:
+        return {}
+    if inputs.out is None:
+        raise UserError("needs --out, a folder for the scores", where="--prm")
+    models = list(named_files(inputs.prm, "--prm"))
+    found: dict[str, dict[str, ScoreColumns]] = {}
+    for subset, rollouts in data.items():
+        folder = inputs.out / subset
+        write_rows(folder / "rollouts.jsonl", map(rollout_to_json, rollouts))
+        for scorer, model in models:
+            target = folder / f"scores-{scorer}.jsonl"
+            score.run(
+                score.Options(
+                    input=folder / "rollouts.jsonl",
+                    prm=str(model),
+                    reference=inputs.reference,
+                    beta=inputs.beta,
+                    out=target,
+                    load=inputs.load,
+                    skip_invalid=inputs.skip_invalid,
+                    overwrite=inputs.overwrite,
+                )
+            )
+            found.setdefault(subset, {})[scorer] = read_score_columns(target)
+    return found
+
+
+def write_outputs(
+    inputs: LabelledInputs, command: str, evaluation: StepEvaluation, settings: Mapping[str, Any]
+) -> None:
+    """Write results, tables and report into ``out``, if there is one."""
+    if inputs.out is None:
+        return
+    from stepcredit.evaluation.tables import step_tables, write_tables
+    from stepcredit.runs import Manifest, manifest_path, write_json
+
+    sources = _sources(inputs.data).values()
+    manifest = Manifest(
+        command,
+        {**settings, "draws": inputs.draws, "seed": inputs.seed},
+        inputs=[source for source in sources if Path(source).is_file()],
+        counts=dict(evaluation.excluded),
+    )
+    inputs.out.mkdir(parents=True, exist_ok=True)
+    write_json(inputs.out / "results.json", {"command": command, **evaluation.to_json()})
+    write_tables(inputs.out, step_tables(evaluation), evaluation.results)
+    write_json(manifest_path(inputs.out / "results.json"), manifest.to_json())

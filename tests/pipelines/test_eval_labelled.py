@@ -1,0 +1,236 @@
+"""The three evaluations of step-labelled data, from files."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepcredit.cli import main
+from stepcredit.data import score_to_json, write_rows
+from stepcredit.data.formats import read_rollouts_as
+from stepcredit.types import ResponseScore, Rollout, StepScore
+
+SHARED = Path(__file__).parents[2] / "../shared"
+
+
+def score(rollout: Rollout, wrong: Sequence[int], noise: float = 0.0) -> dict[str, Any]:
+    """A score of each listed step: -1 at the ``wrong`` ones, else 1, less ``noise`` times its index."""
+    labels = rollout.step_labels or ()
+    texts = rollout.extras["steps"]
+    starts, position = [], 0
+    for text in texts:
+        starts.append(rollout.response.index(text, position))
+        position = starts[-1] + len(text)
+    ends = [*starts[1:], len(rollout.response)]
+    assert len(labels) <= len(texts)
+    steps, total = [], 0.0
+    for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        reward = (-1.0 if index in wrong else 1.0) - noise * index
+        total += reward
+        steps.append(StepScore(index, rollout.response[start:end], start, end, reward, total))
+    return score_to_json(
+        ResponseScore(
+            id=rollout.id,
+            prompt_id=rollout.prompt_id,
+            reward=total,
+            steps=tuple(steps),
+            aggregates={},
+            num_tokens=9,
+            scorer="fake",
+        )
+    )
+
+
+def process_bench(folder: Path, name: str, labels: Sequence[int]) -> Path:
+    path = folder / f"{name}.jsonl"
+    write_rows(
+        path,
+        [
+            {
+                "id": f"{name}-{number}",
+                "generator": "fake",
+                "problem": f"What is {number}?",
+                "steps": ["one.", "two.", "three."],
+                "final_answer_correct": label < 0,
+                "label": label,
+            }
+            for number, label in enumerate(labels)
+        ],
+    )
+    return path
+
+
+def perfect_scores(data: Path, format_name: str, *, noise: float = 0.0) -> Path:
+    scores = data.with_name(f"{data.stem}-scores.jsonl")
+    rows = []
+    for rollout in read_rollouts_as(data, format_name):
+        labels = rollout.step_labels or ()
+        rows.append(score(rollout, [i for i, label in enumerate(labels) if label.label < 0.5], noise))
+    write_rows(scores, rows)
+    return scores
+
+
+def figures(output: str) -> dict[tuple[str, str, str, str | None], dict[str, Any]]:
+    content = json.loads(output)
+    return {
+        (row["subset"], row["quantity"], row["metric"], row["threshold_from"]): row
+        for row in content["results"]
+    }
+
+
+def test_processbench_names_where_each_threshold_is_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    easy, hard = process_bench(tmp_path, "gsm8k", [0, 1, -1, 2]), process_bench(tmp_path, "math", [1, -1, -1])
+    # The hard file's scores sink with every step: the threshold of the easy one is too high there.
+    command = ["eval", "processbench", str(easy), str(hard), "--draws", "200", "--json"]
+    command += ["--scores", f"prm/gsm8k={perfect_scores(easy, 'processbench')}"]
+    command += ["--scores", f"prm/math={perfect_scores(hard, 'processbench', noise=0.9)}"]
+    assert main(command) == 0
+    found = figures(capsys.readouterr().out)
+    for origin in ("tuned on gsm8k", "this file (oracle threshold)", "fixed: 0"):
+        assert found["gsm8k", "reward", "f1", origin]["value"] == 1.0
+    assert found["math", "reward", "correct_accuracy", "tuned on gsm8k"]["value"] == 0.0
+    assert found["math", "reward", "f1", "this file (oracle threshold)"]["value"] == 1.0
+    assert found["mean of subsets", "reward", "f1", "tuned on gsm8k"]["value"] == 0.5
+    assert found["math", "reward", "first_error_auc", None]["value"] == 1.0
+    assert found["math", "value", "first_error_auc", None]["value"] is not None
+
+
+def test_processbench_on_a_development_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, dev = process_bench(tmp_path, "math", [0, 1, -1]), process_bench(tmp_path, "omni", [2, -1])
+    command = ["eval", "processbench", str(data), "--dev", str(dev), "--draws", "200", "--json"]
+    command += ["--scores", f"prm/math={perfect_scores(data, 'processbench')}"]
+    command += ["--scores", f"prm/dev={perfect_scores(dev, 'processbench')}"]
+    assert main(command) == 0
+    found = figures(capsys.readouterr().out)
+    assert found["math", "reward", "f1", f"tuned on {dev}"]["value"] == 1.0
+    assert not any(subset == "dev" for subset, *_ in found)
+
+
+def prm_bench(folder: Path) -> Path:
+    path = folder / "bench.jsonl"
+    rows = []
+    for category, errors in (("circular", [2]), ("confidence", [1, 3]), ("multi_solutions", [])):
+        rows += [
+            {
+                "idx": f"{category}-{number}",
+                "original_question": "?",
+                "modified_question": f"Question {number}?",
+                "original_process": ["a", "b", "c"],
+                "modified_process": ["one", "two", "three"],
+                "modified_steps": errors,
+                "error_steps": errors,
+                "classification": category,
+                "reason": "",
+            }
+            for number in range(4)
+        ]
+    write_rows(path, rows)
+    return path
+
+
+def test_prmbench_reports_categories_aspects_and_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = prm_bench(tmp_path)
+    command = ["eval", "prmbench", str(data), "--draws", "200", "--json"]
+    command += ["--scores", f"prm={perfect_scores(data, 'prmbench')}"]
+    assert main(command) == 0
+    found = figures(capsys.readouterr().out)
+    published = "fixed: 0.5 (published)"
+    for subset in ("circular", "confidence", "simplicity", "soundness", "sensitivity", "all"):
+        assert found[subset, "reward", "prm_score", published]["value"] == 1.0
+    # Solutions that are right in every step have no wrong step to find.
+    assert found["multi_solutions", "reward", "negative_f1", published]["value"] is None
+    assert found["multi_solutions", "reward", "positive_f1", published]["value"] == 1.0
+
+
+def test_prmbench_tunes_on_rows_that_it_does_not_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = prm_bench(tmp_path)
+    command = ["eval", "prmbench", str(data), "--draws", "200", "--json", "--dev-fraction", "0.5"]
+    assert main([*command, "--scores", f"prm={perfect_scores(data, 'prmbench')}"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["counts"]["all"]["responses"] in (3, 6, 9)
+    assert any("tuned on 0.5 of the rows" in str(row["threshold_from"]) for row in content["results"])
+
+
+def test_steps_writes_tables_and_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = process_bench(tmp_path, "some", [0, 1, -1, 2]), tmp_path / "out"
+    command = [
+        "eval",
+        "steps",
+        f"mine={data}",
+        "--format",
+        "processbench",
+        "--draws",
+        "200",
+        "--out",
+        str(out),
+    ]
+    assert main([*command, "--scores", f"prm={perfect_scores(data, 'processbench')}"]) == 0
+    assert "4 problems, 4 responses, 3 responses with error" in capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())["results"]
+    with open(out / "results.csv", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [row["metric"] for row in rows] == [row["metric"] for row in results]
+    assert float(rows[0]["value"]) == results[0]["value"] == 1.0
+    assert r"\toprule" in (out / "tables.tex").read_text()
+    assert "| mine | prm | step |" in (out / "tables.md").read_text()
+    assert json.loads((out / "results.json.manifest.json").read_text())["command"] == "eval steps"
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ([], "--scores: give --scores SCORER=FILE"),
+        (["--scores", "file.jsonl"], "--scores: 'file.jsonl' is not SCORER=FILE"),
+        (["--scores", "prm/other=x.jsonl"], "there is no data named 'other'"),
+        (["--scores", "prm=missing.jsonl"], "missing.jsonl: no such file"),
+        (["--prm", "prm=dir"], "--prm: needs --out"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], message: str
+) -> None:
+    data = process_bench(tmp_path, "some", [0, -1])
+    assert main(["eval", "steps", str(data), "--format", "processbench", *extra]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "files", "options"),
+    [
+        ("prmbench", ["prmbench_circular", "prmbench_confidence", "prmbench_counterfactual"], []),
+        ("steps", ["bigbench_mistake_multistep_arithmetic"], ["--format", "bigbench-mistake"]),
+    ],
+)
+def test_real_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, files: list[str], options: list[str]
+) -> None:
+    if not (SHARED / "data").is_dir():
+        pytest.skip("shared data is not there")
+    paths = [str(SHARED / "data" / f"{name}.jsonl") for name in files]
+    words = ["eval", command, *paths, *options, "--draws", "200", "--json"]
+    format_name = "prmbench" if command == "prmbench" else "bigbench-mistake"
+    for name in files:
+        scores = tmp_path / f"{name}.jsonl"
+        rollouts = read_rollouts_as(SHARED / "data" / f"{name}.jsonl", format_name)
+        write_rows(
+            scores,
+            (
+                score(each, [i for i, label in enumerate(each.step_labels or ()) if label.label < 0.5], 0.01)
+                for each in rollouts
+            ),
+        )
+        words += ["--scores", f"prm/{name}={scores}"]
+    assert main(words) == 0
+    found = figures(capsys.readouterr().out)
+    assert all(row["value"] == 1.0 for key, row in found.items() if key[1:3] == ("reward", "auc"))
