@@ -13,9 +13,10 @@ from stepcredit.grading.numbers import number_text, number_value
 
 _COMMAND = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
+_IMAGINARY = re.compile(r"(?<=\d)i\b")  # math-verify takes "2 i" for imaginary, "2i" for a symbol
 _WORD = re.compile(r"[A-Za-z]{4,}")
 _SHORT_WORDS = frozenset({"yes", "no", "odd", "even", "true", "none", "all", "both", "one", "two", "ten"})
-_EVEN_LONGER = 2000  # characters; answers beyond are compared as text
+_LONGEST = 2000  # characters; answers beyond are compared as text
 
 
 def load() -> Callable[..., Any]:
@@ -47,7 +48,7 @@ def equal(answer: str, prediction: str) -> bool:
     """Mathematical equality; answers in words must be the same words."""
     if normalized_words(answer) == normalized_words(prediction):
         return True
-    if is_words(answer) or is_words(prediction) or max(len(answer), len(prediction)) > _EVEN_LONGER:
+    if is_words(answer) or is_words(prediction) or max(len(answer), len(prediction)) > _LONGEST:
         return False
     exact_answer, exact_prediction = number_value(answer), number_value(prediction)
     if exact_answer is not None and exact_answer == exact_prediction:
@@ -69,7 +70,7 @@ def canonical(text: str) -> str:
     value = number_value(text)
     if value is not None:
         return number_text(value)
-    if is_words(text) or len(text) > _EVEN_LONGER:
+    if is_words(text) or len(text) > _LONGEST:
         return normalized_words(text)
     parsed = _parsed(text)
     expression = next((item for item in parsed if not isinstance(item, str)), None)
@@ -99,6 +100,7 @@ def _canonical_expression(expression: Any) -> str:
 def _parsed(text: str) -> tuple[Any, ...]:
     from math_verify import parse
 
+    text = _IMAGINARY.sub(" i", text)
     forms = [text] if "$" in text else [f"${text}$", text]
     if _WORD.search(_COMMAND.sub(" ", text)):
         forms.reverse()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -43,10 +43,10 @@ class CodeGrader(Grader):
         self, *, time_limit: float = 10.0, memory_limit_mb: int = 1024, num_workers: int = 2
     ) -> None:
         self._time_limit, self._memory_limit_mb = time_limit, memory_limit_mb
-        self._directory = tempfile.mkdtemp(prefix="stepcredit-code-")
+        self._directory = tempfile.TemporaryDirectory(prefix="stepcredit-code-", ignore_cleanup_errors=True)
         self._pool = WorkerPool(
             "stepcredit.grading.sandbox:load",
-            [self._directory, time_limit],
+            [self._directory.name, time_limit],
             num_workers=num_workers,
             time_limit=time_limit + _MARGIN_SECONDS,
             memory_limit=memory_limit_mb << 20,
@@ -61,10 +61,11 @@ class CodeGrader(Grader):
     def close(self) -> None:
         """End running programs and remove what they wrote."""
         self._pool.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory.cleanup()
 
     def grade_all(self, items: Iterable[GradingItem]) -> Iterator[Grade]:
         """Grade in input order."""
+        os.makedirs(self._directory.name, mode=0o700, exist_ok=True)
         window: deque[tuple[str | None, Ticket | None]] = deque()
         for item in items:
             program = find_program(item.response)

@@ -39,6 +39,7 @@ _LEADING_NUMBER = re.compile(
 _LINKED = re.compile(r"\s*(?:,\s*)?(?:and|or|to|plus|minus|times|over)\b|\s*,\s*[-\d]")
 _SCALE = re.compile(r"\s*(?:hundred|thousand|million|billion|trillion|dozen)\b", re.IGNORECASE)
 _LONGEST_ANSWER = 2000  # characters
+_STATEMENTS = 20  # how many of the last ones are looked at
 _EDGES = " \t\r\n*_`\"'"
 
 
@@ -131,7 +132,7 @@ def _last_hashes(response: str) -> tuple[int, str] | None:
 def _last_stated(response: str) -> str | None:
     """The last stated answer that holds a digit or a formula, else the last one."""
     words = None
-    for match in reversed(list(_STATED.finditer(response))):
+    for match in reversed(deque(_STATED.finditer(response), maxlen=_STATEMENTS)):
         text = _capture(response, match.end(), sentence=True)
         if text is None:
             continue

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stepcredit.data import (
+    count_rows,
+    finish_lines,
+    read_prompts,
+    read_rollouts,
+    read_scores,
+    rollout_from_json,
+    rollout_to_json,
+    write_rows,
+)
+from stepcredit.errors import DataError
+from stepcredit.runs import Manifest, ResumableLines
+
+EXTENSIONS = ["jsonl", "jsonl.gz", "json", "json.gz", "parquet", "csv", "csv.gz"]
+LOSSLESS = EXTENSIONS[:5]
+
+
+def rows(count: int = 3) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"r{number}",
+            "prompt_id": "p",
+            "index": number,
+            "prompt": 'say, "hé"\n你好',
+            "response": "line one\r\n\nline, two\n",
+            "correct": [True, False, None][number % 3],
+            "sampling": {"temperature": 1.0, "seed": number},
+        }
+        for number in range(count)
+    ]
+
+
+def write_lines(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_rollouts_come_back_from_every_kind_of_file(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"rollouts.{extension}"
+    assert write_rows(path, rows()) == 3
+    rollouts = list(read_rollouts(path))
+    assert rollouts == [rollout_from_json(row) for row in rows()]
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("extension", LOSSLESS)
+def test_extras_of_any_shape_survive(tmp_path: Path, extension: str) -> None:
+    extras: list[dict[str, Any]] = [
+        {
+            "mixed": 1,
+            "nested": {"a": [1, None]},
+            "ids": [1, 2],
+            "words": ["x"],
+            "sometimes": None,
+            "big": 2**80,
+        },
+        {"mixed": "one", "nested": {}, "ids": [], "words": [], "flag": True, "big": 0},
+        {"mixed": None, "ids": [3], "number": 0.5, "empty": []},
+    ]
+    written = [{**row, **extra} for row, extra in zip(rows(), extras, strict=True)]
+    path = tmp_path / f"rollouts.{extension}"
+    write_rows(path, written)
+    assert [dict(rollout.extras) for rollout in read_rollouts(path)] == extras
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    values=st.lists(JSON, min_size=1, max_size=4), extension=st.sampled_from(["jsonl.gz", "json", "parquet"])
+)
+def test_any_json_value_survives(tmp_path: Path, values: list[Any], extension: str) -> None:
+    written = [{"id": str(number), "prompt": "q", "extra": value} for number, value in enumerate(values)]
+    path = tmp_path / f"prompts.{extension}"
+    write_rows(path, written)
+    assert [prompt.extras["extra"] for prompt in read_prompts(path)] == values
+
+
+def test_reading_streams(tmp_path: Path) -> None:
+    path = tmp_path / "rollouts.jsonl"
+    write_rows(path, rows(1))
+    with open(path, "a", encoding="utf-8") as handle:
+        handle.write("{broken\n")
+    reader = read_rollouts(path)
+    assert next(reader).id == "r0"
+    with pytest.raises(DataError, match=r"rollouts\.jsonl:2: not valid JSON"):
+        next(reader)
+
+
+def test_writing_streams_and_leaves_nothing_when_it_fails(tmp_path: Path) -> None:
+    def failing() -> Iterator[dict[str, Any]]:
+        yield rows()[0]
+        raise RuntimeError("stop")
+
+    for extension in EXTENSIONS:
+        with pytest.raises(RuntimeError, match="stop"):
+            write_rows(tmp_path / f"out.{extension}", failing())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_keeps_its_content_when_rewriting_it_fails(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    write_rows(path, rows(1))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="Out of range float"):
+        write_rows(path, [{"id": "a", "reward": float("nan")}])
+    assert path.read_bytes() == before
+
+
+def test_gzip_files_do_not_depend_on_the_time(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl.gz", rows())
+    write_rows(tmp_path / "b.jsonl.gz", rows())
+    assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "b", ', "not valid JSON"),
+        ("[1, 2]", "must be a JSON object"),
+        ('{"id": "b", "prompt": "q", "x": NaN}', "NaN is not allowed"),
+        ('{"id": "b", "prompt": "q", "x": -Infinity}', "-Infinity is not allowed"),
+        ('{"id": "b", "prompt": "q", "x": 1e999}', "too large"),
+        ('{"id": "b", "prompt": "\\ud800"}', "surrogate"),
+        ('{"id": "b", "prompt": "q", "x": ' + "1" * 5000 + "}", "not valid JSON"),
+        ('{"x": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+        ('{"id": "b", "prompt": 3}', "field 'prompt' must be"),
+        ('{"id": "a", "prompt": "again"}', "the id 'a' is there twice"),
+    ],
+)
+def test_a_malformed_line_is_named_or_skipped_and_counted(tmp_path: Path, line: str, message: str) -> None:
+    good = '{"id": "a", "prompt": "q"}'
+    path = write_lines(tmp_path / "prompts.jsonl", good, line, good.replace('"a"', '"c"'))
+    with pytest.raises(DataError) as caught:
+        list(read_prompts(path))
+    assert f"{path}:2: " in str(caught.value)
+    assert message in str(caught.value)
+    reader = read_prompts(path, skip_invalid=True)
+    assert [prompt.id for prompt in reader] == ["a", "c"]
+    assert reader.num_skipped == 1
+    assert message in str(reader.first_skipped)
+
+
+def test_bytes_that_are_no_utf8_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(b'{"id": "a", "prompt": "q"}\n{"id": "b", "prompt": "\xff"}\n')
+    with pytest.raises(DataError, match=r":2: not valid UTF-8"):
+        list(read_prompts(path))
+
+
+def test_blank_lines_byte_order_marks_and_a_missing_last_newline_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"id": "a", "prompt": "q"}\r\n\n  \n{"id": "b", "prompt": "q"}')
+    assert [prompt.id for prompt in read_prompts(path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.jsonl", None, "no such file"),
+        ("rollouts.txt", b"", "extension is not known"),
+        ("rollouts.jsonl.gz", b"not gzip", "damaged gzip file"),
+        ("rollouts.jsonl.gz", gzip.compress(b'{"id": 1}\n' * 99)[:-12], "damaged gzip file"),
+        ("rollouts.parquet", b"not parquet", "not a Parquet file"),
+        ("rollouts.csv", b"", "the file is empty"),
+        ("rollouts.csv", b"id,id\n", "a column name is there twice"),
+        ("rollouts.csv", b'id,prompt\n"a,q\n', "not valid CSV"),
+        ("rollouts.json", b'[{"id": "a"', "not valid JSON"),
+        ("rollouts.json", b"[", "the array is not closed"),
+        ("rollouts.json", b"[] []", "something follows"),
+        ("rollouts.json", b'[{"a": 1} {"a": 2}]', "a comma is missing"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_an_error_in_one_line(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        list(read_rollouts(path, skip_invalid=True))
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder"):
+        read_rollouts(tmp_path)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.dictionaries(st.text(max_size=8), JSON, max_size=4), max_size=6), st.sampled_from([None, 1])
+)
+def test_json_arrays_decode_as_json_does(values: list[dict[str, Any]], indent: int | None) -> None:
+    import tempfile
+
+    from stepcredit.data import sources
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.json"
+        path.write_text(json.dumps(values, indent=indent), encoding="utf-8")
+        before, sources._CHUNK_CHARACTERS = sources._CHUNK_CHARACTERS, 7
+        try:
+            assert [row for _, row in sources.read_rows(path)] == values
+        finally:
+            sources._CHUNK_CHARACTERS = before
+
+
+def test_a_json_file_of_lines_is_read_as_lines(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "prompts.json", '{"id": "a", "prompt": "q"}', '{"id": "b", "prompt": "q"}')
+    assert [prompt.id for prompt in read_prompts(path)] == ["a", "b"]
+
+
+def test_csv_cells_of_known_fields_have_their_types(tmp_path: Path) -> None:
+    path = write_lines(
+        tmp_path / "rollouts.csv",
+        "id,prompt_id,prompt,response,correct,index,answer,sampling,note",
+        'a,7,"[{""role"": ""user"", ""content"": ""q""}]","[{""x"": 1}]",True,2,18,"{""seed"": 1}",5',
+        "b,7,q,,,,,,",
+    )
+    first, second = read_rollouts(path)
+    assert (first.prompt_id, first.correct, first.index, first.answer) == ("7", True, 2, "18")
+    assert first.prompt == [{"role": "user", "content": "q"}]
+    assert first.response == '[{"x": 1}]'
+    assert (first.sampling, first.extras) == ({"seed": 1}, {"note": "5"})
+    assert (second.response, second.correct, second.answer, second.sampling) == ("", None, None, None)
+
+
+def test_a_csv_line_with_too_few_cells_is_named(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "prompts.csv", "id,prompt", "a,q", "b")
+    with pytest.raises(DataError, match=r":3: 1 cells, but the header names 2"):
+        list(read_prompts(path))
+
+
+def test_parquet_files_of_others_are_read(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "prompts.parquet"
+    table = pyarrow.table(
+        {
+            "id": [1, 2],
+            "prompt": [[{"role": "user", "content": "q"}], [{"role": "user", "content": "r"}]],
+            "answer": [18, 2],
+        }
+    )
+    pyarrow.parquet.write_table(table, path)
+    first, second = read_prompts(path)
+    assert (first.id, first.answer, second.id) == ("1", "18", "2")
+    assert first.prompt == [{"role": "user", "content": "q"}]
+
+
+@pytest.mark.parametrize("extension", ["jsonl", "jsonl.gz", "parquet"])
+def test_rows_are_counted_without_parsing(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"rows.{extension}"
+    write_rows(path, rows(5))
+    assert count_rows(path) == 5
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_a_resumable_output_can_end_in_every_kind_of_file(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"out.{extension}"
+    lines = ResumableLines(path, Manifest("test", {}))
+    with lines:
+        for row in rows():
+            lines.append(row)
+    lines.commit(finish_lines(path))
+    assert [rollout_to_json(rollout)["id"] for rollout in read_rollouts(path)] == ["r0", "r1", "r2"]
+
+
+def test_scores_are_read(tmp_path: Path) -> None:
+    path = write_lines(
+        tmp_path / "scores.jsonl",
+        '{"id": "a", "prompt_id": "p", "reward": 1, "steps": [], "aggregates": {}, '
+        '"num_tokens": 0, "scorer": "s"}',
+    )
+    (score,) = read_scores(path)
+    assert score.reward == 1.0

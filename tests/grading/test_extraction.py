@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepcredit.errors import UserError
+from stepcredit.grading.extraction import (
+    answer_by_pattern,
+    compile_answer_pattern,
+    final_answer,
+    stated_answer,
+)
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"\boxed{\{1,2\}}", r"\{1,2\}"),
+        (r"\boxed{\frac{1}{\sqrt{2}}} is it", r"\frac{1}{\sqrt{2}}"),
+        (r"\boxed{\boxed{3}}", r"\boxed{3}"),
+        (r"\boxed{}", None),
+        ("#### 7\nThe answer is 8.", "7"),
+        ("The answer is 8.\n#### 7", "7"),
+        (r"#### 7 and \boxed{8}", "8"),
+        ("A: 5\nA: 6", "6"),
+        ("Ans: 6", "6"),
+        ("answer = 3 + 4i", "3 + 4i"),
+        ("The answer is 5 and 6.", "5 and 6"),
+        ("The answer is 1.8 billion people.", "1.8 billion"),
+        ("The answer is 2x.", "2x"),
+        ("The answer is $10$%.", r"10\%"),
+        ("My answer is 7. I hope my answer is correct.", "7"),
+        ("#7", None),
+        ("Nothing here is marked 5", None),
+    ],
+)
+def test_stated_answers(response: str, answer: str | None) -> None:
+    assert stated_answer(response) == answer
+
+
+def test_without_a_statement_the_last_formula_or_number_counts() -> None:
+    assert final_answer("with 3 and $x^2$ we are done") == "x^2"
+    assert final_answer("with $x^2$ and 3 we are done") == "3"
+    assert final_answer("x2 and b3") is None
+
+
+def test_a_pattern_finds_its_first_group_at_its_last_match() -> None:
+    assert answer_by_pattern("r: 1\nr: 2", compile_answer_pattern(r"^r: (\d)$")) == "2"
+    assert answer_by_pattern("r: 1", compile_answer_pattern(r"\d")) == "1"
+    assert answer_by_pattern("none", compile_answer_pattern(r"\d")) is None
+    with pytest.raises(UserError, match="not a regular expression"):
+        compile_answer_pattern("(")
+
+
+@given(st.text(alphabet="Aanswer is:=#\\boxed{}$[]().,0123456789 \n%*-/", max_size=300))
+def test_no_text_breaks_it(response: str) -> None:
+    found = final_answer(response)
+    assert found is None or found.strip()
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        r"\boxed{",
+        "The answer is ",
+        "A: \n",
+        "#### ",
+        "$",
+        r"\[",
+        r"\(",
+        "1,",
+        "answer to ",
+        "{",
+        "answer: $x",
+        "-",
+    ],
+)
+def test_long_texts_take_time_that_grows_with_their_length_only(piece: str) -> None:
+    start = time.process_time()
+    final_answer(piece * (200_000 // len(piece)))
+    assert time.process_time() - start < 2.0
