@@ -87,6 +87,9 @@ class GeneratorOptions:
         default="chat",
         choices=("chat", "completions"),
     )
+    tokenizer: str | None = option(
+        "directory or hub name of the tokenizer for --api completions (default: the model's)", default=None
+    )
     concurrency: int = option("requests that wait for the server at once (openai)", default=16)
     timeout: float = option("seconds after which a request counts as failed (openai)", default=600.0)
     retries: int = option("how often a request is tried again (openai)", default=8)
@@ -119,7 +122,7 @@ class GeneratorOptions:
         if self.generator == "fake":
             return known
         if self.generator == "openai":
-            return known | {"model": self.model, "base_url": self.base_url, "api": self.api}
+            return known | {"model": self.model, "api": self.api, "tokenizer": self.tokenizer}
         from stepcredit.checkpoints import (
             load_tokenizer,
             resolve,
@@ -149,7 +152,28 @@ def make_generator(options: GeneratorOptions) -> Generator:
         from stepcredit.generators.fake import FakeGenerator
 
         return FakeGenerator(name=options.name)
+    if options.generator == "openai":
+        return _openai(options)
     return _transformers(options)
+
+
+def _openai(options: GeneratorOptions) -> Generator:
+    from stepcredit.generators.openai import OpenAIGenerator, ServerLimits
+
+    prompt_format = None
+    if options.api == "completions":
+        from stepcredit.checkpoints import load_tokenizer
+        from stepcredit.generators.prompts import PromptFormat
+
+        source = options.tokenizer or str(options.model)
+        prompt_format = PromptFormat(load_tokenizer(source, trust_remote_code=options.load.trust_remote_code))
+    return OpenAIGenerator(
+        str(options.model),
+        base_url=options.base_url,
+        prompt_format=prompt_format,
+        name=options.name,
+        limits=ServerLimits(options.concurrency, options.timeout, options.retries),
+    )
 
 
 def _transformers(options: GeneratorOptions) -> Generator:
