@@ -154,7 +154,11 @@ def _gathered(parameter: Tensor) -> Tensor:
         return parameter
     mesh = parameter.device_mesh
     whole = parameter.redistribute(placements=[Replicate()] * mesh.ndim)
-    return whole.to_local(grad_placements=[Partial("avg")] * mesh.ndim)
+    local = whole.to_local(grad_placements=[Partial()] * mesh.ndim)
+    if local.requires_grad:
+        # Not Partial("avg"): gloo cannot average.
+        local.register_hook(lambda grad: grad / mesh.size())
+    return local
 
 
 def target_log_probs(

@@ -1,0 +1,82 @@
+"""Log-probabilities by vLLM in this process (extra ``vllm``)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepcredit.errors import DataError, MissingExtraError
+from stepcredit.runs import hash_json
+from stepcredit.types import Encoded
+
+
+class VLLMTokenLogProbs:
+    """A policy or a reference that a vLLM engine holds.
+
+    Versions with ``prompt_logprob_token_ids`` gather just the scored tokens, from
+    ``prompt_logprob_start`` on; older ones are asked for ``prompt_logprobs``.
+
+    Args:
+        engine: A ``vllm.LLM``.
+        weights_hash: Content hash of its weights, for the fingerprint.
+
+    Raises:
+        MissingExtraError: vLLM is not installed.
+    """
+
+    def __init__(self, engine: Any, *, weights_hash: str) -> None:
+        try:
+            import vllm
+        except ImportError as error:
+            raise MissingExtraError("vllm", "vllm", needed_for="scoring by vLLM") from error
+        self.engine = engine
+        self.weights_hash = weights_hash
+        self._sampling_params = vllm.SamplingParams
+        self._version = str(vllm.__version__)
+        self._gathers = "prompt_logprob_token_ids" in inspect.signature(vllm.SamplingParams).parameters
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights, dtype and vLLM's version."""
+        dtype = str(self.engine.llm_engine.model_config.dtype)
+        return hash_json({"vllm": self._version, "weights": self.weights_hash, "dtype": dtype})
+
+    def of(self, encoded: Sequence[Encoded]) -> list[NDArray[np.float32]]:
+        """Natural-log probabilities of each sequence's scored tokens, in input order, in nats.
+
+        Raises:
+            DataError: The engine gave no value for a token.
+        """
+        prompts = [{"prompt_token_ids": list(item.token_ids)} for item in encoded]
+        outputs = self.engine.generate(prompts, [self._parameters(item) for item in encoded], use_tqdm=False)
+        return [self._values(output, item) for output, item in zip(outputs, encoded, strict=True)]
+
+    def _parameters(self, item: Encoded) -> Any:
+        if not self._gathers:
+            return self._sampling_params(max_tokens=1, prompt_logprobs=1, detokenize=False)
+        return self._sampling_params(
+            max_tokens=1,
+            prompt_logprob_token_ids=np.array(item.token_ids[item.scored_start :], np.int32)[:, None],
+            prompt_logprob_start=item.scored_start - 1,
+        )
+
+    def _values(self, output: Any, item: Encoded) -> NDArray[np.float32]:
+        scored = item.token_ids[item.scored_start :]
+        if self._gathers and output.prompt_token_id_logprobs is not None:
+            values = np.asarray(output.prompt_token_id_logprobs, np.float32)[:, 0]
+        elif not self._gathers and output.prompt_logprobs is not None:
+            rows = output.prompt_logprobs[item.scored_start :]
+            values = np.array(
+                [row[token].logprob for row, token in zip(rows, scored, strict=True)], np.float32
+            )
+        else:
+            raise DataError(
+                "vLLM gave no log-probabilities of the prompt", mend="switch its prefix cache off"
+            )
+        if values.shape != (len(scored),) or np.isnan(values).any():
+            raise DataError(f"vLLM gave {values.size} log-probabilities for {len(scored)} scored tokens")
+        return values
