@@ -114,7 +114,7 @@ def passed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
         port = probe.getsockname()[1]
     failure: Exception | None = None
     try:
-        spawn(_worker, args=(port, str(results)), nprocs=RANKS)  # type: ignore[no-untyped-call]
+        spawn(_worker, args=(port, str(results)), nprocs=RANKS)
     except ProcessRaisedException as error:
         failure = error
     yield {path.name for path in results.iterdir()}
