@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from stepcredit.errors import UserError
 from stepcredit.evaluation.best_of_n import (
     BestOfNSettings,
@@ -15,6 +17,14 @@ from stepcredit.evaluation.best_of_n import (
     outcomes,
     usable_sizes,
 )
+from stepcredit.evaluation.diagnostics import (
+    CurvePoint,
+    Diagnostics,
+    curve_sizes,
+    describe_samples,
+    diagnose,
+)
+from stepcredit.evaluation.failures import Failure, worst_failures
 from stepcredit.evaluation.results import (
     Comparison,
     OracleChoice,
@@ -25,9 +35,9 @@ from stepcredit.evaluation.results import (
     plain,
     results,
 )
-from stepcredit.evaluation.samples import Joined, select, split_by_problem
+from stepcredit.evaluation.samples import Joined, Samples, select, split_by_problem
 from stepcredit.evaluation.score_columns import REWARD
-from stepcredit.stats import ProblemBootstrap
+from stepcredit.stats import Interval, ProblemBootstrap, majority_vote, pass_at_n
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +64,10 @@ class BestOfNEvaluation:
         comparisons: Paired differences of the methods that were chosen beforehand.
         choices: What stands for each scorer in comparisons, and where it was chosen.
         oracle_choices: The best aggregate in hindsight, labelled as such.
+        diagnostics: Scorer to what may be behind its figures.
+        failures: Scorer to the problems where it prefers a wrong response by the largest margin.
+        curves: ``pass`` and ``majority`` against n, to lie beside the curves in ``diagnostics``.
+        responses: What the responses are like, whoever scores them.
         num_problems: Problems that are reported.
         num_responses: Smallest and largest number of responses to a problem.
         num_distinct: Mean number of different responses to a problem.
@@ -65,6 +79,10 @@ class BestOfNEvaluation:
     comparisons: tuple[Comparison, ...]
     choices: Mapping[str, Choice]
     oracle_choices: tuple[OracleChoice, ...]
+    diagnostics: Mapping[str, Diagnostics]
+    failures: Mapping[str, tuple[Failure, ...]]
+    curves: Mapping[str, tuple[CurvePoint, ...]]
+    responses: Mapping[str, float]
     num_problems: int
     num_responses: tuple[int, int]
     num_distinct: float
@@ -114,17 +132,44 @@ def evaluate_best_of_n(
     found = outcomes(samples, joined.scorers, settings, choices)
     bootstrap = ProblemBootstrap(samples.num_problems, num_draws=draws, seed=settings.seed)
     rows = results(found, bootstrap)
+    scorers = {scorer.name: (scorer, choices[scorer.name].aggregate) for scorer in joined.scorers}
     return BestOfNEvaluation(
         results=tuple(rows),
         comparisons=tuple(comparisons(found, headline(joined.scorers, choices, found), bootstrap)),
         choices=choices,
         oracle_choices=tuple(oracle_choices(rows)),
+        diagnostics={
+            name: diagnose(samples, scored, chosen, found, bootstrap)
+            for name, (scored, chosen) in scorers.items()
+        },
+        failures={
+            name: worst_failures(samples, scored, chosen) for name, (scored, chosen) in scorers.items()
+        },
+        curves=_curves(samples, bootstrap),
+        responses=describe_samples(samples),
         num_problems=samples.num_problems,
         num_responses=(int(samples.num_responses.min()), int(samples.num_responses.max())),
         num_distinct=float(samples.num_distinct().mean()),
         excluded=dict(joined.excluded),
         notes=tuple(_notes(joined, settings, beyond)),
     )
+
+
+def _curves(samples: Samples, bootstrap: ProblemBootstrap) -> dict[str, tuple[CurvePoint, ...]]:
+    """An oracle's choice and the plain vote at the sizes of the scorers' curves."""
+    ns = curve_sizes(samples)
+    num_correct = samples.correct.sum(axis=1)
+    found = {"pass": np.stack([pass_at_n(num_correct, samples.num_responses, n) for n in ns])}
+    if samples.has_answers:
+        found["majority"] = majority_vote(samples.answers, samples.correct, samples.num_responses, ns)
+    curves = {}
+    for name, values in found.items():
+        low, high = bootstrap.intervals(values)
+        curves[name] = tuple(
+            CurvePoint(n=n, accuracy=Interval(float(row.mean()), float(bottom), float(top)))
+            for n, row, bottom, top in zip(ns, values, low, high, strict=True)
+        )
+    return curves
 
 
 def _split(joined: Joined, development: Development | None) -> tuple[Joined, Joined | None]:
