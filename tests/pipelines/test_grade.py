@@ -90,7 +90,7 @@ def test_the_same_work_is_not_done_again(options: Options) -> None:
     run(replace(options, tolerance=0.5, overwrite=True))
 
 
-class _Interrupted(Exception):
+class _StopError(Exception):
     pass
 
 
@@ -112,7 +112,7 @@ class _FailingGrader(Grader):
         for item in items:
             assert isinstance(item, GradingItem)
             if self._left == 0:
-                raise _Interrupted
+                raise _StopError
             self._left = None if self._left is None else self._left - 1
             correct = item.response == item.answer
             yield Grade(correct, item.response, "match" if correct else "timeout")
@@ -130,7 +130,7 @@ def test_a_run_that_was_stopped_goes_on(
     expected = options.out.read_bytes()
     options = replace(options, out=options.out.with_name("resumed.jsonl"))
     monkeypatch.setattr("stepcredit.grading.make_grader", lambda *_, **__: _FailingGrader(stop_at))
-    with pytest.raises(_Interrupted):
+    with pytest.raises(_StopError):
         run(options)
     assert not options.out.exists()
     with open(f"{options.out}.partial", "ab") as partial:

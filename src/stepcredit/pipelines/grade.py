@@ -127,12 +127,8 @@ def _grader(options: Options) -> Grader:
 
 
 def _manifest(options: Options, grader: Grader) -> Manifest:
-    settings = {
-        "grader": options.grader,
-        **grader.settings,
-        "regrade": options.regrade,
-        "skip_invalid": options.skip_invalid,
-    }
+    # Whether malformed rows are skipped is left out, so that a run which met one can go on past it.
+    settings = {"grader": options.grader, **grader.settings, "regrade": options.regrade}
     return Manifest("grade", settings, inputs=[options.rollouts])
 
 
