@@ -157,7 +157,7 @@ class RemoteTokenLogProbs:
 
 
 def _read_echo(answer: Any, item: Encoded) -> NDArray[np.float32]:
-    """OpenAI's: one value a token of prompt and completion, none for the first."""
+    """One value a token of prompt and completion, none for the first."""
     values = answer["choices"][0]["logprobs"]["token_logprobs"]
     if len(values) not in (len(item.token_ids), len(item.token_ids) + 1):
         raise ValueError(f"{len(values)} values for {len(item.token_ids)} tokens")
@@ -165,14 +165,14 @@ def _read_echo(answer: Any, item: Encoded) -> NDArray[np.float32]:
 
 
 def _read_prompt_logprobs(answer: Any, item: Encoded) -> NDArray[np.float32]:
-    """vLLM's: for each token of the prompt candidates by id, itself among them."""
+    """For each token of the prompt candidates by id, itself among them."""
     rows = answer["choices"][0]["prompt_logprobs"]
     pairs = zip(rows[item.scored_start :], item.token_ids[item.scored_start :], strict=True)
     return np.array([row[str(token)]["logprob"] for row, token in pairs], np.float32)
 
 
 def _read_token_ids(answer: Any, item: Encoded) -> NDArray[np.float32]:
-    """vLLM's matrix of one row a scored token, as a base64-encoded ``.npy``."""
+    """A matrix of one row a scored token, as a base64-encoded ``.npy``."""
     content = io.BytesIO(base64.b64decode(answer["prompt_token_id_logprobs"]))
     matrix = np.load(content, allow_pickle=False)
     return np.asarray(matrix[: item.num_scored, 0], np.float32)

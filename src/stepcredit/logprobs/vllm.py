@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,12 +22,14 @@ class VLLMTokenLogProbs:
     Args:
         engine: A ``vllm.LLM``.
         weights_hash: Content hash of its weights, for the fingerprint.
+        gather: Whether to ask for scored tokens only; by default if this version can. It needs vLLM's
+            second model runner (``VLLM_USE_V2_MODEL_RUNNER=1``).
 
     Raises:
         MissingExtraError: vLLM is not installed.
     """
 
-    def __init__(self, engine: Any, *, weights_hash: str) -> None:
+    def __init__(self, engine: Any, *, weights_hash: str, gather: bool | None = None) -> None:
         try:
             import vllm
         except ImportError as error:
@@ -37,7 +38,8 @@ class VLLMTokenLogProbs:
         self.weights_hash = weights_hash
         self._sampling_params = vllm.SamplingParams
         self._version = str(vllm.__version__)
-        self._gathers = "prompt_logprob_token_ids" in inspect.signature(vllm.SamplingParams).parameters
+        can_gather = hasattr(vllm.SamplingParams, "prompt_logprob_token_ids")
+        self._gathers = can_gather if gather is None else gather
 
     @property
     def fingerprint(self) -> str:
