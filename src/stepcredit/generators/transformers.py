@@ -9,11 +9,11 @@ from typing import Any
 
 from stepcredit.errors import CheckpointError, DataError
 from stepcredit.generators.cache import RowCache
+from stepcredit.generators.decoding import Decoder
 from stepcredit.generators.drawing import Truncation
 from stepcredit.generators.prompts import PromptFormat
-from stepcredit.generators.records import make_rollout, sampling_json
 from stepcredit.generators.running import Batch, Finished, Job, Runner
-from stepcredit.generators.stopping import StopStrings, cut_at_stop
+from stepcredit.generators.stopping import StopStrings
 from stepcredit.runs import Ledger
 from stepcredit.types import GenerationFailure, GenerationRequest, Rollout
 
@@ -75,7 +75,8 @@ class TransformersGenerator:
         limits: BatchLimits | None = None,
     ) -> None:
         self._format = PromptFormat(tokenizer)
-        self._name, self._tokenizer_hash = name, tokenizer_hash
+        self._name = name
+        self._decoder = Decoder(self._format, name, tokenizer_hash)
         self._limits = limits or BatchLimits()
         try:
             RowCache(model.config)
@@ -200,29 +201,10 @@ class TransformersGenerator:
 
     def _rollouts(self, finished: Iterable[Finished]) -> Iterator[Rollout]:
         for group in finished:
-            request, opening = group.job.request, group.job.opening
-            text = self._format.text_after(opening, group.tokens)
-            cut = cut_at_stop(text, request.sampling.stop)
-            text, reason = (text, group.reason) if cut is None else (cut, "stop")
-            ids = None if opening.prefix_ids is None else opening.prefix_ids + group.tokens
-            # Ids are kept only where they say the response: a stop string cuts text inside them, and some
-            # tokenizers drop a leading space when they decode a response alone.
-            if ids is None or self._format.text(ids) != request.response_prefix + text:
-                ids = None
-            sampling = sampling_json(request.sampling)
-            for index in group.indices:
-                yield make_rollout(
-                    request,
-                    index,
-                    text=text,
-                    reason=reason,
-                    policy=self._name,
-                    sampling=sampling,
-                    response_token_ids=ids if self._tokenizer_hash is not None else None,
-                    tokenizer=self._tokenizer_hash,
-                    num_prompt_tokens=len(opening.token_ids),
-                    num_generated_tokens=len(group.tokens),
-                )
+            job = group.job
+            yield from self._decoder.rollouts(
+                job.request, group.indices, job.opening, group.tokens, group.reason
+            )
 
 
 def _end_tokens(model: Any, prompt_format: PromptFormat, name: str) -> set[int]:

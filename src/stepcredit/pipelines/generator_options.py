@@ -154,7 +154,43 @@ def make_generator(options: GeneratorOptions) -> Generator:
         return FakeGenerator(name=options.name)
     if options.generator == "openai":
         return _openai(options)
+    if options.generator == "vllm":
+        return _vllm(options)
     return _transformers(options)
+
+
+def _vllm(options: GeneratorOptions) -> Generator:
+    from stepcredit.checkpoints import load_tokenizer, resolve, tokenizer_hash
+    from stepcredit.generators.vllm import EngineSettings, VLLMGenerator
+
+    load = options.load
+    tokenizer = load_tokenizer(str(options.model), trust_remote_code=load.trust_remote_code)
+    directory = resolve(str(options.model), revision=load.revision)
+    return VLLMGenerator(
+        str(directory),
+        tokenizer,
+        name=options.name,
+        tokenizer_hash=tokenizer_hash(tokenizer),
+        model_parameters=_count_parameters(directory),
+        settings=EngineSettings(
+            tensor_parallel=options.tensor_parallel,
+            data_parallel=options.data_parallel,
+            dtype=load.dtype,
+            trust_remote_code=load.trust_remote_code,
+        ),
+    )
+
+
+def _count_parameters(directory: Path) -> int:
+    """Parameters in a checkpoint's safetensors files, from their headers."""
+    from safetensors import safe_open
+
+    count = 0
+    for path in sorted(directory.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+            count += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    return count
 
 
 def _openai(options: GeneratorOptions) -> Generator:
