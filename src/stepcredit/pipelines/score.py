@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepcredit.checkpoints.loading import LoadOptions
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import argument, option
+from stepcredit.pipelines.scorer_options import ScorerOptions
 from stepcredit.runs import Manifest, Progress, ResumableLines, atomic_path, read_manifest
 
 if TYPE_CHECKING:
@@ -26,38 +26,11 @@ _LOOKED_AT = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(ScorerOptions):
     """What to score, with which reward model, by which conventions."""
 
     input: Path | None = argument("rollouts (JSON Lines, JSON, Parquet, CSV)", default=None)
     format: str = option("format of INPUT: rollouts, or one of another tool", default="rollouts")
-    prm: str = option("reward model: a directory or hub id", metavar="DIR")
-    family: str = option(
-        "kind of reward model: implicit, log-probability, math-shepherd, rlhflow, qwen-prm, skywork-prm, "
-        "trl-prm, value-head, orm; auto asks the checkpoint",
-        default="auto",
-    )
-    reference: str | None = option("reference model; default is the one the PRM names", default=None)
-    beta: float | None = option("scale of the log-ratio; default is the PRM's own", default=None)
-    reference_free: bool = option("score by the policy's log-probabilities alone", default=False)
-    steps: str | None = option(
-        "how responses are cut into steps: newline, blank-line, step-number, numbered-list, sentence, "
-        "separator:TEXT, regex:PATTERN or auto; default is the PRM's own",
-        default=None,
-        metavar="RULE",
-    )
-    convention: str = option(
-        "how rewards are laid on steps: ours, or as one of the published evaluators does",
-        default="clean",
-        choices=("clean", "processbench", "best-of-n"),
-    )
-    aggregate: str | None = option(
-        "what a response's reward is where the model scores steps: min, last, mean, sum or product",
-        default=None,
-    )
-    cache: Path | None = option(
-        "keep the reference's log-probabilities here, for the next run", default=None, metavar="DIR"
-    )
     tokens: bool = option("write token rewards too", default=False)
     out: Path | None = option("file of scores (.jsonl, .jsonl.gz, .parquet)", default=None, metavar="FILE")
     html: Path | None = option("also write a step heat map with a token view", default=None, metavar="FILE")
@@ -67,7 +40,6 @@ class Options:
         "score this one solution and print it coloured; - reads it from standard input", default=None
     )
     prompt: str | None = option("the problem that --text answers", default=None)
-    load: LoadOptions = field(default_factory=LoadOptions)
     skip_invalid: bool = option(
         "skip malformed rows and responses that cannot be scored, and count them", default=False
     )
@@ -139,20 +111,26 @@ def run(options: Options) -> Result | TextResult:
     Raises:
         UserError: Options, input or checkpoints do not fit together.
     """
+    from stepcredit.data import finish_lines
+
     if options.text is not None:
         return _run_text(options)
     if options.input is None or options.out is None:
         raise UserError("needs INPUT and --out, or --text with --prompt", where="score")
-    family = _family(options)
-    rule = _step_rule(options, options.input, family)
-    manifest = _manifest(options, options.input, family, rule)
+    if options.out.exists() and options.input.exists() and options.out.samefile(options.input):
+        raise UserError("is the input itself", where=options.out, mend="choose another --out")
+    finalise = finish_lines(options.out)
+    rule = _step_rule(options, options.input)
+    manifest = _manifest(options, options.input, rule)
     lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
     scorer: WindowedScorer | None = None
     if not lines.complete:
-        scorer = _load(options, family, rule)
+        scorer = options.load_scorer(steps=rule, with_tokens=options.tokens)
         _score_file(options, options.input, scorer, lines)
+        lines.commit(finalise)
     if options.html is not None:
-        _write_heat_map(options, options.input, options.html, scorer or _load(options, family, rule))
+        scorer = scorer or options.load_scorer(steps=rule)
+        _write_heat_map(options, options.input, options.html, scorer)
     counts = (read_manifest(options.out) or {}).get("counts", {}) if lines.complete else manifest.counts
     return Result(
         out=options.out,
@@ -170,17 +148,16 @@ def _run_text(options: Options) -> TextResult:
         raise UserError("takes no INPUT file", where="--text", mend="leave one of them out")
     assert options.text is not None
     response = sys.stdin.read() if options.text == "-" else options.text
-    return TextResult(score=_load(options, _family(options), options.steps).score(options.prompt, response))
+    return TextResult(score=options.load_scorer().score(options.prompt, response))
 
 
-def _step_rule(options: Options, path: Path, family: str) -> str:
+def _step_rule(options: Options, path: Path) -> str:
     """The rule asked for or the model's own; ``auto`` is decided once for the whole file."""
-    from stepcredit.scorers.families import step_rule_of
     from stepcredit.steps import StepRule, choose_rule, listed_steps
 
-    rule = StepRule.parse(options.steps or step_rule_of(_directory(options), family))
-    if rule.kind == "auto":
-        first = list(islice(_rollouts(options, path), _LOOKED_AT))
+    rule = StepRule.parse(options.own_step_rule())
+    if rule.kind == "auto" and options.convention != "best-of-n":
+        first = islice(_rollouts(options, path), _LOOKED_AT)
         unlisted = [rollout.response for rollout in first if listed_steps(rollout) is None]
         if unlisted:
             rule = choose_rule(unlisted)
@@ -189,61 +166,15 @@ def _step_rule(options: Options, path: Path, family: str) -> str:
     return str(rule)
 
 
-def _directory(options: Options) -> Path:
-    from stepcredit.checkpoints import resolve
-
-    return resolve(options.prm, revision=options.load.revision)
-
-
-def _family(options: Options) -> str:
-    from stepcredit.scorers.families import family_of
-
-    if options.family != "auto":
-        return options.family
-    is_implicit = options.reference is not None or options.beta is not None or options.reference_free
-    return family_of(_directory(options), implicit=is_implicit)
-
-
-def _manifest(options: Options, path: Path, family: str, rule: str) -> Manifest:
-    from stepcredit.checkpoints import PRMCard, resolve
-    from stepcredit.scorers.loading import content_hash
-
-    directory = _directory(options)
-    card = PRMCard.read(directory) if PRMCard.exists(directory) else PRMCard()
-    own_reference = None if card.reference is None else card.reference.weights_hash
+def _manifest(options: Options, path: Path, rule: str) -> Manifest:
     settings = {
-        "prm": content_hash(directory),
-        "family": family,
-        "reference": own_reference if options.reference is None else content_hash(resolve(options.reference)),
-        "beta": card.beta if options.beta is None else options.beta,
-        "reference_free": options.reference_free,
+        **options.determining(),
         "format": options.format,
         "steps": rule,
-        "convention": options.convention,
-        "aggregate": options.aggregate,
         "tokens": options.tokens,
-        "dtype": options.load.dtype,
         "skip_invalid": options.skip_invalid,
     }
     return Manifest("score", settings, inputs=[path])
-
-
-def _load(options: Options, family: str, rule: str | None) -> WindowedScorer:
-    from stepcredit.scorers.families import load_scorer
-
-    return load_scorer(
-        options.prm,
-        family=family,
-        reference=options.reference,
-        beta=options.beta,
-        reference_free=options.reference_free,
-        steps=rule,
-        convention=options.convention,
-        response_aggregate=options.aggregate,
-        load=options.load,
-        cache=options.cache,
-        with_tokens=options.tokens,
-    )
 
 
 def _rollouts(options: Options, path: Path) -> Records[Rollout]:
@@ -253,7 +184,7 @@ def _rollouts(options: Options, path: Path) -> Records[Rollout]:
 
 
 def _score_file(options: Options, path: Path, scorer: WindowedScorer, lines: ResumableLines) -> None:
-    from stepcredit.data import count_rows, finish_lines, score_to_json
+    from stepcredit.data import count_rows, score_to_json
 
     counts = lines.manifest.counts
     left_out: Counter[str] = Counter()
@@ -278,7 +209,6 @@ def _score_file(options: Options, path: Path, scorer: WindowedScorer, lines: Res
         counts["malformed"] = rollouts.num_skipped
     lines.manifest.ledger = scorer.ledger
     lines.manifest.notes.update(scorer=scorer.name)
-    lines.commit(finish_lines(lines.path))
 
 
 def _write_heat_map(options: Options, path: Path, html: Path, scorer: WindowedScorer) -> None:

@@ -37,6 +37,7 @@ from stepcredit.scorers.log_probability import LogProbabilityScorer
 from stepcredit.scorers.readers import HeadReader, LabelTokenReader, SequenceReader, StepReader
 from stepcredit.scorers.step_models import StepModelScorer
 from stepcredit.steps import StepRule
+from stepcredit.types import TokenLogProbs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -148,7 +149,8 @@ def load_scorer(
     directory: str | Path,
     *,
     family: str = "auto",
-    reference: str | Path | None = None,
+    policy: TokenLogProbs | None = None,
+    reference: str | Path | TokenLogProbs | None = None,
     beta: float | None = None,
     reference_free: bool = False,
     steps: str | None = None,
@@ -164,7 +166,8 @@ def load_scorer(
     Args:
         directory: The checkpoint: a directory or hub id.
         family: One of :data:`FAMILIES`.
-        reference: Implicit PRMs: see :meth:`ImplicitPRM.from_pretrained`.
+        policy: Implicit PRMs: see :meth:`ImplicitPRM.from_pretrained`.
+        reference: Implicit PRMs: likewise.
         beta: Implicit PRMs: scale of the reward.
         reference_free: Implicit PRMs: score by the policy alone.
         steps: Step rule; by default the model's own.
@@ -184,13 +187,14 @@ def load_scorer(
     if family not in FAMILIES:
         raise UserError(f"no family {family!r}", where="--family", mend=f"use {', '.join(FAMILIES)}")
     if family == "auto":
-        is_implicit = reference is not None or beta is not None or reference_free
+        is_implicit = policy is not None or reference is not None or beta is not None or reference_free
         family = family_of(path, implicit=is_implicit)
     if family == "implicit":
         if response_aggregate is not None:
             raise UserError("the reward of an implicit PRM is the sum of its steps", where="--aggregate")
         return ImplicitPRM.from_pretrained(
             directory,
+            policy=policy,
             reference=reference,
             beta=beta,
             reference_free=reference_free,
@@ -201,7 +205,12 @@ def load_scorer(
             window=window,
             with_tokens=with_tokens,
         )
-    given = {"--reference": reference, "--beta": beta, "--reference-free": reference_free or None}
+    given = {
+        "policy": policy,
+        "--reference": reference,
+        "--beta": beta,
+        "--reference-free": reference_free or None,
+    }
     for flag, value in given.items():
         if value is not None:
             raise UserError(f"has no meaning for a {family} model", where=flag, mend="leave it out")

@@ -51,9 +51,10 @@ class ImplicitPRM(WindowedScorer):
     def from_pretrained(
         cls,
         directory: str | Path,
-        reference: str | Path | None = None,
+        reference: str | Path | TokenLogProbs | None = None,
         beta: float | None = None,
         *,
+        policy: TokenLogProbs | None = None,
         reference_free: bool = False,
         steps: str | None = None,
         convention: str = "clean",
@@ -67,8 +68,11 @@ class ImplicitPRM(WindowedScorer):
         Args:
             directory: A PRM with ``prm.json``, or a plain checkpoint (then ``beta`` and, unless
                 ``reference_free``, ``reference`` are needed).
-            reference: Takes the place of the PRM's own reference; it must be the same model.
+            reference: Takes the place of the PRM's own reference: a checkpoint, which must be the same
+                model, or a source of log-probabilities, which is taken at its word.
             beta: Takes the place of the PRM's own beta.
+            policy: A source of the PRM's log-probabilities, e.g. a server that holds it; then only the
+                tokenizer and ``prm.json`` of ``directory`` are read.
             reference_free: Score by the policy's log-probabilities alone.
             steps: Step rule; by default the PRM's own, else ``auto``.
             convention: ``clean``, ``processbench`` or ``best-of-n``.
@@ -86,6 +90,7 @@ class ImplicitPRM(WindowedScorer):
         return load_implicit(
             cls,
             directory,
+            policy=policy,
             reference=reference,
             beta=beta,
             reference_free=reference_free,

@@ -35,7 +35,8 @@ def load_implicit(
     kind: type[_Implicit],
     directory: str | Path,
     *,
-    reference: str | Path | None,
+    policy: TokenLogProbs | None,
+    reference: str | Path | TokenLogProbs | None,
     beta: float | None,
     reference_free: bool,
     steps: str | None,
@@ -47,31 +48,26 @@ def load_implicit(
 ) -> _Implicit:
     """See :meth:`stepcredit.scorers.implicit.ImplicitPRM.from_pretrained`."""
     load = load or LoadOptions()
-    if reference_free and reference is not None:
-        raise UserError("a reference-free score has no reference", where="--reference", mend="leave one out")
     path = resolve(directory, revision=load.revision)
     card = PRMCard.read(path) if PRMCard.exists(path) else None
-    if card is not None and card.family != "implicit":
-        raise CheckpointError(
-            f"is a {card.family} model, not an implicit PRM", where=directory, mend="use load_scorer"
-        )
-    beta = beta if beta is not None else None if card is None else card.beta
-    if beta is None:
-        raise CheckpointError("has no beta of its own", where=directory, mend="pass --beta, e.g. 0.05")
-    if beta <= 0:
-        raise UserError(f"must be above 0, got {beta}", where="--beta")
+    beta = _check(directory, card, reference, beta, reference_free=reference_free)
     tokenizer = load_tokenizer(path, trust_remote_code=load.trust_remote_code)
     if card is not None:
         card.check(path, tokenizer_hash=tokenizer_hash(tokenizer), template_hash=template_hash(tokenizer))
-    model = load_model(path, load)
-    check_vocabulary(model, tokenizer, directory)
-    limits = [context_length(model)]
-    reference_log_probs: TokenLogProbs | None = None
-    if not (reference_free or (card is not None and card.reference is None and reference is None)):
-        reference_log_probs, limit = _load_reference(path, card, reference, model, tokenizer, load)
+    weights, model = None, None
+    if policy is None:
+        weights, model = content_hash(path), load_model(path, load)
+        check_vocabulary(model, tokenizer, directory)
+        policy = LocalTokenLogProbs(model, weights_hash=weights)
+    limits = [_recorded_limit(path) if model is None else context_length(model)]
+    has_reference = reference is not None or card is None or card.reference is not None
+    if reference_free or not has_reference:
+        reference = None
+    elif reference is None or isinstance(reference, str | Path):
+        reference, limit = _load_reference(path, card, reference, model, tokenizer, load)
         limits.append(limit)
-    if cache is not None and reference_log_probs is not None:
-        reference_log_probs = CachedTokenLogProbs(reference_log_probs, cache)
+    if cache is not None and reference is not None:
+        reference = CachedTokenLogProbs(reference, cache)
     encoding = make_encoding(
         convention,
         tokenizer,
@@ -79,32 +75,43 @@ def load_implicit(
         max_tokens=min((limit for limit in limits if limit is not None), default=None),
         tokenizer_hash=tokenizer_hash(tokenizer),
     )
-    weights = content_hash(path)
-    scorer = kind(
-        LocalTokenLogProbs(model, weights_hash=weights),
-        reference_log_probs,
-        beta,
-        encoding,
-        label=model_label(directory, weights),
-        window=window,
-        with_tokens=with_tokens,
-    )
-    scorer.ledger.model_parameters = model.num_parameters()
+    label = model_label(directory, weights)
+    scorer = kind(policy, reference, beta, encoding, label=label, window=window, with_tokens=with_tokens)
+    scorer.ledger.model_parameters = 0 if model is None else model.num_parameters()
     return scorer
+
+
+def _check(
+    directory: str | Path, card: PRMCard | None, reference: Any, beta: float | None, *, reference_free: bool
+) -> float:
+    """Refuse what does not fit together; gives the beta to use."""
+    if reference_free and reference is not None:
+        raise UserError("a reference-free score has no reference", where="--reference", mend="leave one out")
+    if card is not None and card.family != "implicit":
+        raise CheckpointError(
+            f"is a {card.family} model, not an implicit PRM", where=directory, mend="use load_scorer"
+        )
+    beta = card.beta if beta is None and card is not None else beta
+    if beta is None:
+        raise CheckpointError("has no beta of its own", where=directory, mend="pass --beta, e.g. 0.05")
+    if beta <= 0:
+        raise UserError(f"must be above 0, got {beta}", where="--beta")
+    return beta
 
 
 def _load_reference(
     path: Path,
     card: PRMCard | None,
     reference: str | Path | None,
-    model: PreTrainedModel,
+    policy: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase,
     load: LoadOptions,
 ) -> tuple[TokenLogProbs, int | None]:
     """The reference's log-probabilities and its context length."""
     recorded = None if card is None else card.reference
-    is_adapter = hasattr(model, "disable_adapter")
+    is_adapter = (path / "adapter_config.json").is_file()
     if reference is None and is_adapter and (recorded is None or recorded.adapter_off):
+        model = load_model(path, load) if policy is None else policy
         off = LocalTokenLogProbs(model, weights_hash=content_hash(path), adapter_off=True)
         return off, context_length(model)
     if reference is None and recorded is None:
@@ -119,17 +126,8 @@ def _load_reference(
     else:
         assert recorded is not None
         source = recorded.locate(path)
-    revision = load.revision if recorded is None else recorded.revision
-    try:
-        reference_path = resolve(source, revision=revision)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"the reference model {source} is not there",
-            where=path,
-            mend="pass --reference with where it is now",
-        ) from error
-    found = weights_hash(reference_path)
-    if recorded is not None and recorded.weights_hash not in (None, found):
+    reference_path = _locate(source, path, load.revision if recorded is None else recorded.revision)
+    if recorded is not None and recorded.weights_hash not in (None, weights_hash(reference_path)):
         raise CheckpointError(
             "is not the reference that the PRM was trained with (its weights differ)",
             where=source,
@@ -148,9 +146,21 @@ def _load_reference(
     return log_probs, context_length(reference_model)
 
 
-def model_label(source: str | Path, weights: str) -> str:
-    """What names a model in score files: its last name and the start of its weights' hash."""
-    return f"{Path(source).name}@{weights.removeprefix('sha256:')[:8]}"
+def _locate(source: str | Path, prm: Path, revision: str | None) -> Path:
+    try:
+        return resolve(source, revision=revision)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"the reference model {source} is not there",
+            where=prm,
+            mend="pass --reference with where it is now",
+        ) from error
+
+
+def model_label(source: str | Path, weights: str | None) -> str:
+    """What names a model in score files: its last name and the start of its weights' hash, if known."""
+    name = Path(source).name
+    return name if weights is None else f"{name}@{weights.removeprefix('sha256:')[:8]}"
 
 
 def content_hash(path: Path) -> str:
@@ -165,9 +175,19 @@ def content_hash(path: Path) -> str:
 
 def context_length(model: Any) -> int | None:
     """Most tokens that the model was made for, ``None`` where there is no limit."""
-    configuration: Any = model.config
+    return _limit_of(model.config)
+
+
+def _limit_of(configuration: Any) -> int | None:
     limit = getattr(configuration.get_text_config(), "max_position_embeddings", None)
     return limit if isinstance(limit, int) and 0 < limit < _NO_LIMIT else None
+
+
+def _recorded_limit(path: Path) -> int | None:
+    """The context length of a model that is not loaded, by its configuration if it is there."""
+    from transformers import AutoConfig
+
+    return _limit_of(AutoConfig.from_pretrained(str(path))) if (path / "config.json").is_file() else None
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, where: str | Path) -> None:

@@ -1,0 +1,152 @@
+"""Which reward model scores and how: the options that commands with a scorer have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.checkpoints.loading import LoadOptions
+from stepcredit.errors import UserError
+from stepcredit.options import option
+
+if TYPE_CHECKING:
+    from stepcredit.scorers.base import WindowedScorer
+    from stepcredit.types import TokenLogProbs
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerOptions:
+    """A reward model and the conventions that it is read by; a base for a command's options."""
+
+    prm: str = option("reward model: a directory or hub id", metavar="DIR")
+    family: str = option(
+        "kind of reward model: implicit, log-probability, math-shepherd, rlhflow, qwen-prm, skywork-prm, "
+        "trl-prm, value-head, orm; auto asks the checkpoint",
+        default="auto",
+    )
+    reference: str | None = option(
+        "reference model of an implicit PRM; default is the one that it names", default=None
+    )
+    beta: float | None = option("scale of the log-ratio; default is the PRM's own", default=None)
+    reference_free: bool = option("score by the policy's log-probabilities alone", default=False)
+    steps: str | None = option(
+        "how responses are cut into steps: newline, blank-line, step-number, numbered-list, sentence, "
+        "separator:TEXT, regex:PATTERN or auto; default is the model's own",
+        default=None,
+        metavar="RULE",
+    )
+    convention: str = option(
+        "how rewards are laid on steps: ours, or as one of the published evaluators does",
+        default="clean",
+        choices=("clean", "processbench", "best-of-n"),
+    )
+    aggregate: str | None = option(
+        "what a response's reward is where the model scores steps: min, last, mean, sum or product "
+        "(log-probability: sum, mean or min)",
+        default=None,
+    )
+    cache: Path | None = option(
+        "keep the reference's log-probabilities here, for the next run", default=None, metavar="DIR"
+    )
+    policy_server: str | None = option(
+        "take the PRM's log-probabilities from a server, e.g. http://localhost:8000/v1#MODEL; --prm then "
+        "holds the tokenizer",
+        default=None,
+        metavar="URL",
+    )
+    reference_server: str | None = option(
+        "take the reference's log-probabilities from a server", default=None, metavar="URL"
+    )
+    server_interface: str = option(
+        "how servers are asked: completions with echo, vLLM's prompt_logprobs, or vLLM's "
+        "prompt_logprob_token_ids",
+        default="echo",
+        choices=("echo", "prompt-logprobs", "token-ids"),
+    )
+    load: LoadOptions = field(default_factory=LoadOptions)
+
+    def resolved_family(self) -> str:
+        """The family asked for, or what the checkpoint says.
+
+        Raises:
+            CheckpointError: It does not tell.
+        """
+        from stepcredit.scorers.families import family_of
+
+        if self.family != "auto":
+            return self.family
+        given = (self.reference, self.beta, self.policy_server, self.reference_server)
+        is_implicit = self.reference_free or any(value is not None for value in given)
+        return family_of(self.directory(), implicit=is_implicit)
+
+    def own_step_rule(self) -> str:
+        """The step rule asked for, or the model's own."""
+        from stepcredit.scorers.families import step_rule_of
+
+        return self.steps or step_rule_of(self.directory(), self.resolved_family())
+
+    def load_scorer(self, *, steps: str | None = None, with_tokens: bool = False) -> WindowedScorer:
+        """Load the models.
+
+        Args:
+            steps: Step rule in the place of the options' own.
+            with_tokens: Whether scores hold token rewards.
+
+        Raises:
+            CheckpointError: They cannot be used as asked.
+        """
+        from stepcredit.scorers.families import load_scorer
+
+        if self.reference is not None and self.reference_server is not None:
+            raise UserError("is given twice", where="--reference", mend="leave out --reference-server")
+        server = self.reference_server
+        return load_scorer(
+            self.prm,
+            family=self.resolved_family(),
+            policy=None if self.policy_server is None else self._remote(self.policy_server),
+            reference=self.reference if server is None else self._remote(server),
+            beta=self.beta,
+            reference_free=self.reference_free,
+            steps=steps or self.steps,
+            convention=self.convention,
+            response_aggregate=self.aggregate,
+            load=self.load,
+            cache=self.cache,
+            with_tokens=with_tokens,
+        )
+
+    def determining(self) -> dict[str, Any]:
+        """What decides the scores, by content rather than by path; JSON-able, for a manifest."""
+        from stepcredit.checkpoints import PRMCard, resolve
+        from stepcredit.scorers.loading import content_hash
+
+        directory = self.directory()
+        card = PRMCard.read(directory) if PRMCard.exists(directory) else PRMCard()
+        reference = None if card.reference is None else card.reference.weights_hash
+        if self.reference is not None:
+            reference = content_hash(resolve(self.reference))
+        return {
+            "prm": self.policy_server or content_hash(directory),
+            "family": self.resolved_family(),
+            "reference": self.reference_server or reference,
+            "beta": card.beta if self.beta is None else self.beta,
+            "reference_free": self.reference_free,
+            "convention": self.convention,
+            "aggregate": self.aggregate,
+            "dtype": self.load.dtype,
+        }
+
+    def directory(self) -> Path:
+        """Where the model's files lie here."""
+        from stepcredit.checkpoints import resolve
+
+        return resolve(self.prm, revision=self.load.revision)
+
+    def _remote(self, address: str) -> TokenLogProbs:
+        from stepcredit.logprobs.remote import RemoteTokenLogProbs
+
+        base_url, _, model = address.partition("#")
+        if not model:
+            raise UserError("does not name the model", where=address, mend="write URL#MODEL")
+        return RemoteTokenLogProbs(base_url, model, interface=self.server_interface)

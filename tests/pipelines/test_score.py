@@ -1,0 +1,293 @@
+import json
+import sys
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepcredit.cli import main
+from stepcredit.data import read_scores
+from stepcredit.errors import CheckpointError, DataError, UserError
+from stepcredit.pipelines import score
+from stepcredit.runs import read_manifest
+from stepcredit.scorers.implicit import ImplicitPRM
+
+BETA = 0.3
+
+
+@pytest.fixture
+def options(tmp_path: Path, saved_pair: tuple[Path, Path]) -> score.Options:
+    rows = [
+        {
+            "id": f"r{i}",
+            "prompt_id": f"p{i % 3}",
+            "prompt": f"{i % 3} pens?",
+            "response": f"a {i}\nb\n#{i % 4}",
+        }
+        for i in range(12)
+    ]
+    write(tmp_path / "rollouts.jsonl", rows)
+    return score.Options(
+        input=tmp_path / "rollouts.jsonl",
+        prm=str(saved_pair[0]),
+        reference=str(saved_pair[1]),
+        beta=BETA,
+        out=tmp_path / "out" / "scores.jsonl",
+    )
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def rows_of(options: score.Options) -> list[dict[str, Any]]:
+    assert options.input is not None
+    return [json.loads(line) for line in options.input.read_text().splitlines()]
+
+
+def run(options: score.Options) -> score.Result:
+    result = score.run(options)
+    assert isinstance(result, score.Result)
+    return result
+
+
+def test_one_score_a_row_in_order(options: score.Options) -> None:
+    result = run(options)
+    assert options.out is not None
+    scores = list(read_scores(options.out))
+    rows = rows_of(options)
+    assert [s.id for s in scores] == [row["id"] for row in rows]
+    assert result.counts == {"scored": 12}
+    assert result.step_rule == "newline"
+    prm = ImplicitPRM.from_pretrained(options.prm, options.reference, BETA, steps="newline")
+    for row, found in zip(rows, scores, strict=True):
+        expected = prm.score(row["prompt"], row["response"])
+        assert [s.reward for s in found.steps] == pytest.approx([s.reward for s in expected.steps], abs=1e-5)
+        assert found.token_rewards is None
+        assert found.scorer == expected.scorer
+    manifest = read_manifest(options.out) or {}
+    assert manifest["settings"]["beta"] == BETA
+    assert manifest["settings"]["steps"] == "newline"
+    assert manifest["ledger"]["scored_tokens"] > 0
+    assert "12 scores, steps by newline" in result.to_text()
+
+
+def test_the_same_work_is_not_done_again_and_other_work_is_refused(options: score.Options) -> None:
+    run(options)
+    assert options.out is not None
+    before = options.out.read_bytes()
+    again = run(options)
+    assert again.already_done
+    assert again.counts == {"scored": 12}
+    with pytest.raises(UserError, match="already exists"):
+        run(replace(options, beta=0.5))
+    assert options.out.read_bytes() == before
+    run(replace(options, beta=0.6, overwrite=True))
+    assert options.out.read_bytes() != before
+
+
+def test_a_killed_run_goes_on_where_it_was(options: score.Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = replace(options, out=options.input and options.input.with_name("whole.jsonl"))
+    run(whole)
+    original = ImplicitPRM.judge
+    asked: list[int] = []
+
+    def dying(self: ImplicitPRM, encoded: Any) -> Any:
+        asked.append(len(encoded))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return original(self, encoded)
+
+    monkeypatch.setattr(ImplicitPRM, "judge", dying)
+    original_init = ImplicitPRM.__init__
+    monkeypatch.setattr(
+        ImplicitPRM,
+        "__init__",
+        lambda self, *args, **kwargs: original_init(self, *args, **(kwargs | {"window": 5})),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(options)
+    assert options.out is not None
+    assert not options.out.exists()
+    result = run(options)
+    assert sum(asked[2:]) == 7
+    assert result.counts == {"scored": 12}
+    assert whole.out is not None
+    for one, other in zip(read_scores(options.out), read_scores(whole.out), strict=True):
+        assert one.id == other.id
+        assert one.reward == pytest.approx(other.reward, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["scores.parquet", "scores.jsonl.gz", "scores.json"])
+def test_other_file_formats_hold_the_same(options: score.Options, tmp_path: Path, name: str) -> None:
+    run(replace(options, tokens=True))
+    run(replace(options, tokens=True, out=tmp_path / name))
+    assert options.out is not None
+    assert list(read_scores(tmp_path / name)) == list(read_scores(options.out))
+
+
+def test_an_extension_that_is_not_known_is_told_before_scoring(
+    options: score.Options, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="extension is not known"):
+        run(replace(options, out=tmp_path / "scores.txt"))
+
+
+def test_token_rewards_on_request(options: score.Options) -> None:
+    run(replace(options, tokens=True))
+    assert options.out is not None
+    for found in read_scores(options.out):
+        assert found.token_rewards is not None
+        assert sum(found.token_rewards) == pytest.approx(found.reward)
+
+
+def test_the_heat_map_shows_chosen_rows(options: score.Options, tmp_path: Path) -> None:
+    page = tmp_path / "map.html"
+    run(replace(options, html=page, html_ids=("r7",)))
+    text = page.read_text()
+    assert "a 7" in text
+    assert "a 3" not in text
+    run(replace(options, html=page, html_rows=2))
+    assert "a 1" in page.read_text()
+    with pytest.raises(UserError, match="no row has the id 'r99'"):
+        run(replace(options, html=page, html_ids=("r99",)))
+
+
+def test_foreign_formats_and_conventions(options: score.Options, tmp_path: Path) -> None:
+    item = {"id": "x", "problem": "2 pens?", "steps": ["One.", "Two."], "label": -1}
+    (tmp_path / "items.json").write_text(json.dumps([item, item]))
+    processbench = replace(
+        options, input=tmp_path / "items.json", format="processbench", convention="processbench"
+    )
+    run(processbench)
+    assert options.out is not None
+    scores = list(read_scores(options.out))
+    assert [s.id for s in scores] == ["x/0", "x/1"]
+    assert scores[0].scored_text == "Step 1: One.\n\nStep 2: Two."
+    assert scores[0].scorer.endswith("processbench")
+
+
+def test_one_solution_in_the_terminal(
+    options: score.Options, monkeypatch: pytest.MonkeyPatch, saved_pair: tuple[Path, Path]
+) -> None:
+    alone = replace(options, input=None, out=None, prompt="2 pens?", text="a\nb")
+    result = score.run(alone)
+    assert isinstance(result, score.TextResult)
+    assert [step["text"] for step in result.to_json()["steps"]] == ["a\n", "b"]
+    assert "\x1b" not in result.to_text()
+    monkeypatch.setattr(sys, "stdin", StringIO("a\nb"))
+    assert score.run(replace(alone, text="-")) == result
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert "\x1b" in result.to_text()
+
+
+def test_what_cannot_be_scored_stops_the_run_or_is_counted(options: score.Options) -> None:
+    rows = rows_of(options)
+    bad: list[Any] = [
+        {**rows[0], "id": "long", "response": "a " * 600},
+        {**rows[0], "id": "nothing", "response": "", "finish_reason": "length"},
+        {**rows[0], "id": "merges", "response": "\na"},
+        {**rows[0], "id": "r3"},
+        {"id": "no response"},
+    ]
+    assert options.input is not None
+    assert options.out is not None
+    for row, message in zip(
+        bad,
+        [
+            "long: .*context of 512",
+            "nothing: .*no tokens",
+            "merges: .*merges",
+            "'r3' is there twice",
+            ":13: ",
+        ],
+        strict=True,
+    ):
+        write(options.input, [*rows, row])
+        with pytest.raises(DataError, match=message):
+            run(replace(options, overwrite=True))
+        assert not options.out.exists()
+    write(options.input, [*rows[:4], *bad, *rows[4:]])
+    result = run(replace(options, skip_invalid=True, overwrite=True))
+    assert result.counts == {
+        "scored": 12,
+        "too-long": 1,
+        "nothing-to-score": 1,
+        "prompt-not-prefix": 1,
+        "malformed": 2,
+    }
+    assert "left out: " in result.to_text()
+    assert len(list(read_scores(options.out))) == 12
+
+
+def test_an_empty_response_is_scored_by_its_end_of_turn(options: score.Options) -> None:
+    assert options.input is not None
+    assert options.out is not None
+    write(options.input, [{**rows_of(options)[0], "response": ""}])
+    run(replace(options, steps="newline"))
+    (found,) = read_scores(options.out)
+    assert found.num_tokens == 1
+    assert [step.text for step in found.steps] == [""]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input": None}, "score: needs INPUT and --out"),
+        ({"out": None}, "score: needs INPUT and --out"),
+        ({"text": "a", "input": None}, "--text: needs the problem too.*--prompt"),
+        ({"text": "a", "prompt": "b"}, "--text: takes no INPUT file"),
+        ({"input": Path("nowhere.jsonl")}, "nowhere.jsonl: no such file"),
+        ({"prm": "./nowhere"}, "nowhere: is not a model directory"),
+        ({"reference": "./nowhere"}, "nowhere: is not a model directory"),
+        ({"reference": None}, "names no reference.*--reference"),
+        ({"beta": None}, "no beta of its own"),
+        ({"steps": "words"}, "--steps: no step rule 'words'"),
+        ({"family": "magic"}, "--family: no family 'magic'"),
+        ({"format": "magic"}, "no format 'magic'"),
+        ({"format": "prompts"}, "holds prompts, not rollouts"),
+        ({"policy_server": "http://127.0.0.1:9/v1"}, "does not name the model.*URL#MODEL"),
+        ({"reference_server": "http://127.0.0.1:9/v1#m"}, "--reference: is given twice"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(options: score.Options, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        score.run(replace(options, **changes))
+    assert "\n" not in str(caught.value)
+    assert options.out is not None
+    assert not options.out.exists()
+
+
+def test_an_input_without_rows_is_a_data_error(options: score.Options) -> None:
+    assert options.input is not None
+    options.input.write_text("")
+    with pytest.raises(DataError, match="no response that can be scored"):
+        run(options)
+
+
+def test_the_output_may_not_be_the_input(options: score.Options) -> None:
+    with pytest.raises(UserError, match="is the input itself"):
+        run(replace(options, out=options.input, overwrite=True))
+
+
+def test_a_mismatched_checkpoint_leaves_existing_outputs_untouched(
+    options: score.Options, make_tokenizer: Any
+) -> None:
+    run(options)
+    assert options.out is not None
+    before = options.out.read_bytes()
+    make_tokenizer("llama3").save_pretrained(str(options.reference))
+    with pytest.raises(CheckpointError, match="tokenizer differs"):
+        run(replace(options, overwrite=True))
+    assert options.out.read_bytes() == before
+
+
+def test_from_the_command_line(options: score.Options, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["score", str(options.input), "--prm", options.prm, "--reference", str(options.reference)]
+    assert main([*arguments, "--beta", str(BETA), "--out", str(options.out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"] == {"scored": 12}
+    assert main([*arguments, "--out", str(options.out)]) == 2
+    assert capsys.readouterr().err.count("\n") <= 2
