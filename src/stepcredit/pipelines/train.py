@@ -42,6 +42,9 @@ class Options:
     reference: str | None = option("reference model; default is the initial weights", default=None)
     config: TrainConfig = field(default_factory=TrainConfig)
     load: LoadOptions = field(default_factory=LoadOptions)
+    cache: Path | None = option(
+        "directory that keeps reference log-probabilities for later runs and commands", default=None
+    )
     seed: int = option("seed of data order, pairs and adapters", default=0)
     skip_invalid: bool = option("skip malformed rows and count them", default=False)
     overwrite: bool = option("replace what is there, and start anew", default=False)
@@ -80,7 +83,7 @@ class Result:
             f"  {self.counts.get('examples', 0):,} examples, {self.tokens:,} tokens trained on in "
             f"{self.wall_seconds:.0f} s; weights of step {self.kept_step}"
         )
-        used = {"rollouts", "examples", "units"}
+        used = {"rollouts", "examples", "units", "prompts_with_pairs"}
         left_out = [
             f"{number:,} {name.replace('_', ' ')}"
             for name, number in self.counts.items()
@@ -103,18 +106,22 @@ def run(options: Options) -> Result:
     from stepcredit.training.run import train_prm
 
     rollouts = read_rollouts(options.graded, skip_invalid=options.skip_invalid)
-    heldout = [] if options.dev is None else read_rollouts(options.dev, skip_invalid=options.skip_invalid)
+    heldout = None if options.dev is None else read_rollouts(options.dev, skip_invalid=options.skip_invalid)
     trained = train_prm(
         rollouts,
         model=options.model,
         config=options.config,
         work=work,
-        heldout=heldout,
+        heldout=() if heldout is None else heldout,
         reference=options.reference,
         load=options.load,
+        cache=options.cache,
         seed=options.seed,
     )
     manifest.counts.update(trained.counts)
+    skipped = sum(records.num_skipped for records in (rollouts, heldout) if records is not None)
+    if skipped:
+        manifest.counts["skipped_invalid"] = skipped
     manifest.ledger = trained.ledger
     manifest.notes.update(heldout=trained.heldout, kept_step=trained.kept_step)
     if trained.is_main_process:
@@ -147,7 +154,9 @@ def _work_directory(options: Options, manifest: Manifest) -> Path:
     if options.overwrite:
         shutil.rmtree(work, ignore_errors=True)
     stamp = work / _STAMP
-    if work.exists() and (not stamp.is_file() or stamp.read_text(encoding="utf-8") != manifest.settings_hash):
+    if _has_checkpoint(work) and (
+        not stamp.is_file() or stamp.read_text(encoding="utf-8") != manifest.settings_hash
+    ):
         raise UserError(
             "holds the start of a run with other settings or inputs",
             where=work,
@@ -156,6 +165,10 @@ def _work_directory(options: Options, manifest: Manifest) -> Path:
     with atomic_path(stamp) as temporary:
         temporary.write_text(manifest.settings_hash, encoding="utf-8")
     return work
+
+
+def _has_checkpoint(work: Path) -> bool:
+    return any(work.glob("checkpoint-*"))
 
 
 def _save(options: Options, trained: TrainedModel, manifest: Manifest) -> None:

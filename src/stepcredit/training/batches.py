@@ -60,10 +60,11 @@ def plan_forwards(
     lengths: Callable[[int], Sequence[int]],
     *,
     token_budget: int,
+    packed: bool = False,
     process: int = 0,
     num_processes: int = 1,
 ) -> list[ForwardPlan]:
-    """This process's share of a step, cut so that no forward pass, padded, exceeds the budget.
+    """This process's share of a step, cut so that no forward pass exceeds the budget.
 
     Longest units first. A unit above the budget gets a pass of its own. Every process gets equally many
     passes, since sharded models need all processes in each of them.
@@ -72,30 +73,32 @@ def plan_forwards(
         units: The step's units.
         lengths: Sequence lengths of a unit.
         token_budget: Most tokens of a pass, padding included.
+        packed: Sequences lie in one row without padding.
         process: Rank.
         num_processes: World size.
     """
     order = sorted(units, key=lambda unit: (-max(lengths(unit)), unit))
-    shares = [_cut(order[rank::num_processes], lengths, token_budget) for rank in range(num_processes)]
+    shares = [
+        _cut(order[rank::num_processes], lengths, token_budget, packed) for rank in range(num_processes)
+    ]
     mine = [ForwardPlan(passing) for passing in shares[process]]
     filler = ForwardPlan((order[-1],), counted=False)
     return mine + [filler] * (max(len(share) for share in shares) - len(mine))
 
 
 def _cut(
-    units: Sequence[int], lengths: Callable[[int], Sequence[int]], token_budget: int
+    units: Sequence[int], lengths: Callable[[int], Sequence[int]], token_budget: int, packed: bool
 ) -> list[tuple[int, ...]]:
     passes: list[tuple[int, ...]] = []
     current: list[int] = []
-    longest = rows = 0
+    rows: list[int] = []
     for unit in units:
-        unit_lengths = lengths(unit)
-        new_longest = max(longest, *unit_lengths)
-        if current and new_longest * (rows + len(unit_lengths)) > token_budget:
+        more = [*rows, *lengths(unit)]
+        if current and (sum(more) if packed else max(more) * len(more)) > token_budget:
             passes.append(tuple(current))
-            current, rows, new_longest = [], 0, max(unit_lengths)
+            current, more = [], list(lengths(unit))
         current.append(unit)
-        longest, rows = new_longest, rows + len(unit_lengths)
+        rows = more
     if current:
         passes.append(tuple(current))
     return passes

@@ -23,7 +23,14 @@ OBJECTIVE_NAMES = (
     "step-ce",
 )
 # What changes speed, memory or what is reported, but not the weights beyond rounding.
-_NOT_IN_RESULT = ("tokens_per_forward", "gradient_checkpointing", "log_every", "save_every", "report_to")
+_NOT_IN_RESULT = (
+    "tokens_per_forward",
+    "layout",
+    "gradient_checkpointing",
+    "log_every",
+    "save_every",
+    "report_to",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +87,16 @@ class TrainConfig:
     live_reference: bool = option(
         "run the reference beside the policy in each step, instead of once before training", default=False
     )
-    tokens_per_forward: int = option(
-        "most tokens of one forward pass; a step's batch is cut and its gradients accumulated",
-        default=16384,
+    tokens_per_forward: int | None = option(
+        "most tokens of one forward pass; a step's batch is cut and its gradients accumulated; "
+        "default 4096 on a CPU, 16384 elsewhere",
+        default=None,
+    )
+    layout: str = option(
+        "sequences padded to one length, or packed into one row with common prefixes once; auto packs "
+        "where the model allows it and sequences are long enough to gain",
+        default="auto",
+        choices=("auto", "padded", "packed"),
     )
     gradient_checkpointing: bool = option("recompute activations to save memory", default=False)
     eval_every: int | None = option("steps between held-out evaluations; default four an epoch", default=None)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from stepcredit.logprobs import TokenBatch, pad, token_log_probs
+from stepcredit.logprobs import TokenBatch, pack, pad, token_log_probs
 from stepcredit.objectives import ObjectiveInput, response_rewards
 from stepcredit.training.examples import Example
 from stepcredit.types import Encoded
@@ -160,6 +160,7 @@ def make_forward_batch(
     reference: Sequence[Tensor] | None,
     *,
     counted: bool = True,
+    packed: bool = False,
 ) -> ForwardBatch:
     """Lay out one forward pass; identical sequences are computed once.
 
@@ -168,6 +169,7 @@ def make_forward_batch(
         encoded: Their tokens (which may be mismatched ones).
         reference: Reference log-probabilities of each.
         counted: Whether its losses count.
+        packed: All sequences in one row, common prefixes once; the model must support it.
     """
     distinct: dict[tuple[tuple[int, ...], int], int] = {}
     first: list[int] = []
@@ -185,7 +187,7 @@ def make_forward_batch(
             for position, label in example.step_targets:
                 token_targets[row, position] = label
     return ForwardBatch(
-        tokens=pad([encoded[index] for index in first]),
+        tokens=(pack if packed else pad)([encoded[index] for index in first]),
         sequence_of=torch.tensor(sequence_of),
         labels=torch.tensor([example.label for example in examples]),
         reference=None if reference is None else torch.cat([reference[index] for index in first]),

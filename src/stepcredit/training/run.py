@@ -24,7 +24,12 @@ from stepcredit.checkpoints import (
 )
 from stepcredit.encoding import ChatEncoding
 from stepcredit.errors import UserError
-from stepcredit.logprobs import LocalTokenLogProbs, enable_log_probs
+from stepcredit.logprobs import (
+    CachedTokenLogProbs,
+    LocalTokenLogProbs,
+    enable_log_probs,
+    enable_packing,
+)
 from stepcredit.objectives import ObjectiveSettings, get_objective
 from stepcredit.runs import Ledger
 from stepcredit.steps import StepRule, choose_rule
@@ -38,6 +43,8 @@ from stepcredit.training.trainer import PRMTrainer, ReferenceLogProbs
 from stepcredit.types import Rollout, TokenLogProbs
 
 LOG_FILE = "train_log.jsonl"
+_PACKED_FROM = 128
+"""Mean tokens of a sequence from which packing gains more than it costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +83,7 @@ def train_prm(
     heldout: Iterable[Rollout] = (),
     reference: str | Path | None = None,
     load: LoadOptions | None = None,
+    cache: str | Path | None = None,
     seed: int = 0,
 ) -> TrainedModel:
     """Train a reward model; goes on from the last checkpoint in ``work`` if there is one.
@@ -88,6 +96,7 @@ def train_prm(
         heldout: Graded responses for held-out metrics and the choice of weights.
         reference: Reference model; the initial weights by default.
         load: How models are loaded.
+        cache: Directory of a cache of log-probabilities, shared by runs and commands.
         seed: Seed of data order, pairs, adapters and dropout.
 
     Raises:
@@ -120,6 +129,7 @@ def train_prm(
         sequences = [example.encoded for example in (*data.examples, *heldout_examples)]
         sequences += data.mismatched
         source = _reference_source(policy, model, reference, config, load, arguments.device)
+        source = source if cache is None else CachedTokenLogProbs(source, cache)
         log_probs: ReferenceLogProbs | None = _reference(source, sequences, config, arguments)
     else:
         log_probs = None
@@ -133,7 +143,8 @@ def train_prm(
         reference=log_probs,
         heldout=heldout_examples,
         batch_size=config.batch_size,
-        tokens_per_forward=config.tokens_per_forward,
+        tokens_per_forward=_token_budget(config, arguments.device),
+        packed=_packs(policy, data, config),
         keep_best=config.keep_best,
         patience=config.patience,
         callbacks=_callbacks(work, data, config, bool(heldout_examples)),
@@ -261,6 +272,26 @@ def _with_adapter(policy: nn.Module, config: TrainConfig) -> Any:
         ) from error
 
 
+def _token_budget(config: TrainConfig, device: torch.device) -> int:
+    """On a CPU a small pass stays in its caches; an accelerator wants a large one."""
+    return config.tokens_per_forward or (4096 if device.type == "cpu" else 16384)
+
+
+def _packs(policy: nn.Module, data: TrainingSet, config: TrainConfig) -> bool:
+    """Packing calls attention once a sequence, which pays where sequences are long."""
+    if config.family != "implicit" or config.layout == "padded":
+        return False
+    tokens = sum(len(example.encoded.token_ids) for example in data.examples)
+    if config.layout == "auto" and tokens < _PACKED_FROM * len(data.examples):
+        return False
+    packs = enable_packing(policy)
+    if config.layout == "packed" and not packs:
+        raise UserError(
+            "this model's attention cannot run packed sequences", where="--layout", mend="use padded"
+        )
+    return packs
+
+
 def _reference_source(
     policy: nn.Module,
     model: str | Path,
@@ -278,7 +309,7 @@ def _reference_source(
     source = LocalTokenLogProbs(
         network,
         weights_hash=weights_hash(resolve(name, revision=load.revision)),
-        token_budget=config.tokens_per_forward,
+        token_budget=_token_budget(config, device),
         adapter_off=adapter_off,
     )
     return AutocastLogProbs(source, device.type, torch.bfloat16 if config.precision == "bfloat16" else None)

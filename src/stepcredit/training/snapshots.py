@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.checkpoints import quiet
 from stepcredit.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def save_snapshot(trainer: Trainer, name: str, *, weights_only: bool = False) ->
 
 
 def _write(trainer: Any, directory: Path, *, weights_only: bool) -> None:
-    trainer.save_model(str(directory), _internal_call=True)
+    with quiet():
+        trainer.save_model(str(directory), _internal_call=True)
     if weights_only:
         return
     trainer._save_optimizer_and_scheduler(str(directory))

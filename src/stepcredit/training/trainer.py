@@ -63,6 +63,8 @@ class PRMTrainer(Trainer):
         heldout: Held-out examples.
         batch_size: Units an optimizer step.
         tokens_per_forward: Most tokens of one forward pass, padding included.
+        packed: Lay sequences out in one row, for models that
+            :func:`~stepcredit.logprobs.enable_packing` holds for.
         keep_best: Keep the weights with the best held-out AUC in ``<output_dir>/best``.
         patience: Stop after this many evaluations without a better AUC.
     """
@@ -80,6 +82,7 @@ class PRMTrainer(Trainer):
         heldout: Sequence[Example] = (),
         batch_size: int,
         tokens_per_forward: int,
+        packed: bool = False,
         keep_best: bool = True,
         patience: int | None = None,
         callbacks: Sequence[Any] = (),
@@ -99,6 +102,7 @@ class PRMTrainer(Trainer):
         self.heldout = tuple(heldout)
         self.units_per_step = batch_size
         self.tokens_per_forward = tokens_per_forward
+        self.packed = packed
         self.keep_best = keep_best
         self.patience = patience
         self._reward_sums = torch.zeros(4, dtype=torch.float64)
@@ -133,13 +137,14 @@ class PRMTrainer(Trainer):
             encoded = [sequences[index] for index in indices]
             reference = self.reference(encoded) if self.reference is not None else None
             chosen = [examples[index] for index in indices]
-            return make_forward_batch(chosen, encoded, reference, counted=plan.counted)
+            return make_forward_batch(chosen, encoded, reference, counted=plan.counted, packed=self.packed)
 
         def batches(sequences: Sequence[Encoded]) -> tuple[ForwardBatch, ...]:
             plans = plan_forwards(
                 units,
                 lambda unit: [len(sequences[row].token_ids) for row in rows(unit)],
                 token_budget=self.tokens_per_forward,
+                packed=self.packed,
                 process=self.args.process_index,
                 num_processes=self.args.world_size,
             )
@@ -265,6 +270,7 @@ class PRMTrainer(Trainer):
             range(len(examples)),
             lambda index: [len(encoded[index].token_ids)],
             token_budget=self.tokens_per_forward,
+            packed=self.packed,
             process=self.args.process_index,
             num_processes=self.args.world_size,
         )
@@ -274,6 +280,7 @@ class PRMTrainer(Trainer):
                 [examples[index] for index in plan.units],
                 [encoded[index] for index in plan.units],
                 None if reference is None else [reference[index] for index in plan.units],
+                packed=self.packed,
             )
             ((_, record),) = self._evaluated(self.model_wrapped, [forward])
             sums = record.rewards if record.log_ratios is None else record.log_ratios.sum(dim=1)

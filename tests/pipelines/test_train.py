@@ -1,0 +1,256 @@
+"""``stepcredit train``: what it leaves behind, what it refuses, and that it survives being killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stepcredit.checkpoints import (
+    LoadOptions,
+    PRMCard,
+    load_model,
+    template_hash,
+    tokenizer_hash,
+    weights_hash,
+)
+from stepcredit.data import rollout_to_json, write_rows
+from stepcredit.errors import CheckpointError, DataError, UserError
+from stepcredit.lab.task import draw_problems
+from stepcredit.lab.tokenizer import make_tokenizer
+from stepcredit.lab.tutor import WEAK
+from stepcredit.pipelines.train import Options, run
+from stepcredit.runs import hash_file
+from stepcredit.training.config import TrainConfig
+from stepcredit.types import Rollout
+
+SETTINGS = TrainConfig(
+    beta=0.5, learning_rate=1e-3, batch_size=4, epochs=2.0, save_every=1, log_every=2, step_rule="newline"
+)
+
+
+def make_rollouts(num_problems: int, samples: int) -> list[Rollout]:
+    problems = draw_problems("train", seed=0, count=num_problems)
+    return [
+        Rollout(
+            id=f"{number}-{index}",
+            prompt_id=str(number),
+            index=index,
+            prompt=problem.text,
+            response=response,
+            answer=problem.answer,
+            correct=response.rpartition("#")[2].strip() == problem.answer,
+        )
+        for index in range(samples)
+        for number, (problem, response) in enumerate(
+            zip(problems, WEAK.write(problems, seed=[0, index]), strict=True)
+        )
+    ]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=96,
+    )
+    LlamaForCausalLM(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def write(path: Path, rollouts: Sequence[Rollout]) -> Path:
+    write_rows(path, map(rollout_to_json, rollouts))
+    return path
+
+
+def options(model: Path | str, graded: Path, out: Path, **fields: Any) -> Options:
+    settings = fields.pop("config", SETTINGS)
+    return Options(
+        graded=graded, model=str(model), out=out, config=settings, load=LoadOptions(device="cpu"), **fields
+    )
+
+
+@pytest.fixture
+def graded(tmp_path: Path) -> Path:
+    return write(tmp_path / "graded.jsonl", make_rollouts(4, 4))
+
+
+class TestOutput:
+    def test_it_is_a_checkpoint_with_its_card_log_and_manifest(
+        self, model: Path, graded: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "prm"
+        result = run(options(model, graded, out, dev=graded))
+        card = PRMCard.read(out)
+        assert (card.family, card.objective, card.beta, card.step_rule) == ("implicit", "ce", 0.5, "newline")
+        assert card.reference is not None
+        assert card.reference.weights_hash == weights_hash(model)
+        assert Path(card.reference.locate(out)).resolve() == model.resolve()
+        assert card.weights_hash == weights_hash(out)
+        tokenizer = make_tokenizer()
+        assert card.tokenizer_hash == tokenizer_hash(tokenizer)
+        assert card.template_hash == template_hash(tokenizer)
+        assert card.training_data_hash == hash_file(graded)
+        assert card.results["auc"] == result.heldout["auc"]
+        assert load_model(out, device="cpu").config.hidden_size == 16
+        manifest = json.loads((out / "manifest.json").read_text())
+        assert manifest["counts"]["examples"] == 16
+        assert manifest["ledger"]["trained_tokens"] == result.tokens > 0
+        rows = [json.loads(line) for line in (out / "train_log.jsonl").read_text().splitlines()]
+        assert rows[0]["step"] == 1
+        assert any("heldout_auc" in row for row in rows)
+        assert not (tmp_path / "prm.partial").exists()
+        assert "held-out AUC" in result.to_text()
+        json.dumps(result.to_json(), allow_nan=False)
+
+    def test_done_work_is_not_done_again_and_other_work_is_refused(
+        self, model: Path, graded: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "prm"
+        run(options(model, graded, out))
+        before = hash_file(out / "model.safetensors")
+        assert run(options(model, graded, out)).already_done
+        other = replace(SETTINGS, beta=0.7)
+        with pytest.raises(UserError, match="--overwrite"):
+            run(options(model, graded, out, config=other))
+        assert hash_file(out / "model.safetensors") == before
+        assert not run(options(model, graded, out, config=other, overwrite=True)).already_done
+        assert hash_file(out / "model.safetensors") != before
+
+    def test_a_partial_run_of_other_settings_is_refused(
+        self, model: Path, graded: Path, tmp_path: Path
+    ) -> None:
+        partial = tmp_path / "prm.partial"
+        (partial / "checkpoint-1").mkdir(parents=True)
+        (partial / "settings_hash").write_text("another")
+        with pytest.raises(UserError, match="other settings or inputs"):
+            run(options(model, graded, tmp_path / "prm"))
+
+    def test_an_adapter_is_saved_as_one_and_its_base_is_the_reference(
+        self, model: Path, graded: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "prm"
+        run(options(model, graded, out, config=replace(SETTINGS, lora_rank=2)))
+        assert (out / "adapter_model.safetensors").is_file()
+        assert not (out / "model.safetensors").exists()
+        reference = PRMCard.read(out).reference
+        assert reference is not None
+        assert reference.adapter_off
+
+    def test_what_was_left_out_is_counted(self, model: Path, tmp_path: Path) -> None:
+        rollouts = make_rollouts(4, 4)
+        rollouts[0] = replace(rollouts[0], correct=None)
+        rollouts[1] = replace(rollouts[1], response="1+1=2\n" * 40)
+        graded = write(tmp_path / "graded.jsonl", rollouts)
+        counts = run(options(model, graded, tmp_path / "prm")).counts
+        assert (counts["not_graded"], counts["too_long"], counts["examples"]) == (1, 1, 14)
+        kept = replace(SETTINGS, over_long="truncate")
+        counts = run(options(model, graded, tmp_path / "cut", config=kept)).counts
+        assert (counts["truncated"], counts["examples"]) == (1, 15)
+
+    def test_paired_objectives_say_which_prompts_gave_no_pair(self, model: Path, tmp_path: Path) -> None:
+        rollouts = [
+            replace(rollout, correct=rollout.prompt_id != "0" and rollout.index < 2)
+            for rollout in make_rollouts(3, 4)
+        ]
+        graded = write(tmp_path / "graded.jsonl", rollouts)
+        dpo = replace(SETTINGS, objective="dpo", pairs_per_prompt=3)
+        counts = run(options(model, graded, tmp_path / "prm", config=dpo)).counts
+        assert counts["units"] == 6
+        assert (counts["prompts_with_pairs"], counts["prompts_all_wrong"]) == (2, 1)
+        assert counts["pairs_over_limit"] == 2
+
+
+class TestBadInput:
+    def refused(self, expected: type[UserError], match: str, given: Options) -> None:
+        with pytest.raises(expected, match=match) as error:
+            run(given)
+        assert "\n" not in str(error.value)
+        assert not given.out.exists()
+
+    def test_a_missing_file(self, model: Path, tmp_path: Path) -> None:
+        self.refused(UserError, "no such file", options(model, tmp_path / "none.jsonl", tmp_path / "prm"))
+
+    def test_a_malformed_line_is_named_or_skipped_and_counted(
+        self, model: Path, graded: Path, tmp_path: Path
+    ) -> None:
+        with open(graded, "a") as handle:
+            handle.write("{broken\n")
+        self.refused(DataError, r"graded\.jsonl:17", options(model, graded, tmp_path / "prm"))
+        result = run(options(model, graded, tmp_path / "prm", skip_invalid=True))
+        assert result.counts["skipped_invalid"] == 1
+
+    def test_a_duplicate_id(self, model: Path, tmp_path: Path) -> None:
+        rollouts = make_rollouts(2, 2)
+        graded = write(tmp_path / "graded.jsonl", [*rollouts, rollouts[0]])
+        self.refused(DataError, "'0-0' is there twice", options(model, graded, tmp_path / "prm"))
+
+    def test_nothing_graded(self, model: Path, tmp_path: Path) -> None:
+        rollouts = [replace(rollout, correct=None) for rollout in make_rollouts(2, 2)]
+        graded = write(tmp_path / "graded.jsonl", rollouts)
+        self.refused(DataError, "stepcredit grade", options(model, graded, tmp_path / "prm"))
+
+    @pytest.mark.parametrize(("correct", "word"), [(True, "right"), (False, "wrong")])
+    def test_one_class_only(self, model: Path, tmp_path: Path, correct: bool, word: str) -> None:
+        rollouts = [replace(rollout, correct=correct) for rollout in make_rollouts(2, 2)]
+        graded = write(tmp_path / "graded.jsonl", rollouts)
+        self.refused(DataError, f"responses are {word}", options(model, graded, tmp_path / "prm"))
+
+    def test_an_unknown_model_directory(self, graded: Path, tmp_path: Path) -> None:
+        missing = str(tmp_path / "nowhere")
+        self.refused(CheckpointError, "nowhere", options(missing, graded, tmp_path / "prm"))
+
+    def test_responses_that_are_all_too_long(self, model: Path, graded: Path, tmp_path: Path) -> None:
+        short = replace(SETTINGS, max_tokens=10)
+        self.refused(DataError, "--over-long", options(model, graded, tmp_path / "prm", config=short))
+
+    def test_a_bad_setting_names_its_flag(self) -> None:
+        with pytest.raises(UserError, match=r"--learning-rate: must be above 0, got -1"):
+            replace(SETTINGS, learning_rate=-1.0)
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_it_ends_with_the_same_bytes(model: Path, tmp_path: Path) -> None:
+    graded = write(tmp_path / "graded.jsonl", make_rollouts(8, 8))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    settings = replace(SETTINGS, batch_size=2, epochs=3.0, save_every=7, log_every=10)
+    words = f"train {graded} --model {model} --out {killed} --device cpu --beta 0.5 --learning-rate 1e-3"
+    words += " --batch-size 2 --epochs 3 --save-every 7 --steps newline"
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stepcredit", *words.split()],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (tmp_path / "killed.partial" / "checkpoint-42").exists():
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not killed.exists()
+    run(options(model, graded, whole, config=settings))
+    run(options(model, graded, killed, config=settings))
+    assert hash_file(whole / "model.safetensors") == hash_file(killed / "model.safetensors")
+    log = [(directory / "train_log.jsonl").read_text().splitlines()[-1] for directory in (whole, killed)]
+    assert json.loads(log[0])["tokens"] == json.loads(log[1])["tokens"]

@@ -1,0 +1,241 @@
+"""Whole runs: stopped anywhere they end with the same weights; held-out data picks which to keep."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stepcredit.checkpoints import load_model
+from stepcredit.errors import DataError, UserError
+from stepcredit.training import snapshots
+from stepcredit.training.config import TrainConfig
+from stepcredit.training.run import TrainedModel, train_prm
+from stepcredit.training.snapshots import last_snapshot
+from stepcredit.training.trainer import PRMTrainer
+from stepcredit.types import Rollout
+
+
+def config(**settings: Any) -> TrainConfig:
+    base = {
+        "beta": 0.5,
+        "learning_rate": 1e-3,
+        "batch_size": 8,
+        "epochs": 2.0,
+        "save_every": 1,
+        "log_every": 1,
+        "step_rule": "newline",
+    }
+    return TrainConfig(**{**base, **settings})
+
+
+def train(
+    model: Path,
+    rollouts: Sequence[Rollout],
+    work: Path,
+    *,
+    heldout: Sequence[Rollout] = (),
+    cache: Path | None = None,
+    **settings: Any,
+) -> TrainedModel:
+    return train_prm(
+        rollouts, model=model, config=config(**settings), work=work, heldout=heldout, cache=cache, seed=3
+    )
+
+
+def weights(trained: TrainedModel) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = trained.model.state_dict()
+    return {name: value.clone() for name, value in state.items()}
+
+
+def identical(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def stop_before_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    original = PRMTrainer.training_step
+
+    def training_step(self: PRMTrainer, *arguments: Any, **options: Any) -> Tensor:
+        if self.state.global_step == step:
+            raise StoppedError
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(PRMTrainer, "training_step", training_step)
+
+
+class TestResume:
+    @pytest.mark.parametrize(("objective", "stops"), [("ce", (1, 3, 4)), ("kto", (5,)), ("bco", (2,))])
+    def test_stopped_before_any_step_it_ends_with_the_same_weights(
+        self,
+        objective: str,
+        stops: tuple[int, ...],
+        tiny_model: Path,
+        rollouts: list[Rollout],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        settings: dict[str, Any] = {"objective": objective, "save_every": 2, "eval_every": 2}
+        heldout = rollouts[:8]
+        whole = train(tiny_model, rollouts, tmp_path / "whole", heldout=heldout, **settings)
+        for step in stops:
+            work = tmp_path / str(step)
+            with monkeypatch.context() as patch:
+                stop_before_step(patch, step)
+                with pytest.raises(StoppedError):
+                    train(tiny_model, rollouts, work, heldout=heldout, **settings)
+            resumed = train(tiny_model, rollouts, work, heldout=heldout, **settings)
+            assert identical(weights(resumed), weights(whole))
+            assert resumed.kept_step == whole.kept_step
+            assert resumed.heldout == whole.heldout
+            assert resumed.ledger.trained_tokens == whole.ledger.trained_tokens
+
+    def test_a_half_written_checkpoint_is_not_one(self, tmp_path: Path) -> None:
+        (tmp_path / "checkpoint-1").mkdir()
+        (tmp_path / "checkpoint-1" / "trainer_state.json").write_text("{}")
+        (tmp_path / ".checkpoint-2.tmp").mkdir()
+        (tmp_path / "checkpoint-3").mkdir()
+        assert last_snapshot(tmp_path) == tmp_path / "checkpoint-1"
+
+    def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_later(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = train(tiny_model, rollouts, tmp_path / "whole")
+        original = snapshots._write
+        calls = []
+
+        def full(trainer: Any, directory: Path, *, weights_only: bool) -> None:
+            calls.append(directory)
+            original(trainer, directory, weights_only=weights_only)
+            if len(calls) == 3:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(snapshots, "_write", full)
+            with pytest.raises(UserError, match=r"No space left.*make room|No space left.*Make room"):
+                train(tiny_model, rollouts, tmp_path / "work")
+        assert last_snapshot(tmp_path / "work") == tmp_path / "work" / "checkpoint-2"
+        assert not list((tmp_path / "work").glob(".*"))
+        resumed = train(tiny_model, rollouts, tmp_path / "work")
+        assert identical(weights(resumed), weights(whole))
+
+
+class TestSameResult:
+    def test_a_cached_reference_equals_a_live_one(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+    ) -> None:
+        cache = tmp_path / "cache"
+        first = train(tiny_model, rollouts, tmp_path / "a", cache=cache)
+        again = train(tiny_model, rollouts, tmp_path / "b", cache=cache)
+        plain = train(tiny_model, rollouts, tmp_path / "c")
+        live = train(tiny_model, rollouts, tmp_path / "d", live_reference=True)
+        assert identical(weights(first), weights(again))
+        assert identical(weights(first), weights(plain))
+        for row, other in zip(plain.log, live.log, strict=True):
+            assert other["loss"] == pytest.approx(row["loss"], rel=1e-5)
+
+    def test_packed_and_padded_losses_agree_step_by_step(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+    ) -> None:
+        padded = train(tiny_model, rollouts, tmp_path / "a", layout="padded")
+        packed = train(tiny_model, rollouts, tmp_path / "b", layout="packed")
+        for row, other in zip(padded.log, packed.log, strict=True):
+            assert other["loss"] == pytest.approx(row["loss"], rel=1e-5)
+
+    def test_bfloat16_starts_where_the_reference_is(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+    ) -> None:
+        trained = train(tiny_model, rollouts, tmp_path, precision="bfloat16", epochs=0.3)
+        assert trained.log[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
+        assert next(trained.model.parameters()).dtype == torch.float32
+
+
+class TestAdapters:
+    def test_the_base_is_the_reference_and_only_the_adapter_moves(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+    ) -> None:
+        trained = train(tiny_model, rollouts, tmp_path, lora_rank=2, live_reference=True, learning_rate=1e-2)
+        assert trained.log[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
+        assert trained.log[-1]["loss"] != pytest.approx(0.693147, abs=1e-3)
+        base = load_model(tiny_model, device="cpu").state_dict()
+        frozen = trained.model.get_base_model().state_dict()
+        for name, value in base.items():
+            parts = name.rpartition(".")
+            wrapped = f"{parts[0]}.base_layer.{parts[2]}"
+            assert torch.equal(frozen[wrapped if wrapped in frozen else name], value)
+
+    def test_stored_and_live_reference_agree(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+    ) -> None:
+        stored = train(tiny_model, rollouts, tmp_path / "a", lora_rank=2)
+        live = train(tiny_model, rollouts, tmp_path / "b", lora_rank=2, live_reference=True)
+        for row, other in zip(stored.log, live.log, strict=True):
+            assert other["loss"] == pytest.approx(row["loss"], rel=1e-5)
+
+    def test_modules_that_do_not_exist_are_refused(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+    ) -> None:
+        with pytest.raises(UserError, match="--lora-targets"):
+            train(tiny_model, rollouts, tmp_path, lora_rank=2, lora_targets="nonsense")
+
+
+class TestHeldOut:
+    def test_the_weights_with_the_best_auc_are_kept(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+    ) -> None:
+        trained = train(tiny_model, rollouts, tmp_path, heldout=rollouts, eval_every=1, learning_rate=3e-3)
+        evaluated = {row["step"]: row["heldout_auc"] for row in trained.log if "heldout_auc" in row}
+        assert set(evaluated) == set(range(1, 7))
+        best = max(evaluated.values())
+        assert trained.kept_step == min(step for step, value in evaluated.items() if value == best)
+        assert trained.heldout["auc"] == best
+
+    def test_patience_ends_the_run(self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path) -> None:
+        trained = train(
+            tiny_model, rollouts, tmp_path, heldout=rollouts, eval_every=1, patience=1, learning_rate=1e-9
+        )
+        steps = [row["step"] for row in trained.log if "heldout_auc" in row]
+        assert max(steps) < 6
+        assert max(steps) == trained.kept_step + 1
+
+    def test_the_log_tells_loss_rewards_and_tokens(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+    ) -> None:
+        trained = train(tiny_model, rollouts, tmp_path)
+        rows = [row for row in trained.log if "loss" in row]
+        assert [row["step"] for row in rows] == list(range(1, 7))
+        assert {"loss", "learning_rate", "grad_norm", "reward_right", "reward_wrong", "tokens"} <= set(
+            rows[0]
+        )
+        assert rows[-1]["tokens"] == trained.ledger.trained_tokens == 2 * rows[2]["tokens"]
+
+
+class TestRefusals:
+    def test_nothing_graded(self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path) -> None:
+        ungraded = [replace(rollout, correct=None) for rollout in rollouts]
+        with pytest.raises(DataError, match=r"24 not graded.*stepcredit grade"):
+            train(tiny_model, ungraded, tmp_path)
+
+    def test_all_of_one_class(self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path) -> None:
+        wrong = [rollout for rollout in rollouts if not rollout.correct]
+        with pytest.raises(DataError, match=f"all {len(wrong)} usable responses are wrong"):
+            train(tiny_model, wrong, tmp_path)
+
+    def test_a_longer_limit_than_the_context(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+    ) -> None:
+        with pytest.raises(UserError, match=r"--max-tokens: 97 is more than the model's context of 96"):
+            train(tiny_model, rollouts, tmp_path, max_tokens=97)
+
+    def test_no_rollouts(self, tiny_model: Path, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="no rollouts"):
+            train(tiny_model, [], tmp_path)
