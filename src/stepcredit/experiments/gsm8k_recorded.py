@@ -38,6 +38,7 @@ BASE_TRAINING = TrainConfig(
     step_rule="newline",
     precision="bfloat16",
     tokens_per_forward=4096,
+    eval_every=14,
 )
 CANDIDATES = {
     "lr-2e-5": BASE_TRAINING,
