@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepcredit.grading import GradingItem
-from stepcredit.grading.algebra import canonical, equal
-from stepcredit.grading.mathematics import MathGrader, same_number
+from stepcredit.grading.algebra import _clearly_different, canonical, equal
+from stepcredit.grading.mathematics import MathGrader, _grade_numbers, same_number
 
 RECORDED = Path(__file__).parents[3] / "shared/data/gsm8k_model_solutions.jsonl"
 
@@ -41,6 +41,22 @@ def test_the_fast_path_says_what_math_verify_says(pair: tuple[str, str]) -> None
     fast = same_number(Fraction(pair[0]), Fraction(pair[1]))
     if fast is not None:
         assert fast == ask_math_verify(*pair)
+
+
+fractions = st.tuples(st.integers(-50, 50), st.integers(1, 12)).flatmap(
+    lambda pair: st.sampled_from(
+        [str(pair[0]), f"{pair[0]}/{pair[1]}", rf"\frac{{{abs(pair[0])}}}{{{pair[1]}}}", f"{pair[0]}.0"]
+    )
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(fractions, fractions)
+def test_fractions_of_whole_numbers_too(answer: str, prediction: str) -> None:
+    grade = _grade_numbers(prediction, answer)
+    if grade is not None:
+        assert grade.correct == ask_math_verify(answer, prediction)
+        assert grade.prediction == canonical(answer if grade.correct else prediction)
 
 
 @pytest.mark.parametrize(("plain", "separated"), [("1250", "1,250"), ("-1234567.5", "-1,234,567.5")])
@@ -116,6 +132,40 @@ def test_merging_goes_on_where_an_earlier_run_stopped(grader: MathGrader) -> Non
     grader.remember("resumed", alone[0])
     (second,) = grader.grade_all([GradingItem(responses[1], "7", "resumed")])
     assert second.prediction == alone[0]
+
+
+EXPRESSIONS = [
+    "x^2+x",
+    "x(x+1)",
+    "x^2+x+10^{-9}",
+    r"\sqrt{x^2}",
+    "x",
+    "X",
+    "xy",
+    "yx",
+    r"\frac{1}{3}",
+    "0.333333",
+    r"33.3333\%",
+    r"\sqrt{2}",
+    "1.414214",
+    "e",
+    r"\pi",
+    "1+2i",
+    "(1,2)",
+    r"\infty",
+]
+
+
+def test_the_shortcut_for_clear_differences_changes_no_verdict() -> None:
+    from math_verify import parse, verify
+
+    parsed = [parse(f"${text}$", fallback_mode="no_fallback", parsing_timeout=None) for text in EXPRESSIONS]
+    for one, first in zip(EXPRESSIONS, parsed, strict=True):
+        for other, second in zip(EXPRESSIONS, parsed, strict=True):
+            if _clearly_different(one, other):
+                assert not verify(first, second, timeout_seconds=None), (one, other)
+    assert _clearly_different("x^2+x", "x^2-x")
+    assert not _clearly_different("x^2+x", "x(x+1)")
 
 
 @pytest.mark.parametrize(

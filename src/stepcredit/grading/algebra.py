@@ -53,8 +53,42 @@ def equal(answer: str, prediction: str) -> bool:
     exact_answer, exact_prediction = number_value(answer), number_value(prediction)
     if exact_answer is not None and exact_answer == exact_prediction:
         return True
+    if _clearly_different(answer, prediction):
+        return False
     gold, target = _parsed(answer), _parsed(prediction)
     return bool(gold and target) and _verified(gold, target)
+
+
+def _clearly_different(first: str, second: str) -> bool:
+    """Whether expressions in the same symbols differ at some point: math-verify would take long to say so."""
+    one, other = _values_at_points(first), _values_at_points(second)
+    if one is None or other is None or one[0] != other[0]:
+        return False
+    return any(abs(a - b) > 1e-4 * (1 + abs(a)) for a, b in zip(one[1], other[1], strict=True))
+
+
+@lru_cache(maxsize=4096)
+def _values_at_points(text: str) -> tuple[tuple[str, ...], tuple[complex, ...]] | None:
+    """An expression's symbols and its values at fixed points; ``None`` where it has none.
+
+    Percentages have none either: to math-verify they equal both the share and the bare number.
+    """
+    import sympy  # type: ignore[import-untyped]
+
+    expression = next((item for item in _parsed(text) if not isinstance(item, str)), None)
+    if not isinstance(expression, sympy.Expr) or expression.has(sympy.UnevaluatedExpr):
+        return None
+    symbols = sorted(expression.free_symbols, key=str)
+    if len(symbols) == 1 and expression.is_Symbol:
+        return None
+    values = []
+    for start in (0.3819, 1.6131):
+        point = {symbol: start + 0.7071 * place for place, symbol in enumerate(symbols)}
+        try:
+            values.append(complex(expression.doit().evalf(15, subs=point)))
+        except (ArithmeticError, AttributeError, NotImplementedError, RecursionError, TypeError, ValueError):
+            return None
+    return tuple(map(str, symbols)), tuple(values)
 
 
 def _verified(gold: tuple[Any, ...], target: tuple[Any, ...]) -> bool:
@@ -83,7 +117,7 @@ def canonical(text: str) -> str:
 
 
 def _canonical_expression(expression: Any) -> str:
-    import sympy  # type: ignore[import-untyped]
+    import sympy
     from sympy.core.relational import Equality  # type: ignore[import-untyped]
 
     if isinstance(expression, Equality) and expression.lhs.is_Symbol:

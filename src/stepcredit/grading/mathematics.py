@@ -10,7 +10,7 @@ from typing import Any
 
 from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, Grader, GradingItem
 from stepcredit.grading.extraction import answer_by_pattern, compile_answer_pattern, final_answer
-from stepcredit.grading.numbers import number_text, plain_number
+from stepcredit.grading.numbers import number_text, plain_number, whole_fraction
 from stepcredit.grading.pool import Ticket, WorkerPool
 
 _WINDOW = 512  # items in flight, so that slow ones do not hold up the others
@@ -32,6 +32,25 @@ def same_number(first: Fraction, second: Fraction) -> bool | None:
     if first.denominator == second.denominator == 1:
         return first == second
     return None
+
+
+def _grade_numbers(prediction: str, answer: str) -> Grade | None:
+    """The verdict on plain numbers and fractions of them; ``None`` where math-verify must be asked."""
+    found, expected = plain_number(prediction), plain_number(answer)
+    same: bool | None = None
+    if found is not None and expected is not None:
+        same = same_number(found, expected)
+    else:
+        found = whole_fraction(prediction) if found is None else _if_whole(found)
+        expected = whole_fraction(answer) if expected is None else _if_whole(expected)
+        same = None if found is None or expected is None else found == expected
+    if same is None or found is None or expected is None:
+        return None
+    return Grade(same, number_text(expected if same else found), MATCH if same else DIFFERS)
+
+
+def _if_whole(value: Fraction) -> Fraction | None:
+    return value if value.denominator == 1 else None
 
 
 @dataclass(slots=True)
@@ -107,12 +126,8 @@ class MathGrader(Grader):
             prediction = final_answer(item.response)
         if prediction is None:
             return _Open(item, "", Grade(False, None, NO_ANSWER))
-        found, expected = plain_number(prediction), plain_number(item.answer.strip())
-        if found is not None and expected is not None:
-            same = same_number(found, expected)
-            if same is not None:
-                text = number_text(expected if same else found)
-                return _Open(item, prediction, Grade(same, text, MATCH if same else DIFFERS))
+        if (grade := _grade_numbers(prediction, item.answer.strip())) is not None:
+            return _Open(item, prediction, grade)
         return _Open(item, prediction, ticket=self._judge(prediction, item.answer))
 
     def _judge(self, prediction: str, answer: str) -> Ticket:

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 _PLAIN = re.compile(r"([-+−]?)(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d*))?|([-+−]?)\.(\d+)")
 _SPACED = re.compile(r"[-+−]?\d{1,3}(?: \d{3})+(?:\.\d+)?")
+_WHOLE_FRACTION = re.compile(r"([-+−]?)(?:\\[dt]?frac\{(\d+)\}\{(\d+)\}|(\d+)/(\d+))")
 _MOST_DIGITS = 60
 _SCALES = {
     "dozen": 12,
@@ -35,6 +36,18 @@ def plain_number(text: str) -> Fraction | None:
     decimals = decimals or ""
     value = Fraction(int(whole.replace(",", "") + decimals), 10 ** len(decimals))
     return -value if sign in ("-", "−") else value
+
+
+def whole_fraction(text: str) -> Fraction | None:
+    r"""Value of a quotient of plain integers, ``3/4`` or ``\\frac{3}{4}``; ``None`` for anything else."""
+    match = _WHOLE_FRACTION.fullmatch(text) if len(text) <= _MOST_DIGITS else None
+    if match is None:
+        return None
+    sign, top, bottom, plain_top, plain_bottom = match.groups()
+    numerator, denominator = int(top or plain_top), int(bottom or plain_bottom)
+    if denominator == 0:
+        return None
+    return Fraction(-numerator if sign in ("-", "−") else numerator, denominator)
 
 
 def number_value(text: str) -> Fraction | None:
