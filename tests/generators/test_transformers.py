@@ -12,8 +12,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from stepcredit.errors import CheckpointError
+from stepcredit.generators.limits import BatchLimits
 from stepcredit.generators.streams import stream_key, uniforms
-from stepcredit.generators.transformers import BatchLimits, TransformersGenerator
+from stepcredit.generators.transformers import TransformersGenerator
 from stepcredit.types import GenerationFailure, GenerationRequest, Prompt, Rollout, Sampling
 
 END = 1

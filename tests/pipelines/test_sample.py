@@ -117,6 +117,25 @@ def test_failing_prompts_are_listed_and_the_others_go_on(
     assert manifest["counts"]["failed_prompts"] == 2
 
 
+@pytest.mark.parametrize("extension", ["jsonl", "parquet"])
+def test_failed_prompts_can_be_tried_again(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extension: str
+) -> None:
+    whole, out = tmp_path / f"whole.{extension}", tmp_path / f"out.{extension}"
+    _run(Options(prompts=prompts, out=whole, num_samples=2, policy=FAKE))
+    with monkeypatch.context() as patch:
+        _generator(patch, lambda: FakeGenerator(failures={"p1": "server busy"}))
+        _run(Options(prompts=prompts, out=out, num_samples=2, policy=FAKE))
+        again = _run(Options(prompts=prompts, out=out, num_samples=2, policy=FAKE))
+    assert again.already_complete
+    assert "1 prompts failed; --retry-failed" in again.to_text()
+    mended = _run(Options(prompts=prompts, out=out, num_samples=2, policy=FAKE, retry_failed=True))
+    assert (mended.num_rollouts, mended.num_failed, mended.failures) == (10, 0, None)
+    assert list(read_rollouts(out)) == list(read_rollouts(whole))
+    assert not failures_path(out).exists()
+    assert not list(tmp_path.glob("*.partial*"))
+
+
 def test_it_is_an_error_if_every_prompt_fails(
     prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

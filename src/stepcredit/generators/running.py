@@ -148,6 +148,7 @@ class Batch:
             dtype=np.uint64,
         )
         self._tokens = np.zeros((len(self._row), int(self._limit.max())), dtype=np.int32)
+        self._any_stop = any(job.request.sampling.stop for job in jobs)
         runner.ledger.prompt_tokens += int(lengths.sum())
 
     @property
@@ -156,10 +157,14 @@ class Batch:
         return len(self._row)
 
     @property
-    def reserved_tokens(self) -> int:
-        """Cached tokens that the running samples can come to, if all of them part ways."""
-        lengths = np.asarray([len(job.opening.token_ids) for job in self._jobs], dtype=np.int64)
-        return int((lengths[self._job] + self._limit).sum())
+    def columns(self) -> int:
+        """Cached tokens of the longest running sequence."""
+        return self._cache.columns - int(self._padding.min())
+
+    @property
+    def longest_limit(self) -> int:
+        """Largest token limit of a running sample."""
+        return int(self._limit.max())
 
     def step(self) -> list[Finished]:
         """Draw one token for each sample and return those that ended."""
@@ -199,6 +204,7 @@ class Batch:
         with torch.inference_mode():
             self._cache.absorb(other._cache)
         self._jobs += other._jobs
+        self._any_stop |= other._any_stop
         self._pending = np.concatenate([self._pending, other._pending])
         self._row = np.concatenate([self._row, other._row + offset_rows])
         self._job = np.concatenate([self._job, other._job + offset_jobs])
@@ -215,6 +221,8 @@ class Batch:
         self, drawn: Int64[np.ndarray, " samples"], candidates: np.ndarray[Any, np.dtype[np.bool_]]
     ) -> np.ndarray[Any, np.dtype[np.bool_]]:
         stopped = np.zeros(len(drawn), dtype=np.bool_)
+        if not self._any_stop:
+            return stopped
         for sample in np.flatnonzero(candidates):
             job = self._jobs[self._job[sample]]
             if stop := job.request.sampling.stop:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from stepcredit.errors import CheckpointError, DataError
 from stepcredit.generators.cache import RowCache
 from stepcredit.generators.decoding import Decoder
 from stepcredit.generators.drawing import Truncation
+from stepcredit.generators.limits import BatchLimits
 from stepcredit.generators.prompts import PromptFormat
 from stepcredit.generators.running import Batch, Finished, Job, Runner
 from stepcredit.generators.stopping import StopStrings
@@ -19,21 +20,6 @@ from stepcredit.types import GenerationFailure, GenerationRequest, Rollout
 
 _WINDOW = 4
 """Batches' worth of requests that are read ahead, to be sorted by length."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """How much runs at once; no limit changes what is drawn.
-
-    Attributes:
-        samples: Most samples that run together.
-        cached_tokens: Most tokens, over all running samples, that the key-value cache may come to hold.
-        prompt_tokens: Most prompt tokens, padding included, that are read at once.
-    """
-
-    samples: int = 2048
-    cached_tokens: int = 1 << 18
-    prompt_tokens: int = 1 << 15
 
 
 class TransformersGenerator:
@@ -55,7 +41,7 @@ class TransformersGenerator:
         name: Written to ``Rollout.policy``.
         tokenizer_hash: Hash of the tokenizer, written beside ``response_token_ids``; without it rollouts
             carry no token ids.
-        limits: How much runs at once.
+        limits: How much runs at once; by default what fits.
 
     Attributes:
         ledger: Tokens read and drawn so far.
@@ -77,7 +63,6 @@ class TransformersGenerator:
         self._format = PromptFormat(tokenizer)
         self._name = name
         self._decoder = Decoder(self._format, name, tokenizer_hash)
-        self._limits = limits or BatchLimits()
         try:
             RowCache(model.config)
         except NotImplementedError as error:
@@ -86,6 +71,7 @@ class TransformersGenerator:
                 where=name,
                 mend="use --generator vllm",
             ) from error
+        self._limits = limits or BatchLimits.fitting(model)
         text_config = model.config.get_text_config(decoder=True)
         self._runner = Runner(
             model.eval(),
@@ -184,15 +170,18 @@ class TransformersGenerator:
         samples = batch.num_samples if batch is not None else 0
         if 2 * samples > self._limits.samples:
             return []
-        tokens = batch.reserved_tokens if batch is not None and waiting else 0
+        longest = batch.columns if batch is not None else 0
+        limit = batch.longest_limit if batch is not None else 0
         jobs: list[Job] = []
         while waiting and Truncation.of(waiting[0].request.sampling) == truncation:
             job = waiting[0]
-            length = len(job.opening.token_ids)
             samples += job.request.num_samples
-            tokens += job.request.num_samples * (length + job.limit)
-            fits = samples <= self._limits.samples and tokens <= self._limits.cached_tokens
-            widest = max([length, *(len(other.opening.token_ids) for other in jobs[:1])])
+            # Sequences end at one column, so each may come to take as many columns as the longest.
+            longest, limit = max(longest, len(job.opening.token_ids)), max(limit, job.limit)
+            fits = (
+                samples <= self._limits.samples and samples * (longest + limit) <= self._limits.cached_tokens
+            )
+            widest = max(len(other.opening.token_ids) for other in [*jobs[:1], job])
             fits = fits and widest * (len(jobs) + 1) <= self._limits.prompt_tokens
             if not fits and (jobs or batch is not None):
                 break

@@ -214,14 +214,16 @@ def _openai(options: GeneratorOptions) -> Generator:
 
 def _transformers(options: GeneratorOptions) -> Generator:
     from stepcredit.checkpoints import load_model, load_tokenizer, tokenizer_hash
-    from stepcredit.generators.transformers import BatchLimits, TransformersGenerator
+    from stepcredit.generators.limits import BatchLimits
+    from stepcredit.generators.transformers import TransformersGenerator
 
     assert options.model is not None
     tokenizer = load_tokenizer(options.model, trust_remote_code=options.load.trust_remote_code)
+    model = load_model(options.model, options.load)
     return TransformersGenerator(
-        load_model(options.model, options.load),
+        model,
         tokenizer,
         name=options.name,
         tokenizer_hash=tokenizer_hash(tokenizer),
-        limits=BatchLimits(samples=options.batch_samples, cached_tokens=options.batch_tokens),
+        limits=BatchLimits.fitting(model, samples=options.batch_samples, cached_tokens=options.batch_tokens),
     )

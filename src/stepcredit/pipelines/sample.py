@@ -40,6 +40,7 @@ class Options:
         "rollouts whose prompts and responses come first, as examples", default=None
     )
     shard: str | None = option("I/N: only the I-th of N runs of prompts, for several machines", default=None)
+    retry_failed: bool = option("try prompts again that failed in a run that is complete", default=False)
     skip_invalid: bool = option("skip malformed prompts and count them", default=False)
     overwrite: bool = option("start anew where the output exists", default=False)
 
@@ -92,7 +93,10 @@ class SampleResult:
     def to_text(self) -> str:
         """A summary of a few lines."""
         if self.already_complete:
-            return f"{self.out}: complete already ({self.num_rollouts:,} rollouts)"
+            text = f"{self.out}: complete already ({self.num_rollouts:,} rollouts)"
+            if self.num_failed:
+                text += f"\n{self.num_failed:,} prompts failed; --retry-failed tries them again"
+            return text
         text = f"{self.out}: {self.num_rollouts:,} rollouts of {self.num_prompts:,} prompts"
         if self.num_cut_off:
             text += f", {self.num_cut_off:,} cut off at the token limit"
@@ -132,14 +136,25 @@ def run(options: Options) -> CommandResult:
         inputs=[options.prompts] + ([options.few_shot] if options.few_shot else []),
     )
     lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
-    if lines.complete:
+    if lines.complete and not (options.retry_failed and failures_path(options.out).exists()):
         return _complete(options, plan)
+    if lines.complete:
+        _reopen(options.out, lines)
     done = Done(plan, options.num_samples)
     for row in lines.rows():
         done.add(row["prompt_id"], row["index"])
     generator = make_generator(options.policy)
     failures = _draw(generator, options, plan, done, lines)
     return _finish(options, plan, generator, lines, manifest, failures)
+
+
+def _reopen(out: Path, lines: ResumableLines) -> None:
+    """Make the finished output the start of a run that draws what is missing."""
+    from stepcredit.data import read_rollouts, rollout_to_json
+
+    with lines:
+        for rollout in read_rollouts(out):
+            lines.append(rollout_to_json(rollout))
 
 
 def _requests(options: Options, plan: Plan, done: Done) -> Iterator[GenerationRequest]:
