@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,20 +38,33 @@ def template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
     return None if template is None else hash_json(template)
 
 
+def _file_hash(path: Path) -> str:
+    status = path.stat()
+    return _hash_unchanged_file(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _hash_unchanged_file(path: Path, size: int, modified: int) -> str:
+    """Large files are read once a process; size and time tell whether a file is still the same."""
+    del size, modified
+    return hash_file(path)
+
+
 def weights_hash(directory: str | Path) -> str:
     """Hash of the weight files in ``directory`` (or of one GGUF file): names and contents.
 
     Raises:
-        CheckpointError: There is no safetensors or GGUF file.
+        CheckpointError: There is none.
     """
     directory = Path(directory)
     if directory.is_file():
-        return hash_file(directory)
+        return _file_hash(directory)
     files = sorted(file for pattern in _WEIGHT_PATTERNS for file in directory.glob(pattern))
+    files = files or sorted([*directory.glob("pytorch_model*.bin"), *directory.glob("adapter_model.bin")])
     if not files:
         raise CheckpointError(
             "holds no weights (*.safetensors or *.gguf)",
             where=directory,
             mend="name a directory that save_pretrained wrote",
         )
-    return hash_json([[file.name, hash_file(file)] for file in files])
+    return hash_json([[file.name, _file_hash(file)] for file in files])

@@ -1,19 +1,20 @@
 """Loading models and tokenizers from a directory, a GGUF file or the hub.
 
-Pickle files are never read; remote code runs only if asked for.
+Pickle files are read and remote code runs only if asked for.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import CheckpointError
 from stepcredit.options import option
+from stepcredit.runs import warn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,11 +33,22 @@ class LoadOptions:
     device_map: str | None = option("spread one model over devices, e.g. auto", default=None)
     attention: str | None = option("attention implementation, e.g. sdpa or flash_attention_2", default=None)
     trust_remote_code: bool = option("run Python code that comes with the model", default=False)
+    allow_pickle: bool = option("read pickle files (*.bin) where there is no safetensors", default=False)
     revision: str | None = option("branch, tag or commit of a hub model", default=None)
 
+    @property
+    def unsafe_patterns(self) -> tuple[str, ...]:
+        """Files that are fetched from the hub only because they were asked for."""
+        return ("*.py",) * self.trust_remote_code + ("*.bin",) * self.allow_pickle
 
-def resolve(source: str | Path, *, revision: str | None = None) -> Path:
+
+def resolve(source: str | Path, *, revision: str | None = None, also: Sequence[str] = ()) -> Path:
     """The local directory (or GGUF file) of a model, fetched from the hub if ``source`` is a hub id.
+
+    Args:
+        source: Directory, GGUF file, or hub id.
+        revision: Branch, tag or commit.
+        also: Further files to fetch (:attr:`LoadOptions.unsafe_patterns`).
 
     Raises:
         CheckpointError: It is neither, or the hub cannot be reached.
@@ -49,7 +61,7 @@ def resolve(source: str | Path, *, revision: str | None = None) -> Path:
         raise CheckpointError("is not a model directory", where=source, mend="check the path")
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.gguf"]
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.gguf", *also]
     try:
         return Path(snapshot_download(str(source), revision=revision, allow_patterns=patterns))
     except Exception as error:
@@ -113,7 +125,7 @@ def load_model(
     import transformers
 
     options = replace(options or LoadOptions(), **overrides)
-    path = resolve(source, revision=options.revision)
+    path = resolve(source, revision=options.revision, also=options.unsafe_patterns)
     if (path / "adapter_config.json").is_file():
         return _load_adapter(path, options, model_class)
     arguments = _load_arguments(path, options)
@@ -172,12 +184,14 @@ def _load_arguments(path: Path, options: LoadOptions) -> dict[str, Any]:
     elif dtype != "auto":
         dtype = getattr(torch, dtype)
     if options.trust_remote_code:
-        from stepcredit.runs import warn
-
         warn(f"{path}: --trust-remote-code runs Python code that came with the model, with your rights")
+    if options.allow_pickle:
+        warn(
+            f"{path}: --allow-pickle reads files that can run any code when they are loaded, with your rights"
+        )
     arguments = {
         "dtype": dtype,
-        "use_safetensors": True,
+        "use_safetensors": None if options.allow_pickle else True,
         "trust_remote_code": options.trust_remote_code,
         "device_map": options.device_map,
         "attn_implementation": options.attention,
@@ -193,6 +207,12 @@ def _load_adapter(path: Path, options: LoadOptions, model_class: Any) -> PreTrai
     )
     if not base:
         raise CheckpointError("does not name its base model", where=path / "adapter_config.json")
+    if not options.allow_pickle and not (path / "adapter_model.safetensors").is_file():
+        raise CheckpointError(
+            "holds no adapter_model.safetensors",
+            where=path,
+            mend="pass --allow-pickle if you trust its *.bin",
+        )
     beside = path / base
     base_model = load_model(beside if beside.is_dir() else base, options, model_class=model_class)
     adapted: Any = PeftModel.from_pretrained(base_model, str(path))

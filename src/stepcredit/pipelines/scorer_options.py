@@ -141,7 +141,7 @@ class ScorerOptions:
         """Where the model's files lie here."""
         from stepcredit.checkpoints import resolve
 
-        return resolve(self.prm, revision=self.load.revision)
+        return resolve(self.prm, revision=self.load.revision, also=self.load.unsafe_patterns)
 
     def _remote(self, address: str) -> TokenLogProbs:
         from stepcredit.logprobs.remote import RemoteTokenLogProbs

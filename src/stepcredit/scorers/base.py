@@ -49,7 +49,8 @@ class WindowedScorer(ABC):
         with_tokens: Whether scores hold token rewards, where the model gives such.
 
     Attributes:
-        ledger: Tokens of what was judged, prompts included.
+        ledger: Tokens of what was judged, prompts included, as if each sequence were computed whole by
+            each model.
     """
 
     def __init__(
@@ -61,6 +62,11 @@ class WindowedScorer(ABC):
         self.window = window
         self.with_tokens = with_tokens
         self.ledger = Ledger()
+
+    @property
+    def num_models(self) -> int:
+        """How many models read each sequence."""
+        return 1
 
     @property
     @abstractmethod
@@ -110,7 +116,8 @@ class WindowedScorer(ABC):
             kept.append((rollout, encoded))
             groups.setdefault(rollout.prompt_id, {})[encoded] = None
         distinct = list(dict.fromkeys(encoded for group in groups.values() for encoded in group))
-        self.ledger.scored_tokens += sum(len(encoded.encoded.token_ids) for encoded in distinct)
+        num_tokens = sum(len(encoded.encoded.token_ids) for encoded in distinct)
+        self.ledger.scored_tokens += self.num_models * num_tokens
         judged = dict(zip(distinct, self.judge(distinct), strict=True))
         for rollout, encoded in kept:
             yield self._to_score(rollout, encoded, judged[encoded])

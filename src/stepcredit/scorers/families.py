@@ -183,7 +183,7 @@ def load_scorer(
         UserError: An option does not belong to the family.
     """
     load = load or LoadOptions()
-    path = resolve(directory, revision=load.revision)
+    path = resolve(directory, revision=load.revision, also=load.unsafe_patterns)
     if family not in FAMILIES:
         raise UserError(f"no family {family!r}", where="--family", mend=f"use {', '.join(FAMILIES)}")
     if family == "auto":

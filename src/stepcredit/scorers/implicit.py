@@ -103,6 +103,11 @@ class ImplicitPRM(WindowedScorer):
         )
 
     @property
+    def num_models(self) -> int:
+        """The policy, and the reference if there is one."""
+        return 1 if self.reference is None else 2
+
+    @property
     def name(self) -> str:
         """Kind, model, beta and convention."""
         kind = "implicit" if self.reference is not None else "implicit, reference-free"

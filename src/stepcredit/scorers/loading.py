@@ -48,7 +48,7 @@ def load_implicit(
 ) -> _Implicit:
     """See :meth:`stepcredit.scorers.implicit.ImplicitPRM.from_pretrained`."""
     load = load or LoadOptions()
-    path = resolve(directory, revision=load.revision)
+    path = resolve(directory, revision=load.revision, also=load.unsafe_patterns)
     card = PRMCard.read(path) if PRMCard.exists(path) else None
     beta = _check(directory, card, reference, beta, reference_free=reference_free)
     tokenizer = load_tokenizer(path, trust_remote_code=load.trust_remote_code)

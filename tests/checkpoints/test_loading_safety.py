@@ -1,0 +1,70 @@
+"""Files that can run code are read only when that is asked for, and then with a warning."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from stepcredit.checkpoints import LoadOptions, load_model, weights_hash
+from stepcredit.errors import CheckpointError
+
+
+@pytest.fixture
+def pickled(tmp_path: Path, make_model: Any) -> Path:
+    """A checkpoint whose weights are a pickle file."""
+    model = make_model(1)
+    model.config.save_pretrained(str(tmp_path / "pickled"))
+    torch.save(model.state_dict(), tmp_path / "pickled" / "pytorch_model.bin")
+    return tmp_path / "pickled"
+
+
+def test_pickled_weights_load_by_flag_with_a_warning(
+    pickled: Path, make_model: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CheckpointError, match="safetensors"):
+        load_model(pickled)
+    loaded = load_model(pickled, allow_pickle=True)
+    assert "can run any code" in capsys.readouterr().err
+    expected = make_model(1).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+    assert weights_hash(pickled).startswith("sha256:")
+
+
+def test_a_pickled_adapter_loads_by_flag_only(tmp_path: Path, make_model: Any) -> None:
+    make_model(2).save_pretrained(str(tmp_path / "base"))
+    base = load_model(tmp_path / "base")
+    adapted: Any = get_peft_model(base, LoraConfig(r=2, target_modules="all-linear"))
+    adapted.save_pretrained(str(tmp_path / "adapter"), safe_serialization=False)
+    assert (tmp_path / "adapter" / "adapter_model.bin").is_file()
+    with pytest.raises(CheckpointError, match=r"no adapter_model.safetensors.*--allow-pickle"):
+        load_model(tmp_path / "adapter")
+    assert hasattr(load_model(tmp_path / "adapter", allow_pickle=True), "disable_adapter")
+    assert weights_hash(tmp_path / "adapter") != weights_hash(tmp_path / "base")
+
+
+def test_what_is_fetched_from_the_hub_grows_only_by_flag() -> None:
+    assert LoadOptions().unsafe_patterns == ()
+    assert LoadOptions(trust_remote_code=True, allow_pickle=True).unsafe_patterns == ("*.py", "*.bin")
+
+
+def test_a_changed_file_gets_a_new_hash(tmp_path: Path, make_model: Any) -> None:
+    make_model(1).save_pretrained(str(tmp_path / "model"))
+    before = weights_hash(tmp_path / "model")
+    shutil.copytree(tmp_path / "model", tmp_path / "copy")
+    assert weights_hash(tmp_path / "copy") == before
+    make_model(2).save_pretrained(str(tmp_path / "model"))
+    assert weights_hash(tmp_path / "model") != before
+
+
+def test_code_that_comes_with_a_model_does_not_run_unasked(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    (tmp_path / "mine.py").write_text(f"open({str(marker)!r}, 'w')")
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "mine", "auto_map": {"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M"}}'
+    )
+    with pytest.raises(CheckpointError, match="trust_remote_code"):
+        load_model(tmp_path)
+    assert not marker.exists()
