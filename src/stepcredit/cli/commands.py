@@ -37,6 +37,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("eval processbench", "is the first wrong step found", "stepcredit.pipelines.eval_processbench"),
     Command("eval prmbench", "nine kinds of wrong steps", "stepcredit.pipelines.eval_prmbench"),
     Command("eval steps", "any step-labelled data", "stepcredit.pipelines.eval_steps"),
+    Command("eval leaderboard", "rank all evaluations of a folder", "stepcredit.pipelines.eval_leaderboard"),
 )
 
 GROUPS = {"eval": "how good is a reward model"}

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
 from stepcredit.options import argument, option
+from stepcredit.pipelines.eval_outputs import check_results, write_results
+from stepcredit.runs import Manifest
 
 if TYPE_CHECKING:
     from stepcredit.evaluation.best_of_n_evaluation import BestOfNEvaluation, Development
@@ -48,10 +50,13 @@ class Options:
     dev_fraction: float | None = option(
         "choose on this share of the problems, by the hash of their id, and report the others", default=None
     )
+    out: Path | None = option("folder for results.json, tables and report.html", default=None)
+    title: str = option("title of the report", default="Best of n")
     draws: int = option("bootstrap draws over problems", default=10_000)
     resamples: int = option("random subsets a problem, where a weighted vote has no closed form", default=200)
     seed: int = option("of bootstrap and random subsets", default=0)
     skip_invalid: bool = option("leave out and count what cannot be used, instead of stopping", default=False)
+    overwrite: bool = option("replace what is in --out", default=False)
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,8 @@ def run(options: Options) -> EvalResult:
         raise UserError(f"{options.draws} draws give no interval", where="--draws", mend="use 1000 or more")
     if options.resamples < 2:
         raise UserError(f"{options.resamples} is too few", where="--resamples", mend="use 100 or more")
+    if options.out is not None:
+        check_results(options.out, _manifest(options), overwrite=options.overwrite)
     joined = _read(options.graded, options.scores, "--scores", options.skip_invalid)
     evaluation = evaluate_best_of_n(
         joined,
@@ -102,7 +109,34 @@ def run(options: Options) -> EvalResult:
         development=_development(options),
         draws=options.draws,
     )
+    if options.out is not None:
+        from stepcredit.evaluation.tables import accuracy_table, comparison_table
+
+        tables = [accuracy_table(evaluation), comparison_table(evaluation)]
+        everything = [accuracy_table(evaluation, everything=True), comparison_table(evaluation)]
+        write_results(
+            options.out,
+            _manifest(options),
+            evaluation.to_json(),
+            tables=[table for table in tables if table.rows],
+            shown=[table for table in everything if table.rows],
+            rows=evaluation.results,
+            title=options.title,
+            data=[options.graded],
+        )
     return EvalResult(evaluation)
+
+
+def _manifest(options: Options) -> Manifest:
+    settings = {
+        name: getattr(options, name)
+        for name in ("n", "aggregate", "weighted", "first", "dev_fraction", "draws", "resamples", "seed")
+    }
+    settings["scorers"] = [name for name, _ in named_files(options.scores, "--scores")]
+    scored = [path for _, path in named_files((*options.scores,), "--scores")]
+    dev = [] if options.dev is None else [options.dev]
+    dev += [path for _, path in named_files(options.dev_scores, "--dev-scores")]
+    return Manifest("eval best-of-n", settings, inputs=[options.graded, *scored, *dev])
 
 
 def _development(options: Options) -> Development | None:

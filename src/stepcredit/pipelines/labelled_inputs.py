@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.checkpoints.loading import LoadOptions
 from stepcredit.errors import UserError
 from stepcredit.options import argument, option
+from stepcredit.pipelines.eval_outputs import check_results, write_results
+from stepcredit.runs import Manifest
 
 if TYPE_CHECKING:
     from stepcredit.evaluation.labelled_steps import LabelledSteps
@@ -37,6 +39,7 @@ class LabelledInputs:
     beta: float | None = option("scale of the log-ratio of --prm; default is the PRM's own", default=None)
     load: LoadOptions = field(default_factory=LoadOptions)
     out: Path | None = option("folder for converted data, scores, tables and report", default=None)
+    title: str = option("title of the report", default="Wrong steps")
     draws: int = option("bootstrap draws over problems", default=10_000)
     seed: int = option("of the bootstrap", default=0)
     skip_invalid: bool = option("leave out and count malformed rows", default=False)
@@ -191,20 +194,36 @@ def _score_with_models(
 def write_outputs(
     inputs: LabelledInputs, command: str, evaluation: StepEvaluation, settings: Mapping[str, Any]
 ) -> None:
-    """Write results, tables and report into ``out``, if there is one."""
+    """Write results, tables and report into ``out``, if there is one.
+
+    Raises:
+        UserError: It holds the results of other work, and ``overwrite`` is off.
+    """
     if inputs.out is None:
         return
-    from stepcredit.evaluation.tables import step_tables, write_tables
-    from stepcredit.runs import Manifest, manifest_path, write_json
+    from stepcredit.evaluation.tables import step_tables
 
-    sources = _sources(inputs.data).values()
-    manifest = Manifest(
-        command,
-        {**settings, "draws": inputs.draws, "seed": inputs.seed},
-        inputs=[source for source in sources if Path(source).is_file()],
-        counts=dict(evaluation.excluded),
+    data = [Path(source) for source in _sources(inputs.data).values()]
+    files = [*data, *(Path(each.partition("=")[2]) for each in inputs.scores)]
+    settings = {
+        **settings,
+        "sources": list(_sources(inputs.data)),
+        "models": list(inputs.prm),
+        "reference": inputs.reference,
+        "beta": inputs.beta,
+        "draws": inputs.draws,
+        "seed": inputs.seed,
+    }
+    manifest = Manifest(command, settings, inputs=[path for path in files if path.is_file()])
+    check_results(inputs.out, manifest, overwrite=inputs.overwrite)
+    tables = step_tables(evaluation)
+    write_results(
+        inputs.out,
+        manifest,
+        evaluation.to_json(),
+        tables=tables,
+        shown=tables,
+        rows=evaluation.results,
+        title=inputs.title,
+        data=data,
     )
-    inputs.out.mkdir(parents=True, exist_ok=True)
-    write_json(inputs.out / "results.json", {"command": command, **evaluation.to_json()})
-    write_tables(inputs.out, step_tables(evaluation), evaluation.results)
-    write_json(manifest_path(inputs.out / "results.json"), manifest.to_json())

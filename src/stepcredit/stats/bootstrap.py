@@ -116,15 +116,15 @@ class ProblemBootstrap:
 def _quantiles(
     draws: Float[np.ndarray, "methods draws"], levels: tuple[float, float]
 ) -> list[Float[np.ndarray, " methods"]]:
-    """Linear quantiles of each row; sorts in place, which is far faster than ``np.quantile``."""
-    draws.sort(axis=1)
-    found = []
-    for level in levels:
-        position = level * (draws.shape[1] - 1)
-        below = int(position)
-        above = min(below + 1, draws.shape[1] - 1)
-        found.append(draws[:, below] + (position - below) * (draws[:, above] - draws[:, below]))
-    return found
+    """Linear quantiles of each row; reorders them in place, far faster than ``np.quantile``."""
+    last = draws.shape[1] - 1
+    positions = [level * last for level in levels]
+    places = [(int(position), min(int(position) + 1, last)) for position in positions]
+    draws.partition(sorted({place for pair in places for place in pair}), axis=1)
+    return [
+        draws[:, below] + (position - below) * (draws[:, above] - draws[:, below])
+        for position, (below, above) in zip(positions, places, strict=True)
+    ]
 
 
 def _draw_counts(

@@ -1,0 +1,65 @@
+"""The folder that an evaluation leaves behind: results, tables, report, manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.errors import UserError
+from stepcredit.runs import Manifest, check_output, manifest_path, write_json
+
+if TYPE_CHECKING:
+    from stepcredit.evaluation.tables import Table
+
+RESULTS = "results.json"
+
+
+def check_results(folder: Path, manifest: Manifest, *, overwrite: bool) -> None:
+    """Refuse a folder that holds the results of other work.
+
+    Raises:
+        UserError: It does, and ``overwrite`` is off; or it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError("is a file", where=folder, mend="name a folder as --out")
+    check_output(folder / RESULTS, manifest, overwrite=overwrite)
+
+
+def write_results(
+    folder: Path,
+    manifest: Manifest,
+    content: Mapping[str, Any],
+    *,
+    tables: Sequence[Table],
+    shown: Sequence[Table],
+    rows: Iterable[Any],
+    title: str,
+    data: Sequence[Path],
+) -> None:
+    """Write ``results.json``, ``results.csv``, ``tables.md``, ``tables.tex`` and ``report.html``.
+
+    Args:
+        folder: Made if it is not there.
+        manifest: Of the work; it lands beside the results.
+        content: The whole evaluation as JSON.
+        tables: Written as Markdown and LaTeX.
+        shown: Shown in full at the end of the report.
+        rows: One dataclass a figure, for the CSV.
+        title: Of the report.
+        data: Which of the manifest's inputs are the data; results on the same data can be compared.
+    """
+    from stepcredit.evaluation.tables import write_tables
+    from stepcredit.reports.evaluation import read_evaluation, render_evaluation
+    from stepcredit.reports.page import write_page
+
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest.counts.update(content["excluded"])
+    hashes = [manifest.input_hashes[str(path)] for path in data if str(path) in manifest.input_hashes]
+    about = {"command": manifest.command, "title": title, "data": hashes or [str(path) for path in data]}
+    write_json(folder / RESULTS, {**about, **content})
+    write_tables(folder, tables, rows)
+    write_page(
+        folder / "report.html", render_evaluation(read_evaluation(folder / RESULTS), shown, title=title)
+    )
+    write_json(manifest_path(folder / RESULTS), manifest.to_json())

@@ -1,0 +1,440 @@
+"""The page of an evaluation: reward models side by side, from its ``results.json`` only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from stepcredit.errors import DataError
+from stepcredit.evaluation.tables import Table
+from stepcredit.reports.examples import Example, ExampleStep
+from stepcredit.reports.heatmap import HeatMap, heat_map
+from stepcredit.reports.page import ABSENT, interval, percent, plain, points, render_page, signed
+from stepcredit.reports.plots import (
+    Axis,
+    Interval,
+    Line,
+    Mark,
+    ReliabilityBin,
+    interval_plot,
+    line_plot,
+    reliability_plot,
+)
+
+BEST_OF_N = "eval best-of-n"
+
+_MAJORITY = Mark("brown", "circle", dashed=True)
+_ORACLE = Mark("grey", "none", dashed=True)
+_SCORER_MARKS = (
+    Mark("blue", "circle", strong=True),
+    Mark("orange", "triangle", strong=True),
+    Mark("green", "square", strong=True),
+    Mark("purple", "diamond", strong=True),
+    Mark("sky", "down"),
+    Mark("blue", "square", dashed=True),
+    Mark("orange", "circle", dashed=True),
+    Mark("green", "triangle", dashed=True),
+)
+_DIAGNOSED = (
+    ("outcome_auc", "outcome AUC"),
+    ("within_problem_auc", "AUC within problems"),
+    ("minimum_is_last", "minimum is the last step"),
+    ("calibration_error", "calibration error"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A number of the headline table, as text."""
+
+    value: str
+    interval: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A method of the headline table.
+
+    Attributes:
+        name: Of the method.
+        detail: Which score it uses, if any.
+        kind: CSS class: ``bound`` for an oracle, ``subject`` for the best scorer, else empty.
+        cells: One for each n.
+    """
+
+    name: str
+    detail: str
+    kind: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """A scorer's failures, to look at."""
+
+    scorer: str
+    anchor: str
+    map: HeatMap
+
+
+def read_evaluation(path: str | Path) -> dict[str, Any]:
+    """Read and check a ``results.json``.
+
+    Raises:
+        DataError: It is not there, or no evaluation of stepcredit.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError("cannot be read", where=path, mend="name a results.json") from error
+    except ValueError as error:
+        raise DataError(f"is not JSON ({error})", where=path) from error
+    if not isinstance(content, dict) or not {"command", "title", "data", "results"} <= content.keys():
+        raise DataError("is not an evaluation", where=path, mend="name what stepcredit eval wrote into --out")
+    return content
+
+
+def render_evaluation(
+    content: Mapping[str, Any], tables: Sequence[Table], *, title: str = "Evaluation"
+) -> str:
+    """The page of one evaluation.
+
+    Args:
+        content: What :func:`read_evaluation` gives.
+        tables: All figures, shown in full at the end.
+        title: Of the page.
+    """
+    if content["command"] == BEST_OF_N:
+        return _render_best_of_n(content, tables, title)
+    return render_page(
+        "step_evaluation.html",
+        title=title,
+        kind=content["command"].removeprefix("eval "),
+        plots=list(_metric_plots(content["results"])),
+        tables=tables,
+        counts=content["counts"],
+        excluded=content["excluded"],
+        notes=content["notes"],
+    )
+
+
+def _render_best_of_n(content: Mapping[str, Any], tables: Sequence[Table], title: str) -> str:
+    marks = {name: _SCORER_MARKS[index % len(_SCORER_MARKS)] for index, name in enumerate(content["choices"])}
+    ns = sorted({row["n"] for row in content["results"]})
+    galleries = list(_galleries(content))
+    sections = [("accuracy", "Accuracy"), ("comparisons", "Comparisons"), ("diagnostics", "Diagnostics")]
+    sections += [("failures", "Failures")] if galleries else []
+    return render_page(
+        "evaluation.html",
+        title=title,
+        kind="best of n",
+        sections=[*sections, ("all", "All figures")],
+        content=content,
+        ns=ns,
+        rows=_headline_rows(content, ns),
+        finding=finding(content),
+        curves=_accuracy_plot(content, marks),
+        rises=_score_plot(content, marks),
+        reliability=[_reliability(name, found) for name, found in content["diagnostics"].items()],
+        diagnostics=_diagnostics_table(content),
+        difficulty=_difficulty_table(content),
+        comparisons=_comparisons(content, ns[-1]),
+        num_compared=len(content["comparisons"]),
+        galleries=galleries,
+        tables=tables,
+    )
+
+
+def _figure(row: Mapping[str, Any], best: bool = False) -> Cell:
+    return Cell(percent(row["accuracy"]), interval(row["low"], row["high"]), best)
+
+
+def _by_method(
+    content: Mapping[str, Any],
+) -> dict[tuple[str, str | None, str | None, int], Mapping[str, Any]]:
+    return {(row["method"], row["scorer"], row["aggregate"], row["n"]): row for row in content["results"]}
+
+
+def _shown_methods(content: Mapping[str, Any]) -> Iterator[tuple[str, str | None, str | None, str]]:
+    """Method, scorer, aggregate and how the table names them."""
+    yield "pass", None, None, "oracle"
+    yield "majority", None, None, "majority vote"
+    for name, choice in content["choices"].items():
+        yield "best-of-n", name, choice["aggregate"], name
+        yield "weighted-sigmoid", name, choice["aggregate"], f"{name}, weighted vote"
+
+
+def _headline_rows(content: Mapping[str, Any], ns: Sequence[int]) -> list[Row]:
+    found = _by_method(content)
+    methods = [each for each in _shown_methods(content) if (*each[:3], ns[-1]) in found]
+    best = {
+        n: max((found[*each[:3], n]["accuracy"] for each in methods if each[0] != "pass"), default=None)
+        for n in ns
+    }
+    top = max(
+        (each for each in methods if each[0] == "best-of-n"),
+        key=lambda each: found[*each[:3], ns[-1]]["accuracy"],
+        default=None,
+    )
+    rows = []
+    for each in methods:
+        method, scorer, aggregate, name = each
+        figures = [found[method, scorer, aggregate, n] for n in ns]
+        cells = tuple(
+            _figure(row, best=n > 1 and method != "pass" and row["accuracy"] == best[n])
+            for n, row in zip(ns, figures, strict=True)
+        )
+        kind = "bound" if method == "pass" else "subject" if each == top else ""
+        detail = "any of n is right" if method == "pass" else "" if aggregate is None else f"by {aggregate}"
+        rows.append(Row(name, detail, kind, cells))
+    return rows
+
+
+def finding(content: Mapping[str, Any]) -> str:
+    """The result in one sentence: the best scorer at the largest n against the vote or a single response."""
+    ns = sorted({row["n"] for row in content["results"]})
+    found = _by_method(content)
+    scorers = [
+        (found["best-of-n", name, choice["aggregate"], ns[-1]]["accuracy"], name, choice["aggregate"])
+        for name, choice in content["choices"].items()
+    ]
+    single = next(
+        row["accuracy"] for row in content["results"] if row["method"] == "pass" and row["n"] == ns[0]
+    )
+    if not scorers:
+        return f"{percent(single)} of single responses are right." if ns[0] == 1 else "No scores were given."
+    accuracy, name, aggregate = max(scorers)
+    label = f"best-of-n/{name}/{aggregate}"
+    text = f"Best of {ns[-1]} by {name} ({aggregate}) is right on {percent(accuracy)} of the problems"
+    against = next(
+        (
+            row
+            for row in content["comparisons"]
+            if row["n"] == ns[-1] and {row["first"], row["second"]} == {label, "majority"}
+        ),
+        None,
+    )
+    if against is None:
+        return f"{text}."
+    sign = 1.0 if against["first"] == label else -1.0
+    ends = sorted((sign * against["low"], sign * against["high"]))
+    return (
+        f"{text}: {points(sign * against['difference'])} points against majority voting "
+        f"(95% interval {points(ends[0])} to {points(ends[1])})."
+    )
+
+
+def _comparisons(content: Mapping[str, Any], n: int) -> list[dict[str, str]]:
+    """Those at one n, the widest difference first."""
+    rows = [row for row in content["comparisons"] if row["n"] == n]
+    return [_comparison(row) for row in sorted(rows, key=lambda row: -abs(row["difference"]))]
+
+
+def _comparison(row: Mapping[str, Any]) -> dict[str, str]:
+    """As text, the better method first."""
+    if row["difference"] < 0:
+        swapped = {"first": row["second"], "second": row["first"], "difference": -row["difference"]}
+        row = {**row, **swapped, "low": -row["high"], "high": -row["low"]}
+    ends = f"{points(row['low'])} to {points(row['high'])}"
+    return {
+        "first": row["first"],
+        "second": row["second"],
+        "difference": points(row["difference"]),
+        "interval": ends,
+        "p": _p_value(row["p_value"]),
+        "p_holm": _p_value(row["p_holm"]),
+    }
+
+
+def _p_value(value: float) -> str:
+    return "< 0.0001" if value < 1e-4 else plain(value, 4)
+
+
+def _accuracy_plot(content: Mapping[str, Any], marks: Mapping[str, Mark]) -> Markup:
+    curves: list[tuple[str, Sequence[Mapping[str, Any]], Mark]] = []
+    for name, mark in (("pass", _ORACLE), ("majority", _MAJORITY)):
+        if name in content["curves"]:
+            shown = "oracle" if name == "pass" else "majority vote"
+            curves.append((shown, content["curves"][name], mark))
+    curves += [(name, found["curve"], marks[name]) for name, found in content["diagnostics"].items()]
+    lines = [
+        Line(
+            name=name,
+            x=[point["n"] for point in curve],
+            y=[point["accuracy"]["estimate"] for point in curve],
+            low=[point["accuracy"]["low"] for point in curve],
+            high=[point["accuracy"]["high"] for point in curve],
+            mark=mark,
+        )
+        for name, curve, mark in curves
+    ]
+    return line_plot(
+        lines,
+        title="Accuracy against the number of responses",
+        x=Axis(label="n", log2=True),
+        y=Axis(label="accuracy", percent=True),
+        note="Exact over all subsets of n; bands: 95% intervals over problems.",
+        width=520,
+        height=340,
+    )
+
+
+def _score_plot(content: Mapping[str, Any], marks: Mapping[str, Mark]) -> Markup:
+    lines = []
+    for name, found in content["diagnostics"].items():
+        scores = [point["chosen_score"] for point in found["curve"]]
+        rise = scores[-1] - scores[0]
+        lines.append(
+            Line(
+                name=name,
+                x=[point["n"] for point in found["curve"]],
+                y=[(score - scores[0]) / rise if rise > 0 else None for score in scores],
+                mark=marks[name],
+            )
+        )
+    return line_plot(
+        lines,
+        title="Score of the chosen response",
+        x=Axis(label="n", log2=True),
+        y=Axis(label="share of its rise from one response to all", percent=True),
+        note="It always rises with n. Where accuracy falls meanwhile, the scorer is over-optimised.",
+        width=520,
+        height=340,
+    )
+
+
+def _reliability(name: str, found: Mapping[str, Any]) -> Markup:
+    bins = found["calibration"]
+    return reliability_plot(
+        [
+            ReliabilityBin(predicted=predicted, observed=observed, count=count)
+            for predicted, observed, count in zip(
+                bins["predicted"], bins["observed"], bins["counts"], strict=True
+            )
+            if count
+        ],
+        title=f"{name}: sigmoid of the reward, and the share right",
+        note=f"Expected calibration error {plain(bins['error'])}; a mark's area grows with its responses.",
+    )
+
+
+def _diagnostics_table(content: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
+    """Rows of figures, one column a scorer."""
+    every = content["diagnostics"].values()
+    rows = []
+    for key, label in _DIAGNOSED:
+        cells = [
+            Cell(plain(found[key]["estimate"]), f"{plain(found[key]['low'])} to {plain(found[key]['high'])}")
+            for found in every
+        ]
+        rows.append((label, cells))
+    for quantity in ("characters", "tokens", "steps"):
+        for which, label in (("pearson", ""), ("within_problems", ", within problems")):
+            cells = [Cell(signed(found["correlations"][quantity][which])) for found in every]
+            rows.append((f"correlation with {quantity}{label}", cells))
+    if all(found["agreement"] is not None for found in every):
+        for key, label in (
+            ("share", "same answer as the majority"),
+            ("accuracy_agreeing", "accuracy where they agree"),
+            ("accuracy_differing", "accuracy where they differ"),
+            ("majority_differing", "the majority's accuracy there"),
+        ):
+            values = [found["agreement"][key] for found in every]
+            rows.append((label, [Cell(percent(_estimate(value))) for value in values]))
+    return rows
+
+
+def _estimate(value: Any) -> float | None:
+    number: float | None = value["estimate"] if isinstance(value, Mapping) else value
+    return number
+
+
+def _difficulty_table(content: Mapping[str, Any]) -> list[tuple[str, int, list[str]]]:
+    """Share of right responses, problems, and accuracies: majority and then the scorers in order."""
+    scorers = list(content["diagnostics"].items())
+    if not scorers:
+        return []
+    rows = []
+    for index, first in enumerate(scorers[0][1]["by_difficulty"]):
+        low, high = first["low"], first["high"]
+        name = percent(low, 0) if low == high else f"up to {percent(high, 0)}" if high < 1 else "below 100%"
+        cells = [percent(first["accuracy"].get("majority"))]
+        for scorer, found in scorers:
+            accuracy = found["by_difficulty"][index]["accuracy"]
+            cells.append(percent(accuracy.get(f"best-of-n/{scorer}/{found['aggregate']}")))
+        rows.append((name, first["num_problems"], cells))
+    return rows
+
+
+def _galleries(content: Mapping[str, Any]) -> Iterator[Gallery]:
+    for index, (scorer, failures) in enumerate(content["failures"].items()):
+        examples = [example for failure in failures for example in _failure_examples(failure)]
+        if examples:
+            yield Gallery(scorer, f"failures-{index}", heat_map(examples))
+
+
+def _failure_examples(failure: Mapping[str, Any]) -> Iterator[Example]:
+    majority = {True: "the majority is right", False: "the majority is wrong too", None: ""}
+    note = "; ".join(
+        filter(
+            None,
+            (
+                f"chosen, by {plain(failure['margin'], 2)} standard deviations",
+                f"{percent(failure['right_share'], 0)} of the responses are right",
+                majority[failure["majority_right"]],
+            ),
+        )
+    )
+    prompt = failure["prompt"]
+    if not isinstance(prompt, str):
+        prompt = "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
+    for key, correct, why in (("chosen", False, note), ("best_right", True, "the best right response to it")):
+        shown = failure[key]
+        steps = [step for step in shown["steps"] if step["text"]] or [
+            {"text": shown["response"], "reward": shown["score"]}
+        ]
+        yield Example(
+            prompt=prompt,
+            steps=tuple(ExampleStep(text=step["text"], reward=step["reward"]) for step in steps),
+            id=shown["id"],
+            answer=failure["answer"],
+            prediction=shown["prediction"],
+            correct=correct,
+            reward=shown["score"],
+            note=why,
+        )
+
+
+def _metric_plots(results: Sequence[Mapping[str, Any]]) -> Iterator[Markup]:
+    """The main metrics, all scorers under each other."""
+    wanted = ("first_error_auc", "auc", "f1", "prm_score", "lowest_is_first_wrong", "minimum_is_last")
+    for metric in wanted:
+        rows = [
+            row
+            for row in results
+            if row["metric"] == metric and row["value"] is not None and row["quantity"] == "reward"
+        ]
+        if rows:
+            yield interval_plot(
+                [
+                    Interval(name=_row_name(row), value=row["value"], low=row["low"], high=row["high"])
+                    for row in rows
+                ],
+                title=metric.replace("_", " "),
+                x=Axis(label=metric.replace("_", " "), low=0.0, high=1.0),
+                note="Scores of single steps; bars: 95% intervals over problems.",
+                reference=0.5 if metric.endswith("auc") else None,
+                width=520,
+            )
+
+
+def _row_name(row: Mapping[str, Any]) -> str:
+    parts = [row["subset"], row["scorer"], row["threshold_from"]]
+    return ", ".join(part for part in parts if part) or ABSENT
