@@ -65,6 +65,6 @@ def test_code_that_comes_with_a_model_does_not_run_unasked(tmp_path: Path) -> No
     (tmp_path / "config.json").write_text(
         '{"model_type": "mine", "auto_map": {"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M"}}'
     )
-    with pytest.raises(CheckpointError, match="trust_remote_code"):
+    with pytest.raises(CheckpointError, match=r"custom code.*--trust-remote-code"):
         load_model(tmp_path)
     assert not marker.exists()

@@ -143,7 +143,7 @@ def load_model(
         raise CheckpointError(
             f"cannot be loaded as a model ({_first_line(error)})",
             where=source,
-            mend="name a directory with config.json and safetensors weights, as save_pretrained writes",
+            mend=_mend(str(error)),
         ) from error
     if options.device_map is None:
         model = model.to(pick_device(options.device))
@@ -217,6 +217,12 @@ def _load_adapter(path: Path, options: LoadOptions, model_class: Any) -> PreTrai
     base_model = load_model(beside if beside.is_dir() else base, options, model_class=model_class)
     adapted: Any = PeftModel.from_pretrained(base_model, str(path))
     return adapted.eval()  # type: ignore[no-any-return]
+
+
+def _mend(message: str) -> str:
+    if "custom code" in message:
+        return "pass --trust-remote-code if you trust the code that comes with it"
+    return "name a directory with config.json and safetensors weights, as save_pretrained writes"
 
 
 def _first_line(error: Exception) -> str:
