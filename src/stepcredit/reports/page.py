@@ -63,7 +63,8 @@ def signed(value: float | None, decimals: int = 2) -> str:
         return ABSENT
     if math.isinf(value):
         return "+∞" if value > 0 else "−∞"
-    return f"{value:+.{decimals}f}".replace("-", "−")
+    written = f"{value:+.{decimals}f}".replace("-", "−")
+    return written.lstrip("+−") if float(written.replace("−", "-")) == 0 else written
 
 
 def plain(value: float | None, decimals: int = 3) -> str:
