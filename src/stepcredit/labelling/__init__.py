@@ -1,0 +1,1 @@
+"""Step labels made without people: by completing prefixes, or from an outcome verifier's confidence."""

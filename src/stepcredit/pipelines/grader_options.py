@@ -1,0 +1,46 @@
+"""How final answers are judged: the options of commands that grade what they sample."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stepcredit.options import option
+
+if TYPE_CHECKING:
+    from stepcredit.grading import Grader
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraderOptions:
+    """Which grader, and its settings."""
+
+    grader: str = option(
+        "math, numeric, exact, choice, code or python:module:function", default="math", metavar="NAME"
+    )
+    answer_pattern: str | None = option(
+        "regular expression that finds the final answer: its first group, at its last match",
+        default=None,
+        metavar="REGEX",
+    )
+    tolerance: float | None = option("numeric: largest relative difference that is equal", default=None)
+    time_limit: float | None = option("seconds for one answer, after which it is wrong", default=None)
+    num_workers: int | None = option("worker processes; default is one a core", default=None)
+
+
+def grader_of(options: GraderOptions) -> Grader:
+    """Make the grader; use it as a context manager.
+
+    Raises:
+        UserError: There is no such grader, or it has no such option.
+    """
+    from stepcredit.grading import make_grader
+
+    return make_grader(
+        options.grader,
+        num_workers=options.num_workers or os.cpu_count() or 1,
+        answer_pattern=options.answer_pattern,
+        tolerance=options.tolerance,
+        time_limit=options.time_limit,
+    )

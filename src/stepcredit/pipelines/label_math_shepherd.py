@@ -1,0 +1,328 @@
+"""Graded rollouts to rollouts with Monte-Carlo step labels (Math-Shepherd, arXiv:2312.08935).
+
+Every step prefix is completed K times and the completions are graded; prefixes that several rollouts share
+are completed once. Hard, soft and log-mean-exp labels are written in one pass. A run that was killed goes
+on when the same command is run again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.errors import DataError, UserError
+from stepcredit.options import argument, option
+from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions, make_generator
+from stepcredit.pipelines.grader_options import GraderOptions, grader_of
+
+if TYPE_CHECKING:
+    from stepcredit.data import Records
+    from stepcredit.grading import Grader
+    from stepcredit.labelling.math_shepherd import LabelSettings, PrefixCompletions
+    from stepcredit.runs import Ledger, Manifest, Progress, ResumableLines
+    from stepcredit.steps import StepRule
+    from stepcredit.types import GenerationFailure, Generator, Rollout
+
+_LOOKED_AT = 1000
+"""Responses that ``auto`` looks at to choose one step rule for the file."""
+
+_GRADED_AT_ONCE = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of ``stepcredit label math-shepherd``."""
+
+    graded: Path = argument("graded rollouts whose steps are labelled")
+    out: Path = option("rollouts with step labels to write", metavar="FILE")
+    num_completions: int = option("completions of each step prefix, K", default=8)
+    label: str = option(
+        "label that training sees: share of right completions, whether any is right, or "
+        "beta * log mean exp(outcome / beta); all three are written",
+        default="soft",
+        choices=("soft", "hard", "log-mean-exp"),
+    )
+    label_beta: float = option("beta of log-mean-exp labels", default=0.5)
+    adaptive: float | None = option(
+        "stop completing a prefix once its label is settled to within this (95%), "
+        "e.g. 0.1; default is always K",
+        default=None,
+        metavar="WIDTH",
+    )
+    steps: str = option("how responses are split into steps", default="auto", metavar="RULE")
+    seed: int = option("completion i of a prefix is drawn from a random stream of its own", default=0)
+    policy: GeneratorOptions = field(default_factory=GeneratorOptions)
+    draw: SamplingOptions = field(default_factory=SamplingOptions)
+    grading: GraderOptions = field(default_factory=GraderOptions)
+    skip_invalid: bool = option("skip malformed rows and count them", default=False)
+    overwrite: bool = option("start anew where the output exists", default=False)
+
+    def __post_init__(self) -> None:
+        if self.num_completions < 1:
+            raise UserError(f"{self.num_completions} is not at least 1", where="--num-completions")
+        if not self.label_beta > 0:
+            raise UserError(f"must be above 0, got {self.label_beta}", where="--label-beta")
+        if self.adaptive is not None and not 0 < self.adaptive < 1:
+            raise UserError(f"must lie between 0 and 1, got {self.adaptive}", where="--adaptive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What was labelled, and what it cost.
+
+    Attributes:
+        out: The file.
+        already_done: It was there from an earlier run of the same work.
+        counts: Rollouts, labelled ones, prefixes (of all rollouts, and distinct), completions, failures.
+        shared: Ledger of what was computed: each distinct prefix once.
+        unshared: Ledger of completing every prefix of every rollout anew.
+        failures: File with the reasons, if any prefix failed.
+    """
+
+    out: Path
+    already_done: bool
+    counts: Mapping[str, int]
+    shared: Mapping[str, Any]
+    unshared: Mapping[str, Any]
+    failures: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, paths as text."""
+        failures = None if self.failures is None else str(self.failures)
+        return {**asdict(self), "out": str(self.out), "failures": failures}
+
+    def to_text(self) -> str:
+        """A few lines for a person."""
+        counts = self.counts
+        lines = [
+            f"{self.out}: {'already there' if self.already_done else 'written'}",
+            f"  {counts.get('labelled', 0):,} of {counts.get('rollouts', 0):,} rollouts labelled by "
+            f"{counts.get('completions', 0):,} completions of {counts.get('distinct_prefixes', 0):,} "
+            f"distinct step prefixes ({counts.get('prefixes', 0):,} in all)",
+            f"  {_cost(self.shared)}; without sharing prefixes {_cost(self.unshared)}",
+        ]
+        if counts.get("failed_prefixes"):
+            lines.append(f"  {counts['failed_prefixes']:,} prefixes failed, see {self.failures}")
+        return "\n".join(lines)
+
+
+def _cost(ledger: Mapping[str, Any]) -> str:
+    text = f"{ledger['generated_tokens']:,} tokens drawn and {ledger['prompt_tokens']:,} read"
+    return text + (f" ({ledger['flops']:.2g} FLOPs)" if ledger["flops"] else "")
+
+
+def run(options: Options) -> Result:
+    """Label, or go on where an earlier run of the same command was stopped.
+
+    Raises:
+        UserError: A mistake in the options or the input; or every prefix failed.
+    """
+    from stepcredit.labelling.math_shepherd import PrefixCompletions
+    from stepcredit.runs import ResumableLines, read_manifest
+
+    settings = _settings(options)
+    rule = _step_rule(options)
+    with grader_of(options.grading) as grader:
+        manifest = _manifest(options, settings, rule, grader)
+        lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
+        if lines.complete:
+            return _result(options, read_manifest(options.out) or {}, already_done=True)
+        completions = PrefixCompletions(rule, settings)
+        completions.see(_rollouts(options))
+        _check(options, completions)
+        for row in lines.rows():
+            _take(completions, row)
+        generator = make_generator(options.policy)
+        _complete(options, completions, generator, grader, lines)
+    _finish(options, completions, generator, lines)
+    return _result(options, manifest.to_json(), already_done=False)
+
+
+def _settings(options: Options) -> LabelSettings:
+    from stepcredit.labelling.math_shepherd import LabelSettings
+
+    return LabelSettings(
+        num_completions=options.num_completions,
+        kind=options.label,
+        beta=options.label_beta,
+        tolerance=options.adaptive,
+    )
+
+
+def _rollouts(options: Options) -> Records[Rollout]:
+    from stepcredit.data import read_rollouts
+
+    return read_rollouts(options.graded, skip_invalid=options.skip_invalid)
+
+
+def _step_rule(options: Options) -> StepRule:
+    from stepcredit.steps import StepRule, choose_rule
+
+    rule = StepRule.parse(options.steps)
+    if rule.kind == "auto":
+        rule = choose_rule(rollout.response for rollout in islice(_rollouts(options), _LOOKED_AT))
+    return rule
+
+
+def _manifest(options: Options, settings: LabelSettings, rule: StepRule, grader: Grader) -> Manifest:
+    from stepcredit.runs import Manifest
+
+    return Manifest(
+        "label math-shepherd",
+        settings={
+            **asdict(settings),
+            "steps": str(rule),
+            "policy": options.policy.identity(),
+            "sampling": asdict(options.draw.sampling(options.seed)),
+            "grader": options.grading.grader,
+            **grader.settings,
+        },
+        inputs=[options.graded],
+    )
+
+
+def _check(options: Options, completions: PrefixCompletions) -> None:
+    if completions.num_labelled == 0:
+        raise DataError(
+            "no rollout is graded and has a reference answer, so completions cannot be graded",
+            where=options.graded,
+            mend="grade them first with: stepcredit grade",
+        )
+
+
+def _take(completions: PrefixCompletions, row: Mapping[str, Any]) -> None:
+    completions.add(
+        row["prefix"],
+        row["index"],
+        right=row["right"],
+        prompt_tokens=row["prompt_tokens"],
+        generated_tokens=row["generated_tokens"],
+    )
+
+
+def failures_path(out: Path) -> Path:
+    """Where the prefixes that failed are listed."""
+    return out.with_name(out.name + ".failures.jsonl")
+
+
+def _complete(
+    options: Options,
+    completions: PrefixCompletions,
+    generator: Generator,
+    grader: Grader,
+    lines: ResumableLines,
+) -> None:
+    """Draw and grade what is missing, round after round."""
+    from stepcredit.runs import Progress
+
+    failures_path(options.out).unlink(missing_ok=True)
+    total = completions.num_distinct * options.num_completions
+    done = completions.num_drawn
+    with lines, Progress("completing", total, "completions", done=done) as progress:
+        for target in completions.settings.targets:
+            for row in _round(options, completions, generator, grader, target, progress):
+                lines.append(row)
+                _take(completions, row)
+                progress.advance()
+
+
+def _round(
+    options: Options,
+    completions: PrefixCompletions,
+    generator: Generator,
+    grader: Grader,
+    target: int,
+    progress: Progress,
+) -> Iterator[dict[str, Any]]:
+    from stepcredit.grading import GradingItem
+    from stepcredit.types import GenerationFailure
+
+    def drawn() -> Iterator[Rollout]:
+        requests = completions.requests(_rollouts(options), target, options.draw.sampling(options.seed))
+        for result in generator.generate(requests):
+            if isinstance(result, GenerationFailure):
+                _fail(options, completions, result)
+                progress.advance(len(result.indices), f"{completions.num_failed:,} prefixes failed")
+            else:
+                yield result
+
+    waiting = drawn()
+    while chunk := list(islice(waiting, _GRADED_AT_ONCE)):
+        items = (GradingItem(rollout.response, str(rollout.answer), rollout.prompt_id) for rollout in chunk)
+        for rollout, grade in zip(chunk, grader.grade_all(items), strict=True):
+            yield {
+                "prefix": rollout.prompt_id,
+                "index": rollout.index,
+                "right": grade.correct,
+                "prompt_tokens": rollout.extras.get("num_prompt_tokens", 0),
+                "generated_tokens": rollout.extras.get("num_generated_tokens", 0),
+            }
+
+
+def _fail(options: Options, completions: PrefixCompletions, failure: GenerationFailure) -> None:
+    completions.fail(failure.prompt_id)
+    row = {"prefix": failure.prompt_id, "indices": list(failure.indices), "reason": failure.reason}
+    with open(failures_path(options.out), "a", encoding="utf-8") as handle:
+        handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _finish(
+    options: Options, completions: PrefixCompletions, generator: Generator, lines: ResumableLines
+) -> None:
+    """Write the labelled rollouts in input order, and the manifest with both ledgers."""
+    from stepcredit.data import write_rows
+
+    if completions.num_distinct and completions.num_failed == completions.num_distinct:
+        raise UserError(
+            f"all {completions.num_failed:,} prefixes failed",
+            where=options.graded,
+            mend=f"see {failures_path(options.out)}",
+        )
+    manifest = lines.manifest
+    made_by: Ledger | None = getattr(generator, "ledger", None)
+    parameters = 0 if made_by is None else made_by.model_parameters
+    manifest.ledger = completions.ledger(shared=True, model_parameters=parameters)
+    unshared = completions.ledger(shared=False, model_parameters=parameters)
+    manifest.notes["ledger_without_sharing"] = unshared.to_json()
+    manifest.count("labelled", completions.num_labelled)
+    manifest.count("prefixes", completions.num_prefixes)
+    manifest.count("distinct_prefixes", completions.num_distinct)
+    manifest.count("completions", completions.num_drawn)
+    manifest.count("failed_prefixes", completions.num_failed)
+
+    def finalise(_: Path, target: Path) -> None:
+        # Written under the final name's extension, which decides the format, then moved into place.
+        labelled = target.with_name(target.name + "".join(options.out.suffixes))
+        write_rows(labelled, _labelled(options, completions, manifest))
+        labelled.replace(target)
+
+    lines.commit(finalise)
+
+
+def _labelled(
+    options: Options, completions: PrefixCompletions, manifest: Manifest
+) -> Iterator[dict[str, Any]]:
+    from stepcredit.data import rollout_to_json
+
+    rollouts = _rollouts(options)
+    for rollout in rollouts:
+        manifest.count("rollouts")
+        yield rollout_to_json(completions.label(rollout))
+    if rollouts.num_skipped:
+        manifest.count("skipped", rollouts.num_skipped)
+
+
+def _result(options: Options, manifest: Mapping[str, Any], *, already_done: bool) -> Result:
+    path = failures_path(options.out)
+    return Result(
+        out=options.out,
+        already_done=already_done,
+        counts=manifest["counts"],
+        shared=manifest["ledger"],
+        unshared=manifest["ledger_without_sharing"],
+        failures=path if path.exists() else None,
+    )

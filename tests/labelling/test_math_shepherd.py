@@ -1,0 +1,160 @@
+"""Completions by the tutor itself, whose exact values are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from stepcredit.lab.oracles import STEP_RULE
+from stepcredit.lab.task import draw_problems, parse_problem
+from stepcredit.lab.tutor import WEAK
+from stepcredit.lab.tutor_generator import TutorGenerator
+from stepcredit.lab.values import step_values
+from stepcredit.labelling.math_shepherd import LabelSettings, PrefixCompletions, step_prefixes
+from stepcredit.types import Rollout, Sampling
+
+
+def _rollouts(num_problems: int, samples: int) -> list[Rollout]:
+    problems = draw_problems("train", seed=1, count=num_problems)
+    return [
+        Rollout(
+            id=f"{number}-{index}",
+            prompt_id=f"p{number}",
+            index=index,
+            prompt=problem.text,
+            response=response,
+            answer=problem.answer,
+            correct=response[-1] == problem.answer,
+            finish_reason="stop",
+        )
+        for index in range(samples)
+        for number, (problem, response) in enumerate(
+            zip(problems, WEAK.write(problems, seed=[1, index]), strict=True)
+        )
+    ]
+
+
+def _complete(
+    rollouts: Sequence[Rollout], settings: LabelSettings, *, times: int = 1, seed: int = 0
+) -> PrefixCompletions:
+    completions = PrefixCompletions(STEP_RULE, settings)
+    completions.see(rollouts)
+    for _ in range(times):
+        for target in settings.targets:
+            requests = list(completions.requests(rollouts, target, Sampling(seed=seed)))
+            for completion in TutorGenerator(WEAK).generate(requests):
+                assert isinstance(completion, Rollout)
+                completions.add(
+                    completion.prompt_id,
+                    completion.index,
+                    right=completion.response[-1] == completion.answer,
+                    prompt_tokens=completion.extras["num_prompt_tokens"],
+                    generated_tokens=completion.extras["num_generated_tokens"],
+                )
+    return completions
+
+
+def _settings(num_completions: int, tolerance: float | None = None, kind: str = "soft") -> LabelSettings:
+    return LabelSettings(num_completions=num_completions, kind=kind, beta=0.5, tolerance=tolerance)
+
+
+def test_a_prefix_shared_by_rollouts_is_asked_for_once() -> None:
+    first, other = _rollouts(1, 1)[0], _rollouts(1, 1)[0]
+    completions = PrefixCompletions(STEP_RULE, _settings(3))
+    completions.see([first, other])
+    requests = list(completions.requests([first, other], 3, Sampling()))
+    assert [request.response_prefix for request in requests] == [
+        prefix.text for prefix in step_prefixes(first, STEP_RULE)[:-1]
+    ]
+    assert all(request.indices == (0, 1, 2) for request in requests)
+    assert (completions.num_prefixes, completions.num_distinct) == (2 * len(requests), len(requests))
+
+
+def test_one_text_under_two_prompts_is_two_prefixes() -> None:
+    first = Rollout(id="a", prompt_id="p", prompt="x", response="a\nb", answer="b", correct=True)
+    other = Rollout(id="b", prompt_id="q", prompt="y", response="a\nb", answer="b", correct=True)
+    assert step_prefixes(first, STEP_RULE)[0].key != step_prefixes(other, STEP_RULE)[0].key
+
+
+def test_the_last_step_has_the_outcome_unless_the_response_was_cut_off() -> None:
+    rollout = Rollout(id="a", prompt_id="p", prompt="x", response="a\nb", answer="b", correct=False)
+    completions = PrefixCompletions(STEP_RULE, _settings(2))
+    completions.see([rollout])
+    (request,) = completions.requests([rollout], 2, Sampling())
+    for index in request.indices:
+        completions.add(request.prompt.id, index, right=True, prompt_tokens=1, generated_tokens=1)
+    labels = completions.label(rollout).step_labels
+    assert labels is not None
+    assert [label.label for label in labels] == [1.0, 0.0]
+    cut_off = Rollout(
+        id="a", prompt_id="p", prompt="x", response="a\nb", answer="b", correct=False, finish_reason="length"
+    )
+    assert [prefix.is_response for prefix in step_prefixes(cut_off, STEP_RULE)] == [False, False]
+
+
+def test_rollouts_without_verdict_or_answer_stay_as_they_are() -> None:
+    rollout = Rollout(id="a", prompt_id="p", prompt="x", response="a\nb", answer="b")
+    completions = PrefixCompletions(STEP_RULE, _settings(2))
+    completions.see([rollout])
+    assert completions.num_labelled == 0
+    assert not list(completions.requests([rollout], 2, Sampling()))
+    assert completions.label(rollout) is rollout
+
+
+@pytest.mark.parametrize("num_completions", [4, 16, 64, 256])
+def test_labels_converge_to_the_exact_values_at_the_theoretical_rate(num_completions: int) -> None:
+    """Errors in units of sqrt(p (1 - p) / K) have mean square 1, for every K."""
+    rollouts = _rollouts(150, 1)
+    completions = _complete(rollouts, _settings(num_completions))
+    squares = []
+    for rollout in rollouts:
+        exact = step_values(WEAK, parse_problem(rollout.prompt), rollout.response)
+        labels = completions.label(rollout).step_labels
+        assert labels is not None
+        assert labels[-1].label == exact[-1] == float(bool(rollout.correct))
+        for label, value in zip(labels[:-1], exact[:-1], strict=True):
+            # Shares that are nearly certain make the square's own variance large.
+            if 0.1 < value < 0.9:
+                squares.append((label.label - value) ** 2 / (value * (1 - value) / num_completions))
+    # A standardised binomial's square has variance near 2 for such shares.
+    assert len(squares) > 300
+    assert np.mean(squares) == pytest.approx(1.0, abs=4 * np.sqrt(2 / len(squares)))
+
+
+def test_adaptive_drawing_stops_early_and_draws_what_all_would_have_drawn() -> None:
+    rollouts = _rollouts(10, 2)
+    all_drawn = _complete(rollouts, _settings(64))
+    stopped = _complete(rollouts, _settings(64, tolerance=0.15))
+    assert stopped.num_drawn < 0.8 * all_drawn.num_drawn
+    hard = _complete(rollouts, _settings(64, tolerance=0.01, kind="hard"))
+    assert hard.num_drawn < all_drawn.num_drawn
+    for rollout in rollouts:
+        assert (
+            hard.label(rollout).extras["monte_carlo"]["hard"]
+            == (all_drawn.label(rollout).extras["monte_carlo"]["hard"])
+        )
+
+
+def test_nothing_is_asked_for_twice() -> None:
+    rollouts = _rollouts(4, 3)
+    once, twice = _complete(rollouts, _settings(8)), _complete(rollouts, _settings(8), times=2)
+    assert once.ledger(shared=True).to_json() == twice.ledger(shared=True).to_json()
+    assert not list(twice.requests(rollouts, 8, Sampling()))
+
+
+def test_the_cost_without_sharing_counts_each_rollout_anew() -> None:
+    rollouts = _rollouts(4, 6)
+    completions = _complete(rollouts, _settings(8))
+    apart = [_complete([rollout], _settings(8)).ledger(shared=True) for rollout in rollouts]
+    unshared = completions.ledger(shared=False)
+    assert unshared.generated_tokens == sum(ledger.generated_tokens for ledger in apart)
+    assert unshared.prompt_tokens == sum(ledger.prompt_tokens for ledger in apart)
+    assert completions.ledger(shared=True).generated_tokens < unshared.generated_tokens
+
+
+def test_rounds_of_adaptive_drawing_rise_to_the_most() -> None:
+    assert _settings(10).targets == (10,)
+    assert _settings(10, tolerance=0.1).targets == (3, 5, 8, 10)
+    assert _settings(2, tolerance=0.1).targets == (1, 2)

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepcredit.data import read_rollouts, rollout_to_json, write_rows
+from stepcredit.errors import DataError, UserError
+from stepcredit.generators.fake import FakeGenerator
+from stepcredit.lab.task import draw_problems
+from stepcredit.lab.tutor import WEAK
+from stepcredit.lab.tutor_generator import TutorGenerator
+from stepcredit.pipelines import label_math_shepherd
+from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
+from stepcredit.pipelines.grader_options import GraderOptions
+from stepcredit.pipelines.label_math_shepherd import Options, Result, failures_path
+from stepcredit.runs import read_manifest
+from stepcredit.types import GenerationFailure, GenerationRequest, Generator, Rollout
+
+
+@pytest.fixture
+def graded(tmp_path: Path) -> Path:
+    problems = draw_problems("train", seed=2, count=5)
+    rollouts = [
+        Rollout(
+            id=f"{number}-{index}",
+            prompt_id=f"p{number}",
+            index=index,
+            prompt=problem.text,
+            response=response,
+            answer=problem.answer,
+            correct=response[-1] == problem.answer,
+            finish_reason="stop",
+            extras={"level": number},
+        )
+        for index in range(3)
+        for number, (problem, response) in enumerate(
+            zip(problems, WEAK.write(problems, seed=[2, index]), strict=True)
+        )
+    ]
+    write_rows(tmp_path / "graded.jsonl", map(rollout_to_json, rollouts))
+    return tmp_path / "graded.jsonl"
+
+
+def _use(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Generator]) -> None:
+    monkeypatch.setattr(label_math_shepherd, "make_generator", lambda options: make())
+
+
+@pytest.fixture
+def tutor(monkeypatch: pytest.MonkeyPatch) -> None:
+    _use(monkeypatch, lambda: TutorGenerator(WEAK))
+
+
+def _options(graded: Path, out: Path, **changes: Any) -> Options:
+    given: dict[str, Any] = {
+        "num_completions": 6,
+        "steps": "newline",
+        "policy": GeneratorOptions(generator="fake", policy_name="tutor"),
+        "draw": SamplingOptions(max_new_tokens=64),
+        "grading": GraderOptions(grader="exact", answer_pattern=r"#(\d)\s*$"),
+    }
+    return Options(graded=graded, out=out, **{**given, **changes})
+
+
+class _KilledError(Exception):
+    pass
+
+
+class _DiesAfter:
+    """Passes on what a tutor writes, and raises after so many completions."""
+
+    def __init__(self, completions: int) -> None:
+        self._left = completions
+        self._tutor = TutorGenerator(WEAK)
+        self.name, self.ledger = self._tutor.name, self._tutor.ledger
+
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Rollout | GenerationFailure]:
+        for result in self._tutor.generate(requests):
+            if self._left == 0:
+                raise _KilledError
+            self._left -= 1
+            yield result
+
+
+@pytest.mark.usefixtures("tutor")
+def test_every_step_gets_labels_of_all_kinds(graded: Path, tmp_path: Path) -> None:
+    result = label_math_shepherd.run(_options(graded, tmp_path / "out.jsonl"))
+    before, after = list(read_rollouts(graded)), list(read_rollouts(tmp_path / "out.jsonl"))
+    for old, new in zip(before, after, strict=True):
+        assert new.step_labels is not None
+        assert [label.end for label in new.step_labels][-1] == len(old.response)
+        assert len(new.step_labels) == len(old.response.splitlines())
+        content = new.extras["monte_carlo"]
+        assert [label.label for label in new.step_labels] == content["soft"]
+        assert content["completions"][:-1] == [6] * (len(content["end"]) - 1)
+        assert all(
+            s <= m <= h
+            for s, m, h in zip(content["soft"], content["log-mean-exp"], content["hard"], strict=True)
+        )
+        assert replace(new, step_labels=None, extras={"level": old.extras["level"]}) == old
+    assert result.counts["labelled"] == 15
+    assert result.counts["completions"] == 6 * result.counts["distinct_prefixes"]
+
+
+@pytest.mark.usefixtures("tutor")
+def test_the_manifest_states_the_cost_both_ways(graded: Path, tmp_path: Path) -> None:
+    result = label_math_shepherd.run(_options(graded, tmp_path / "out.jsonl"))
+    manifest = read_manifest(tmp_path / "out.jsonl")
+    assert manifest is not None
+    assert manifest["ledger"] == result.shared
+    shared, unshared = manifest["ledger"], manifest["ledger_without_sharing"]
+    assert 0 < shared["generated_tokens"] < unshared["generated_tokens"]
+    assert 0 < shared["prompt_tokens"] < unshared["prompt_tokens"]
+    assert "without sharing" in result.to_text()
+
+
+def test_a_run_that_was_killed_goes_on(graded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_math_shepherd, "_GRADED_AT_ONCE", 16)
+    _use(monkeypatch, lambda: TutorGenerator(WEAK))
+    label_math_shepherd.run(_options(graded, tmp_path / "whole.jsonl"))
+    for completions in (20, 50):
+        dying = _DiesAfter(completions)
+        _use(monkeypatch, lambda dying=dying: dying)  # type: ignore[misc]
+        with pytest.raises(_KilledError):
+            label_math_shepherd.run(_options(graded, tmp_path / "parts.jsonl"))
+        assert not (tmp_path / "parts.jsonl").exists()
+    counting = TutorGenerator(WEAK)
+    _use(monkeypatch, lambda: counting)
+    result = label_math_shepherd.run(_options(graded, tmp_path / "parts.jsonl"))
+    assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert counting.ledger.generated_tokens < result.shared["generated_tokens"]
+    whole = read_manifest(tmp_path / "whole.jsonl")
+    assert whole is not None
+    assert whole["ledger"] == result.shared
+
+
+@pytest.mark.usefixtures("tutor")
+def test_finished_work_is_not_done_again_and_other_work_is_refused(graded: Path, tmp_path: Path) -> None:
+    first = label_math_shepherd.run(_options(graded, tmp_path / "out.jsonl"))
+    again = label_math_shepherd.run(_options(graded, tmp_path / "out.jsonl"))
+    assert again == replace(first, already_done=True)
+    with pytest.raises(UserError, match="--overwrite"):
+        label_math_shepherd.run(_options(graded, tmp_path / "out.jsonl", num_completions=7))
+
+
+@pytest.mark.usefixtures("tutor")
+def test_the_output_may_be_compressed(graded: Path, tmp_path: Path) -> None:
+    label_math_shepherd.run(_options(graded, tmp_path / "out.jsonl.gz"))
+    label_math_shepherd.run(_options(graded, tmp_path / "out.jsonl"))
+    assert list(read_rollouts(tmp_path / "out.jsonl.gz")) == list(read_rollouts(tmp_path / "out.jsonl"))
+    assert sorted(path.name for path in tmp_path.glob("*.tmp*")) == []
+
+
+def test_prefixes_that_fail_are_listed_and_the_others_go_on(
+    graded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [json.loads(line) for line in graded.read_text().splitlines()]
+    rows[0]["response"] = "no calculation\n#7"
+    graded.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _use(monkeypatch, lambda: TutorGenerator(WEAK))
+    result = label_math_shepherd.run(_options(graded, tmp_path / "out.jsonl"))
+    assert result.counts["failed_prefixes"] == 1
+    (failure,) = failures_path(tmp_path / "out.jsonl").read_text().splitlines()
+    assert "cannot go on" in json.loads(failure)["reason"]
+    first = next(read_rollouts(tmp_path / "out.jsonl"))
+    assert first.step_labels is not None
+    assert [label.end for label in first.step_labels] == [len(first.response)]
+
+
+def test_a_generator_that_always_fails_is_an_error(
+    graded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(FakeGenerator):
+        def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Rollout | GenerationFailure]:
+            return (GenerationFailure(each.prompt.id, each.indices, "down") for each in requests)
+
+    _use(monkeypatch, Failing)
+    with pytest.raises(UserError, match="prefixes failed"):
+        label_math_shepherd.run(_options(graded, tmp_path / "out.jsonl"))
+
+
+@pytest.mark.usefixtures("tutor")
+def test_ungraded_rollouts_are_an_error_that_says_what_to_do(graded: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) | {"correct": None} for line in graded.read_text().splitlines()]
+    graded.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="stepcredit grade"):
+        label_math_shepherd.run(_options(graded, tmp_path / "out.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        ({"num_completions": 0}, "--num-completions"),
+        ({"label_beta": 0.0}, "--label-beta"),
+        ({"adaptive": 1.5}, "--adaptive"),
+    ],
+)
+def test_options_out_of_range_are_named(tmp_path: Path, changes: dict[str, Any], flag: str) -> None:
+    with pytest.raises(UserError, match=flag):
+        _options(tmp_path / "graded.jsonl", tmp_path / "out.jsonl", **changes)
+
+
+@pytest.mark.usefixtures("tutor")
+def test_results_are_plain_json(graded: Path, tmp_path: Path) -> None:
+    result = label_math_shepherd.run(_options(graded, tmp_path / "out.jsonl", label="hard", adaptive=0.2))
+    assert isinstance(result, Result)
+    assert json.loads(json.dumps(result.to_json()))["counts"]["labelled"] == 15
