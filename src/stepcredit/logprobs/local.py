@@ -80,16 +80,26 @@ class LocalTokenLogProbs:
 
     def of(self, encoded: Sequence[Encoded]) -> list[NDArray[np.float32]]:
         """Natural-log probabilities of each sequence's scored tokens, in input order, in nats."""
-        scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32) for _ in encoded]
-        work = [index for index, item in enumerate(encoded) if item.num_scored > 0]
+        # Equal sequences are computed once.
+        place: dict[tuple[tuple[int, ...], int], int] = {}
+        for item in encoded:
+            if item.num_scored > 0:
+                place.setdefault((item.token_ids, item.scored_start), len(place))
+        distinct = [Encoded(*key) for key in place]
+        scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(distinct)
         with self._adapter(), self._packing() as packs:
-            for members in self._batches([encoded[index] for index in work], packs=packs):
-                chosen = [encoded[work[member]] for member in members]
+            for members in self._batches(distinct, packs=packs):
+                chosen = [distinct[member] for member in members]
                 batch = (pack(chosen) if packs else pad(chosen)).to(self.device)
                 log_probs = inference_log_probs(self.model, batch)
                 for member, values in zip(members, batch.split(log_probs.cpu()), strict=True):
-                    scores[work[member]] = values.numpy().copy()
-        return scores
+                    scores[member] = values.numpy()
+        return [
+            scores[place[item.token_ids, item.scored_start]].copy()
+            if item.num_scored > 0
+            else np.zeros(0, np.float32)
+            for item in encoded
+        ]
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,77 @@
+"""What is measured on: a random model of a known shape and random token sequences of realistic lengths."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from stepcredit.types import Encoded
+
+PROMPT_TOKENS = (70, 90)
+RESPONSE_TOKENS = (30, 250)
+
+SHAPES: Mapping[str, Mapping[str, int]] = {
+    "smollm2-135m": {
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+    },
+    "tiny": {
+        "vocab_size": 512,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    },
+}
+"""Llama-type shapes with tied embeddings; ``tiny`` only shows that a benchmark runs."""
+
+
+def random_model(shape: str, *, seed: int, dtype: str = "float32") -> Any:
+    """A model with the random weights of ``seed``, the same in every process, rounded to ``dtype``."""
+    torch.manual_seed(seed)
+    settings: dict[str, Any] = {**SHAPES[shape], "tie_word_embeddings": True, "pad_token_id": 0}
+    config = LlamaConfig(**settings, max_position_embeddings=2048)
+    return LlamaForCausalLM(config).to(getattr(torch, dtype)).eval()
+
+
+def response_groups(
+    shape: str, *, num_groups: int, responses_per_group: int, seed: int = 0
+) -> list[list[Encoded]]:
+    """Groups of responses to one prompt each; all responses differ from their first token on."""
+    source = random.Random(seed)
+    vocabulary = SHAPES[shape]["vocab_size"]
+
+    def tokens(bounds: tuple[int, int]) -> tuple[int, ...]:
+        # 0 to 3 stay free for padding and the ends of turns.
+        return tuple(source.randrange(4, vocabulary) for _ in range(source.randint(*bounds)))
+
+    groups = []
+    for _ in range(num_groups):
+        prompt = tokens(PROMPT_TOKENS)
+        responses = [tokens(RESPONSE_TOKENS) for _ in range(responses_per_group)]
+        groups.append([Encoded(prompt + response, len(prompt)) for response in responses])
+    return groups
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A preferred and a rejected response to one prompt."""
+
+    chosen: Encoded
+    rejected: Encoded
+
+
+def preference_pairs(shape: str, *, num_pairs: int, seed: int = 0) -> list[Pair]:
+    """Pairs that each have a prompt of their own."""
+    groups = response_groups(shape, num_groups=num_pairs, responses_per_group=2, seed=seed)
+    return [Pair(chosen, rejected) for chosen, rejected in groups]
