@@ -1,0 +1,60 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import special, stats
+
+from stepcredit.stats import holm, paired_p_values
+from stepcredit.stats.significance import regularised_incomplete_beta, student_t_two_sided
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.5, 500.0), st.floats(0.5, 5.0))
+def test_the_incomplete_beta_function_is_scipys(x: float, a: float, b: float) -> None:
+    assert regularised_incomplete_beta(x, a, b) == pytest.approx(
+        special.betainc(a, b, x), rel=1e-9, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 9, 199, 5000])
+@pytest.mark.parametrize("statistic", [0.0, 0.3, -1.96, 5.0, 20.0])
+def test_students_t_is_scipys(statistic: float, degrees: int) -> None:
+    expected = 2 * stats.t.sf(abs(statistic), degrees)
+    assert student_t_two_sided(statistic, degrees) == pytest.approx(expected, rel=1e-7, abs=1e-300)
+
+
+def test_paired_p_values_are_those_of_the_paired_t_test() -> None:
+    generator = np.random.default_rng(0)
+    first, second = generator.random((2, 4, 30))
+    expected = [stats.ttest_rel(a, b).pvalue for a, b in zip(first, second, strict=True)]
+    np.testing.assert_allclose(paired_p_values(first - second), expected, rtol=1e-8)
+
+
+def test_a_few_problems_that_agree_prove_nothing() -> None:
+    assert paired_p_values(np.ones((1, 3)))[0] == 0.25
+    assert paired_p_values(np.array([[0.5, 0.5001, 0.5]]))[0] == 0.25
+    assert paired_p_values(np.ones((1, 1)))[0] == 1.0
+
+
+def test_methods_that_never_differ_have_a_p_value_of_one() -> None:
+    assert paired_p_values(np.zeros((1, 50)))[0] == 1.0
+
+
+def test_under_the_null_small_p_values_are_rare() -> None:
+    generator = np.random.default_rng(1)
+    differences = (generator.random((2000, 40)) < 0.5).astype(float) - (generator.random((2000, 40)) < 0.5)
+    assert 0.03 < (paired_p_values(differences) < 0.05).mean() < 0.07
+
+
+def test_holm_by_hand() -> None:
+    # Sorted .01 .02 .03 .04 times 4 3 2 1: .04 .06 .06 .04, made non-decreasing: .04 .06 .06 .06.
+    np.testing.assert_allclose(holm(np.array([0.04, 0.01, 0.03, 0.02])), [0.06, 0.04, 0.06, 0.06])
+    np.testing.assert_allclose(holm(np.array([0.9, 0.8])), [1.0, 1.0])
+    assert holm(np.array([])).shape == (0,)
+
+
+def test_holm_keeps_the_chance_of_any_false_rejection() -> None:
+    generator = np.random.default_rng(2)
+    any_rejected = [(holm(generator.random(10)) <= 0.05).any() for _ in range(2000)]
+    assert np.mean(any_rejected) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
