@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,9 @@ class Options:
     dev: Path | None = option(
         "graded rollouts of other prompts, for held-out metrics and the choice of weights", default=None
     )
-    reference: str | None = option("reference model; default is the initial weights", default=None)
+    reference: str | None = option(
+        "reference model; default is the initial weights, or the reference of an initial PRM", default=None
+    )
     config: TrainConfig = field(default_factory=TrainConfig)
     load: LoadOptions = field(default_factory=LoadOptions)
     cache: Path | None = option(
@@ -98,6 +100,7 @@ class Result:
 
 def run(options: Options) -> Result:
     """Train, or go on with what an earlier run of the same work began."""
+    options = replace(options, reference=_reference_name(options))
     manifest = _manifest(options)
     if check_output(options.out, manifest, overwrite=options.overwrite):
         return _result(options.out, read_manifest(options.out) or {}, already_done=True)
@@ -128,6 +131,16 @@ def run(options: Options) -> Result:
         _save(options, trained, manifest)
         shutil.rmtree(work, ignore_errors=True)
     return _result(options.out, manifest.to_json(), already_done=False)
+
+
+def _reference_name(options: Options) -> str | None:
+    """The reference to load apart from the initial weights: as given, or that of an initial PRM."""
+    from stepcredit.checkpoints import PRMCard
+
+    if options.reference is not None or not PRMCard.exists(options.model):
+        return options.reference
+    reference = PRMCard.read(options.model).reference
+    return None if reference is None or reference.adapter_off else reference.locate(options.model)
 
 
 def _manifest(options: Options) -> Manifest:

@@ -8,7 +8,7 @@ from typing import Any
 from stepcredit.errors import UserError
 from stepcredit.options import option
 
-FAMILIES = ("implicit", "value-head")
+FAMILIES = ("implicit", "value-head", "math-shepherd")
 OBJECTIVE_NAMES = (
     "ce",
     "dpo",
@@ -22,6 +22,7 @@ OBJECTIVE_NAMES = (
     "token-ce",
     "step-ce",
 )
+_IMPLICIT_ONLY = ("kto", "ipo", "ce-prefix", "prefix")
 # What changes speed, memory or what is reported, but not the weights beyond rounding.
 _NOT_IN_RESULT = (
     "tokens_per_forward",
@@ -38,7 +39,9 @@ class TrainConfig:
     """Settings of a training run; the defaults are the paper's (arXiv:2412.01981)."""
 
     family: str = option(
-        "what is trained: the log-ratio to a reference, or a head", default="implicit", choices=FAMILIES
+        "what is trained: the log-ratio to a reference, a value head, or label tokens at tags",
+        default="implicit",
+        choices=FAMILIES,
     )
     objective: str = option("training objective", default="ce", choices=OBJECTIVE_NAMES)
     beta: float = option("scale of the log-ratio (implicit)", default=0.05)
@@ -131,6 +134,12 @@ class TrainConfig:
                 )
         if self.family != "implicit" and (self.reference_free or self.live_reference):
             raise UserError("only implicit reward models have a reference", where="--family")
+        if self.family != "implicit" and self.objective in _IMPLICIT_ONLY:
+            raise UserError(
+                f"{self.objective} trains implicit reward models only",
+                where="--objective",
+                mend="use ce, token-ce or step-ce",
+            )
 
     def determining(self) -> dict[str, Any]:
         """The settings that decide the resulting weights, JSON-able."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from stepcredit.data.pairing import balance_responses, mismatch_responses, pair_responses
-from stepcredit.encoding import ChatEncoding, EncodedSteps, EncodingError
+from stepcredit.encoding import ChatEncoding, EncodedSteps, Encoding, EncodingError
 from stepcredit.errors import DataError
 from stepcredit.objectives import Objective
 from stepcredit.training.config import TrainConfig
@@ -51,7 +51,7 @@ class TrainingSet:
 
 def encode_examples(
     rollouts: Iterable[Rollout],
-    encoding: ChatEncoding,
+    encoding: Encoding,
     *,
     objective: Objective,
     over_long: str = "drop",
@@ -80,8 +80,9 @@ def encode_examples(
         try:
             result = _encode(rollout, encoding)
         except EncodingError as error:
-            shortened = _truncate(rollout, encoding) if error.kind == "too-long" else None
-            if over_long == "drop" or shortened is None:
+            may_cut = over_long == "truncate" and error.kind == "too-long"
+            shortened = _truncate(rollout, encoding) if may_cut else None
+            if shortened is None:
                 _count(counts, error.kind.replace("-", "_"))
                 continue
             _count(counts, "truncated")
@@ -103,7 +104,7 @@ def encode_examples(
 
 def make_training_set(
     rollouts: Iterable[Rollout],
-    encoding: ChatEncoding,
+    encoding: Encoding,
     objective: Objective,
     config: TrainConfig,
     *,
@@ -176,17 +177,21 @@ def _swap_response(prompt: Encoded, response: Encoded) -> Encoded:
     )
 
 
-def _encode(rollout: Rollout, encoding: ChatEncoding) -> EncodedSteps:
+def _encode(rollout: Rollout, encoding: Encoding) -> EncodedSteps:
+    """Encode, with the steps that the labels name where there are labels."""
     if not rollout.step_labels:
         return encoding.encode(rollout)
-    steps = []
+    steps: list[Step] = []
     start = 0
     for index, label in enumerate(rollout.step_labels):
         steps.append(Step(index, rollout.response[start : label.end], start, label.end))
         start = label.end
     if start < len(rollout.response):
         steps.append(Step(len(steps), rollout.response[start:], start, len(rollout.response)))
-    return encoding.encode_with_steps(rollout, tuple(steps))
+    if isinstance(encoding, ChatEncoding):
+        return encoding.encode_with_steps(rollout, tuple(steps))
+    listed = {**rollout.extras, "steps": [step.text.strip() for step in steps]}
+    return encoding.encode(replace(rollout, extras=listed))
 
 
 def _step_targets(rollout: Rollout, result: EncodedSteps) -> tuple[tuple[int, float], ...]:
@@ -201,8 +206,10 @@ def _step_targets(rollout: Rollout, result: EncodedSteps) -> tuple[tuple[int, fl
     return tuple(targets)
 
 
-def _truncate(rollout: Rollout, encoding: ChatEncoding) -> tuple[Rollout, EncodedSteps] | None:
+def _truncate(rollout: Rollout, encoding: Encoding) -> tuple[Rollout, EncodedSteps] | None:
     """The longest start of the response that fits and ends with a step, marked as cut off."""
+    if not isinstance(encoding, ChatEncoding):
+        return None
     unlimited = ChatEncoding(encoding.tokenizer, encoding.step_rule, tokenizer_hash=encoding.tokenizer_hash)
     whole = _encode(rollout, unlimited)
     assert encoding.max_tokens is not None

@@ -15,8 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from stepcredit.encoding import Encoding, MathShepherdEncoding
 from stepcredit.logprobs import TokenBatch, pack, pad, token_log_probs
 from stepcredit.objectives import ObjectiveInput, response_rewards
+from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import Example
 from stepcredit.types import Encoded
 
@@ -124,23 +126,59 @@ class ValueHeadFamily:
             use_cache=False,
         )
         at_tokens = outputs.logits.float().flatten().index_select(0, tokens.source_index + 1)
-        values = padded(batch, at_tokens)
-        lengths = _lengths(batch)
-        return ObjectiveInput(
-            rewards=values.gather(1, lengths[:, None] - 1)[:, 0],
-            labels=batch.labels,
-            lengths=lengths,
-            head_values=values,
-            token_targets=batch.token_targets,
+        return _head_record(batch, at_tokens)
+
+
+class LabelTokenFamily:
+    """Log-odds of a good against a bad label as the next token, read at tags (arXiv:2312.08935).
+
+    The reward of a response is the log-odds at its last token.
+
+    Args:
+        label_ids: The good and the bad label's token.
+    """
+
+    name = "math-shepherd"
+    needs_reference = False
+
+    def __init__(self, label_ids: tuple[int, int]) -> None:
+        self.label_ids = label_ids
+
+    def record(self, model: nn.Module, batch: ForwardBatch) -> ObjectiveInput:
+        """Rewards and the log-odds at every scored token."""
+        tokens = batch.tokens
+        at_tokens = tokens.source_index + 1
+        good, bad = (torch.full_like(tokens.targets, label) for label in self.label_ids)
+        twice = replace(
+            tokens,
+            source_index=torch.cat([at_tokens, at_tokens]),
+            targets=torch.cat([good, bad]),
+            sequence_index=tokens.sequence_index.repeat(2),
+            num_scored=tokens.num_scored * 2,
         )
+        good_log_probs, bad_log_probs = token_log_probs(model, twice).chunk(2)
+        return _head_record(batch, good_log_probs - bad_log_probs)
 
 
-def make_family(name: str, *, beta: float, reference_free: bool = False) -> RewardModelFamily:
-    """The family called ``name``."""
-    if name == "implicit":
-        return ImplicitFamily(beta, reference_free=reference_free)
-    assert name == "value-head", name
-    return ValueHeadFamily()
+def make_family(config: TrainConfig, encoding: Encoding) -> RewardModelFamily:
+    """The family that a configuration names."""
+    if config.family == "implicit":
+        return ImplicitFamily(config.beta, reference_free=config.reference_free)
+    if config.family == "value-head":
+        return ValueHeadFamily()
+    assert isinstance(encoding, MathShepherdEncoding), encoding
+    return LabelTokenFamily(encoding.label_ids)
+
+
+def _head_record(batch: ForwardBatch, at_tokens: Float[Tensor, " scored"]) -> ObjectiveInput:
+    values, lengths = padded(batch, at_tokens), _lengths(batch)
+    return ObjectiveInput(
+        rewards=values.gather(1, lengths[:, None] - 1)[:, 0],
+        labels=batch.labels,
+        lengths=lengths,
+        head_values=values,
+        token_targets=batch.token_targets,
+    )
 
 
 def padded(batch: ForwardBatch, per_token: Float[Tensor, " scored"]) -> Float[Tensor, "responses tokens"]:

@@ -22,7 +22,7 @@ from stepcredit.checkpoints import (
     tokenizer_hash,
     weights_hash,
 )
-from stepcredit.encoding import ChatEncoding
+from stepcredit.encoding import ChatEncoding, Encoding, MathShepherdEncoding
 from stepcredit.errors import UserError
 from stepcredit.logprobs import (
     CachedTokenLogProbs,
@@ -108,9 +108,7 @@ def train_prm(
     tokenizer = load_tokenizer(model, trust_remote_code=load.trust_remote_code)
     rollouts = list(rollouts)
     rule = _step_rule(config, rollouts)
-    encoding = ChatEncoding(
-        tokenizer, rule, max_tokens=_max_tokens(model, config, load), tokenizer_hash=tokenizer_hash(tokenizer)
-    )
+    encoding = _encoding(config, tokenizer, rule, _max_tokens(model, config, load))
     objective = get_objective(config.objective)
     data = make_training_set(rollouts, encoding, objective, config, seed=seed)
     heldout_counts: dict[str, int] = {}
@@ -124,7 +122,7 @@ def train_prm(
         config, work, load, seed=seed, steps_per_epoch=steps_per_epoch, has_heldout=bool(heldout_examples)
     )
     policy = _load_policy(model, config, load, arguments.device)
-    family = make_family(config.family, beta=config.beta, reference_free=config.reference_free)
+    family = make_family(config, encoding)
     if family.needs_reference:
         sequences = [example.encoded for example in (*data.examples, *heldout_examples)]
         sequences += data.mismatched
@@ -228,6 +226,13 @@ def _step_rule(config: TrainConfig, rollouts: Sequence[Rollout]) -> StepRule:
     return choose_rule(rollout.response for rollout in rollouts) if rule.kind == "auto" else rule
 
 
+def _encoding(config: TrainConfig, tokenizer: Any, rule: StepRule, max_tokens: int | None) -> Encoding:
+    """The format of the family: what its scorer reads."""
+    if config.family == "math-shepherd":
+        return MathShepherdEncoding(tokenizer, rule, max_tokens=max_tokens)
+    return ChatEncoding(tokenizer, rule, max_tokens=max_tokens, tokenizer_hash=tokenizer_hash(tokenizer))
+
+
 def _max_tokens(model: str | Path, config: TrainConfig, load: LoadOptions) -> int | None:
     settings: Any = transformers.AutoConfig.from_pretrained(
         str(resolve(model, revision=load.revision)), trust_remote_code=load.trust_remote_code
@@ -244,11 +249,30 @@ def _max_tokens(model: str | Path, config: TrainConfig, load: LoadOptions) -> in
 
 def _load_policy(model: str | Path, config: TrainConfig, load: LoadOptions, device: torch.device) -> Any:
     dtype = config.precision if config.lora_rank else "float32"
-    policy: Any = load_model(model, load, dtype=dtype, device=str(device))
+    has_head = config.family == "value-head"
+    policy: Any = load_model(
+        model, load, dtype=dtype, device=str(device), model_class=_OneClassModel if has_head else None
+    )
     if config.lora_rank:
         policy = _with_adapter(policy, config)
-    enable_log_probs(policy)
+    if not has_head:
+        enable_log_probs(policy)
     return policy
+
+
+class _OneClassModel:
+    """A token classifier with one output, without dropout before it."""
+
+    @staticmethod
+    def from_pretrained(path: str, **arguments: Any) -> Any:
+        """As transformers' own."""
+        network: Any = transformers.AutoModelForTokenClassification.from_pretrained(
+            path, num_labels=1, **arguments
+        )
+        network.config.classifier_dropout = 0.0
+        if isinstance(getattr(network, "dropout", None), nn.Dropout):
+            network.dropout.p = 0.0
+        return network
 
 
 def _with_adapter(policy: nn.Module, config: TrainConfig) -> Any:
@@ -260,7 +284,7 @@ def _with_adapter(policy: nn.Module, config: TrainConfig) -> Any:
         lora_alpha=config.lora_alpha or 2 * config.lora_rank,
         lora_dropout=config.lora_dropout,
         target_modules=targets[0] if targets == ["all-linear"] else targets,
-        task_type="CAUSAL_LM",
+        task_type="TOKEN_CLS" if config.family == "value-head" else "CAUSAL_LM",
     )
     try:
         return get_peft_model(policy, adapter)

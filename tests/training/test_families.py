@@ -1,0 +1,144 @@
+"""Heads, label tokens and the second stage: the same trainer, and the scorer reads what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stepcredit.checkpoints import PRMCard, save_prm
+from stepcredit.errors import UserError
+from stepcredit.scorers import load_scorer
+from stepcredit.training.config import TrainConfig
+from stepcredit.training.run import TrainedModel, train_prm
+from stepcredit.types import Rollout, StepLabel
+
+
+def label_steps(rollout: Rollout) -> Rollout:
+    """A made-up rule that a model can learn: a line is right where its digit is even."""
+    labels = []
+    end = 0
+    for line in rollout.response.splitlines(keepends=True):
+        end += len(line)
+        digit = line.rstrip("\n")[-1]
+        labels.append(StepLabel(end, float(digit in "02468")))
+    return replace(rollout, step_labels=tuple(labels))
+
+
+def train(model: Path, rollouts: Sequence[Rollout], work: Path, **settings: Any) -> TrainedModel:
+    base = {"learning_rate": 3e-3, "batch_size": 8, "epochs": 1.0, "log_every": 1, "step_rule": "newline"}
+    return train_prm(rollouts, model=model, config=TrainConfig(**{**base, **settings}), work=work)
+
+
+def losses(trained: TrainedModel) -> list[float]:
+    return [row["loss"] for row in trained.log if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def labelled(rollouts: list[Rollout]) -> list[Rollout]:
+    return [label_steps(rollout) for rollout in rollouts]
+
+
+def test_a_value_head_learns_step_labels_and_its_scorer_reads_the_same_values(
+    tiny_model: Path, labelled: list[Rollout], tmp_path: Path
+) -> None:
+    trained = train(
+        tiny_model, labelled, tmp_path / "work", family="value-head", objective="step-ce", epochs=12.0
+    )
+    assert losses(trained)[-1] < losses(trained)[0] - 0.1
+    out = tmp_path / "prm"
+    out.mkdir()
+    card = PRMCard(family="value-head", objective="step-ce", step_rule=trained.step_rule)
+    save_prm(trained.model, trained.tokenizer, card, out)
+    scores = list(load_scorer(out).score_all(labelled))
+    assert all(
+        len(score.steps) == len(row.step_labels or ()) for score, row in zip(scores, labelled, strict=True)
+    )
+    given = np.array([step.reward for score in scores for step in score.steps])
+    wanted = np.array([label.label for row in labelled for label in row.step_labels or ()])
+    bce = -np.mean(
+        [np.mean(w * np.log(g) + (1 - w) * np.log(1 - g)) for g, w in zip(given, wanted, strict=True)]
+    )
+    assert bce < 0.69
+
+
+@pytest.mark.parametrize("objective", ["ce", "token-ce", "dpo", "bco"])
+def test_a_value_head_trains_on_outcomes(
+    objective: str, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+) -> None:
+    trained = train(tiny_model, rollouts, tmp_path, family="value-head", objective=objective)
+    assert len(losses(trained)) >= 2
+    assert trained.model.config.num_labels == 1
+    assert "kl_to_reference" not in trained.heldout
+
+
+def test_the_head_has_no_dropout(tiny_model: Path, rollouts: list[Rollout], tmp_path: Path) -> None:
+    trained = train(tiny_model, rollouts, tmp_path, family="value-head", objective="ce", epochs=0.3)
+    assert all(module.p == 0 for module in trained.model.modules() if isinstance(module, torch.nn.Dropout))
+
+
+def test_the_second_stage_puts_step_labels_on_the_cumulative_value(
+    tiny_model: Path, labelled: list[Rollout], tmp_path: Path
+) -> None:
+    trained = train(tiny_model, labelled, tmp_path, objective="step-ce", beta=0.5, epochs=6.0)
+    assert losses(trained)[0] == pytest.approx(0.6931, abs=1e-3)
+    assert losses(trained)[-1] < 0.68
+
+
+def test_step_objectives_leave_out_what_has_no_labels(
+    tiny_model: Path, labelled: list[Rollout], tmp_path: Path
+) -> None:
+    bare = replace(labelled[0], id="bare", step_labels=None)
+    trained = train(tiny_model, [*labelled, bare], tmp_path, objective="step-ce", epochs=0.3)
+    assert trained.counts["no_step_labels"] == 1
+
+
+def test_objectives_that_need_log_ratios_are_refused_for_heads() -> None:
+    with pytest.raises(UserError, match=r"--objective: kto trains implicit reward models only"):
+        TrainConfig(family="value-head", objective="kto")
+
+
+def make_tagged_model(directory: Path) -> Path:
+    """A tiny model whose byte-level tokenizer has the tag and both labels as tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*alphabet, "Ġ+", "Ġ-", "<pad>", "<eos>"])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("Ġ", "+"), ("Ġ", "-")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+    )
+    LlamaForCausalLM(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def test_label_tokens_learn_step_labels_and_their_scorer_reads_them(
+    labelled: list[Rollout], tmp_path: Path
+) -> None:
+    model = make_tagged_model(tmp_path / "model")
+    trained = train(
+        model, labelled, tmp_path / "work", family="math-shepherd", objective="step-ce", epochs=10.0
+    )
+    assert losses(trained)[-1] < losses(trained)[0] - 0.05
+    out = tmp_path / "prm"
+    out.mkdir()
+    card = PRMCard(family="math-shepherd", objective="step-ce", step_rule=trained.step_rule)
+    save_prm(trained.model, trained.tokenizer, card, out)
+    scores = list(load_scorer(out).score_all(labelled))
+    assert [len(score.steps) for score in scores] == [len(row.step_labels or ()) for row in labelled]
