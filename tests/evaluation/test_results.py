@@ -1,0 +1,96 @@
+import itertools
+
+import numpy as np
+import pytest
+from tests.evaluation.builders import joined
+
+from stepcredit.evaluation.best_of_n import BestOfNSettings, Choice, Method, fixed_choice, outcomes
+from stepcredit.evaluation.best_of_n_evaluation import Development, evaluate_best_of_n
+from stepcredit.evaluation.results import comparisons, headline, oracle_choices, plain, results
+from stepcredit.evaluation.samples import Joined
+from stepcredit.stats import ProblemBootstrap
+
+
+def random_data(num_problems: int = 12, size: int = 4, seed: int = 0) -> Joined:
+    generator = np.random.default_rng(seed)
+    rows = []
+    for problem in range(num_problems):
+        for _ in range(size):
+            answer = int(generator.integers(3))
+            rewards = {
+                "good": (float(answer == 0) + generator.normal(0, 0.3), 0.5),
+                "noise": (float(generator.normal()), float(generator.normal())),
+            }
+            rows.append((f"p{problem}", str(answer), answer == 0, rewards))
+    return joined(rows)
+
+
+def test_every_pair_is_compared_and_corrected_over_the_whole_table() -> None:
+    data = random_data()
+    choices = {scorer.name: fixed_choice("min") for scorer in data.scorers}
+    found = outcomes(data.samples, data.scorers, BestOfNSettings(ns=(1, 2, 4)), choices)
+    methods = headline(data.scorers, choices, found)
+    rows = comparisons(found, methods, ProblemBootstrap(12, num_draws=500))
+    assert [method.label for method in methods] == [
+        "majority",
+        "best-of-n/good/min",
+        "weighted-sigmoid/good/min",
+        "best-of-n/noise/min",
+        "weighted-sigmoid/noise/min",
+    ]
+    assert len(rows) == 2 * len(list(itertools.combinations(range(6), 2)))
+    assert {row.n for row in rows} == {2, 4}
+    for row in rows:
+        assert row.p_holm >= row.p_value
+        assert row.low <= row.difference <= row.high
+    row = next(r for r in rows if (r.n, r.first, r.second) == (4, "majority", "best-of-n/good/min"))
+    size = found.ns.index(4)
+    expected = found.of(Method("majority"))[size] - found.of(Method("best-of-n", "good", "min"))[size]
+    assert row.difference == pytest.approx(expected.mean())
+
+
+def test_oracle_choices_are_labelled() -> None:
+    data = random_data()
+    found = outcomes(data.samples, data.scorers, BestOfNSettings(ns=(4,)))
+    rows = results(found, ProblemBootstrap(12, num_draws=200))
+    best = [each for each in oracle_choices(rows) if each.method == "best-of-n" and each.scorer == "good"]
+    assert [each.n for each in best] == [4]
+    assert "oracle" in best[0].chosen_on
+    mine = [row.accuracy for row in rows if row.method == "best-of-n" and row.scorer == "good"]
+    assert best[0].accuracy == max(mine)
+
+
+def test_choices_made_on_other_problems_are_carried_over_and_named() -> None:
+    held_out, reported = random_data(seed=1), random_data(seed=2)
+    found = evaluate_best_of_n(
+        reported,
+        BestOfNSettings(ns=(1, 4)),
+        development=Development(joined=held_out, name="dev.jsonl"),
+        draws=200,
+    )
+    choice = found.choices["good"]
+    assert choice.chosen_on == "dev.jsonl (12 problems)"
+    assert choice.aggregate in ("reward", "min")
+    assert set(choice.log_odds) == {"reward", "min", "last"}
+    assert choice.log_odds["min"][0] > 0.0
+    assert found.num_problems == 12
+
+
+def test_reward_and_its_equal_aggregate_get_the_same_figures() -> None:
+    data = random_data()
+    scorer = data.scorers[0]
+    scorer.scores["copy"] = scorer.scores["reward"] + 0.0  # type: ignore[index]
+    found = outcomes(data.samples, [scorer], BestOfNSettings(ns=(1, 2)))
+    for kind in ("best-of-n", "weighted-sigmoid", "weighted-mean"):
+        np.testing.assert_array_equal(
+            found.of(Method(kind, "good", "copy")), found.of(Method(kind, "good", "reward"))
+        )
+
+
+def test_json_has_null_where_there_is_no_number() -> None:
+    assert plain({"a": float("nan"), "b": np.array([1.0, np.inf]), "c": (np.int64(3), None)}) == {
+        "a": None,
+        "b": [1.0, None],
+        "c": [3, None],
+    }
+    assert plain(Choice(aggregate="min", log_odds={}, chosen_on="x"))["temperature"] == 1.0
