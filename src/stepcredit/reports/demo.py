@@ -31,9 +31,9 @@ _TABLE_NS = (1, 4, 16, 64)
 _HEADLINE_N = 16
 _POLICY_ORDER = ("mid", "weak", "strong")
 _POLICY_ROLES = {
-    "mid": "mid, whose responses it was trained on",
-    "weak": "weak, not seen in training",
-    "strong": "strong, not seen in training",
+    "mid": "The reward model was trained on its responses.",
+    "weak": "Not seen in training.",
+    "strong": "Not seen in training.",
 }
 
 
@@ -195,8 +195,8 @@ def headline(policy: PolicySummary) -> str | None:
         return None
     ours, vote = (one.cells(policy.results)[n].accuracy for one in (LOWEST_STEP, MAJORITY))
     return (
-        f"Choosing among {n} responses by their lowest step reward answers {percent(ours)} of the problems; "
-        f"majority voting answers {percent(vote)}."
+        f"Picking among {n} responses by their lowest step reward gets {percent(ours)} "
+        f"of the problems right; majority voting gets {percent(vote)}."
     )
 
 
@@ -284,7 +284,7 @@ def _table(name: str, policy: PolicySummary) -> PolicyTable:
         )
         for row in policy.results
     )
-    return PolicyTable(name, _POLICY_ROLES.get(name, name), policy, ns, tuple(rows), results)
+    return PolicyTable(name, _POLICY_ROLES.get(name, ""), policy, ns, tuple(rows), results)
 
 
 def _curves(policies: Mapping[str, PolicySummary]) -> list[Markup]:
@@ -308,7 +308,8 @@ def _curves(policies: Mapping[str, PolicySummary]) -> list[Markup]:
         plots.append(
             line_plot(
                 lines,
-                title=f"Policy {_POLICY_ROLES.get(name, name)}",
+                title=f"Policy {name}",
+                note=_POLICY_ROLES.get(name, ""),
                 x=Axis(label="responses to choose from (n)", log2=True),
                 y=Axis(label="problems answered right", percent=True, low=0.0, high=1.0),
                 with_legend=False,

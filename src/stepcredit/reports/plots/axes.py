@@ -61,7 +61,9 @@ class Axis:
                 low = self.low if self.low == low else math.floor(low / step + 1e-9) * step
                 high = self.high if self.high == high else math.ceil(high / step - 1e-9) * step
                 ticks = round_ticks(low, high, step)
-        return Scale(low, high, start, end, self.log2, tuple(tick for tick in ticks if low <= tick <= high))
+        slack = 1e-9 * (high - low)
+        inside = tuple(tick for tick in ticks if low - slack <= tick <= high + slack)
+        return Scale(low, high, start, end, self.log2, inside)
 
     def write_tick(self, tick: float) -> str:
         """A tick's number, as short as it can be."""
@@ -123,8 +125,8 @@ def _powers_of_two(low: float, high: float) -> tuple[float, ...]:
 class Frame:
     """The area inside the axes, in SVG units; the picture is ``width`` by ``height``."""
 
-    width: float = 400
-    height: float = 290
+    width: float = 360
+    height: float = 265
     left: float = 44
     right: float = 14
     top: float = 30

@@ -124,8 +124,8 @@ def figure(
         aria_label=f"{title}. {note} The numbers are in the table below.".replace(". .", "."),
         style=f"max-width:{1.5 * width:g}px",
     )
-    parts = [element("figcaption", caption), key or Markup(""), svg, numbers_table(header, rows, title)]
-    return element("figure", *parts, class_="plot")
+    head = element("figcaption", caption, key or "")
+    return element("figure", head, svg, numbers_table(header, rows, title), class_="plot")
 
 
 def numbers_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> Markup:

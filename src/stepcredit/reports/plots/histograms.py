@@ -40,7 +40,7 @@ def histogram(
     x: Axis,
     note: str = "",
     unit: str = "",
-    width: float = 400,
+    width: float = 360,
 ) -> Markup:
     """One strip a group; bars show the share of the group in each bin, so that sizes can differ.
 

@@ -42,7 +42,7 @@ def interval_plot(
     x: Axis,
     note: str = "",
     reference: float | None = None,
-    width: float = 400,
+    width: float = 360,
 ) -> Markup:
     """Estimates under each other on one scale, each with its error bar and its number.
 

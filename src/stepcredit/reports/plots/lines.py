@@ -57,8 +57,8 @@ def line_plot(
     y: Axis,
     note: str = "",
     with_legend: bool = True,
-    width: float = 400,
-    height: float = 290,
+    width: float = 360,
+    height: float = 265,
 ) -> Markup:
     """Curves with shaded intervals, e.g. accuracy of best-of-n against n.
 

@@ -42,8 +42,8 @@ def scatter_plot(
     x: Axis,
     y: Axis,
     note: str = "",
-    width: float = 400,
-    height: float = 290,
+    width: float = 360,
+    height: float = 265,
 ) -> Markup:
     """Named points with error bars, e.g. accuracy against cost.
 
@@ -109,8 +109,8 @@ def reliability_plot(
     note: str = "",
     x_label: str = "Predicted probability",
     y_label: str = "Share that is right",
-    width: float = 400,
-    height: float = 320,
+    width: float = 360,
+    height: float = 300,
 ) -> Markup:
     """Observed shares against predicted probabilities; on the diagonal they agree.
 
