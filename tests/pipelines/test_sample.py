@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from stepcredit.checkpoints import load_tokenizer, tokenizer_hash
 from stepcredit.data import read_rollouts
+from stepcredit.encoding import ChatEncoding
 from stepcredit.errors import DataError, UserError
 from stepcredit.generators.fake import FakeGenerator
 from stepcredit.lab.policies import policy_path
@@ -21,6 +23,7 @@ from stepcredit.pipelines import sample
 from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
 from stepcredit.pipelines.sample import Options, SampleResult, failures_path
 from stepcredit.runs import read_manifest
+from stepcredit.steps import StepRule
 from stepcredit.types import GenerationRequest, Generator
 
 FAKE = GeneratorOptions(generator="fake")
@@ -301,6 +304,22 @@ def test_the_lab_policy_is_sampled_with_token_ids_and_a_ledger(lab_prompts: Path
     tokens = ledger["prompt_tokens"] + ledger["generated_tokens"]
     assert ledger["flops"] == 2 * ledger["model_parameters"] * tokens
     assert manifest["settings"]["policy"]["weights"].startswith("sha256:")
+
+
+def test_what_was_drawn_is_what_is_scored(lab_prompts: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(str(LAB.model))
+    known = tokenizer_hash(tokenizer)
+    draw = SamplingOptions(max_new_tokens=30)
+    _run(Options(prompts=lab_prompts, out=tmp_path / "out.jsonl", num_samples=2, policy=LAB, draw=draw))
+    rollouts = list(read_rollouts(tmp_path / "out.jsonl"))
+    assert {rollout.finish_reason for rollout in rollouts} == {"stop", "length"}
+    recorded = ChatEncoding(tokenizer, StepRule.parse("newline"), tokenizer_hash=known)
+    retokenised = ChatEncoding(tokenizer, StepRule.parse("newline"))
+    for rollout in rollouts:
+        assert rollout.tokenizer == known
+        drawn = recorded.prompt_ids(rollout.prompt) + (rollout.response_token_ids or ())
+        assert recorded.encode(rollout).encoded.token_ids == drawn
+        assert retokenised.encode(rollout).encoded.token_ids == drawn
 
 
 @pytest.mark.slow

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from stepcredit.types import FinishReason, GenerationRequest, Rollout, Sampling
+
+_ROLLOUT_FIELDS = frozenset(field.name for field in fields(Rollout))
+"""Where prompts are taken from a file of rollouts, what it says of the old response is not the new one's."""
 
 
 def rollout_id(request: GenerationRequest, index: int) -> str:
@@ -60,7 +64,7 @@ def make_rollout(
         num_prompt_tokens: Tokens of the opening, kept in ``extras`` for the ledger.
         num_generated_tokens: Tokens drawn, kept in ``extras`` for the ledger.
     """
-    extras = dict(request.prompt.extras)
+    extras = {name: value for name, value in request.prompt.extras.items() if name not in _ROLLOUT_FIELDS}
     if num_prompt_tokens is not None:
         extras["num_prompt_tokens"] = num_prompt_tokens
     if num_generated_tokens is not None:
