@@ -57,7 +57,8 @@ class Sampling:
         min_p: Tokens below this share of the likeliest token's probability are dropped; 0 is off.
         max_new_tokens: Tokens after which a response is cut off (``finish_reason`` ``length``).
         stop: Strings that end a response; the stop string itself is not part of the response.
-        seed: Sample ``i`` of a prompt draws from a random stream of (seed, prompt id, ``i``) only.
+        seed: Sample ``i`` of a prompt draws from a random stream of (seed, prompt id, ``i``, response
+            prefix) only.
     """
 
     temperature: float = 1.0
