@@ -1,0 +1,273 @@
+"""Graded rollouts to rollouts with step labels from an outcome verifier (AutoPSV, arXiv:2405.16802).
+
+A value head is trained on the outcome at every token; a step at which its confidence falls by more than a
+threshold, relative to what it was, is labelled wrong, and so is all that follows. The threshold is chosen
+on development problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.checkpoints.loading import LoadOptions
+from stepcredit.errors import DataError, UserError
+from stepcredit.options import argument, option
+from stepcredit.pipelines import train
+from stepcredit.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from stepcredit.labelling.autopsv import ThresholdChoice
+    from stepcredit.runs import Manifest, ResumableLines
+    from stepcredit.scorers import StepModelScorer
+    from stepcredit.types import Rollout
+
+_READ_AT_ONCE = 1024
+
+
+def verifier_training() -> TrainConfig:
+    """A value head with the outcome as the target of every token."""
+    return TrainConfig(family="value-head", objective="token-ce", learning_rate=1e-5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of ``stepcredit label autopsv``."""
+
+    graded: Path = argument("graded rollouts: the verifier is trained on them, and labels their steps")
+    model: str = option("initial weights of the verifier: a directory or hub id", metavar="MODEL")
+    dev: Path = option("graded rollouts of other prompts, on which the threshold is chosen", metavar="FILE")
+    out: Path = option("rollouts with step labels to write", metavar="FILE")
+    verifier: Path | None = option(
+        "directory of the verifier, trained there unless it is complete; default OUT.verifier", default=None
+    )
+    choose_by: str = option(
+        "the threshold agrees best with: outcomes (are all steps of right responses right), or the "
+        "development file's own step-labels",
+        default="outcomes",
+        choices=("outcomes", "step-labels"),
+    )
+    threshold: float | None = option(
+        "use this relative change instead (the paper's is -0.5)", default=None, metavar="CHANGE"
+    )
+    config: TrainConfig = field(default_factory=verifier_training)
+    load: LoadOptions = field(default_factory=LoadOptions)
+    seed: int = option("seed of the verifier's training", default=0)
+    skip_invalid: bool = option("skip malformed rows and count them", default=False)
+    overwrite: bool = option("start anew where the output exists", default=False)
+
+    def __post_init__(self) -> None:
+        if (self.config.family, self.config.objective) != ("value-head", "token-ce"):
+            raise UserError(
+                f"an outcome verifier is not {self.config.family} with {self.config.objective}",
+                where="--family, --objective",
+                mend="use value-head with token-ce",
+            )
+        if self.threshold is not None and not -1 <= self.threshold <= 0:
+            raise UserError(f"must lie in [-1, 0], got {self.threshold}", where="--threshold")
+
+    @property
+    def verifier_directory(self) -> Path:
+        """Where the verifier lies."""
+        return self.verifier or self.out.with_name(self.out.name + ".verifier")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What was labelled.
+
+    Attributes:
+        out: The file.
+        already_done: It was there from an earlier run of the same work.
+        verifier: The verifier's directory.
+        threshold: Relative change below which a step is wrong.
+        balanced_accuracy: What it reaches on the development data; ``None`` for a given threshold.
+        counts: Rollouts, labelled ones, steps, wrong steps, and what was left out.
+        ledger: Tokens and operations of training and reading the verifier.
+    """
+
+    out: Path
+    already_done: bool
+    verifier: Path
+    threshold: float
+    balanced_accuracy: float | None
+    counts: Mapping[str, int]
+    ledger: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, paths as text."""
+        return {**asdict(self), "out": str(self.out), "verifier": str(self.verifier)}
+
+    def to_text(self) -> str:
+        """A few lines for a person."""
+        counts = self.counts
+        chosen = (
+            ""
+            if self.balanced_accuracy is None
+            else f", balanced accuracy {self.balanced_accuracy:.3f} on development data"
+        )
+        return (
+            f"{self.out}: {'already there' if self.already_done else 'written'}\n"
+            f"  {counts.get('labelled', 0):,} of {counts.get('rollouts', 0):,} rollouts labelled: "
+            f"{counts.get('wrong_steps', 0):,} of {counts.get('steps', 0):,} steps are wrong\n"
+            f"  threshold {self.threshold:.3f}{chosen}"
+        )
+
+
+def run(options: Options) -> Result:
+    """Train the verifier, choose the threshold, and label.
+
+    Raises:
+        UserError: A mistake in the options or the input.
+    """
+    from stepcredit.runs import ResumableLines, read_manifest
+
+    manifest = _manifest(options)
+    lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
+    if lines.complete:
+        return _result(options, read_manifest(options.out) or {}, already_done=True)
+    _train_verifier(options)
+    scorer = _load_verifier(options)
+    choice = _choose(options, scorer, manifest)
+    threshold = options.threshold if choice is None else choice.threshold
+    assert threshold is not None
+    manifest.notes["threshold"] = threshold
+    manifest.notes["balanced_accuracy"] = None if choice is None else choice.balanced_accuracy
+    _label(options, scorer, threshold, lines)
+    earlier = read_manifest(options.verifier_directory) or {}
+    manifest.ledger.model_parameters = scorer.ledger.model_parameters
+    manifest.ledger.add(earlier.get("ledger", {}))
+    return _result(options, _commit(lines), already_done=False)
+
+
+def _manifest(options: Options) -> Manifest:
+    from stepcredit.checkpoints import resolve, weights_hash
+    from stepcredit.runs import Manifest
+
+    settings = {
+        **options.config.determining(),
+        "model": weights_hash(resolve(options.model, revision=options.load.revision)),
+        "choose_by": options.choose_by if options.threshold is None else None,
+        "threshold": options.threshold,
+        "seed": options.seed,
+    }
+    return Manifest("label autopsv", settings, inputs=[options.graded, options.dev])
+
+
+def _train_verifier(options: Options) -> None:
+    train.run(
+        train.Options(
+            graded=options.graded,
+            model=options.model,
+            out=options.verifier_directory,
+            dev=options.dev,
+            config=options.config,
+            load=options.load,
+            seed=options.seed,
+            skip_invalid=options.skip_invalid,
+            overwrite=options.overwrite,
+        )
+    )
+
+
+def _load_verifier(options: Options) -> StepModelScorer:
+    from stepcredit.labelling.autopsv import as_verifier
+    from stepcredit.scorers import load_scorer
+
+    directory = options.verifier_directory
+    return as_verifier(load_scorer(directory, load=options.load), str(directory))
+
+
+def _choose(options: Options, scorer: StepModelScorer, manifest: Manifest) -> ThresholdChoice | None:
+    """The best threshold on development data, unless one is given."""
+    if options.threshold is not None:
+        return None
+    from stepcredit.data import read_rollouts
+    from stepcredit.labelling import autopsv
+
+    changes, correct, labels = [], [], []
+    for rollout, found in _confidences(scorer, read_rollouts(options.dev, skip_invalid=options.skip_invalid)):
+        if isinstance(found, Exception):
+            continue
+        manifest.ledger.scored_tokens += found.num_tokens
+        if options.choose_by == "step-labels":
+            changes.append(autopsv.relative_changes(found.values))
+            labels.append(_true_labels(options, rollout, found.step_ends))
+        elif rollout.correct is not None:
+            changes.append(autopsv.relative_changes(found.values))
+            correct.append(rollout.correct)
+    if not changes:
+        raise DataError("holds nothing to choose a threshold on", where=options.dev, mend="grade it first")
+    if options.choose_by == "step-labels":
+        return autopsv.choose_by_step_labels(changes, labels)
+    return autopsv.choose_by_outcomes(changes, correct)
+
+
+def _true_labels(options: Options, rollout: Rollout, ends: Sequence[int]) -> list[float]:
+    labels = {label.end: label.label for label in rollout.step_labels or ()}
+    if set(labels) != set(ends):
+        raise DataError(
+            "has no step labels at the ends of its steps",
+            where=f"{options.dev}: {rollout.id}",
+            mend="choose by outcomes, or pass the --steps that its labels belong to",
+        )
+    return [labels[end] for end in ends]
+
+
+def _confidences(scorer: StepModelScorer, rollouts: Iterator[Rollout]) -> Iterator[tuple[Rollout, Any]]:
+    from stepcredit.labelling.autopsv import read_confidences
+
+    while chunk := list(islice(rollouts, _READ_AT_ONCE)):
+        yield from zip(chunk, read_confidences(scorer, chunk), strict=True)
+
+
+def _label(options: Options, scorer: StepModelScorer, threshold: float, lines: ResumableLines) -> None:
+    from stepcredit.data import count_rows, read_rollouts, rollout_to_json
+    from stepcredit.labelling.autopsv import label_rollout
+    from stepcredit.runs import Progress
+
+    rollouts = read_rollouts(options.graded, skip_invalid=options.skip_invalid)
+    done = sum(1 for _ in lines.rows())
+    todo = islice(rollouts, done, None)
+    with lines, Progress("label", count_rows(options.graded), "responses", done=done) as progress:
+        for rollout, found in _confidences(scorer, todo):
+            labelled = rollout if isinstance(found, Exception) else label_rollout(rollout, found, threshold)
+            lines.append(rollout_to_json(labelled))
+            progress.advance()
+    if rollouts.num_skipped:
+        lines.manifest.count("skipped", rollouts.num_skipped)
+
+
+def _commit(lines: ResumableLines) -> dict[str, Any]:
+    """Count what the rows hold, so that a run that was stopped counts the same, and finish."""
+    from stepcredit.data import finish_lines, rollout_from_json
+    from stepcredit.labelling.autopsv import FIELD
+
+    manifest = lines.manifest
+    for row in lines.rows():
+        rollout = rollout_from_json(row)
+        manifest.count("rollouts")
+        if FIELD not in rollout.extras or rollout.step_labels is None:
+            manifest.count("not_encoded")
+            continue
+        manifest.count("labelled")
+        manifest.count("steps", len(rollout.step_labels))
+        manifest.count("wrong_steps", sum(label.label < 0.5 for label in rollout.step_labels))
+        manifest.ledger.scored_tokens += rollout.extras[FIELD]["num_tokens"]
+    lines.commit(finish_lines(lines.path))
+    return manifest.to_json()
+
+
+def _result(options: Options, manifest: Mapping[str, Any], *, already_done: bool) -> Result:
+    return Result(
+        out=options.out,
+        already_done=already_done,
+        verifier=options.verifier_directory,
+        threshold=manifest["threshold"],
+        balanced_accuracy=manifest["balanced_accuracy"],
+        counts=manifest["counts"],
+        ledger=manifest["ledger"],
+    )
