@@ -130,6 +130,16 @@ def test_a_process_killed_while_writing_loses_at_most_what_was_not_synced(tmp_pa
     assert not out.exists()
 
 
+def test_a_run_that_wrote_nothing_does_not_stand_in_the_way_of_another(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    with ResumableLines(out, manifest(a=1)):
+        pass
+    with ResumableLines(out, manifest(a=2)) as lines:
+        lines.append({"id": 0})
+    lines.commit()
+    assert out.read_text() == '{"id": 0}\n'
+
+
 def test_a_manifest_says_what_was_run(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text("{}\n")

@@ -142,7 +142,8 @@ class ResumableLines:
         self._last_sync = 0.0
         if self.complete:
             return
-        if overwrite:
+        empty = self.partial.exists() and self.partial.stat().st_size == 0
+        if overwrite or empty:
             self.partial.unlink(missing_ok=True)
             self._stamp.unlink(missing_ok=True)
         if self.partial.exists() and self._stamp_hash() != manifest.settings_hash:
