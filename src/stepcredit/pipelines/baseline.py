@@ -1,0 +1,95 @@
+"""Rollouts to scores that need no model: random, length, self-consistency, oracle.
+
+The scores are ordinary score files, so every evaluation compares them with reward models. (A model's own
+log-probability is a baseline too: ``stepcredit score --family log-probability``.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.errors import DataError
+from stepcredit.options import argument, option
+
+if TYPE_CHECKING:
+    from stepcredit.data import Records
+    from stepcredit.runs import Manifest
+    from stepcredit.types import Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of ``stepcredit baseline``."""
+
+    rollouts: Path = argument("rollouts to score (graded ones for self-consistency and oracle)")
+    by: str = option(
+        "what scores: chance, length, agreement with the prompt's other answers, or the truth",
+        choices=("random", "shortest", "longest", "self-consistency", "oracle"),
+    )
+    out: Path = option("file of scores (.jsonl, .jsonl.gz, .parquet)", metavar="FILE")
+    seed: int = option("seed of random", default=0)
+    skip_invalid: bool = option("skip malformed rows and count them", default=False)
+    overwrite: bool = option("replace what is there", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What was scored.
+
+    Attributes:
+        out: The file of scores.
+        already_done: It was there from an earlier run of the same work.
+        counts: Responses scored, and malformed rows.
+    """
+
+    out: Path
+    already_done: bool
+    counts: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return {"out": str(self.out), "already_done": self.already_done, "counts": self.counts}
+
+    def to_text(self) -> str:
+        """One line for a person."""
+        state = "already there" if self.already_done else "written"
+        return f"{self.out}: {state}, {self.counts.get('scored', 0):,} responses"
+
+
+def run(options: Options) -> Result:
+    """Score a file.
+
+    Raises:
+        UserError: A mistake in the options or the input.
+    """
+    from stepcredit.data import write_rows
+    from stepcredit.runs import Manifest, check_output, manifest_path, read_manifest, write_json
+
+    manifest = Manifest("baseline", {"by": options.by, "seed": options.seed}, inputs=[options.rollouts])
+    if check_output(options.out, manifest, overwrite=options.overwrite):
+        earlier = read_manifest(options.out) or {}
+        return Result(out=options.out, already_done=True, counts=earlier.get("counts", {}))
+    if not write_rows(options.out, _scores(options, manifest)):
+        options.out.unlink()
+        raise DataError("holds no response", where=options.rollouts, mend="check the file")
+    write_json(manifest_path(options.out), manifest.to_json())
+    return Result(out=options.out, already_done=False, counts=manifest.counts)
+
+
+def _scores(options: Options, manifest: Manifest) -> Iterator[dict[str, Any]]:
+    from stepcredit.data import read_rollouts, score_to_json
+    from stepcredit.scorers.baselines import make_baseline
+
+    def rollouts() -> Records[Rollout]:
+        return read_rollouts(options.rollouts, skip_invalid=options.skip_invalid)
+
+    baseline = make_baseline(options.by, rollouts, seed=options.seed)
+    source = rollouts()
+    for score in baseline.score_all(source):
+        manifest.count("scored")
+        yield score_to_json(score)
+    if source.num_skipped:
+        manifest.count("malformed", source.num_skipped)
