@@ -19,10 +19,12 @@ from transformers import (
 )
 
 from stepcredit.checkpoints import PRMCard, save_prm
-from stepcredit.encoding import EncodingError
+from stepcredit.encoding import EncodingError, MathShepherdEncoding, read_positions
 from stepcredit.errors import CheckpointError, UserError
+from stepcredit.lab.tokenizer import make_tokenizer as lab_tokenizer
 from stepcredit.scorers.base import WindowedScorer
 from stepcredit.scorers.families import FAMILIES, family_of, load_scorer
+from stepcredit.steps import StepRule
 from stepcredit.types import Rollout, Scorer
 
 MakeTokenizer = Callable[..., PreTrainedTokenizerBase]
@@ -110,6 +112,18 @@ def test_rlhflow(tmp_path: Path, make_model: Any, make_tokenizer: MakeTokenizer)
         return scores
 
     check(load_scorer(tmp_path, family="rlhflow"), naive)
+
+
+def test_math_shepherd_with_a_vocabulary_without_the_tag(make_model: Any) -> None:
+    tokenizer = lab_tokenizer()
+    encoding = MathShepherdEncoding(tokenizer, StepRule("newline"))
+    rollout = Rollout(id="1", prompt_id="1", prompt="3+4-2=", response="3+4=7\n7-2=5\n#5")
+    encoded = encoding.encode(rollout)
+    characters = "3+4-2= 3+4=7 ки\n7-2=5 ки\n#5 ки"
+    assert len(encoded.encoded.token_ids) == len(characters)
+    ends = [index for index, character in enumerate(characters) if character == "и"]
+    assert list(read_positions(encoded.encoded)) == ends
+    assert list(encoding.label_ids) == tokenizer.convert_tokens_to_ids(["+", "-"])
 
 
 def with_head(directory: Path, prefix: str, head: nn.Module, architecture: str) -> None:
@@ -292,7 +306,7 @@ def test_a_response_that_holds_the_tag_is_an_encoding_error(
     tmp_path: Path, make_model: Any, make_tokenizer: Any
 ) -> None:
     save(tmp_path, make_model(), make_tokenizer())
-    with pytest.raises(EncodingError, match="the response holds the tag") as caught:
+    with pytest.raises(EncodingError, match="the response holds ки") as caught:
         load_scorer(tmp_path, family="math-shepherd").score(PROMPT, "a ки b")
     assert caught.value.kind == "tag-in-response"
 

@@ -6,9 +6,10 @@ read (:func:`~stepcredit.encoding.base.read_positions`).
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import re
+from bisect import bisect_right
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stepcredit.encoding.base import (
     LEAVE_OUT,
@@ -40,11 +41,12 @@ class MathShepherdEncoding:
         max_tokens: The model's context.
 
     Raises:
-        CheckpointError: The tokenizer lacks the label tokens or the tag.
+        CheckpointError: The tokenizer lacks the label tokens.
     """
 
     name = "math-shepherd"
     tag = "ки"
+    line_end = "\n"
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, *, max_tokens: int | None = None
@@ -53,10 +55,11 @@ class MathShepherdEncoding:
         self.step_rule = step_rule
         self.max_tokens = max_tokens
         labels = tokenizer("+ -", add_special_tokens=False)["input_ids"]
-        if len(labels) != 2:
-            raise CheckpointError('"+ -" are not two tokens', where=tokenizer.name_or_path)
+        if len(labels) != 2:  # vocabularies without " -" as one token
+            labels = [tokenizer(label, add_special_tokens=False)["input_ids"][-1] for label in "+-"]
         self.label_ids: tuple[int, int] = (int(labels[0]), int(labels[1]))
-        self.tag_id = int(tokenizer(self.tag, add_special_tokens=False)["input_ids"][-1])
+        if self.label_ids[0] == self.label_ids[1]:
+            raise CheckpointError('does not tell "+" from "-"', where=tokenizer.name_or_path)
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
         """Encode one rollout.
@@ -64,11 +67,13 @@ class MathShepherdEncoding:
         Raises:
             EncodingError: The sequence is too long, or the response holds the tag.
         """
-        steps = "\n".join(f"{text} {self.tag}" for text in step_contents(rollout, self.step_rule))
-        question = plain_text(rollout.prompt)
-        encoded = self.tokenizer(f"{question} {steps}", return_offsets_mapping=True)
-        start = _first_token_at(encoded["offset_mapping"], len(question) + 1)
-        return _at_tags(rollout, encoded["input_ids"], start, self.tag_id, self.step_rule, self.max_tokens)
+        text = f"{plain_text(rollout.prompt)} "
+        start, tags = len(text), []
+        for number, content in enumerate(step_contents(rollout, self.step_rule)):
+            text += f"{self.line_end if number else ''}{content} {self.tag}"
+            tags.append(len(text) - 1)
+        encoded = self.tokenizer(text, return_offsets_mapping=True)
+        return _at_tags(rollout, self, encoded, start, tags)
 
 
 class QwenPRMEncoding:
@@ -98,7 +103,6 @@ class QwenPRMEncoding:
         tag = tokenizer(self.tag, add_special_tokens=False)["input_ids"]
         if len(tag) != 1:
             raise CheckpointError(f"{self.tag} is not one token", where=tokenizer.name_or_path)
-        self.tag_id = int(tag[0])
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
         """Encode one rollout; a prompt without a system turn gets the one of the model's card.
@@ -113,8 +117,9 @@ class QwenPRMEncoding:
         conversation: list[Message] = [*prompt, {"role": "assistant", "content": answer}]
         text = render(self.tokenizer, conversation, add_generation_prompt=False)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        start = _first_token_at(encoded["offset_mapping"], max(text.rfind(answer.strip()), 0))
-        return _at_tags(rollout, encoded["input_ids"], start, self.tag_id, self.step_rule, self.max_tokens)
+        start = max(text.rfind(answer.strip()), 0)
+        tags = [match.end() - 1 for match in re.finditer(re.escape(self.tag), text) if match.start() >= start]
+        return _at_tags(rollout, self, encoded, start, tags)
 
 
 class RLHFlowEncoding:
@@ -176,27 +181,25 @@ class RLHFlowEncoding:
 
 def _at_tags(
     rollout: Rollout,
-    token_ids: Sequence[int],
+    encoding: MathShepherdEncoding | QwenPRMEncoding,
+    encoded: Any,
     start: int,
-    tag_id: int,
-    rule: StepRule,
-    max_tokens: int | None,
+    tags: Sequence[int],
 ) -> EncodedSteps:
-    """Steps that end at the tags from ``start`` on."""
-    check_length(token_ids, max_tokens, rollout.id)
-    steps = steps_of(rollout, rule)
-    tags = [index for index in range(start, len(token_ids)) if token_ids[index] == tag_id]
-    if len(tags) != len(steps):
+    """Steps that end at the tags whose last characters are given; scoring starts at character ``start``."""
+    if encoding.tag in rollout.response:
         raise EncodingError(
             "tag-in-response",
-            f"{len(steps)} steps have {len(tags)} tags, so the response holds the tag itself",
+            f"the response holds {encoding.tag}, at which the model is read",
             where=rollout.id,
             mend=LEAVE_OUT,
         )
-    ends = tuple(index + 1 - start for index in tags)
-    return EncodedSteps(encoded=Encoded(tuple(token_ids), start, ends), steps=steps)
-
-
-def _first_token_at(offsets: Sequence[tuple[int, int]], character: int) -> int:
-    """Index of the first token that ends after ``character``, at least 1."""
-    return max(bisect_left([end for _, end in offsets], character + 1), 1)
+    token_ids = tuple(encoded["input_ids"])
+    check_length(token_ids, encoding.max_tokens, rollout.id)
+    # Tokens without text (a start or end of text) have no place of their own.
+    spans = [(begin, index) for index, (begin, end) in enumerate(encoded["offset_mapping"]) if end > begin]
+    covering = [spans[bisect_right(spans, (tag, len(token_ids))) - 1][1] for tag in (start, *tags)]
+    first = max(covering[0], 1)
+    ends = tuple(index + 1 - first for index in covering[1:])
+    steps = steps_of(rollout, encoding.step_rule)
+    return EncodedSteps(encoded=Encoded(token_ids, first, ends), steps=steps)

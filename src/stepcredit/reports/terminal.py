@@ -25,7 +25,8 @@ def render_terminal(score: ResponseScore, *, colour: bool) -> str:
     from rich.text import Text
 
     scale = scale_for(step.reward for step in score.steps)
-    lowest = min(score.steps, key=lambda step: step.reward) if len(score.steps) > 1 else None
+    differ = len({step.reward for step in score.steps}) > 1
+    lowest = min(score.steps, key=lambda step: step.reward) if differ else None
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("step", justify="right")
     table.add_column("reward", justify="right")
