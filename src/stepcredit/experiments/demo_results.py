@@ -58,9 +58,9 @@ def page(summaries: Sequence[DemoSummary], made_by: str) -> Iterator[str]:
     yield "# The demo over three seeds"
     yield ""
     yield (
-        f"{first.num_problems} held-out problems a seed, {first.num_responses} responses to each. A cell is the mean over "
-        "seeds, with each seed's number in brackets; `results.json` has the 95% intervals over problems, settings, "
-        "versions and times."
+        f"{first.num_problems} held-out problems a seed, {first.num_responses} responses to each. A cell is "
+        "the mean over seeds, with each seed's number in brackets; `results.json` has the 95% intervals over "
+        "problems, settings, versions and times."
     )
     yield ""
     yield f"    {made_by}"
