@@ -157,3 +157,30 @@ def test_a_nan_is_named_by_its_line_or_counted(tmp_path: Path, capsys: pytest.Ca
     output = capsys.readouterr().out
     assert "left out: 1 rollouts without a score" in output
     assert "left out: 1 invalid rows of prm" in output
+
+
+def test_out_holds_results_tables_report_and_manifest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graded, scored = write_inputs(tmp_path)
+    out, page = tmp_path / "out", tmp_path / "board.html"
+    command = ["eval", "best-of-n", str(graded), "--scores", f"prm={scored}", "--n", "1,4", "--out", str(out)]
+    assert main(command) == 0
+    assert main(command) == 0  # the same work again
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "report.html",
+        "results.csv",
+        "results.json",
+        "results.json.manifest.json",
+        "tables.md",
+        "tables.tex",
+    }
+    assert json.loads((out / "results.json.manifest.json").read_text())["settings"]["n"] == [1, 4]
+    assert main([*command, "--seed", "1"]) == 2
+    assert "pass --overwrite" in capsys.readouterr().err
+    assert main([*command, "--seed", "1", "--overwrite"]) == 0
+    assert main(["eval", "leaderboard", str(tmp_path), "--out", str(page)]) == 0
+    assert "prm" in page.read_text()
+    assert main(["eval", "leaderboard", str(tmp_path), "--out", str(page)]) == 2
+    assert "already exists" in capsys.readouterr().err

@@ -68,6 +68,7 @@ class BestOfNEvaluation:
         failures: Scorer to the problems where it prefers a wrong response by the largest margin.
         curves: ``pass`` and ``majority`` against n, to lie beside the curves in ``diagnostics``.
         responses: What the responses are like, whoever scores them.
+        subsets: Which n of N responses the results are about: ``all``, or ``first n in file``.
         num_problems: Problems that are reported.
         num_responses: Smallest and largest number of responses to a problem.
         num_distinct: Mean number of different responses to a problem.
@@ -83,6 +84,7 @@ class BestOfNEvaluation:
     failures: Mapping[str, tuple[Failure, ...]]
     curves: Mapping[str, tuple[CurvePoint, ...]]
     responses: Mapping[str, float]
+    subsets: str
     num_problems: int
     num_responses: tuple[int, int]
     num_distinct: float
@@ -147,6 +149,7 @@ def evaluate_best_of_n(
         },
         curves=_curves(samples, bootstrap),
         responses=describe_samples(samples),
+        subsets="first n in file" if settings.first else "all",
         num_problems=samples.num_problems,
         num_responses=(int(samples.num_responses.min()), int(samples.num_responses.max())),
         num_distinct=float(samples.num_distinct().mean()),
@@ -191,7 +194,8 @@ def _development_name(held_out: Joined, development: Development) -> str:
     count = held_out.samples.num_problems
     if development.joined is not None:
         return f"{development.name} ({count} problems)"
-    return f"{development.share:g} of the problems by the hash of their id ({count} problems, not reported)"
+    share = f"{100 * development.share:g}%"
+    return f"{count} problems that are not reported: {share} by the hash of their id"
 
 
 def _known(scores: Mapping[str, Any], scorer: str, aggregate: str) -> str:

@@ -31,6 +31,7 @@ def evaluate_prm_bench(
     aspects: Mapping[str, str],
     published_threshold: float,
     dev_fraction: float | None,
+    development: tuple[str, Mapping[str, LabelledSteps]],
     draws: int,
     seed: int,
     excluded: Mapping[str, int],
@@ -42,6 +43,7 @@ def evaluate_prm_bench(
         aspects: Category to the aspect that it belongs to.
         published_threshold: On the probability that a step is right.
         dev_fraction: Share of the rows that a threshold is tuned on; they are not reported.
+        development: Name of other data to tune a threshold on, and each scorer's steps of it, if any.
         draws: Bootstrap draws.
         seed: Of the draws.
         excluded: What was left out before.
@@ -67,6 +69,9 @@ def evaluate_prm_bench(
                 if held_out is not None:
                     origin = f"tuned on {dev_fraction:g} of the rows, not reported"
                     thresholds[origin] = best_verdict_threshold(held_out, quantity)
+                if scorer in development[1]:
+                    tuned = best_verdict_threshold(development[1][scorer], quantity)
+                    thresholds[f"tuned on {development[0]}"] = tuned
                 rows += verdict_rows(context, steps, quantity, thresholds)
                 separation, detail = step_rows(context, steps, quantity)
                 rows += separation

@@ -1,7 +1,7 @@
 """Can a reward model tell right steps from wrong ones of nine kinds? PRMBench's PRMScore by category.
 
-The threshold on the probability that a step is right is 0.5, as published; with --dev-fraction also one
-tuned on rows that are then not reported; and each category's own best, labelled oracle.
+The threshold on the probability that a step is right is 0.5, as published; with --dev or --dev-fraction
+also one tuned on rows that are not reported; and each category's own best, labelled oracle.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 from stepcredit.errors import UserError
 from stepcredit.options import option
-from stepcredit.pipelines.labelled_inputs import LabelledInputs, StepResultOutput, read_parts, write_outputs
+from stepcredit.pipelines.labelled_inputs import (
+    LabelledInputs,
+    StepResultOutput,
+    dev_steps,
+    read_parts,
+    write_outputs,
+)
 
 if TYPE_CHECKING:
     from stepcredit.types import Rollout
@@ -51,12 +57,14 @@ def run(options: Options) -> StepResultOutput:
     fraction = options.dev_fraction
     if fraction is not None and not 0.0 < fraction < 1.0:
         raise UserError(f"{fraction:g} is not between 0 and 1", where="--dev-fraction")
-    parts, excluded = read_parts(options.inputs, "prmbench")
+    every, excluded = read_parts(options.inputs, "prmbench")
+    parts, development = dev_steps(options.inputs, every)
     evaluation = evaluate_prm_bench(
         [(part.name, category_of(part.rollouts), list(part.joined())) for part in parts],
         aspects=ASPECTS,
         published_threshold=PUBLISHED_THRESHOLD,
         dev_fraction=fraction,
+        development=(str(options.inputs.dev), development),
         draws=options.inputs.draws,
         seed=options.inputs.seed,
         excluded=excluded,

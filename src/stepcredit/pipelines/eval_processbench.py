@@ -8,7 +8,7 @@ own best, labelled oracle.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stepcredit.errors import UserError
@@ -17,6 +17,7 @@ from stepcredit.pipelines.labelled_inputs import (
     LabelledInputs,
     Part,
     StepResultOutput,
+    dev_steps,
     read_parts,
     write_outputs,
 )
@@ -36,15 +37,11 @@ class Options:
         default=None,
         metavar="NAME",
     )
-    dev: str | None = option(
-        "labelled data, not reported, to tune a threshold on; its scores are given as SCORER/dev=FILE",
-        default=None,
-        metavar="SOURCE",
-    )
 
 
 def run(options: Options) -> StepResultOutput:
     """Evaluate."""
+    from stepcredit.evaluation.error_finding import best_threshold, threshold_ranges
     from stepcredit.evaluation.step_results import (
         Context,
         StepEvaluation,
@@ -57,22 +54,22 @@ def run(options: Options) -> StepResultOutput:
     )
 
     inputs = options.inputs
-    if options.dev is not None:
-        inputs = replace(inputs, data=(*inputs.data, f"dev={options.dev}"))
-    parts, excluded = read_parts(inputs, options.format)
+    every, excluded = read_parts(inputs, options.format)
+    parts, development = dev_steps(inputs, every)
     joined = {part.name: dict(part.joined()) for part in parts}
     tuned_on = _tuned_on(options, parts)
     rows, details, counts = [], {}, {}
     for subset, scorers in joined.items():
-        if subset == "dev" and options.dev is not None:
-            continue
         for scorer, steps in scorers.items():
             context = Context(subset, scorer, inputs.draws, inputs.seed)
             counts[subset] = step_counts(steps)
             for reason, count in steps.excluded.items():
                 excluded[f"{reason} ({subset}, {scorer})"] = count
             for quantity in quantities(steps):
-                thresholds = _thresholds(joined, scorer, quantity, tuned_on, options.dev)
+                thresholds = _thresholds(joined, scorer, quantity, tuned_on)
+                if scorer in development:
+                    ranges = threshold_ranges(development[scorer], quantity)
+                    thresholds[f"tuned on {inputs.dev}"] = best_threshold(ranges)
                 rows += error_finding_rows(context, steps, quantity, thresholds)
                 rows.append(published_grid_row(context, steps, quantity))
                 found, detail = step_rows(context, steps, quantity)
@@ -109,13 +106,10 @@ def _thresholds(
     scorer: str,
     quantity: StepQuantity,
     tuned_on: str | None,
-    dev: str | None,
 ) -> dict[str, float]:
     from stepcredit.evaluation.error_finding import best_threshold, threshold_ranges
 
     found = {"fixed: 0": 0.0}
     if tuned_on is not None and scorer in joined[tuned_on]:
         found[f"tuned on {tuned_on}"] = best_threshold(threshold_ranges(joined[tuned_on][scorer], quantity))
-    if dev is not None and scorer in joined["dev"]:
-        found[f"tuned on {dev}"] = best_threshold(threshold_ranges(joined["dev"][scorer], quantity))
     return found

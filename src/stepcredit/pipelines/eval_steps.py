@@ -10,7 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stepcredit.options import option
-from stepcredit.pipelines.labelled_inputs import LabelledInputs, StepResultOutput, read_parts, write_outputs
+from stepcredit.pipelines.labelled_inputs import (
+    LabelledInputs,
+    StepResultOutput,
+    dev_steps,
+    read_parts,
+    write_outputs,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +34,7 @@ class Options:
 
 def run(options: Options) -> StepResultOutput:
     """Evaluate."""
+    from stepcredit.evaluation.error_finding import best_threshold, threshold_ranges
     from stepcredit.evaluation.step_results import (
         Context,
         StepEvaluation,
@@ -37,7 +44,8 @@ def run(options: Options) -> StepResultOutput:
         step_rows,
     )
 
-    parts, excluded = read_parts(options.inputs, options.format)
+    every, excluded = read_parts(options.inputs, options.format)
+    parts, development = dev_steps(options.inputs, every)
     rows, details, counts = [], {}, {}
     for part in parts:
         for scorer, steps in part.joined():
@@ -48,7 +56,11 @@ def run(options: Options) -> StepResultOutput:
             for quantity in quantities(steps):
                 found, detail = step_rows(context, steps, quantity)
                 rows += found
-                rows += error_finding_rows(context, steps, quantity, {"fixed: 0": 0.0})
+                thresholds = {"fixed: 0": 0.0}
+                if scorer in development:
+                    ranges = threshold_ranges(development[scorer], quantity)
+                    thresholds[f"tuned on {options.inputs.dev}"] = best_threshold(ranges)
+                rows += error_finding_rows(context, steps, quantity, thresholds)
                 details[f"{part.name}/{scorer}/{quantity}"] = detail
     evaluation = StepEvaluation(results=tuple(rows), details=details, counts=counts, excluded=excluded)
     write_outputs(options.inputs, "eval steps", evaluation, {"format": options.format})

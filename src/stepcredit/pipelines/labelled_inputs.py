@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from stepcredit.types import Rollout
 
 
+DEV = "dev"
+"""Name of the development data."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LabelledInputs:
     """Labelled data and its scores."""
@@ -38,6 +42,11 @@ class LabelledInputs:
     reference: str | None = option("reference model of --prm; default is the one the PRM names", default=None)
     beta: float | None = option("scale of the log-ratio of --prm; default is the PRM's own", default=None)
     load: LoadOptions = field(default_factory=LoadOptions)
+    dev: str | None = option(
+        "labelled data, not reported, to tune a threshold on; its scores are given as SCORER/dev=FILE",
+        default=None,
+        metavar="SOURCE",
+    )
     out: Path | None = option("folder for converted data, scores, tables and report", default=None)
     title: str = option("title of the report", default="Wrong steps")
     draws: int = option("bootstrap draws over problems", default=10_000)
@@ -91,7 +100,7 @@ def read_parts(inputs: LabelledInputs, format_name: str) -> tuple[list[Part], di
     """
     from stepcredit.data.formats import read_rollouts_as
 
-    sources = _sources(inputs.data)
+    sources = _sources(inputs)
     if not inputs.scores and not inputs.prm:
         raise UserError("give --scores SCORER=FILE, or --prm SCORER=DIR with --out", where="--scores")
     excluded: dict[str, int] = {}
@@ -111,8 +120,20 @@ def read_parts(inputs: LabelledInputs, format_name: str) -> tuple[list[Part], di
     return [Part(name, rollouts, scorers[name]) for name, rollouts in data.items()], excluded
 
 
-def _sources(data: Sequence[str]) -> dict[str, str]:
-    if not data:
+def dev_steps(inputs: LabelledInputs, parts: Sequence[Part]) -> tuple[list[Part], dict[str, LabelledSteps]]:
+    """The parts that are reported, and each scorer's labelled steps of the development data."""
+    if inputs.dev is None:
+        return list(parts), {}
+    found: dict[str, LabelledSteps] = {}
+    for part in parts:
+        if part.name == DEV:
+            found = dict(part.joined())
+    return [part for part in parts if part.name != DEV], found
+
+
+def _sources(inputs: LabelledInputs) -> dict[str, str]:
+    data = inputs.data if inputs.dev is None else (*inputs.data, f"{DEV}={inputs.dev}")
+    if not inputs.data:
         raise UserError("DATA is missing", mend="name at least one file or hub:DATASET[:SPLIT]")
     found: dict[str, str] = {}
     for each in data:
@@ -203,11 +224,11 @@ def write_outputs(
         return
     from stepcredit.evaluation.tables import step_tables
 
-    data = [Path(source) for source in _sources(inputs.data).values()]
+    data = [Path(source) for source in _sources(inputs).values()]
     files = [*data, *(Path(each.partition("=")[2]) for each in inputs.scores)]
     settings = {
         **settings,
-        "sources": list(_sources(inputs.data)),
+        "sources": list(_sources(inputs)),
         "models": list(inputs.prm),
         "reference": inputs.reference,
         "beta": inputs.beta,

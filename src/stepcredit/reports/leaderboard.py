@@ -176,18 +176,18 @@ def _process_bench(results: Sequence[Mapping[str, Any]], report: str | None) -> 
     """
     rows = [row for row in results if row["metric"] == "f1" and "oracle" not in str(row["threshold_from"])]
     several = any(row["subset"] == "mean of subsets" for row in rows)
-    subsets = {row["subset"] for row in rows}
     for scorer in dict.fromkeys(row["scorer"] for row in rows):
-        mine = [row for row in rows if row["scorer"] == scorer and row["quantity"] == "reward"]
-        if several:
-            mine = [row for row in mine if row["subset"] == "mean of subsets"]
-        tuned = [
+        honest = [
             row
-            for row in mine
-            if str(row["threshold_from"]).startswith("tuned")
-            and (several or row["threshold_from"] != f"tuned on {next(iter(subsets))}")
+            for row in rows
+            if row["scorer"] == scorer
+            and row["quantity"] == "reward"
+            # Alone, the data that a threshold was tuned on is no fair data to report it on.
+            and (row["subset"] == "mean of subsets" or not several)
+            and row["threshold_from"] != f"tuned on {row['subset']}"
         ]
-        yield from _entries((tuned or mine)[-1:], report)
+        tuned = [row for row in honest if str(row["threshold_from"]).startswith("tuned")]
+        yield from _entries((tuned or honest)[-1:], report)
 
 
 def _entries(rows: Sequence[Mapping[str, Any]], report: str | None) -> Iterator[Entry]:
