@@ -32,8 +32,8 @@ class TransformersGenerator:
     prefix). So what is drawn does not depend on which other samples or prompts are asked for, on the order,
     or on :class:`BatchLimits`, but for rounding: a matrix product may differ in its last bits with the shape
     of the batch, and a token changes where the sample's uniform number falls within that rounding of a
-    boundary between two tokens. In float32 that is about one token in a million; in bfloat16, one in some
-    hundreds.
+    boundary between two tokens. Between batches of 48 and of 2048 samples, 4,000 responses of the lab's
+    policy (145,000 tokens) came out the same in float32; in bfloat16, 37 of them differed.
 
     Args:
         model: A transformers causal language model; it is put in evaluation mode.
