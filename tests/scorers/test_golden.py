@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from stepcredit.cli import main
+from stepcredit.data import read_scores
 from stepcredit.scorers.implicit import ImplicitPRM
 from stepcredit.types import Rollout
 
@@ -65,3 +67,26 @@ def test_best_of_n_aggregates_are_the_published_ones(template: str, with_referen
         assert score.aggregates["sum"] == pytest.approx(expected["single"]["sum"], abs=1e-5)
         assert score.aggregates["cumulative_min"] == pytest.approx(expected["accumulative"]["min"], abs=1e-5)
         assert score.aggregates["cumulative_sum"] == pytest.approx(expected["accumulative"]["sum"], abs=1e-5)
+
+
+def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = GOLDEN / "llama3"
+    models = ["--prm", str(folder / "policy"), "--reference", str(folder / "reference"), "--beta", str(BETA)]
+    for format_name, convention, items in (
+        ("processbench", "processbench", "processbench_items.json"),
+        ("implicitprm-bon", "best-of-n", "bon_items.json"),
+    ):
+        out = tmp_path / f"{convention}.jsonl"
+        source = [str(folder / items), "--format", format_name, "--convention", convention]
+        assert main(["score", *source, *models, "--out", str(out)]) == 0
+    capsys.readouterr()
+    by_step = list(read_scores(tmp_path / "processbench.jsonl"))
+    expected = load("llama3", "processbench_expected.json")["rewards"]
+    for score, rewards in zip(by_step, expected, strict=True):
+        assert [step.value for step in score.steps] == pytest.approx(rewards, abs=1e-5)
+    by_response = list(read_scores(tmp_path / "best-of-n.jsonl"))
+    assert [score.id for score in by_response[:2]] == ["0/0", "0/1"]
+    for score, row in zip(by_response, load("llama3", "bon_expected.json"), strict=True):
+        figures = row["w/ ref"][f"constant+coef-{BETA}"]
+        assert score.aggregates["min"] == pytest.approx(figures["single"]["min"], abs=1e-5)
+        assert score.aggregates["cumulative_sum"] == pytest.approx(figures["accumulative"]["sum"], abs=1e-5)
