@@ -30,8 +30,12 @@ class Side(Protocol):
         """Run a little of the work, untimed."""
         ...
 
+    def prepare(self) -> None:
+        """Bring a turn's starting point about, untimed."""
+        ...
+
     def run(self) -> dict[str, Any]:
-        """Do the work once; what comes back is compared or reported, and not timed apart."""
+        """Do the work once; what comes back is compared or reported."""
         ...
 
 
@@ -41,6 +45,8 @@ class SideReport:
 
     Attributes:
         seconds: Wall-clock seconds of each turn.
+        cpu_seconds: Processor seconds of each turn, all threads; far below ``threads * seconds`` where other
+            work kept the machine busy.
         outcome: What its last turn returned.
         imports_mb: Resident memory (MiB) before anything was loaded: the interpreter and libraries.
         loaded_mb: Resident memory with models loaded, before the work.
@@ -48,6 +54,7 @@ class SideReport:
     """
 
     seconds: tuple[float, ...]
+    cpu_seconds: tuple[float, ...]
     outcome: Mapping[str, Any]
     imports_mb: float
     loaded_mb: float
@@ -62,6 +69,7 @@ class SideReport:
         """JSON-able, without the outcome."""
         return {
             "seconds": list(self.seconds),
+            "cpu_seconds": list(self.cpu_seconds),
             "peak_mb": self.peak_mb,
             "imports_mb": self.imports_mb,
             "loaded_mb": self.loaded_mb,
@@ -89,14 +97,21 @@ def compare(
     processes = {name: _SideProcess(name, make, threads) for name, make in sides.items()}
     try:
         seconds: dict[str, list[float]] = {name: [] for name in sides}
+        cpu_seconds: dict[str, list[float]] = {name: [] for name in sides}
         outcomes: dict[str, dict[str, Any]] = {}
         for _ in range(turns):
             for name, process in processes.items():
-                took, outcomes[name] = process.ask("run")
+                took, cpu, outcomes[name] = process.ask("run")
                 seconds[name].append(took)
+                cpu_seconds[name].append(cpu)
                 on_turn(name, took)
         return {
-            name: SideReport(seconds=tuple(seconds[name]), outcome=outcomes[name], **process.ask("memory"))
+            name: SideReport(
+                seconds=tuple(seconds[name]),
+                cpu_seconds=tuple(cpu_seconds[name]),
+                outcome=outcomes[name],
+                **process.ask("memory"),
+            )
             for name, process in processes.items()
         }
     finally:
@@ -154,9 +169,12 @@ def _serve(connection: Connection, make: Callable[[], Side], threads: int) -> No
                 connection.send(("done", None))
             elif request == "run":
                 assert side is not None, "run before load"
-                started = time.perf_counter()
+                side.prepare()
+                gc.collect()
+                wall, cpu = time.perf_counter(), time.process_time()
                 outcome = side.run()
-                connection.send(("done", (time.perf_counter() - started, outcome)))
+                took = (time.perf_counter() - wall, time.process_time() - cpu)
+                connection.send(("done", (*took, outcome)))
             else:
                 connection.send(("done", {**memory, "peak_mb": peak_mb()}))
         except Exception:

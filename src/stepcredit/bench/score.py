@@ -65,6 +65,9 @@ class _ScoreSide(ABC):
     def warm_up(self) -> None:
         self.log_ratios(self.sequences[:PUBLISHED_BATCH])
 
+    def prepare(self) -> None:
+        return  # a turn changes nothing
+
     def run(self) -> dict[str, Any]:
         return {"log_ratios": self.log_ratios(self.sequences)}
 

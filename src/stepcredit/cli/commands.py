@@ -38,6 +38,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("eval prmbench", "nine kinds of wrong steps", "stepcredit.pipelines.eval_prmbench"),
     Command("eval steps", "any step-labelled data", "stepcredit.pipelines.eval_steps"),
     Command("eval leaderboard", "rank all evaluations of a folder", "stepcredit.pipelines.eval_leaderboard"),
+    Command("bench score", "beside the published evaluator's way", "stepcredit.pipelines.bench_score"),
+    Command("bench train", "beside TRL's trainer and a plain loop", "stepcredit.pipelines.bench_train"),
 )
 
-GROUPS = {"eval": "how good is a reward model"}
+GROUPS = {"eval": "how good is a reward model", "bench": "speed and memory beside other ways"}
