@@ -89,7 +89,7 @@ class Result:
         left_out = [
             f"{number:,} {name.replace('_', ' ')}"
             for name, number in self.counts.items()
-            if name not in used and not name.startswith("heldout_")
+            if number and name not in used and not name.startswith("heldout_")
         ]
         if left_out:
             lines.append(f"  of {self.counts['rollouts']:,} rollouts: {', '.join(left_out)}")
@@ -100,13 +100,21 @@ class Result:
 
 def run(options: Options) -> Result:
     """Train, or go on with what an earlier run of the same work began."""
+    from stepcredit.data import read_rollouts
+    from stepcredit.training.processes import Processes
+    from stepcredit.training.run import train_prm
+
+    processes = Processes(options.load)
     options = replace(options, reference=_reference_name(options))
     manifest = _manifest(options)
-    if check_output(options.out, manifest, overwrite=options.overwrite):
+    is_done = check_output(options.out, manifest, overwrite=options.overwrite)
+    processes.wait()
+    if is_done:
         return _result(options.out, read_manifest(options.out) or {}, already_done=True)
-    work = _work_directory(options, manifest)
-    from stepcredit.data import read_rollouts
-    from stepcredit.training.run import train_prm
+    work = options.out.with_name(options.out.name + ".partial")
+    if processes.is_main:
+        _prepare(work, options, manifest)
+    processes.wait()
 
     rollouts = read_rollouts(options.graded, skip_invalid=options.skip_invalid)
     heldout = None if options.dev is None else read_rollouts(options.dev, skip_invalid=options.skip_invalid)
@@ -127,9 +135,10 @@ def run(options: Options) -> Result:
         manifest.counts["skipped_invalid"] = skipped
     manifest.ledger = trained.ledger
     manifest.notes.update(heldout=trained.heldout, kept_step=trained.kept_step)
-    if trained.is_main_process:
+    if processes.is_main:
         _save(options, trained, manifest)
         shutil.rmtree(work, ignore_errors=True)
+    processes.wait()
     return _result(options.out, manifest.to_json(), already_done=False)
 
 
@@ -161,9 +170,8 @@ def _manifest(options: Options) -> Manifest:
     return Manifest("train", settings, inputs=inputs)
 
 
-def _work_directory(options: Options, manifest: Manifest) -> Path:
-    """Where checkpoints lie until the model is finished; that of other work is refused."""
-    work = options.out.with_name(options.out.name + ".partial")
+def _prepare(work: Path, options: Options, manifest: Manifest) -> None:
+    """Make the directory where checkpoints lie until the model is finished; that of other work is refused."""
     if options.overwrite:
         shutil.rmtree(work, ignore_errors=True)
     stamp = work / _STAMP
@@ -177,7 +185,6 @@ def _work_directory(options: Options, manifest: Manifest) -> Path:
         )
     with atomic_path(stamp) as temporary:
         temporary.write_text(manifest.settings_hash, encoding="utf-8")
-    return work
 
 
 def _has_checkpoint(work: Path) -> bool:

@@ -42,11 +42,14 @@ class StoredReference:
         distinct.sort(key=lambda item: len(item.token_ids))
         mine = distinct[process::num_processes]
         rows: list[Any] = []
-        with Progress("reference", len(mine), "responses") as progress:
+        # Every process does as much, so the first one's progress stands for all.
+        progress = Progress("reference", len(mine), "responses") if process == 0 else None
+        with progress or contextlib.nullcontext():
             for start in range(0, len(mine), _BLOCK):
                 block = mine[start : start + _BLOCK]
                 rows += zip(block, source.of(block), strict=True)
-                progress.advance(len(block))
+                if progress is not None:
+                    progress.advance(len(block))
         if num_processes > 1:
             rows = gather_object(rows)
         self.num_tokens = sum(len(item.token_ids) for item in distinct)

@@ -60,7 +60,6 @@ class TrainedModel:
         heldout: Held-out metrics of the kept weights; empty without held-out data.
         kept_step: Optimizer step of the kept weights.
         ledger: Tokens trained on and passed forward.
-        is_main_process: Whether this process is the one that saves.
     """
 
     model: Any
@@ -71,7 +70,6 @@ class TrainedModel:
     heldout: dict[str, float]
     kept_step: int
     ledger: Ledger = field(default_factory=Ledger)
-    is_main_process: bool = True
 
 
 def train_prm(
@@ -165,7 +163,6 @@ def train_prm(
         heldout=_heldout_at(log, kept_step),
         kept_step=kept_step,
         ledger=_ledger(trainer, log_probs, heldout_examples, log),
-        is_main_process=trainer.is_world_process_zero(),
     )
 
 

@@ -1,0 +1,82 @@
+"""Runs in each of two processes: the train command for several settings, then a sharded model's gradient.
+
+Arguments: model directory, graded rollouts, output directory, a file to write gradients' differences to.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from stepcredit.checkpoints import load_model, load_tokenizer
+from stepcredit.cli import main
+from stepcredit.data import read_rollouts
+from stepcredit.encoding import ChatEncoding
+from stepcredit.logprobs import enable_log_probs
+from stepcredit.objectives import OBJECTIVES
+from stepcredit.steps import StepRule
+from stepcredit.training.config import TrainConfig
+from stepcredit.training.examples import make_training_set
+from stepcredit.training.families import ImplicitFamily, make_forward_batch
+
+RUNS = {
+    "ce": [],
+    "kto": ["--objective", "kto"],
+    "lora": ["--lora-rank", "2"],
+    "dpo": ["--objective", "dpo"],
+}
+SETTINGS = "--device cpu --beta 0.5 --learning-rate 1e-3 --batch-size 7 --log-every 1 --steps newline"
+
+
+def command(model: str, graded: str, out: Path, extra: list[str]) -> list[str]:
+    return ["train", graded, "--model", model, "--out", str(out), "--dev", graded, *SETTINGS.split(), *extra]
+
+
+def sharded_differences(model_directory: str, graded: str) -> dict[str, float]:
+    """Largest difference of each gradient between a model sharded over the processes and a whole one."""
+    rank = torch.distributed.get_rank()
+    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+    encoding = ChatEncoding(load_tokenizer(model_directory), StepRule("newline"))
+    data = make_training_set(
+        list(read_rollouts(graded)), encoding, OBJECTIVES["ce"], TrainConfig(objective="ce"), seed=0
+    )
+    family = ImplicitFamily(0.5, reference_free=True)
+
+    def loss(model: Any, start: int, stop: int) -> torch.Tensor:
+        examples = data.examples[start:stop]
+        batch = make_forward_batch(examples, [example.encoded for example in examples], None)
+        return OBJECTIVES["ce"].function(family.record(model, batch)).losses.mean()
+
+    whole: Any = load_model(model_directory, device="cpu")
+    loss(whole, 0, 8).backward()
+    sharded: Any = load_model(model_directory, device="cpu")
+    enable_log_probs(sharded)
+    for layer in sharded.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(sharded, mesh=mesh)
+    for name, parameter in sharded.named_parameters():
+        assert isinstance(parameter, DTensor), name
+        assert parameter.to_local().numel() < parameter.numel(), name
+    loss(sharded, 4 * rank, 4 * rank + 4).backward()
+    expected = {name: parameter.grad for name, parameter in whole.named_parameters()}
+    return {
+        name: float((parameter.grad.full_tensor() - expected[name]).abs().max() / expected[name].abs().max())
+        for name, parameter in sharded.named_parameters()
+    }
+
+
+if __name__ == "__main__":
+    model, graded, out, differences_file = sys.argv[1:]
+    for name, extra in RUNS.items():
+        assert main(command(model, graded, Path(out) / name, extra)) == 0
+    differences = sharded_differences(model, graded)
+    if torch.distributed.get_rank() == 0:
+        Path(differences_file).write_text(json.dumps(differences))
+    torch.distributed.destroy_process_group()
