@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,6 @@ from stepcredit.options import argument, option
 from stepcredit.runs import Manifest, Progress, ResumableLines, read_manifest
 
 if TYPE_CHECKING:
-    from stepcredit.data import Records
     from stepcredit.grading import Grader
     from stepcredit.types import Rollout
 
@@ -38,7 +38,13 @@ class Options:
     )
     tolerance: float | None = option("numeric: largest relative difference that is equal", default=None)
     time_limit: float | None = option("seconds for one answer, after which it is wrong", default=None)
+    memory_limit: int | None = option("code: megabytes of memory for a program", default=None)
     num_workers: int | None = option("worker processes; default is one a core", default=None)
+    ray: str | None = option(
+        "spread the work over this Ray cluster, or over one of this machine's cores: local",
+        default=None,
+        metavar="ADDRESS",
+    )
     skip_invalid: bool = option("skip malformed rows and count them", default=False)
     overwrite: bool = option("replace what is there, and start anew", default=False)
 
@@ -100,10 +106,15 @@ def run(options: Options) -> Result:
         if lines.complete:
             found = read_manifest(options.out) or {}
             return Result(out=options.out, already_done=True, counts=found["counts"])
-        done = _take_up(lines, rollouts, grader, options, manifest)
+        done = _outcomes(lines, grader)
+        todo = _not_done(rollouts, done, options, manifest)
         title = f"grade {options.rollouts.name}"
-        with Progress(title, count_rows(options.rollouts), "rollouts", done=done) as progress, lines:
-            for row in _graded(rollouts, grader, options, manifest):
+        with Progress(title, count_rows(options.rollouts), "rollouts", done=len(done)) as progress, lines:
+            if options.ray is None:
+                rows = _graded(todo, grader, options, manifest)
+            else:
+                rows = _graded_over_ray(todo, options, manifest, lines)
+            for row in rows:
                 lines.append(row)
                 progress.advance()
     _check_not_empty(options, manifest, lines)
@@ -123,6 +134,7 @@ def _grader(options: Options) -> Grader:
         answer_pattern=options.answer_pattern,
         tolerance=options.tolerance,
         time_limit=options.time_limit,
+        memory_limit_mb=options.memory_limit,
     )
 
 
@@ -132,20 +144,28 @@ def _manifest(options: Options, grader: Grader) -> Manifest:
     return Manifest("grade", settings, inputs=[options.rollouts])
 
 
-def _take_up(
-    lines: ResumableLines, rollouts: Records[Rollout], grader: Grader, options: Options, manifest: Manifest
-) -> int:
-    """Pass over what an earlier run wrote: count it, and let the grader know its predictions."""
+def _outcomes(lines: ResumableLines, grader: Grader) -> dict[str, Outcome]:
+    """Ids that an earlier run wrote, with what came out; the grader gets to know its predictions."""
     from stepcredit.data import rollout_from_json
 
-    done = 0
-    for row in lines.rows():
-        done += 1
-        before, after = next(rollouts), rollout_from_json(row, f"{lines.partial}:{done}")
-        _count(before, after, options, manifest)
-        if after.prediction is not None and after.correct is False:
-            grader.remember(after.prompt_id, after.prediction)
+    done: dict[str, Outcome] = {}
+    for number, row in enumerate(lines.rows(), 1):
+        rollout = rollout_from_json(row, f"{lines.partial}:{number}")
+        done[rollout.id] = _outcome(rollout)
+        if rollout.prediction is not None and rollout.correct is False:
+            grader.remember(rollout.prompt_id, rollout.prediction)
     return done
+
+
+def _not_done(
+    rollouts: Iterable[Rollout], done: dict[str, Outcome], options: Options, manifest: Manifest
+) -> Iterator[Rollout]:
+    for rollout in rollouts:
+        outcome = done.get(rollout.id)
+        if outcome is None:
+            yield rollout
+        else:
+            _count(outcome, manifest, is_graded=_is_to_grade(rollout, options.regrade))
 
 
 def _graded(
@@ -156,8 +176,48 @@ def _graded(
 
     while chunk := list(islice(rollouts, _ROLLOUTS_AT_ONCE)):
         for before, after in zip(chunk, grade_rollouts(chunk, grader, regrade=options.regrade), strict=True):
-            _count(before, after, options, manifest)
+            _count(_outcome(after), manifest, is_graded=_is_to_grade(before, options.regrade))
             yield rollout_to_json(after)
+
+
+def _graded_over_ray(
+    rollouts: Iterable[Rollout], options: Options, manifest: Manifest, lines: ResumableLines
+) -> Iterator[dict[str, Any]]:
+    """Rows as the cluster finishes them; those that are not to be graded are written at once."""
+    from stepcredit.data import rollout_from_json, rollout_to_json
+    from stepcredit.pipelines.scale_out import over_ray
+
+    def to_grade() -> Iterator[dict[str, Any]]:
+        for rollout in rollouts:
+            if _is_to_grade(rollout, options.regrade):
+                yield rollout_to_json(rollout)
+            else:
+                _count(_outcome(rollout), manifest, is_graded=False)
+                lines.append(rollout_to_json(rollout))
+
+    assert options.ray is not None
+    for row in over_ray(
+        to_grade(),
+        partial(_ray_worker, options),
+        address=options.ray,
+        folder=options.out.parent,
+        num_workers=options.num_workers,
+    ):
+        _count(_outcome(rollout_from_json(row)), manifest, is_graded=True)
+        yield row
+
+
+def _ray_worker(options: Options) -> Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]]:
+    """Made in each of the cluster's workers."""
+    from stepcredit.data import rollout_from_json, rollout_to_json
+
+    grader = _grader(replace(options, num_workers=1))
+
+    def work(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        rollouts = [rollout_from_json(row) for row in rows]
+        return map(rollout_to_json, grade_rollouts(rollouts, grader, regrade=options.regrade))
+
+    return work
 
 
 def grade_rollouts(
@@ -190,19 +250,27 @@ def _is_to_grade(rollout: Rollout, regrade: bool) -> bool:
     return rollout.answer is not None and (regrade or rollout.correct is None)
 
 
-def _count(before: Rollout, after: Rollout, options: Options, manifest: Manifest) -> None:
+Outcome = tuple[str | None, str | None]
+"""``right``, ``wrong`` or nothing; and ``timeout``, ``crashed``, ``no_prediction`` or nothing."""
+
+
+def _outcome(rollout: Rollout) -> Outcome:
+    verdict = None if rollout.correct is None else "right" if rollout.correct else "wrong"
+    failure = str(rollout.extras.get(FAILURE_FIELD, "")).partition(":")[0] or None
+    return verdict, failure or ("no_prediction" if rollout.prediction is None else None)
+
+
+def _count(outcome: Outcome, manifest: Manifest, *, is_graded: bool) -> None:
+    verdict, remark = outcome
     manifest.count("rollouts")
-    if after.correct is not None:
-        manifest.count("right" if after.correct else "wrong")
-    if not _is_to_grade(before, options.regrade):
-        manifest.count("kept" if before.correct is not None else "without_answer")
+    if verdict is not None:
+        manifest.count(verdict)
+    if not is_graded:
+        manifest.count("without_answer" if verdict is None else "kept")
         return
     manifest.count("graded")
-    failure = str(after.extras.get(FAILURE_FIELD, ""))
-    if failure:
-        manifest.count(failure.partition(":")[0])
-    elif after.prediction is None:
-        manifest.count("no_prediction")
+    if remark is not None:
+        manifest.count(remark)
 
 
 def _check_not_empty(options: Options, manifest: Manifest, lines: ResumableLines) -> None:

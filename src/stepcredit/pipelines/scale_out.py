@@ -1,0 +1,169 @@
+"""Work on rows spread over a Ray cluster: the same functions, in actors, as a Ray Data pipeline.
+
+The rows wait in a file beside the output, and the cluster's actors read pieces of it; so the folder must be
+one that all machines share. Results come back in the order in which they are finished. An actor that dies is
+replaced, and its piece is done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from stepcredit.errors import MissingExtraError, UserError
+
+LOCAL = "local"
+"""Address that stands for a cluster of this machine's own cores, started and ended with the run."""
+
+Row = Mapping[str, Any]
+RowWorker = Callable[[list[dict[str, Any]]], Iterable[Row]]
+"""Turns some rows into result rows; made once in each actor."""
+
+_ROWS_IN_PIECE = 256
+_CONNECT_SECONDS = 10.0
+
+
+def over_ray(
+    rows: Iterable[Row],
+    make_worker: Callable[[], RowWorker],
+    *,
+    address: str,
+    folder: Path,
+    num_workers: int | None = None,
+    num_gpus: float = 0.0,
+    group: str = "prompt_id",
+) -> Iterator[dict[str, Any]]:
+    """Yield the result rows of all rows, as they are finished.
+
+    Args:
+        rows: What to work on; rows that lie side by side with the same ``group`` stay together.
+        make_worker: Makes a worker; it must be picklable.
+        address: A cluster's address, or ``local``.
+        folder: Where the rows wait, on a file system that all machines share.
+        num_workers: How many actors; by default one for each core of the cluster (or for each of its
+            GPUs, where an actor needs one).
+        num_gpus: GPUs that an actor needs.
+        group: Field that keeps rows together.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        UserError: The cluster cannot be reached, or what a worker raised.
+    """
+    ray = _ray()
+    with contextlib.ExitStack() as stack:
+        waiting = stack.enter_context(tempfile.NamedTemporaryFile(dir=folder, suffix=".rows"))
+        pieces = _write_pieces(rows, waiting, group)
+        if not pieces:
+            return
+        _connect(ray, address, num_workers)
+        stack.callback(ray.shutdown)
+        unit = "GPU" if num_gpus else "CPU"
+        available = int(ray.cluster_resources().get(unit, 0) / (num_gpus or 1))
+        size = max(1, min(num_workers or available, len(pieces)))
+        data = ray.data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
+            _Actor,
+            fn_constructor_args=(make_worker, waiting.name, os.getcwd()),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=size),
+            num_gpus=num_gpus or None,
+        )
+        try:
+            for result in data.iter_rows():
+                yield json.loads(result["line"])
+        except ray.exceptions.RayError as error:
+            raise _cause(error) from error
+
+
+class _Actor:
+    """Reads a piece of the waiting rows and works on it."""
+
+    def __init__(self, make_worker: Callable[[], RowWorker], path: str, folder: str) -> None:
+        with contextlib.suppress(OSError):  # so that relative paths and modules mean the same here
+            os.chdir(folder)
+        self._work, self._path = make_worker(), path
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
+        lines: list[str] = []
+        for start, end in zip(batch["start"], batch["end"], strict=True):
+            with open(self._path, "rb") as waiting:
+                waiting.seek(int(start))
+                rows = [json.loads(line) for line in waiting.read(int(end - start)).splitlines()]
+            lines += (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in self._work(rows))
+        return {"line": lines}
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.data
+        import ray.exceptions
+    except ImportError as error:
+        raise MissingExtraError("ray", "ray", needed_for="--ray") from error
+    return ray
+
+
+def _connect(ray: Any, address: str, num_workers: int | None) -> None:
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if address == LOCAL:
+        options |= {"address": "local", "num_cpus": num_workers, "include_dashboard": False}
+    else:
+        options["address"] = address
+    try:
+        _check_answers(address)
+        ray.init(**options)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"no Ray cluster can be reached ({error})", where=f"--ray {address}", mend="use --ray local"
+        ) from error
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context.print_on_execution_start = False
+
+
+def _check_answers(address: str) -> None:
+    """Knock before Ray does, which would wait for minutes where nobody answers.
+
+    Raises:
+        OSError: Nothing listens there.
+        ValueError: The address is none.
+    """
+    if address not in (LOCAL, "auto"):
+        place = urlsplit(address if "//" in address else f"//{address}")
+        if place.hostname is None or place.port is None:
+            raise ValueError("an address is HOST:PORT, ray://HOST:PORT, auto or local")
+        socket.create_connection((place.hostname, place.port), timeout=_CONNECT_SECONDS).close()
+
+
+def _write_pieces(rows: Iterable[Row], waiting: Any, group: str) -> list[dict[str, int]]:
+    """Write the rows and return the byte ranges of the pieces, none of which splits a group."""
+    pieces: list[dict[str, int]] = []
+    start = position = count = 0
+    last: Any = None
+    for row in rows:
+        if count >= _ROWS_IN_PIECE and row.get(group) != last:
+            pieces.append({"start": start, "end": position})
+            start, count = position, 0
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        waiting.write(line)
+        position, count, last = position + len(line), count + 1, row.get(group)
+    waiting.flush()
+    return [*pieces, {"start": start, "end": position}] if count else pieces
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The user error inside what Ray raised, if there is one."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, UserError):
+            return inner
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return error
