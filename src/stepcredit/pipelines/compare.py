@@ -1,0 +1,407 @@
+"""A fair comparison of reward models, from one recipe.
+
+Every method gets the same initial weights and data, and a search of equal budget over its own settings on
+development problems, which the test never uses. Recorded are all trials, the test's results with paired
+intervals, and what each method cost: collecting and labelling its data, and training. Run again, it goes
+on from the last finished trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.checkpoints.loading import LoadOptions
+from stepcredit.errors import UserError
+from stepcredit.options import argument, option
+from stepcredit.pipelines import baseline, eval_best_of_n, score, train
+from stepcredit.pipelines.comparison_recipe import ComparedMethod, Recipe, read_recipe
+
+if TYPE_CHECKING:
+    from stepcredit.training.config import TrainConfig
+
+RESULTS, REPORT = "comparison.json", "report.html"
+_TRIAL_DRAWS = 100
+"""Bootstrap draws of a trial, whose interval nobody reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of ``stepcredit compare``."""
+
+    recipe: Path = argument("recipe of the comparison (YAML)")
+    out: Path = option("directory of all models, scores and results", metavar="DIR")
+    root: Path = option("folder that the recipe's paths are relative to", default=Path())
+    load: LoadOptions = field(default_factory=LoadOptions)
+    draws: int = option("bootstrap draws over problems", default=10_000)
+    overwrite: bool = option("start anew, whatever is there", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One setting of a method.
+
+    Attributes:
+        settings: What was tried.
+        directory: Its model and scores.
+        accuracy: Best-of-n accuracy on the development problems, by its best aggregate.
+        aggregate: That aggregate.
+        training: Ledger of the training.
+    """
+
+    settings: Mapping[str, Any]
+    directory: str
+    accuracy: float
+    aggregate: str
+    training: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodCost:
+    """Floating-point operations that a method needs, by the ledgers' formula.
+
+    Attributes:
+        collection: Sampling the training responses (shared by all methods).
+        labelling: Labelling their steps, each distinct prefix once.
+        labelling_unshared: The same without sharing prefixes.
+        training: Training the chosen model, and those that it starts from.
+        search: Training all its trials.
+    """
+
+    collection: float = 0.0
+    labelling: float = 0.0
+    labelling_unshared: float = 0.0
+    training: float = 0.0
+    search: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Data and training of the chosen model."""
+        return self.collection + self.labelling + self.training
+
+    @property
+    def total_unshared(self) -> float:
+        """The same without sharing prefixes."""
+        return self.collection + self.labelling_unshared + self.training
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodResult:
+    """What became of a method.
+
+    Attributes:
+        name: As in the recipe.
+        trials: All settings that were tried.
+        chosen: Which of them, from 0; ``None`` for methods without training.
+        aggregate: The score that stands for it, chosen on the development problems.
+        accuracy: n to (accuracy, low, high) on the test problems.
+        cost: What it needs.
+    """
+
+    name: str
+    trials: tuple[Trial, ...]
+    chosen: int | None
+    aggregate: str
+    accuracy: Mapping[int, tuple[float, float, float]]
+    cost: MethodCost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The comparison.
+
+    Attributes:
+        out: Its directory.
+        methods: In the recipe's order.
+        references: ``pass`` and ``majority``: n to (accuracy, low, high).
+        comparisons: Paired differences between methods on the test problems.
+        budget: Training runs of each trained method.
+        choose_at: Number of responses at which settings were compared.
+    """
+
+    out: Path
+    methods: tuple[MethodResult, ...]
+    references: Mapping[str, Mapping[int, tuple[float, float, float]]]
+    comparisons: list[dict[str, Any]]
+    budget: int
+    choose_at: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, with totals and relative costs of the methods."""
+        content = asdict(self)
+        content["out"] = str(self.out)
+        unit = self.unit_cost
+        for method, values in zip(self.methods, content["methods"], strict=True):
+            values["cost"] |= {
+                "total": method.cost.total,
+                "total_unshared": method.cost.total_unshared,
+                "relative": method.cost.total / unit if unit else None,
+                "relative_unshared": method.cost.total_unshared / unit if unit else None,
+            }
+        return content
+
+    @property
+    def unit_cost(self) -> float:
+        """Cost of the first trained method, which the others are told in."""
+        return next((method.cost.total for method in self.methods if method.chosen is not None), 0.0)
+
+    def to_text(self) -> str:
+        """Accuracy and cost of each method."""
+        sizes = sorted({n for method in self.methods for n in method.accuracy})
+        width = max(len(name) for name in [*self.references, *(method.name for method in self.methods)])
+        lines = [f"{'':<{width}}" + "".join(f"{f'@{n}':>8}" for n in sizes) + "      cost"]
+        for name, accuracy in self.references.items():
+            lines.append(f"{name:<{width}}" + _cells(accuracy, sizes))
+        for method in self.methods:
+            relative = (
+                method.cost.total / self.unit_cost if self.unit_cost and method.chosen is not None else 0
+            )
+            told = f"{relative:>9.2f}x" if relative else f"{'':>10}"
+            lines.append(f"{method.name:<{width}}" + _cells(method.accuracy, sizes) + told)
+        lines.append(
+            f"{self.budget} settings of each trained method compared at @{self.choose_at} on development"
+        )
+        return "\n".join([*lines, f"report: {self.out / REPORT}"])
+
+
+def _cells(accuracy: Mapping[int, tuple[float, float, float]], sizes: list[int]) -> str:
+    return "".join(f"{accuracy[n][0]:>8.3f}" if n in accuracy else f"{'':>8}" for n in sizes)
+
+
+def run(options: Options) -> Result:
+    """Search, train, score and evaluate what is not there yet.
+
+    Raises:
+        UserError: A mistake in the recipe or its files.
+    """
+    from stepcredit.reports.comparison import render_comparison
+    from stepcredit.runs import Manifest, atomic_path, manifest_path, write_json
+
+    recipe = read_recipe(options.recipe, options.root)
+    _check_files(recipe)
+    searched: dict[str, _Searched] = {}
+    for method in recipe.methods:
+        searched[method.name] = _search(options, recipe, method, searched)
+    result = _evaluate(options, recipe, searched)
+    manifest = Manifest(
+        "compare",
+        {"recipe": recipe.to_json(), "draws": options.draws},
+        inputs=[options.recipe, recipe.train, recipe.dev, recipe.test],
+    )
+    content = result.to_json()
+    write_json(options.out / RESULTS, content)
+    write_json(manifest_path(options.out / RESULTS), manifest.to_json())
+    with atomic_path(options.out / REPORT) as temporary:
+        temporary.write_text(render_comparison(content), encoding="utf-8")
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Searched:
+    """A method's trials, and the files of the chosen one."""
+
+    trials: tuple[Trial, ...]
+    chosen: int | None
+    dev_scores: Path
+    test_scores: Path
+
+
+def _check_files(recipe: Recipe) -> None:
+    files = [recipe.train, recipe.dev, recipe.test, *recipe.collection]
+    for path in [*files, *(method.data for method in recipe.methods if method.data is not None)]:
+        if not path.is_file():
+            raise UserError("there is no such file", where=path, mend="check the recipe's paths and --root")
+
+
+def _search(
+    options: Options, recipe: Recipe, method: ComparedMethod, earlier: Mapping[str, _Searched]
+) -> _Searched:
+    directory = options.out / method.name
+    if method.train is None:
+        for name, source in (("dev", recipe.dev), ("test", recipe.test)):
+            _score_untrained(options, recipe, method, source, directory / f"{name}.jsonl")
+        return _Searched(
+            trials=(), chosen=None, dev_scores=directory / "dev.jsonl", test_scores=directory / "test.jsonl"
+        )
+    model = recipe.model
+    if method.start_from is not None:
+        before = earlier[method.start_from]
+        assert before.chosen is not None
+        model = str(Path(before.trials[before.chosen].directory) / "prm")
+    trials = tuple(
+        _trial(options, recipe, method, model, settings, config)
+        for settings, config in method.trials(recipe.settings)
+    )
+    chosen = max(range(len(trials)), key=lambda number: trials[number].accuracy)
+    best = Path(trials[chosen].directory)
+    _score(options, best / "prm", recipe.test, best / "test.jsonl")
+    return _Searched(
+        trials=trials, chosen=chosen, dev_scores=best / "dev.jsonl", test_scores=best / "test.jsonl"
+    )
+
+
+def _trial(
+    options: Options,
+    recipe: Recipe,
+    method: ComparedMethod,
+    model: str,
+    settings: Mapping[str, Any],
+    config: TrainConfig,
+) -> Trial:
+    from stepcredit.runs import hash_json, read_manifest
+
+    name = hash_json([config.determining(), model, recipe.seed]).removeprefix("sha256:")[:12]
+    directory = options.out / method.name / name
+    train.run(
+        train.Options(
+            graded=method.data or recipe.train,
+            model=model,
+            out=directory / "prm",
+            dev=recipe.dev,
+            reference=recipe.model if config.family == "implicit" and not config.reference_free else None,
+            config=config,
+            load=options.load,
+            seed=recipe.seed,
+            overwrite=options.overwrite,
+        )
+    )
+    _score(options, directory / "prm", recipe.dev, directory / "dev.jsonl")
+    accuracy, aggregate = _development_accuracy(recipe, directory / "dev.jsonl")
+    ledger = (read_manifest(directory / "prm") or {}).get("ledger", {})
+    return Trial(
+        settings=settings,
+        directory=str(directory),
+        accuracy=accuracy,
+        aggregate=aggregate,
+        training=ledger,
+    )
+
+
+def _score(options: Options, prm: Path, source: Path, out: Path) -> None:
+    score.run(
+        score.Options(input=source, prm=str(prm), out=out, load=options.load, overwrite=options.overwrite)
+    )
+
+
+def _score_untrained(
+    options: Options, recipe: Recipe, method: ComparedMethod, source: Path, out: Path
+) -> None:
+    if method.baseline is not None:
+        baseline.run(
+            baseline.Options(
+                rollouts=source, by=method.baseline, out=out, seed=recipe.seed, overwrite=options.overwrite
+            )
+        )
+        return
+    try:
+        wanted = score.Options(
+            **{
+                "steps": recipe.settings.get("step_rule"),
+                **(method.score or {}),
+                "input": source,
+                "prm": recipe.model,
+                "out": out,
+                "load": options.load,
+                "overwrite": options.overwrite,
+            }
+        )
+    except TypeError as error:
+        raise UserError(f"has a setting that scoring does not know ({error})", where=method.name) from error
+    score.run(wanted)
+
+
+def _development_accuracy(recipe: Recipe, scores: Path) -> tuple[float, str]:
+    """Best aggregate on the development problems, and its best-of-n accuracy."""
+    evaluation = eval_best_of_n.run(
+        eval_best_of_n.Options(
+            graded=recipe.dev,
+            scores=(f"trial={scores}",),
+            n=(recipe.choose_at,),
+            weighted=(),
+            draws=_TRIAL_DRAWS,
+        )
+    ).evaluation
+    rows = [row for row in evaluation.results if row.method == "best-of-n"]
+    if not rows:
+        raise UserError(
+            f"has no prompt with {recipe.choose_at} responses",
+            where=recipe.dev,
+            mend="lower choose_at, or sample more responses",
+        )
+    best = max(rows, key=lambda row: row.accuracy)
+    return best.accuracy, str(best.aggregate)
+
+
+def _evaluate(options: Options, recipe: Recipe, searched: Mapping[str, _Searched]) -> Result:
+    evaluation = eval_best_of_n.run(
+        eval_best_of_n.Options(
+            graded=recipe.test,
+            scores=tuple(f"{name}={found.test_scores}" for name, found in searched.items()),
+            dev=recipe.dev,
+            dev_scores=tuple(f"{name}={found.dev_scores}" for name, found in searched.items()),
+            n=recipe.n,
+            weighted=(),
+            draws=options.draws,
+            seed=recipe.seed,
+        )
+    ).evaluation
+    accuracy: dict[tuple[str, str | None, str | None], dict[int, tuple[float, float, float]]] = {}
+    for row in evaluation.results:
+        key = (row.method, row.scorer, row.aggregate)
+        accuracy.setdefault(key, {})[row.n] = (row.accuracy, row.low, row.high)
+    methods = []
+    for method in recipe.methods:
+        found, aggregate = searched[method.name], evaluation.choices[method.name].aggregate
+        methods.append(
+            MethodResult(
+                name=method.name,
+                trials=found.trials,
+                chosen=found.chosen,
+                aggregate=aggregate,
+                accuracy=accuracy.get(("best-of-n", method.name, aggregate), {}),
+                cost=_cost(recipe, method, searched),
+            )
+        )
+    return Result(
+        out=options.out,
+        methods=tuple(methods),
+        references={
+            name: accuracy[name, None, None]
+            for name in ("pass", "majority")
+            if (name, None, None) in accuracy
+        },
+        comparisons=[asdict(each) for each in evaluation.comparisons],
+        budget=recipe.budget,
+        choose_at=recipe.choose_at,
+    )
+
+
+def _cost(recipe: Recipe, method: ComparedMethod, searched: Mapping[str, _Searched]) -> MethodCost:
+    """What the method needs, by the manifests of its data and models."""
+    found = searched[method.name]
+    if found.chosen is None:
+        return MethodCost()
+    labelling = _flops(method.data)
+    training = float(found.trials[found.chosen].training.get("flops", 0.0))
+    search = sum(float(trial.training.get("flops", 0.0)) for trial in found.trials)
+    unshared = _flops(method.data, "ledger_without_sharing") or labelling
+    if method.start_from is not None:
+        before = _cost(recipe, recipe.method(method.start_from), searched)
+        labelling, unshared = labelling + before.labelling, unshared + before.labelling_unshared
+        training, search = training + before.training, search + before.search
+    return MethodCost(
+        collection=sum(_flops(path) for path in recipe.collection),
+        labelling=labelling,
+        labelling_unshared=unshared,
+        training=training,
+        search=search,
+    )
+
+
+def _flops(path: Path | None, ledger: str = "ledger") -> float:
+    from stepcredit.runs import read_manifest
+
+    manifest = None if path is None else read_manifest(path)
+    return float(((manifest or {}).get(ledger) or {}).get("flops", 0.0))

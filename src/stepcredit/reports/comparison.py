@@ -1,0 +1,71 @@
+"""The report of ``stepcredit compare``: accuracy, cost, and what was tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from stepcredit.reports.page import interval, percent, render_page
+from stepcredit.reports.plots import Axis, Point, scatter_plot
+
+
+def render_comparison(content: Mapping[str, Any]) -> str:
+    """The page.
+
+    Args:
+        content: What ``comparison.json`` holds.
+    """
+    sizes = sorted({int(n) for method in content["methods"] for n in method["accuracy"]})
+    return render_page(
+        "comparison.html",
+        title="Comparison of reward models",
+        kind="comparison",
+        sizes=sizes,
+        rows=[_row(name, accuracy, sizes) for name, accuracy in content["references"].items()]
+        + [_row(method["name"], method["accuracy"], sizes, method) for method in content["methods"]],
+        methods=content["methods"],
+        trained=[method for method in content["methods"] if method["chosen"] is not None],
+        budget=content["budget"],
+        choose_at=content["choose_at"],
+        plot=accuracy_against_cost(content),
+    )
+
+
+def accuracy_against_cost(content: Mapping[str, Any], n: int | None = None) -> Markup:
+    """Accuracy of the trained methods against their total cost, relative to the first.
+
+    Args:
+        content: What ``comparison.json`` holds.
+        n: Number of responses; the largest by default.
+    """
+    points = []
+    for method in content["methods"]:
+        accuracy = {int(size): values for size, values in method["accuracy"].items()}
+        if method["chosen"] is None or not accuracy or not method["cost"]["relative"]:
+            continue
+        value, low, high = accuracy[n or max(accuracy)]
+        points.append(Point(name=method["name"], x=method["cost"]["relative"], y=value, low=low, high=high))
+    return scatter_plot(
+        points,
+        title="Accuracy against cost",
+        x=Axis(label="Cost of data and training, relative to the first method", log2=True),
+        y=Axis(label="Best-of-n accuracy", percent=True),
+        note="Bars: 95% intervals over problems.",
+        width=520,
+    )
+
+
+def _row(
+    name: str, accuracy: Mapping[Any, Any], sizes: list[int], method: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    known = {int(n): values for n, values in accuracy.items()}
+    return {
+        "name": name,
+        "aggregate": "" if method is None else method["aggregate"],
+        "cells": [
+            (percent(known[n][0]), interval(known[n][1], known[n][2])) if n in known else ("", "")
+            for n in sizes
+        ],
+    }
