@@ -12,6 +12,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from stepcredit.encoding import ChatEncoding, EncodingError
 from stepcredit.errors import CheckpointError, DataError
+from stepcredit.lab.tokenizer import make_tokenizer as lab_tokenizer
 from stepcredit.steps import StepRule, split
 from stepcredit.types import Message, Rollout
 
@@ -160,6 +161,21 @@ def test_a_prompt_that_the_template_refuses_is_a_data_error(make_tokenizer: Make
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') if messages|length > 2 else 'x' }}"
     with pytest.raises(DataError, match="roles must alternate"):
         ChatEncoding(tokenizer, NEWLINE).encode(rollout("a", prompt=[{"role": "user", "content": "?"}] * 3))
+
+
+def test_text_that_the_vocabulary_does_not_know_ends_no_turn() -> None:
+    tokenizer = lab_tokenizer()
+    encoding = ChatEncoding(tokenizer, NEWLINE, tokenizer_hash="same")
+    encoded = encoding.encode(rollout("1\nxé", prompt="?1="))
+    scored = encoded.encoded.token_ids[encoded.encoded.scored_start :]
+    unknown = tokenizer.unk_token_id
+    assert scored[2:] == (unknown, unknown, encoding.end_of_turn_id)
+    assert encoded.encoded.step_ends == (2, 5)
+
+
+def test_a_conversation_without_turns_is_a_data_error(make_tokenizer: MakeTokenizer) -> None:
+    with pytest.raises(DataError, match="without turns"):
+        ChatEncoding(make_tokenizer(), NEWLINE).encode(rollout("a", prompt=[]))
 
 
 def test_recorded_tokens_are_used_where_the_tokenizer_is_the_same(make_tokenizer: MakeTokenizer) -> None:

@@ -240,6 +240,7 @@ def test_an_empty_response_is_scored_by_its_end_of_turn(options: score.Options) 
         ({"out": None}, "score: needs INPUT and --out"),
         ({"text": "a", "input": None}, "--text: needs the problem too.*--prompt"),
         ({"text": "a", "prompt": "b"}, "--text: takes no INPUT file"),
+        ({"text": "\udcff", "prompt": "b", "input": None}, "--text or --prompt: is not valid UTF-8"),
         ({"input": Path("nowhere.jsonl")}, "nowhere.jsonl: no such file"),
         ({"prm": "./nowhere"}, "nowhere: is not a model directory"),
         ({"reference": "./nowhere"}, "nowhere: is not a model directory"),

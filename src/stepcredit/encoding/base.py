@@ -74,7 +74,13 @@ class Encoding(Protocol):
 
 
 def as_messages(prompt: PromptText) -> list[Message]:
-    """The prompt as a conversation; a string is one user turn."""
+    """The prompt as a conversation; a string is one user turn.
+
+    Raises:
+        DataError: It has no turns.
+    """
+    if not prompt and not isinstance(prompt, str):
+        raise DataError("the prompt is a conversation without turns", mend="give it at least a user turn")
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 

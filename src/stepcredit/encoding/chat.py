@@ -81,8 +81,10 @@ class ChatEncoding:
         self.max_tokens = max_tokens
         self.tokenizer_hash = tokenizer_hash
         self.end_of_turn_id = end_of_turn_id(tokenizer)
-        self._control_ids = special_token_ids(tokenizer)
-        spellings: list[str] = [str(tokenizer.convert_ids_to_tokens(i)) for i in sorted(self._control_ids)]
+        special = special_token_ids(tokenizer)
+        # Text can be unknown to the vocabulary, so an unknown token says nothing of turns.
+        self._control_ids = special - {tokenizer.unk_token_id}
+        spellings: list[str] = [str(tokenizer.convert_ids_to_tokens(i)) for i in sorted(special)]
         spellings.sort(key=len, reverse=True)
         self._control_text = re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
         self._prompt = lru_cache(maxsize=_PROMPTS_KEPT)(self._encode_prompt)
@@ -99,16 +101,13 @@ class ChatEncoding:
     def encode_with_steps(self, rollout: Rollout, steps: tuple[Step, ...]) -> EncodedSteps:
         """As :meth:`encode`, with steps that are already known and tile the response."""
         prompt = self._prompt(_prompt_key(rollout.prompt))
-        recorded = rollout.response_token_ids
-        if (
-            recorded is not None
-            and rollout.tokenizer is not None
-            and rollout.tokenizer == self.tokenizer_hash
-        ):
-            response_ids, starts = self._recorded_tokens(rollout, recorded, prompt)
+        is_ours = self.tokenizer_hash is not None and rollout.tokenizer == self.tokenizer_hash
+        if rollout.response_token_ids is not None and is_ours:
+            response_ids, starts = self._recorded_tokens(rollout, rollout.response_token_ids, prompt)
         else:
             response_ids, starts = self._tokenise(rollout, prompt)
-        if rollout.finish_reason != "length" and not (response_ids and response_ids[-1] in self._control_ids):
+        ended = bool(response_ids) and response_ids[-1] in self._control_ids
+        if rollout.finish_reason != "length" and not ended:
             response_ids = (*response_ids, self.end_of_turn_id)
             starts = (*starts, len(rollout.response))
         if not response_ids:

@@ -147,7 +147,11 @@ def _run_text(options: Options) -> TextResult:
     if options.input is not None:
         raise UserError("takes no INPUT file", where="--text", mend="leave one of them out")
     assert options.text is not None
-    response = sys.stdin.read() if options.text == "-" else options.text
+    try:
+        response = sys.stdin.read() if options.text == "-" else options.text
+        (options.prompt + response).encode()
+    except UnicodeError as error:
+        raise UserError("is not valid UTF-8", where="--text or --prompt") from error
     return TextResult(score=options.load_scorer().score(options.prompt, response))
 
 
