@@ -107,8 +107,9 @@ def test_the_token_view_shows_every_token_with_its_reward() -> None:
         ExampleToken(text=text, reward=reward) for text, reward in [("a", 0.5), (" \n", -1), ("", 0)]
     )
     shown = parse(page(example([0.1], tokens=tokens))).of_class("span", "token")
-    assert [token.text for token in shown] == ["a+0.50", "↵ −1.00", "∎0.00"]
+    assert [token.text for token in shown] == ["a+0.50", "↵−1.00", "∎0.00"]
     assert "low" in shown[1].classes
+    assert len(parse(page(example([0.1], tokens=tokens))).all("br")) == 1  # after the line end
 
 
 def test_without_token_rewards_there_is_no_token_view() -> None:

@@ -13,7 +13,7 @@ from stepcredit.types import ResponseScore, Rollout
 _SHORT_STEP = 28
 """Responses whose steps all have at most this many characters are shown in columns."""
 
-_VISIBLE = {"\n": "↵\n", "\r": "␍", "\t": "⇥\t"}
+_VISIBLE = str.maketrans({"\n": "↵", "\r": "␍", "\t": "⇥"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,12 @@ class StepView:
 
 @dataclass(frozen=True, slots=True)
 class TokenView:
-    """A token as the template shows it; spaces and line ends are visible."""
+    """A token as the template shows it; spaces and line ends are visible, lines break after line ends."""
 
     text: str
     reward: float
     tint: Tint
+    ends_line: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,7 @@ def _steps(example: Example, scale: ColourScale) -> tuple[StepView, ...]:
 
 
 def _token(token: ExampleToken, scale: ColourScale) -> TokenView:
-    shown = "".join(_VISIBLE.get(character, character) for character in token.text)
+    shown = token.text.translate(_VISIBLE)
     if shown.strip(" ") == "":
         shown = "␣" * len(shown) or "∎"
-    return TokenView(shown, token.reward, scale.tint(token.reward))
+    return TokenView(shown, token.reward, scale.tint(token.reward), "\n" in token.text)

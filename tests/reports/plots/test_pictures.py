@@ -150,6 +150,16 @@ def test_intervals_lie_on_one_scale_with_their_numbers() -> None:
     assert table(figure) == [["a", "50.0%", "25.0% to 75.0%"], ["c", "100.0%", "–"]]
 
 
+def test_numbers_go_under_names_that_leave_no_room_and_longer_names_are_cut() -> None:
+    rows = [Interval(name="n" * 45, value=0.5), Interval(name="n" * 99, value=-0.25)]
+    figure = parse(str(interval_plot(rows, title="T", x=Axis(label="x", percent=True))))
+    names, values = figure.of_class("text", "name"), figure.of_class("text", "value")
+    assert names[0].text == "n" * 45
+    assert names[1].text.endswith("n…")
+    assert all(value.number("y") > name.number("y") + 10 for name, value in zip(names, values, strict=True))
+    assert [row[:2] for row in table(figure)] == [["n" * 45, "50.0%"], ["n" * 99, "−25.0%"]]
+
+
 def test_bars_of_a_histogram_grow_with_their_share_of_the_group() -> None:
     figure = parse(
         str(
@@ -191,8 +201,8 @@ def test_scattered_points_lie_where_the_numbers_say() -> None:
     ]
     figure = parse(str(scatter_plot(points, title="T", x=Axis(label="cost", log2=True), y=SHARE)))
     assert circles(figure) == [
-        pytest.approx((LEFT, height_of(0.25)), abs=0.01),
-        pytest.approx((RIGHT, height_of(0.75)), abs=0.01),
+        pytest.approx((LEFT + 12, height_of(0.25)), abs=0.01),
+        pytest.approx((RIGHT - 12, height_of(0.75)), abs=0.01),
     ]
     bar = figure.of_class("line", "error")[0]
     assert (bar.number("y1"), bar.number("y2")) == pytest.approx((height_of(0.2), height_of(0.3)), abs=0.01)

@@ -39,7 +39,7 @@ class Axis:
     def write(self, value: float) -> str:
         """A value as readers see it, rounded to ``decimals`` (percentages: two fewer)."""
         if self.percent:
-            return f"{100 * value:.{max(0, self.decimals - 2)}f}%"
+            return f"{100 * value:.{max(0, self.decimals - 2)}f}%".replace("-", "−")
         if value == int(value) and abs(value) < 1e15:
             return f"{int(value):,}".replace("-", "−")
         if 0 < abs(value) < 10**-self.decimals:
@@ -132,9 +132,9 @@ class Frame:
     top: float = 30
     bottom: float = 44
 
-    def x_scale(self, axis: Axis, values: Iterable[float]) -> Scale:
-        """The horizontal scale."""
-        return axis.scale(values, self.left, self.width - self.right)
+    def x_scale(self, axis: Axis, values: Iterable[float], inset: float = 0) -> Scale:
+        """The horizontal scale; an inset keeps marks off the edges."""
+        return axis.scale(values, self.left + inset, self.width - self.right - inset)
 
     def y_scale(self, axis: Axis, values: Iterable[float]) -> Scale:
         """The vertical scale; larger is higher up."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from stepcredit.reports.plots.axes import Axis, finite, known, text
+from stepcredit.reports.plots.axes import CHARACTER_WIDTH, Axis, finite, known, text
 from stepcredit.reports.plots.figure import Mark, figure, interval_text, mark_of
 from stepcredit.reports.plots.svg import element, join
 
 _ROW = 42.0
+_LINE = 15.0
 _TOP = 6.0
 _BOTTOM = 46.0
 
@@ -54,7 +55,14 @@ def interval_plot(
         reference: A value to compare with (chance, no difference), marked by a vertical line.
         width: Of the picture, in units in which text is 12 high.
     """
-    height = _TOP + _ROW * len(rows) + _BOTTOM
+    written = [_written(row, x) for row in rows]
+    space = width - 16
+    crowded = any(
+        CHARACTER_WIDTH * (len(row.name) + len(value) + 2) > space
+        for row, value in zip(rows, written, strict=True)
+    )
+    line = _LINE if crowded else 0.0  # where a name leaves no room, all numbers go under the names
+    height = _TOP + (_ROW + line) * len(rows) + _BOTTOM
     floor = height - _BOTTOM + 4
     values = known([value for row in rows for value in (row.value, row.low, row.high)])
     scale = x.scale([*values, *known([reference])], 8, width - 8)
@@ -69,17 +77,17 @@ def interval_plot(
         at = scale(reference)
         parts.append(element("line", class_="reference", x1=at, x2=at, y1=_TOP, y2=floor))
     table = []
-    for index, row in enumerate(rows):
-        top = _TOP + _ROW * index
-        written = "absent"
+    for index, (row, value) in enumerate(zip(rows, written, strict=True)):
+        top = _TOP + (_ROW + line) * index
         if row.value is not None and finite(row.value):
-            interval = interval_text(x, row.low, row.high)
-            written = x.write(row.value) + (f"  ({interval})" if interval != "–" else "")
-            table.append((row.name, x.write(row.value), interval))
-            parts.append(_bar(row, scale(row.value), [scale(end) for end in known([row.low, row.high])], top))
+            table.append((row.name, x.write(row.value), interval_text(x, row.low, row.high)))
+            ends = [scale(end) for end in known([row.low, row.high])]
+            parts.append(_bar(row, scale(row.value), ends, top + line + 27))
         parts += [
-            text(row.name, 8, top + 13, class_="name"),
-            text(written, width - 8, top + 13, anchor="end", class_="value"),
+            text(_shortened(row.name, space), 8, top + 13, class_="name"),
+            text(value, 8, top + line + 13, class_="value")
+            if crowded
+            else text(value, width - 8, top + 13, anchor="end", class_="value"),
         ]
     parts.append(text(x.label, width - 8, height - 6, anchor="end", class_="label"))
     return figure(
@@ -93,6 +101,19 @@ def interval_plot(
     )
 
 
+def _written(row: Interval, x: Axis) -> str:
+    if row.value is None or not finite(row.value):
+        return "absent"
+    interval = interval_text(x, row.low, row.high)
+    return x.write(row.value) + (f"  ({interval})" if interval != "–" else "")
+
+
+def _shortened(name: str, space: float) -> str:
+    """The name, cut to what fits; the table of numbers has all of it."""
+    room = int(space / CHARACTER_WIDTH)
+    return name if len(name) <= room else name[: room - 1] + "…"
+
+
 def _anchor(position: float, width: float) -> str:
     """Keeps the outermost tick numbers inside the picture."""
     if position < 16:
@@ -100,9 +121,8 @@ def _anchor(position: float, width: float) -> str:
     return "end" if position > width - 16 else "middle"
 
 
-def _bar(row: Interval, at: float, ends: Sequence[float], top: float) -> Markup:
+def _bar(row: Interval, at: float, ends: Sequence[float], middle: float) -> Markup:
     mark = mark_of(0, row.mark)
-    middle = top + 27
     parts = []
     if len(ends) == 2:
         low, high = ends

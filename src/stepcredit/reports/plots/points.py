@@ -12,6 +12,7 @@ from stepcredit.reports.plots.figure import Mark, figure, interval_text, mark_of
 from stepcredit.reports.plots.svg import element, join
 
 _LETTER_HEIGHT = 12.0
+_INSET = 12.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ def scatter_plot(
     """
     shown = [point for point in points if finite(point.x, point.y) and (point.x > 0 or not x.log2)]
     frame = Frame(width=width, height=height)
-    x_scale = frame.x_scale(x, [point.x for point in shown])
+    x_scale = frame.x_scale(x, [point.x for point in shown], inset=_INSET)
     y_scale = frame.y_scale(
         y, known([value for point in shown for value in (point.y, point.low, point.high)])
     )
