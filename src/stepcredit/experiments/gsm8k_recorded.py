@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import argparse
 import random
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
 from stepcredit.pipelines import eval_best_of_n, grade, score, train
-from stepcredit.runs import Manifest, check_output, manifest_path, read_manifest, write_json
+from stepcredit.runs import Manifest, check_output, manifest_path, write_json
 from stepcredit.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 SPLITS = {"train": 440, "dev": 60, "test": 160}
 _SPLIT_SEED = 0
 PRM, REFERENCE = "implicit-prm", "reference-log-probability"
-BASE_TRAINING = TrainConfig(
+TRAINING = TrainConfig(
     objective="ce",
     beta=0.1,
     learning_rate=2e-5,
@@ -40,11 +41,7 @@ BASE_TRAINING = TrainConfig(
     tokens_per_forward=4096,
     eval_every=14,
 )
-CANDIDATES = {
-    "lr-2e-5": BASE_TRAINING,
-    "lr-5e-5": replace(BASE_TRAINING, learning_rate=5e-5),
-}
-"""Settings that are compared on the development problems."""
+"""Fixed beforehand, but for where training stops: the held-out AUC of the development problems decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,21 +52,25 @@ class Options:
         solutions: Rollouts of GSM8K problems, with ``correct`` and ``policy``.
         model: Initial weights and reference.
         out: Directory of everything that the run makes.
-        publish: Directory for the small files that are kept: results, manifests, heat map's numbers.
+        publish: Directory for the small files that are kept: results, manifest, training log.
+        splits: Number of problems of each split.
+        training: Training settings.
     """
 
     solutions: Path
     model: Path
     out: Path
     publish: Path | None = None
+    splits: Mapping[str, int] = field(default_factory=lambda: SPLITS)
+    training: TrainConfig = TRAINING
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Split, train each candidate, choose on development problems, score and evaluate the test problems."""
-    from stepcredit.experiments.gsm8k_results import evaluate, publish
+    """Split, grade, train, score and evaluate."""
+    from stepcredit.experiments.gsm8k_results import evaluate, publish, write_heat_map
 
-    split(options.solutions, options.out)
-    for name in SPLITS:
+    split(options.solutions, options.out, options.splits)
+    for name in options.splits:
         grade.run(
             grade.Options(
                 rollouts=options.out / name / "rollouts.jsonl",
@@ -78,71 +79,77 @@ def run(options: Options) -> dict[str, Any]:
                 regrade=True,
             )
         )
-    chosen = choose(options)
-    directory = options.out / "test"
-    files = {PRM: directory / "scores.jsonl", REFERENCE: directory / "reference-scores.jsonl"}
-    common = score.Options(
-        input=directory / "graded.jsonl", prm=str(options.out / chosen), out=files[PRM], steps="newline"
+    trained = train.run(
+        train.Options(
+            graded=options.out / "train" / "graded.jsonl",
+            dev=options.out / "dev" / "graded.jsonl",
+            model=str(options.model),
+            out=options.out / "prm",
+            config=options.training,
+        )
     )
-    score.run(common)
-    reference = replace(common, prm=str(options.model), reference_free=True, beta=1.0, out=files[REFERENCE])
-    score.run(reference)
-    results = evaluate(directory, files, chosen, {name: heldout(options, name) for name in CANDIDATES})
+    for name in ("dev", "test"):
+        score_solutions(options, options.out / name)
+    results = evaluate(options.out, dict(options.splits), trained.heldout, trained.kept_step)
     write_json(options.out / "results.json", results)
+    write_heat_map(options.out)
     if options.publish is not None:
-        publish(options, chosen, results)
+        publish(options, results)
     return results
 
 
-def split(solutions: Path, out: Path) -> None:
+def split(solutions: Path, out: Path, splits: Mapping[str, int]) -> None:
     """Divide the problems at random, by a fixed seed; all solutions of a problem stay together."""
     from stepcredit.data import read_rollouts, rollout_to_json, write_rows
 
-    manifest = Manifest("gsm8k split", {"splits": SPLITS, "seed": _SPLIT_SEED}, inputs=[solutions])
-    files = {name: out / name / "rollouts.jsonl" for name in SPLITS}
+    manifest = Manifest("gsm8k split", {"splits": dict(splits), "seed": _SPLIT_SEED}, inputs=[solutions])
+    files = {name: out / name / "rollouts.jsonl" for name in splits}
     complete = {name: check_output(file, manifest, overwrite=False) for name, file in files.items()}
     if all(complete.values()):
         return
     groups: dict[str, list[Rollout]] = {}
     for rollout in read_rollouts(solutions):
         groups.setdefault(rollout.prompt_id, []).append(rollout)
-    if len(groups) != sum(SPLITS.values()):
-        raise UserError(f"holds {len(groups)} problems, not {sum(SPLITS.values())}", where=solutions)
+    if len(groups) != sum(splits.values()):
+        raise UserError(f"holds {len(groups)} problems, not {sum(splits.values())}", where=solutions)
     problems = sorted(groups)
     random.Random(_SPLIT_SEED).shuffle(problems)
-    for name, count in SPLITS.items():
+    for name, count in splits.items():
         chosen, problems = problems[:count], problems[count:]
         write_rows(files[name], (rollout_to_json(row) for problem in chosen for row in groups[problem]))
         write_json(manifest_path(files[name]), manifest.to_json())
 
 
-def choose(options: Options) -> str:
-    """Train every candidate; the name of the one with the best outcome AUC on development problems."""
-    for name, config in CANDIDATES.items():
-        train.run(
-            train.Options(
-                graded=options.out / "train" / "graded.jsonl",
-                dev=options.out / "dev" / "graded.jsonl",
-                model=str(options.model),
-                out=options.out / name,
-                config=config,
-            )
+def score_files(directory: Path) -> dict[str, Path]:
+    """Scorer name to the file of its scores."""
+    return {PRM: directory / "scores.jsonl", REFERENCE: directory / "reference-scores.jsonl"}
+
+
+def score_solutions(options: Options, directory: Path) -> None:
+    """Score ``graded.jsonl`` by the PRM, and by the reference's own log-probability."""
+    files = score_files(directory)
+    ours = score.Options(
+        input=directory / "graded.jsonl", prm=str(options.out / "prm"), out=files[PRM], steps="newline"
+    )
+    score.run(ours)
+    score.run(replace(ours, prm=str(options.model), reference_free=True, beta=1.0, out=files[REFERENCE]))
+
+
+def best_of_n(out: Path) -> dict[str, Any]:
+    """Accuracy of picking among four solutions; choices are made on the development problems."""
+    named = [
+        tuple(f"{name}={path}" for name, path in score_files(out / split).items())
+        for split in ("test", "dev")
+    ]
+    result: Any = eval_best_of_n.run(
+        eval_best_of_n.Options(
+            graded=out / "test" / "graded.jsonl",
+            scores=named[0],
+            dev=out / "dev" / "graded.jsonl",
+            dev_scores=named[1],
+            n=(1, 2, 4),
         )
-    return max(CANDIDATES, key=lambda name: heldout(options, name)["auc"])
-
-
-def heldout(options: Options, name: str) -> dict[str, float]:
-    """Development metrics of a candidate."""
-    manifest = read_manifest(options.out / name)
-    assert manifest is not None, "the candidate has been trained"
-    metrics: dict[str, float] = manifest["heldout"]
-    return metrics
-
-
-def best_of_n(graded: Path, files: dict[str, Path]) -> dict[str, Any]:
-    """Accuracy of picking among four solutions."""
-    named = tuple(f"{name}={path}" for name, path in files.items())
-    result: Any = eval_best_of_n.run(eval_best_of_n.Options(graded=graded, scores=named, n=(1, 2, 4)))
+    )
     content: dict[str, Any] = result.to_json()
     return content
 

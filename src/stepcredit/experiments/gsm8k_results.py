@@ -24,19 +24,16 @@ if TYPE_CHECKING:
 _SHOWN = 24
 
 
-def evaluate(
-    directory: Path, files: dict[str, Path], chosen: str, heldout: dict[str, dict[str, float]]
-) -> dict[str, Any]:
+def evaluate(out: Path, splits: dict[str, int], heldout: dict[str, float], kept_step: int) -> dict[str, Any]:
     """Everything that is reported, as JSON-able values."""
-    from stepcredit.experiments.gsm8k_recorded import SPLITS, best_of_n
+    from stepcredit.experiments.gsm8k_recorded import best_of_n, score_files
 
-    rollouts = list(read_rollouts(directory / "graded.jsonl"))
+    rollouts = list(read_rollouts(out / "test" / "graded.jsonl"))
     return {
-        "problems": SPLITS,
-        "chosen_on_development": chosen,
-        "development": heldout,
-        "outcome_auc": _outcome_aucs(rollouts, _score_columns(rollouts, files)),
-        "best_of_n": best_of_n(directory / "graded.jsonl", files),
+        "problems": splits,
+        "development": {"kept_step": kept_step, **heldout},
+        "outcome_auc": _outcome_aucs(rollouts, _score_columns(rollouts, score_files(out / "test"))),
+        "best_of_n": best_of_n(out),
     }
 
 
@@ -90,44 +87,48 @@ def _within_problems(
     return bootstrap.ratio_interval(np.where(mixed, shares, 0.0), mixed.astype(np.float64))
 
 
-def _as_json(interval: Interval) -> dict[str, float]:
+def _as_json(interval: Interval) -> dict[str, float] | None:
+    """``None`` where there are not both right and wrong solutions."""
+    if np.isnan(interval.estimate):
+        return None
     return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
 
 
-def publish(options: Options, chosen: str, results: dict[str, Any]) -> None:
+def publish(options: Options, results: dict[str, Any]) -> None:
     """Keep results, manifests and the command; no problem, solution or weight is copied."""
     assert options.publish is not None
     out = options.publish
     write_json(out / "results.json", results)
-    manifest = json.loads(manifest_path(options.out / chosen).read_text(encoding="utf-8"))
+    manifest = json.loads(manifest_path(options.out / "prm").read_text(encoding="utf-8"))
     manifest["inputs"] = {Path(path).name: digest for path, digest in manifest["inputs"].items()}
     write_json(out / "training-manifest.json", manifest)
-    log = (options.out / chosen / "train_log.jsonl").read_text(encoding="utf-8")
+    log = (options.out / "prm" / "train_log.jsonl").read_text(encoding="utf-8")
     (out / "train_log.jsonl").write_text(log, encoding="utf-8")
     command = "python -m stepcredit.experiments.gsm8k_recorded --solutions gsm8k_model_solutions.jsonl "
     command += f"--model {shlex.quote(options.model.name)} --out runs/gsm8k --publish {shlex.quote(str(out))}"
     (out / "README.md").write_text(_readme(command, results), encoding="utf-8")
-    write_heat_map(options)
 
 
-def write_heat_map(options: Options) -> None:
+def write_heat_map(out: Path) -> None:
     """Solutions of the first test problems, each step coloured by its reward; stays beside the run."""
-    directory = options.out / "test"
+    directory = out / "test"
     scores = list(read_scores(directory / "scores.jsonl"))[:_SHOWN]
     rollouts = list(read_rollouts(directory / "graded.jsonl"))[:_SHOWN]
     page = render_heatmap(rollouts, scores, title="Recorded GSM8K solutions")
-    write_page(options.out / "heat-map.html", page)
+    write_page(out / "heat-map.html", page)
 
 
 def _readme(command: str, results: dict[str, Any]) -> str:
     """The results as a page."""
+    development, sizes = results["development"], results["problems"]
     lines = [
         "# Recorded GSM8K solutions",
         "",
         "A 135M-parameter language model, trained by CE on whether recorded solutions ended in the right "
         "answer.",
-        f"Settings were chosen on 60 development problems: `{results['chosen_on_development']}`. "
-        "Intervals are 95%, by bootstrap over the 160 test problems.",
+        f"Of its checkpoints, step {development['kept_step']} was chosen by the outcome AUC of {sizes['dev']} "
+        f"development problems ({development['auc']:.3f}); so was the aggregate that stands for a scorer in "
+        f"comparisons. Intervals are 95%, by bootstrap over the {sizes['test']} test problems.",
         "",
         "```",
         command,
