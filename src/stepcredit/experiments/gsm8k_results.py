@@ -126,9 +126,9 @@ def _readme(command: str, results: dict[str, Any]) -> str:
         "",
         "A 135M-parameter language model, trained by CE on whether recorded solutions ended in the right "
         "answer.",
-        f"Of its checkpoints, step {development['kept_step']} was chosen by the outcome AUC of {sizes['dev']} "
-        f"development problems ({development['auc']:.3f}); so was the aggregate that stands for a scorer in "
-        f"comparisons. Intervals are 95%, by bootstrap over the {sizes['test']} test problems.",
+        f"Of its checkpoints, step {development['kept_step']} was chosen by the outcome AUC of "
+        f"{sizes['dev']} development problems ({development['auc']:.3f}); so was the aggregate that stands "
+        f"for a scorer in comparisons. Intervals are 95%, by bootstrap over the {sizes['test']} test problems.",
         "",
         "```",
         command,
@@ -141,9 +141,7 @@ def _readme(command: str, results: dict[str, Any]) -> str:
     kinds = list(next(iter(aucs.values())))
     lines += [f"| score | {' | '.join(kinds)} |", f"| --- |{' --- |' * len(kinds)}"]
     for name, row in aucs.items():
-        cells = [
-            f"{row[kind]['estimate']:.3f} ({row[kind]['low']:.2f}, {row[kind]['high']:.2f})" for kind in kinds
-        ]
+        cells = ["-" if row[kind] is None else _cell(*row[kind].values()) for kind in kinds]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", "## Picking among four solutions", "", "| method | n | accuracy |", "| --- | --- | --- |"]
     for row in results["best_of_n"]["results"]:
