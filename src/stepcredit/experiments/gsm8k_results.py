@@ -128,7 +128,8 @@ def _readme(command: str, results: dict[str, Any]) -> str:
         "answer.",
         f"Of its checkpoints, step {development['kept_step']} was chosen by the outcome AUC of "
         f"{sizes['dev']} development problems ({development['auc']:.3f}); so was the aggregate that stands "
-        f"for a scorer in comparisons. Intervals are 95%, by bootstrap over the {sizes['test']} test problems.",
+        "for a scorer in comparisons. Intervals are 95%, by bootstrap over the "
+        f"{sizes['test']} test problems.",
         "",
         "```",
         command,
