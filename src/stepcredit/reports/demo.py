@@ -327,7 +327,7 @@ def _localisation_plots(policies: Mapping[str, PolicySummary]) -> list[Markup]:
         aucs += [
             Interval(name=f"{name}: implicit PRM", value=found.auc, low=found.auc_low, high=found.auc_high),
             Interval(
-                name=f"{name}: reference log-probability",
+                name=f"{name}: reference log-prob.",
                 value=found.reference_auc,
                 low=found.reference_auc_low,
                 high=found.reference_auc_high,
@@ -336,13 +336,13 @@ def _localisation_plots(policies: Mapping[str, PolicySummary]) -> list[Markup]:
         ]
         shares += [
             Interval(
-                name=f"{name}: lowest is the first wrong",
+                name=f"{name}: lowest is first wrong",
                 value=found.lowest_is_first_wrong,
                 low=found.lowest_is_first_wrong_low,
                 high=found.lowest_is_first_wrong_high,
             ),
             Interval(
-                name=f"{name}: lowest is the last",
+                name=f"{name}: lowest is last",
                 value=found.minimum_is_last,
                 low=found.minimum_is_last_low,
                 high=found.minimum_is_last_high,

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from stepcredit.reports.plots.svg import element, join
 
-CHARACTER_WIDTH = 6.4
+CHARACTER_WIDTH = 6.0
 """Width of an average character of the plots' text, in SVG units; for layout only."""
 
 
