@@ -179,13 +179,16 @@ def _add_setting(target: Any, setting: Setting) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a YAML file of options.
+    """Read a YAML file of options, or the recipe of that name.
 
     Raises:
         UserError: It cannot be read or is not a mapping.
     """
     import yaml
 
+    from stepcredit.recipes import recipe_path
+
+    path = path if path.exists() else recipe_path(str(path)) or path
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -1,0 +1,100 @@
+"""Every command and every line of Python in the README and the guides runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stepcredit.cli import main
+from stepcredit.cli.commands import COMMANDS
+from stepcredit.data import prompt_to_json, write_rows
+from stepcredit.lab.policies import export_policies, policy_path
+from stepcredit.lab.task import make_prompts
+
+ROOT = Path(__file__).parents[2]
+GUIDES = ("README.md", "docs/own-data.md")
+
+
+def blocks(document: str, language: str) -> Iterator[str]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    yield from re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands(document: str) -> list[list[str]]:
+    lines = [line.strip() for block in blocks(document, "sh") for line in block.splitlines()]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [line for line in words if line and Path(line[0]).name == "stepcredit"]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a reader has at hand: a model, prompts, and graded responses to other prompts."""
+    monkeypatch.chdir(tmp_path)
+    for name, split, count in (("prompts", "train", 24), ("test-prompts", "test", 6)):
+        write_rows(f"{name}.jsonl", map(prompt_to_json, make_prompts(split, seed=0, count=count)))
+    model = ["--model", str(policy_path("mid")), "--max-new-tokens", "64"]
+    assert (
+        main(["sample", "test-prompts.jsonl", *model, "--num-samples", "64", "--out", "test-rollouts.jsonl"])
+        == 0
+    )
+    assert main(["grade", "test-rollouts.jsonl", "--grader", "math", "--out", "test.jsonl"]) == 0
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", GUIDES)
+def test_the_commands_of_a_guide_run_one_after_another(document: str, workplace: Path) -> None:
+    found = commands(document)
+    assert len(found) >= 5
+    for words in found:
+        arguments = [str(policy_path("mid")) if word == "MODEL" else word for word in words[1:]]
+        assert main(arguments) == 0, shlex.join(arguments)
+    assert (workplace / "prm" / "prm.json").is_file()
+    assert (workplace / "scores.jsonl").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", GUIDES)
+def test_the_python_of_a_guide_runs(
+    document: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_policies(workplace / "policies")
+    for out in ("prm", "runs/demo/prm"):
+        words = [
+            "train",
+            "test.jsonl",
+            "--model",
+            "policies/mid",
+            "--epochs",
+            "0.5",
+            "--step-rule",
+            "newline",
+        ]
+        assert main([*words, "--out", out]) == 0
+    capsys.readouterr()
+    for block in blocks(document, "python"):
+        exec(compile(block, document, "exec"), {})
+    assert "7*8=6" in capsys.readouterr().out or document != "README.md"
+
+
+def test_every_command_that_a_guide_names_exists_and_every_command_is_named() -> None:
+    names = {command.name for command in COMMANDS}
+    for document in GUIDES:
+        text = (ROOT / document).read_text(encoding="utf-8")
+        for first, second in re.findall(r"stepcredit ([a-z][a-z-]+)(?: ([a-z][a-z-]+))?", text):
+            known = {name.split()[0] for name in names}
+            assert first in known, f"{document}: stepcredit {first} {second}"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for command in COMMANDS:
+        assert f"stepcredit {command.name.split()[0]}" in readme, command.name
+
+
+@pytest.mark.parametrize("document", [*GUIDES, "docs/design.md", "docs/formats.md", "CONTRIBUTING.md"])
+def test_links_between_documents_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), f"{document}: {target}"
