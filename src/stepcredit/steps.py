@@ -185,10 +185,14 @@ def step_texts(rollout: Rollout, rule: StepRule) -> list[str]:
 
 
 def _content(text: str, rule: StepRule) -> str:
-    if rule.kind in ("separator", "regex"):
-        endings = (match.start() for match in rule.pattern().finditer(text) if match.end() == len(text))
-        text = text[: next(endings, len(text))]
-    return text.strip()
+    text = text.strip()
+    if rule.kind not in ("separator", "regex"):
+        return text
+    while True:
+        endings = [m.start() for m in rule.pattern().finditer(text) if m.start() < m.end() == len(text)]
+        if not endings:
+            return text
+        text = text[: endings[0]].rstrip()
 
 
 def listed_steps(rollout: Rollout) -> list[str] | None:
