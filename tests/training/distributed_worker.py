@@ -32,7 +32,7 @@ RUNS = {
     "lora": ["--lora-rank", "2"],
     "dpo": ["--objective", "dpo"],
 }
-SETTINGS = "--device cpu --beta 0.5 --learning-rate 1e-3 --batch-size 7 --log-every 1 --steps newline"
+SETTINGS = "--device cpu --beta 0.5 --learning-rate 1e-3 --batch-size 7 --log-every 1 --warmup 0"
 
 
 def command(model: str, graded: str, out: Path, extra: list[str]) -> list[str]:

@@ -51,7 +51,7 @@ def test_two_processes_train_as_one_does(tiny_model: Path, rollouts: list[Rollou
     for name, extra in module.RUNS.items():
         assert main(module.command(str(tiny_model), str(graded), tmp_path / "one" / name, extra)) == 0
         one, two = log(tmp_path / "one" / name), log(tmp_path / "two" / name)
-        assert len(one) == len(two) > 4
+        assert len(one) == len(two) >= 4
         for expected, found in zip(one, two, strict=True):
             assert found == pytest.approx(expected, rel=1e-4, abs=1e-5), name
     assert max(json.loads(differences.read_text()).values()) < 1e-5

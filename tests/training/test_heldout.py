@@ -43,3 +43,10 @@ def test_metrics_by_hand() -> None:
 def test_what_needs_both_classes_is_left_out_with_one() -> None:
     metrics = heldout_metrics(np.array([1.0, 2.0]), np.ones(2), ["a", "b"], np.array([1.0, 2.0]))
     assert set(metrics) == {"calibration_error", "reward_right", "length_correlation"}
+
+
+def test_rounding_noise_is_no_order() -> None:
+    metrics = heldout_metrics(
+        np.array([1e-7, -1e-7, 0.0]), np.array([1.0, 0.0, 0.0]), ["a"] * 3, np.array([1.0, 2.0, 3.0])
+    )
+    assert metrics["auc"] == metrics["pair_accuracy"] == 0.5

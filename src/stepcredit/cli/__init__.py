@@ -75,7 +75,12 @@ def _run(words: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="read options from this file first")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE.yaml",
+        help="read options from this file, or the recipe of this name, first",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     add_settings(parser, module.Options)
     given = vars(parser.parse_args(rest))

@@ -21,6 +21,7 @@ from stepcredit.runs import (
     write_json,
 )
 from stepcredit.training.config import TrainConfig
+from stepcredit.training.plan import Plan, PlanOptions
 
 if TYPE_CHECKING:
     from stepcredit.checkpoints import Reference
@@ -43,6 +44,7 @@ class Options:
         "reference model; default is the initial weights, or the reference of an initial PRM", default=None
     )
     config: TrainConfig = field(default_factory=TrainConfig)
+    plan: PlanOptions = field(default_factory=PlanOptions)
     load: LoadOptions = field(default_factory=LoadOptions)
     cache: Path | None = option(
         "directory that keeps reference log-probabilities for later runs and commands", default=None
@@ -98,8 +100,14 @@ class Result:
         return "\n".join(lines)
 
 
-def run(options: Options) -> Result:
-    """Train, or go on with what an earlier run of the same work began."""
+def run(options: Options) -> Result | Plan:
+    """Train, or go on with what an earlier run of the same work began; or say what it would take."""
+    if options.plan.dry_run:
+        from stepcredit.training.sizing import plan_run
+
+        return plan_run(
+            options.graded, options.model, options.config, options.plan, options.load, options.seed
+        )
     from stepcredit.data import read_rollouts
     from stepcredit.training.processes import Processes
     from stepcredit.training.run import train_prm

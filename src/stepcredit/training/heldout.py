@@ -10,6 +10,9 @@ from jaxtyping import Float
 
 from stepcredit.stats import auc, pearson, reliability, sigmoid
 
+_DECIMALS = 5
+"""Rewards closer than half of the last decimal are ties."""
+
 
 def heldout_metrics(
     rewards: Float[np.ndarray, " responses"],
@@ -36,9 +39,11 @@ def heldout_metrics(
         (one class only) is left out.
     """
     right = np.asarray(labels) > 0.5
+    # A model that has not moved yet gives rounding noise, which must not look like an order.
+    ranked = np.round(np.asarray(rewards, dtype=np.float64), _DECIMALS)
     metrics = {
-        "auc": auc(np.asarray(rewards), right),
-        "pair_accuracy": pair_accuracy(rewards, right, prompt_ids),
+        "auc": auc(ranked, right),
+        "pair_accuracy": pair_accuracy(ranked, right, prompt_ids),
         "calibration_error": reliability(sigmoid(np.asarray(rewards)), right).error,
         "reward_right": _mean(rewards[right]),
         "reward_wrong": _mean(rewards[~right]),

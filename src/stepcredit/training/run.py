@@ -105,8 +105,8 @@ def train_prm(
     transformers.set_seed(seed)
     tokenizer = load_tokenizer(model, trust_remote_code=load.trust_remote_code)
     rollouts = list(rollouts)
-    rule = _step_rule(config, rollouts)
-    encoding = _encoding(config, tokenizer, rule, _max_tokens(model, config, load))
+    rule = choose_step_rule(config, rollouts)
+    encoding = make_encoding(config, tokenizer, rule, context_length(model, config, load))
     objective = get_objective(config.objective)
     data = make_training_set(rollouts, encoding, objective, config, seed=seed)
     heldout_counts: dict[str, int] = {}
@@ -218,19 +218,25 @@ def _callbacks(work: Path, data: TrainingSet, config: TrainConfig, has_heldout: 
     return [*callbacks, EvaluateAtEnd()] if has_heldout else callbacks
 
 
-def _step_rule(config: TrainConfig, rollouts: Sequence[Rollout]) -> StepRule:
+def choose_step_rule(config: TrainConfig, rollouts: Sequence[Rollout]) -> StepRule:
+    """The rule of the configuration; ``auto`` becomes the one that fits the responses."""
     rule = StepRule.parse(config.step_rule)
     return choose_rule(rollout.response for rollout in rollouts) if rule.kind == "auto" else rule
 
 
-def _encoding(config: TrainConfig, tokenizer: Any, rule: StepRule, max_tokens: int | None) -> Encoding:
+def make_encoding(config: TrainConfig, tokenizer: Any, rule: StepRule, max_tokens: int | None) -> Encoding:
     """The format of the family: what its scorer reads."""
     if config.family == "math-shepherd":
         return MathShepherdEncoding(tokenizer, rule, max_tokens=max_tokens)
     return ChatEncoding(tokenizer, rule, max_tokens=max_tokens, tokenizer_hash=tokenizer_hash(tokenizer))
 
 
-def _max_tokens(model: str | Path, config: TrainConfig, load: LoadOptions) -> int | None:
+def context_length(model: str | Path, config: TrainConfig, load: LoadOptions) -> int | None:
+    """Most tokens of a sequence: as configured, at most what the model takes.
+
+    Raises:
+        UserError: More is asked for.
+    """
     settings: Any = transformers.AutoConfig.from_pretrained(
         str(resolve(model, revision=load.revision)), trust_remote_code=load.trust_remote_code
     )
@@ -294,8 +300,12 @@ def _with_adapter(policy: nn.Module, config: TrainConfig) -> Any:
 
 
 def _token_budget(config: TrainConfig, device: torch.device) -> int:
+    return config.tokens_per_forward or default_tokens_per_forward(device.type)
+
+
+def default_tokens_per_forward(device_type: str) -> int:
     """On a CPU a small pass stays in its caches; an accelerator wants a large one."""
-    return config.tokens_per_forward or (4096 if device.type == "cpu" else 16384)
+    return 4096 if device_type == "cpu" else 16384
 
 
 def _packs(policy: nn.Module, data: TrainingSet, config: TrainConfig) -> bool:

@@ -1,0 +1,115 @@
+"""The size of a run's model and data: read where they are at hand, else as the user states them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stepcredit.checkpoints import LoadOptions, load_tokenizer, pick_device, resolve
+from stepcredit.data import read_rollouts
+from stepcredit.errors import CheckpointError, UserError
+from stepcredit.objectives import get_objective
+from stepcredit.training.config import TrainConfig
+from stepcredit.training.examples import make_training_set
+from stepcredit.training.plan import Plan, PlanOptions, Shape, Workload, make_plan
+from stepcredit.training.run import (
+    choose_step_rule,
+    context_length,
+    default_tokens_per_forward,
+    make_encoding,
+)
+
+
+def plan_run(
+    graded: Path, model: str, config: TrainConfig, options: PlanOptions, load: LoadOptions, seed: int
+) -> Plan:
+    """What training would take; weights are not read.
+
+    Raises:
+        UserError: Neither the model nor its size is known, or neither the data nor their size.
+    """
+    device_type = "cuda" if options.devices > 1 else pick_device(load.device).partition(":")[0]
+    return make_plan(
+        config,
+        options,
+        model_shape(model, options, load),
+        workload(graded, model, config, options, load, seed),
+        tokens_per_forward=config.tokens_per_forward or default_tokens_per_forward(device_type),
+    )
+
+
+def model_shape(model: str, options: PlanOptions, load: LoadOptions) -> Shape:
+    """From what is stated, else from the model's configuration, built without memory."""
+    if options.model_parameters and options.model_layers and options.model_width:
+        return Shape(
+            parameters=options.model_parameters, layers=options.model_layers, width=options.model_width
+        )
+    import transformers
+
+    try:
+        path = resolve(model, revision=load.revision)
+    except CheckpointError as error:
+        raise UserError(
+            f"the size of {model} is not known",
+            mend="pass --model-parameters, --model-layers and --model-width",
+        ) from error
+    settings: Any = transformers.AutoConfig.from_pretrained(
+        str(path), trust_remote_code=load.trust_remote_code
+    )
+    with torch.device("meta"):
+        network = transformers.AutoModelForCausalLM.from_config(settings)
+    text = settings.get_text_config()
+    return Shape(
+        parameters=options.model_parameters or network.num_parameters(),
+        layers=options.model_layers or text.num_hidden_layers,
+        width=options.model_width or text.hidden_size,
+    )
+
+
+def workload(
+    graded: Path, model: str, config: TrainConfig, options: PlanOptions, load: LoadOptions, seed: int
+) -> Workload:
+    """Counted from the file with the model's tokenizer, else as stated."""
+    objective = get_objective(config.objective)
+    if not graded.is_file():
+        if options.examples is None or options.mean_tokens is None:
+            raise UserError(
+                "there is no such file",
+                where=graded,
+                mend="check the path, or state --examples and --mean-tokens for the dry run",
+            )
+        tokens = options.examples * options.mean_tokens
+        units, unit_tokens = options.examples, tokens
+        if objective.paired:
+            # The most that the limit allows, for prompts with eight responses.
+            units = options.examples // 8 * min(config.pairs_per_prompt, 16)
+            unit_tokens = 2 * units * options.mean_tokens
+        return Workload(
+            examples=options.examples,
+            units=units,
+            unit_tokens=unit_tokens,
+            example_tokens=tokens,
+            mismatched=objective.needs_mismatched,
+        )
+    rollouts = list(read_rollouts(graded))
+    tokenizer = load_tokenizer(model, trust_remote_code=load.trust_remote_code)
+    rule = choose_step_rule(config, rollouts)
+    encoding = make_encoding(config, tokenizer, rule, context_length(model, config, load))
+    data = make_training_set(rollouts, encoding, objective, config, seed=seed)
+    lengths = [len(example.encoded.token_ids) for example in data.examples]
+    left_out = {
+        name: number
+        for name, number in data.counts.items()
+        if number and name not in ("rollouts", "examples", "units", "prompts_with_pairs")
+    }
+    return Workload(
+        examples=len(data.examples),
+        units=len(data.units),
+        unit_tokens=sum(lengths[row] for unit in data.units for row in unit),
+        example_tokens=sum(lengths),
+        mismatched=objective.needs_mismatched,
+        from_data=True,
+        counts=left_out,
+    )
