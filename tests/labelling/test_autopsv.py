@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepcredit.encoding import EncodingError
+from stepcredit.errors import CheckpointError, DataError
+from stepcredit.labelling.autopsv import (
+    FIELD,
+    Confidences,
+    as_verifier,
+    choose_by_outcomes,
+    choose_by_step_labels,
+    label_rollout,
+    read_confidences,
+    relative_changes,
+    step_labels,
+)
+from stepcredit.scorers import StepModelScorer, load_scorer
+from stepcredit.types import Rollout, StepLabel
+
+
+def test_changes_are_relative_to_the_confidence_before() -> None:
+    # (0.6 - 0.4) / 0.4, (0.3 - 0.6) / 0.6, (0.3 - 0.3) / 0.3
+    assert relative_changes(np.array([0.4, 0.6, 0.3, 0.3])) == pytest.approx([0.5, -0.5, 0.0])
+
+
+def test_a_lost_response_stays_lost() -> None:
+    assert relative_changes(np.array([0.5, 1e-7, 0.9])).tolist() == pytest.approx([-1 + 2e-7, -1.0])
+
+
+def test_all_steps_from_the_first_fall_on_are_wrong() -> None:
+    changes = np.array([0.1, -0.4, -0.6, 0.8, 0.0])
+    assert step_labels(changes, -0.5).tolist() == [1, 1, 0, 0, 0]
+    assert step_labels(changes, -0.6).tolist() == [1, 1, 1, 1, 1]
+    assert step_labels(changes, -0.2).tolist() == [1, 0, 0, 0, 0]
+
+
+def test_labels_lie_at_the_ends_of_the_steps() -> None:
+    rollout = Rollout(id="r", prompt_id="p", prompt="?", response="ab\ncd")
+    confidences = Confidences(step_ends=(3, 5), values=np.array([0.5, 0.5, 0.1]), num_tokens=9)
+    labelled = label_rollout(rollout, confidences, -0.5)
+    assert labelled.step_labels == (StepLabel(3, 1.0), StepLabel(5, 0.0))
+    assert labelled.extras[FIELD]["confidences"] == [0.5, 0.5, 0.1]
+
+
+def test_the_threshold_parts_right_from_wrong_responses() -> None:
+    changes = [np.array([0.2, -0.1]), np.array([-0.3, 0.5]), np.array([0.1, -0.8]), np.array([-0.7, 0.3])]
+    choice = choose_by_outcomes(changes, [True, True, False, False])
+    assert -0.7 < choice.threshold <= -0.3
+    assert choice.balanced_accuracy == 1.0
+    # Of all that are as good, the one nearest to the published -0.5.
+    assert choice.threshold == pytest.approx(-0.5)
+
+
+def test_the_threshold_may_be_chosen_by_true_step_labels() -> None:
+    changes = [np.array([0.1, -0.2, -0.9]), np.array([-0.4, 0.3])]
+    choice = choose_by_step_labels(changes, [[1, 1, 0], [0, 0]])
+    assert -0.4 < choice.threshold <= -0.2
+    assert (choice.balanced_accuracy, choice.num_items) == (1.0, 5)
+
+
+@given(
+    lowest=st.lists(st.floats(-1, 1), min_size=2, max_size=30),
+    data=st.data(),
+)
+def test_no_other_threshold_is_better(lowest: list[float], data: st.DataObject) -> None:
+    right = data.draw(st.lists(st.booleans(), min_size=len(lowest), max_size=len(lowest)))
+    right[0], right[1] = True, False
+    choice = choose_by_outcomes([np.array([value]) for value in lowest], right)
+
+    def naive(threshold: float) -> float:
+        kept = [value >= threshold for value, good in zip(lowest, right, strict=True) if good]
+        found = [value < threshold for value, good in zip(lowest, right, strict=True) if not good]
+        return (sum(kept) / len(kept) + sum(found) / len(found)) / 2
+
+    assert naive(choice.threshold) == pytest.approx(choice.balanced_accuracy, abs=1e-12)
+    for threshold in (*np.linspace(-1, 0, 41), *[value for value in lowest if value <= 0]):
+        assert naive(float(threshold)) <= choice.balanced_accuracy + 1e-12
+
+
+def test_one_class_alone_gives_no_threshold() -> None:
+    with pytest.raises(DataError, match="--threshold"):
+        choose_by_outcomes([np.array([0.1]), np.array([-0.1])], [True, True])
+
+
+@pytest.fixture(scope="module")
+def verifier(tmp_path_factory: pytest.TempPathFactory) -> StepModelScorer:
+    """A random value head on a tiny model."""
+    import torch
+    from transformers import LlamaConfig, LlamaForTokenClassification
+
+    from stepcredit.lab.tokenizer import make_tokenizer
+
+    directory = tmp_path_factory.mktemp("verifier")
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+    )
+    config.num_labels = 1
+    LlamaForTokenClassification(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return as_verifier(load_scorer(directory, steps="newline"), str(directory))
+
+
+def test_confidences_are_read_after_the_first_token_and_after_each_step(verifier: StepModelScorer) -> None:
+    rollout = Rollout(id="r", prompt_id="p", prompt="1+2+3=", response="1+2=3\n3+3=6\n#6")
+    other = Rollout(id="s", prompt_id="p", prompt="1+2+3=", response="1+2=3\n3+3=6\n#7")
+    found, found_again, found_other = read_confidences(verifier, [rollout, rollout, other])
+    assert isinstance(found, Confidences)
+    assert isinstance(found_again, Confidences)
+    assert isinstance(found_other, Confidences)
+    (score,) = verifier.score_all([rollout])
+    assert found.values[1:] == pytest.approx([step.value for step in score.steps], rel=1e-6)
+    assert found.values.tolist() == found_again.values.tolist()
+    # A causal model says the same of equal prefixes.
+    assert found_other.values[:3] == pytest.approx(found.values[:3], rel=1e-5)
+    assert found.step_ends == (6, 12, 14)
+    first = Rollout(id="t", prompt_id="p", prompt="1+2+3=", response="1", finish_reason="length")
+    (only,) = read_confidences(verifier, [first])
+    assert isinstance(only, Confidences)
+    assert only.values == pytest.approx([found.values[0]] * 2, rel=1e-5)
+
+
+def test_what_cannot_be_encoded_is_told(verifier: StepModelScorer) -> None:
+    long = Rollout(id="r", prompt_id="p", prompt="1+2=", response="1" * 100)
+    (found,) = read_confidences(verifier, [long])
+    assert isinstance(found, EncodingError)
+    assert found.kind == "too-long"
+
+
+def test_another_kind_of_model_is_no_verifier(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="--family value-head"):
+        as_verifier(object(), "prm")
