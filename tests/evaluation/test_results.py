@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,3 +95,29 @@ def test_json_has_null_where_there_is_no_number() -> None:
         "c": [3, None],
     }
     assert plain(Choice(aggregate="min", log_odds={}, chosen_on="x"))["temperature"] == 1.0
+
+
+def test_development_problems_that_are_reported_too_are_said() -> None:
+    data = random_data()
+    found = evaluate_best_of_n(
+        data, BestOfNSettings(ns=(1,)), development=Development(joined=data, name="dev"), draws=100
+    )
+    assert any(
+        "12 of the problems that choices were made on are also reported" in note for note in found.notes
+    )
+
+
+def test_only_aggregates_of_the_reported_problems_are_chosen() -> None:
+    held_out, reported = random_data(seed=1), random_data(seed=2)
+    perfect = {**held_out.scorers[0].scores, "oracle": held_out.samples.correct.astype(float)}
+    held_out = Joined(held_out.samples, (replace(held_out.scorers[0], scores=perfect),))
+    reported = Joined(reported.samples, reported.scorers[:1])
+    development = Development(joined=held_out, name="dev")
+    found = evaluate_best_of_n(reported, BestOfNSettings(ns=(1, 4)), development=development, draws=100)
+    assert found.choices["good"].aggregate in reported.scorers[0].scores
+
+
+def test_right_answers_that_are_spelled_differently_are_said() -> None:
+    rows = [("a", answer, answer != "3", {"prm": (1.0, 0.0)}) for answer in ("1/2", "0.5", "3")]
+    found = evaluate_best_of_n(joined(rows), BestOfNSettings(ns=(1,)), draws=100)
+    assert any("on 1 problems right responses have different predictions" in note for note in found.notes)

@@ -35,7 +35,7 @@ from stepcredit.evaluation.results import (
     plain,
     results,
 )
-from stepcredit.evaluation.samples import Joined, Samples, select, split_by_problem
+from stepcredit.evaluation.samples import Joined, Samples, Scored, select, split_by_problem
 from stepcredit.evaluation.score_columns import REWARD
 from stepcredit.stats import Interval, ProblemBootstrap, majority_vote, pass_at_n
 
@@ -124,7 +124,10 @@ def evaluate_best_of_n(
     settings = replace(settings, ns=ns)
     if held_out is not None and development is not None:
         choices = choose(
-            held_out.samples, held_out.scorers, settings, _development_name(held_out, development)
+            held_out.samples,
+            _with_reported_scores(held_out, joined),
+            settings,
+            _development_name(held_out, development),
         )
     else:
         choices = {
@@ -154,7 +157,7 @@ def evaluate_best_of_n(
         num_responses=(int(samples.num_responses.min()), int(samples.num_responses.max())),
         num_distinct=float(samples.num_distinct().mean()),
         excluded=dict(joined.excluded),
-        notes=tuple(_notes(joined, settings, beyond)),
+        notes=(*_notes(joined, settings, beyond), *_overlap(held_out, samples)),
     )
 
 
@@ -190,6 +193,18 @@ def _split(joined: Joined, development: Development | None) -> tuple[Joined, Joi
     return select(joined, ~held_out), select(joined, held_out)
 
 
+def _with_reported_scores(held_out: Joined, joined: Joined) -> list[Scored]:
+    """The development problems' scorers with the aggregates that the reported problems have too."""
+    reported = {scorer.name: scorer.scores for scorer in joined.scorers}
+    return [
+        replace(
+            scorer,
+            scores={name: each for name, each in scorer.scores.items() if name in reported[scorer.name]},
+        )
+        for scorer in held_out.scorers
+    ]
+
+
 def _development_name(held_out: Joined, development: Development) -> str:
     count = held_out.samples.num_problems
     if development.joined is not None:
@@ -206,6 +221,21 @@ def _known(scores: Mapping[str, Any], scorer: str, aggregate: str) -> str:
             mend=f"use one of {', '.join(scores)}",
         )
     return aggregate
+
+
+def _spelled_differently(samples: Samples) -> int:
+    """Problems whose right responses do not all have the same prediction."""
+    right = samples.correct & (samples.answers >= 0)
+    lowest = np.where(right, samples.answers, np.iinfo(np.int64).max).min(axis=1)
+    highest = np.where(right, samples.answers, -1).max(axis=1)
+    return int((highest > lowest).sum())
+
+
+def _overlap(held_out: Joined | None, samples: Samples) -> list[str]:
+    shared = 0 if held_out is None else len({*held_out.samples.problem_ids} & {*samples.problem_ids})
+    if not shared:
+        return []
+    return [f"{shared} of the problems that choices were made on are also reported: their figures flatter"]
 
 
 def _notes(joined: Joined, settings: BestOfNSettings, beyond: Iterable[int]) -> Iterable[str]:
@@ -225,6 +255,12 @@ def _notes(joined: Joined, settings: BestOfNSettings, beyond: Iterable[int]) -> 
         abstaining = int((samples.valid & (samples.answers < 0)).sum())
         if abstaining:
             yield f"{abstaining} responses have no prediction; they abstain from votes"
+        spelled = _spelled_differently(samples)
+        if spelled:
+            yield (
+                f"on {spelled} problems right responses have different predictions; votes count them as "
+                "different answers"
+            )
     for scorer in joined.scorers:
         for aggregate, lacking in scorer.incomplete.items():
             yield f"{scorer.name}: {aggregate} is left out, {lacking} responses lack it"

@@ -131,7 +131,7 @@ def join(
         if rollout.correct is None:
             ungraded_ids.add(rollout.id)
         else:
-            graded.append(_light(rollout))
+            graded.append(without_bulk(rollout))
     if not graded:
         raise DataError("no response is graded", where=source, mend="grade them first: stepcredit grade")
     if ungraded_ids:
@@ -148,8 +148,8 @@ def join(
     return Joined(samples, scorers, excluded)
 
 
-def _light(rollout: Rollout) -> Rollout:
-    """Without what no evaluation needs but memory feels."""
+def without_bulk(rollout: Rollout) -> Rollout:
+    """The rollout without what no evaluation needs but memory feels."""
     if rollout.response_token_ids is None and not rollout.extras and rollout.sampling is None:
         return rollout
     return dataclasses.replace(rollout, response_token_ids=None, tokenizer=None, sampling=None, extras={})

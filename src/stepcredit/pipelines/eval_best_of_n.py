@@ -6,7 +6,8 @@ All figures are exact expectations over every n-subset (ties split evenly) where
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,22 +168,24 @@ def _development(options: Options) -> Development | None:
 
 def _read(graded: Path, scores: Sequence[str], flag: str, skip_invalid: bool) -> Joined:
     from stepcredit.data import read_rollouts
-    from stepcredit.evaluation.samples import join
+    from stepcredit.evaluation.samples import join, without_bulk
     from stepcredit.evaluation.score_columns import read_many_score_columns
 
     named = list(named_files(scores, flag))
     rollouts = read_rollouts(graded, skip_invalid=skip_invalid)
-    columns = read_many_score_columns([path for _, path in named], skip_invalid=skip_invalid)
+    # Large score files are read by other processes, meanwhile the rollouts here.
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read_many_score_columns, [path for _, path in named], skip_invalid=skip_invalid)
+        responses = [without_bulk(rollout) for rollout in rollouts]
+        columns = reading.result()
     joined = join(
-        rollouts,
+        responses,
         dict(zip((name for name, _ in named), columns, strict=True)),
         source=str(graded),
         skip_invalid=skip_invalid,
     )
     if not rollouts.num_skipped:
         return joined
-    from dataclasses import replace
-
     return replace(joined, excluded={**joined.excluded, "invalid rollouts": rollouts.num_skipped})
 
 

@@ -226,12 +226,10 @@ def write_outputs(
 
     data = [Path(source) for source in _sources(inputs).values()]
     files = [*data, *(Path(each.partition("=")[2]) for each in inputs.scores)]
+    files += sorted(inputs.out.glob("*/scores-*.jsonl"))
     settings = {
         **settings,
         "sources": list(_sources(inputs)),
-        "models": list(inputs.prm),
-        "reference": inputs.reference,
-        "beta": inputs.beta,
         "draws": inputs.draws,
         "seed": inputs.seed,
     }
