@@ -2,140 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from stepcredit.reports.choosing import (
+    LOG_PROBABILITY,
+    LOWEST_STEP,
+    MAJORITY,
+    accuracy_curves,
+    choosers_legend,
+    difference_of,
+    policy_table,
+)
 from stepcredit.reports.heatmap import heat_map
-from stepcredit.reports.page import ABSENT, count, duration, interval, percent, plain, points, render_page
+from stepcredit.reports.page import ABSENT, duration, interval, percent, plain, points, render_page
 from stepcredit.reports.plots import (
     Axis,
     Counts,
     Interval,
-    Line,
     Mark,
     histogram,
     interval_plot,
-    legend,
-    line_plot,
 )
-from stepcredit.reports.summary import Accuracy, DemoSummary, Difference, Localisation, PolicySummary
+from stepcredit.reports.summary import DemoSummary, Localisation, PolicySummary
 from stepcredit.reports.training_log import read_log, training_plots
 
-PRM = "implicit-prm"
-REFERENCE = "reference-log-probability"
-_TABLE_NS = (1, 4, 16, 64)
 _HEADLINE_N = 16
 _POLICY_ORDER = ("mid", "weak", "strong")
-_POLICY_ROLES = {
-    "mid": "The reward model was trained on its responses.",
-    "weak": "Not seen in training.",
-    "strong": "Not seen in training.",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chooser:
-    """A way to choose one of n responses, and how it is shown.
-
-    Attributes:
-        name: In the table and the legend.
-        detail: One line on what it does.
-        keys: Which rows of the results it is: (method, scorer, aggregate); the first that is there counts.
-        mark: In the curves; ``None`` is in the table only.
-        kind: CSS class of its row: ``subject`` for the method on trial, ``bound`` for what no chooser beats.
-        ns: The only n that it is shown for; by default all.
-    """
-
-    name: str
-    detail: str
-    keys: tuple[tuple[str, str | None, str | None], ...]
-    mark: Mark | None = None
-    kind: str = ""
-    ns: tuple[int, ...] | None = None
-
-    def cells(self, results: Sequence[Accuracy]) -> dict[int, Accuracy]:
-        """Its results by n."""
-        for key in self.keys:
-            found = {row.n: row for row in results if (row.method, row.scorer, row.aggregate) == key}
-            if found:
-                return {n: row for n, row in found.items() if self.ns is None or n in self.ns}
-        return {}
-
-
-SINGLE = Chooser(
-    name="One response",
-    detail="pass@1: nothing to choose from",
-    keys=(("pass", None, None),),
-    ns=(1,),
-)
-MAJORITY = Chooser(
-    name="Majority vote",
-    detail="the most frequent answer",
-    keys=(("majority", None, None),),
-    mark=Mark("orange", "triangle"),
-)
-LOG_PROBABILITY = Chooser(
-    name="Reference log-probability",
-    detail="the response likeliest under the untrained model",
-    keys=tuple(("best-of-n", REFERENCE, aggregate) for aggregate in ("reward", "sum")),
-    mark=Mark("purple", "diamond"),
-)
-LOWEST_STEP = Chooser(
-    name="Implicit PRM, lowest step",
-    detail="the response whose worst step is best",
-    keys=(("best-of-n", PRM, "min"),),
-    mark=Mark("blue", "circle", strong=True),
-    kind="subject",
-)
-SUM_OF_STEPS = Chooser(
-    name="Implicit PRM, sum of steps",
-    detail="the response with the highest reward",
-    keys=tuple(("best-of-n", PRM, aggregate) for aggregate in ("sum", "reward")),
-    mark=Mark("sky", "down"),
-    kind="subject",
-)
-ORACLE = Chooser(
-    name="Oracle",
-    detail="pass@n: any of the n is right; no chooser beats it",
-    keys=(("pass", None, None),),
-    mark=Mark("grey", "none", dashed=True),
-    kind="bound",
-)
-CHOOSERS = (SINGLE, MAJORITY, LOG_PROBABILITY, LOWEST_STEP, SUM_OF_STEPS, ORACLE)
-_DRAWING_ORDER = (ORACLE, LOG_PROBABILITY, MAJORITY, SUM_OF_STEPS, LOWEST_STEP)
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A number of the headline table, as text."""
-
-    value: str
-    interval: str
-    best: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A chooser's line of the headline table."""
-
-    chooser: Chooser
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyTable:
-    """The headline table of one policy, and every other result under it."""
-
-    name: str
-    role: str
-    policy: PolicySummary
-    ns: tuple[int, ...]
-    rows: tuple[Row, ...]
-    results: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +73,9 @@ def render_demo(summary: DemoSummary, directory: str | Path) -> str:
         main=main,
         main_name=names[0] if names else None,
         figures=list(_figures(main)),
-        tables=[_table(name, policy) for name, policy in policies.items()],
-        curves=_curves(policies),
-        curves_legend=legend([(one.name, one.mark) for one in reversed(_DRAWING_ORDER) if one.mark]),
+        tables=[policy_table(name, policy) for name, policy in policies.items()],
+        curves=accuracy_curves(policies),
+        curves_legend=choosers_legend(),
         localisation_plots=_localisation_plots(policies),
         heat_map=heat_map(summary.examples),
         training_plots=[] if log is None else training_plots(log),
@@ -207,7 +104,7 @@ def _headline_n(policy: PolicySummary) -> int | None:
 
 def _figures(policy: PolicySummary) -> Iterator[Figure]:
     n = _headline_n(policy)
-    difference = None if n is None else _difference(policy, n, LOWEST_STEP, MAJORITY)
+    difference = None if n is None else difference_of(policy, n, LOWEST_STEP, MAJORITY)
     if difference is not None:
         yield Figure(
             f"{points(difference.difference)} pts",
@@ -236,86 +133,6 @@ def _figures(policy: PolicySummary) -> Iterator[Figure]:
             interval(found.lowest_is_first_wrong_low, found.lowest_is_first_wrong_high),
             "of responses with a wrong step have their lowest reward at the first wrong one",
         )
-
-
-def _difference(policy: PolicySummary, n: int, first: Chooser, second: Chooser) -> Difference | None:
-    """The paired comparison of two choosers, whichever way round it was stored."""
-    labels = [{"/".join(filter(None, key)) for key in chooser.keys} for chooser in (first, second)]
-    for found in policy.differences:
-        if found.n == n and found.first in labels[0] and found.second in labels[1]:
-            return found
-        if found.n == n and found.first in labels[1] and found.second in labels[0]:
-            return Difference(
-                n=n,
-                first=found.second,
-                second=found.first,
-                difference=-found.difference,
-                low=None if found.high is None else -found.high,
-                high=None if found.low is None else -found.low,
-            )
-    return None
-
-
-def _table(name: str, policy: PolicySummary) -> PolicyTable:
-    known = sorted({row.n for row in policy.results})
-    ns = tuple(n for n in _TABLE_NS if n in known) or tuple(known)
-    found = [(chooser, chooser.cells(policy.results)) for chooser in CHOOSERS]
-    rivals = [cells for chooser, cells in found if chooser.kind != "bound"]
-    best = {n: max((cells[n].accuracy for cells in rivals if n in cells), default=None) for n in ns}
-    rows = []
-    for chooser, cells in found:
-        texts = []
-        for n in ns:
-            row = cells.get(n)
-            if row is None:
-                texts.append(Cell("" if chooser.ns else ABSENT, "", False))
-                continue
-            leads = n > 1 and chooser.kind != "bound" and row.accuracy == best[n]
-            texts.append(Cell(percent(row.accuracy), interval(row.low, row.high), leads))
-        rows.append(Row(chooser, tuple(texts)))
-    results = tuple(
-        (
-            row.method,
-            row.scorer or ABSENT,
-            row.aggregate or ABSENT,
-            count(row.n),
-            percent(row.accuracy),
-            interval(row.low, row.high) or ABSENT,
-        )
-        for row in policy.results
-    )
-    return PolicyTable(name, _POLICY_ROLES.get(name, ""), policy, ns, tuple(rows), results)
-
-
-def _curves(policies: Mapping[str, PolicySummary]) -> list[Markup]:
-    """Accuracy against n, one plot a policy, on the same scale."""
-    plots = []
-    for name, policy in policies.items():
-        lines = []
-        for chooser in _DRAWING_ORDER:
-            cells = [row for _, row in sorted(chooser.cells(policy.results).items())]
-            if cells:
-                lines.append(
-                    Line(
-                        name=chooser.name,
-                        x=[row.n for row in cells],
-                        y=[row.accuracy for row in cells],
-                        low=[row.low for row in cells],
-                        high=[row.high for row in cells],
-                        mark=chooser.mark,
-                    )
-                )
-        plots.append(
-            line_plot(
-                lines,
-                title=f"Policy {name}",
-                note=_POLICY_ROLES.get(name, ""),
-                x=Axis(label="responses to choose from (n)", log2=True),
-                y=Axis(label="problems answered right", percent=True, low=0.0, high=1.0),
-                with_legend=False,
-            )
-        )
-    return plots
 
 
 def _localisation_plots(policies: Mapping[str, PolicySummary]) -> list[Markup]:
