@@ -40,6 +40,12 @@ class Options:
         "rollouts whose prompts and responses come first, as examples", default=None
     )
     shard: str | None = option("I/N: only the I-th of N runs of prompts, for several machines", default=None)
+    ray: str | None = option(
+        "spread the work over this Ray cluster, or over one of this machine's cores: local",
+        default=None,
+        metavar="ADDRESS",
+    )
+    ray_gpus: float = option("GPUs that each of the cluster's workers needs", default=0.0)
     retry_failed: bool = option("try prompts again that failed in a run that is complete", default=False)
     skip_invalid: bool = option("skip malformed prompts and count them", default=False)
     overwrite: bool = option("start anew where the output exists", default=False)
@@ -143,9 +149,19 @@ def run(options: Options) -> CommandResult:
     done = Done(plan, options.num_samples)
     for row in lines.rows():
         done.add(row["prompt_id"], row["index"])
-    generator = make_generator(options.policy)
+    generator = _generator(options)
     failures = _draw(generator, options, plan, done, lines)
     return _finish(options, plan, generator, lines, manifest, failures)
+
+
+def _generator(options: Options) -> Generator:
+    if options.ray is None:
+        return make_generator(options.policy)
+    from stepcredit.pipelines.spread import SpreadGenerator
+
+    return SpreadGenerator(
+        options.policy, address=options.ray, folder=options.out.parent, num_gpus=options.ray_gpus
+    )
 
 
 def _reopen(out: Path, lines: ResumableLines) -> None:

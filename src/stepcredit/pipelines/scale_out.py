@@ -27,7 +27,6 @@ Row = Mapping[str, Any]
 RowWorker = Callable[[list[dict[str, Any]]], Iterable[Row]]
 """Turns some rows into result rows; made once in each actor."""
 
-_ROWS_IN_PIECE = 256
 _CONNECT_SECONDS = 10.0
 
 
@@ -40,6 +39,7 @@ def over_ray(
     num_workers: int | None = None,
     num_gpus: float = 0.0,
     group: str = "prompt_id",
+    rows_at_once: int = 256,
 ) -> Iterator[dict[str, Any]]:
     """Yield the result rows of all rows, as they are finished.
 
@@ -52,6 +52,7 @@ def over_ray(
             GPUs, where an actor needs one).
         num_gpus: GPUs that an actor needs.
         group: Field that keeps rows together.
+        rows_at_once: Rows that make a piece of work; it may grow to keep a group together.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -60,11 +61,12 @@ def over_ray(
     ray = _ray()
     with contextlib.ExitStack() as stack:
         waiting = stack.enter_context(tempfile.NamedTemporaryFile(dir=folder, suffix=".rows"))
-        pieces = _write_pieces(rows, waiting, group)
+        pieces = _write_pieces(rows, waiting, group, rows_at_once)
         if not pieces:
             return
-        _connect(ray, address, num_workers)
-        stack.callback(ray.shutdown)
+        if not ray.is_initialized():  # else this process is part of a cluster already
+            _connect(ray, address, num_workers)
+            stack.callback(ray.shutdown)
         unit = "GPU" if num_gpus else "CPU"
         available = int(ray.cluster_resources().get(unit, 0) / (num_gpus or 1))
         size = max(1, min(num_workers or available, len(pieces)))
@@ -75,11 +77,10 @@ def over_ray(
             compute=ray.data.ActorPoolStrategy(size=size),
             num_gpus=num_gpus or None,
         )
-        try:
-            for result in data.iter_rows():
-                yield json.loads(result["line"])
-        except ray.exceptions.RayError as error:
-            raise _cause(error) from error
+        for result in data.iter_rows():
+            if result["is_error"]:
+                raise UserError(result["line"])
+            yield json.loads(result["line"])
 
 
 class _Actor:
@@ -88,16 +89,24 @@ class _Actor:
     def __init__(self, make_worker: Callable[[], RowWorker], path: str, folder: str) -> None:
         with contextlib.suppress(OSError):  # so that relative paths and modules mean the same here
             os.chdir(folder)
-        self._work, self._path = make_worker(), path
+        self._make_worker, self._path = make_worker, path
+        self._work: RowWorker | None = None
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         lines: list[str] = []
-        for start, end in zip(batch["start"], batch["end"], strict=True):
-            with open(self._path, "rb") as waiting:
-                waiting.seek(int(start))
-                rows = [json.loads(line) for line in waiting.read(int(end - start)).splitlines()]
-            lines += (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in self._work(rows))
-        return {"line": lines}
+        try:
+            self._work = self._work or self._make_worker()
+            for start, end in zip(batch["start"], batch["end"], strict=True):
+                results = self._work(self._read(int(start), int(end)))
+                lines += (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in results)
+        except UserError as error:  # told as text: what Ray wraps and pickles is not told in one line
+            return {"line": [str(error)], "is_error": [True]}
+        return {"line": lines, "is_error": [False] * len(lines)}
+
+    def _read(self, start: int, end: int) -> list[dict[str, Any]]:
+        with open(self._path, "rb") as waiting:
+            waiting.seek(start)
+            return [json.loads(line) for line in waiting.read(end - start).splitlines()]
 
 
 def _ray() -> Any:
@@ -143,13 +152,13 @@ def _check_answers(address: str) -> None:
         socket.create_connection((place.hostname, place.port), timeout=_CONNECT_SECONDS).close()
 
 
-def _write_pieces(rows: Iterable[Row], waiting: Any, group: str) -> list[dict[str, int]]:
+def _write_pieces(rows: Iterable[Row], waiting: Any, group: str, rows_at_once: int) -> list[dict[str, int]]:
     """Write the rows and return the byte ranges of the pieces, none of which splits a group."""
     pieces: list[dict[str, int]] = []
     start = position = count = 0
     last: Any = None
     for row in rows:
-        if count >= _ROWS_IN_PIECE and row.get(group) != last:
+        if count >= rows_at_once and row.get(group) != last:
             pieces.append({"start": start, "end": position})
             start, count = position, 0
         line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
@@ -157,13 +166,3 @@ def _write_pieces(rows: Iterable[Row], waiting: Any, group: str) -> list[dict[st
         position, count, last = position + len(line), count + 1, row.get(group)
     waiting.flush()
     return [*pieces, {"start": start, "end": position}] if count else pieces
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The user error inside what Ray raised, if there is one."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, UserError):
-            return inner
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return error

@@ -18,6 +18,7 @@ from stepcredit.runs import Manifest, Progress, ResumableLines, atomic_path, rea
 if TYPE_CHECKING:
     from stepcredit.data import Records
     from stepcredit.encoding import EncodingError
+    from stepcredit.pipelines.spread import SpreadScorer
     from stepcredit.scorers.base import WindowedScorer
     from stepcredit.types import ResponseScore, Rollout
 
@@ -40,6 +41,12 @@ class Options(ScorerOptions):
         "score this one solution and print it coloured; - reads it from standard input", default=None
     )
     prompt: str | None = option("the problem that --text answers", default=None)
+    ray: str | None = option(
+        "spread the work over this Ray cluster, or over one of this machine's cores: local",
+        default=None,
+        metavar="ADDRESS",
+    )
+    ray_gpus: float = option("GPUs that each of the cluster's workers needs", default=0.0)
     skip_invalid: bool = option(
         "skip malformed rows and responses that cannot be scored, and count them", default=False
     )
@@ -125,8 +132,9 @@ def run(options: Options) -> Result | TextResult:
     lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
     scorer: WindowedScorer | None = None
     if not lines.complete:
-        scorer = options.load_scorer(steps=rule, with_tokens=options.tokens)
-        _score_file(options, options.input, scorer, lines)
+        if options.ray is None:
+            scorer = options.load_scorer(steps=rule, with_tokens=options.tokens)
+        _score_file(options, options.input, scorer or _spread_scorer(options, options.out, rule), lines)
         lines.commit(finalise)
     if options.html is not None:
         scorer = scorer or options.load_scorer(steps=rule)
@@ -187,7 +195,23 @@ def _rollouts(options: Options, path: Path) -> Records[Rollout]:
     return read_rollouts_as(path, options.format, skip_invalid=options.skip_invalid)
 
 
-def _score_file(options: Options, path: Path, scorer: WindowedScorer, lines: ResumableLines) -> None:
+def _spread_scorer(options: Options, out: Path, rule: str) -> SpreadScorer:
+    from stepcredit.pipelines.spread import SpreadScorer
+
+    assert options.ray is not None
+    return SpreadScorer(
+        options,
+        steps=rule,
+        with_tokens=options.tokens,
+        address=options.ray,
+        folder=out.parent,
+        num_gpus=options.ray_gpus,
+    )
+
+
+def _score_file(
+    options: Options, path: Path, scorer: WindowedScorer | SpreadScorer, lines: ResumableLines
+) -> None:
     from stepcredit.data import count_rows, score_to_json
 
     counts = lines.manifest.counts
