@@ -7,16 +7,9 @@ import numpy as np
 import pytest
 
 from stepcredit.errors import DataError, UserError
-from stepcredit.evaluation.best_of_n import (
-    BestOfNSettings,
-    Choice,
-    Method,
-    choose,
-    fixed_choice,
-    outcomes,
-    usable_sizes,
-    vote_weights,
-)
+from stepcredit.evaluation.best_of_n import BestOfNSettings, Method, outcomes, usable_sizes
+from stepcredit.evaluation.choices import Choice, fixed_choice, vote_weights
+from stepcredit.evaluation.development import choose
 from stepcredit.evaluation.samples import Joined, join, select, split_by_problem
 from stepcredit.evaluation.score_columns import score_columns
 from stepcredit.types import ResponseScore, Rollout, StepScore

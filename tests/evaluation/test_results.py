@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from tests.evaluation.builders import joined
 
-from stepcredit.evaluation.best_of_n import BestOfNSettings, Choice, Method, fixed_choice, outcomes
-from stepcredit.evaluation.best_of_n_evaluation import Development, evaluate_best_of_n
+from stepcredit.evaluation.best_of_n import BestOfNSettings, Method, outcomes
+from stepcredit.evaluation.best_of_n_evaluation import evaluate_best_of_n
+from stepcredit.evaluation.choices import Choice, fixed_choice
+from stepcredit.evaluation.development import Development
 from stepcredit.evaluation.results import comparisons, headline, oracle_choices, plain, results
 from stepcredit.evaluation.samples import Joined
 from stepcredit.stats import ProblemBootstrap

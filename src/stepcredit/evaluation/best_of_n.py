@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,24 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepcredit.errors import UserError
+from stepcredit.evaluation.choices import VOTE_KINDS, Choice, fixed_choice, vote_weights
 from stepcredit.evaluation.samples import Samples, Scored
-from stepcredit.evaluation.score_columns import REWARD
 from stepcredit.stats import (
     VoteSubsets,
     best_of_first_n,
     best_of_n,
-    fit_log_odds,
     majority_vote,
     majority_vote_of_first_n,
     max_vote,
     pass_at_n,
-    sigmoid,
 )
-
-VOTE_KINDS = ("sigmoid", "sum", "mean", "max", "log-odds")
-"""How a response's score becomes its weight in the vote; see :func:`vote_weights`."""
-
-_PROBABILITY_MARGIN = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +42,6 @@ class Method:
     def label(self) -> str:
         """All parts joined by slashes."""
         return "/".join(part for part in (self.kind, self.scorer, self.aggregate) if part)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """What was chosen for a scorer, and on which problems.
-
-    Attributes:
-        aggregate: The scorer's score that stands for it in comparisons.
-        temperature: Divides scores before the sigmoid of the ``sigmoid`` vote.
-        log_odds: Aggregate to (slope, intercept) of its calibrated log-odds of being right; empty where
-            scores are taken as log-odds as they are.
-        chosen_on: ``fixed``, or the development problems, in words.
-    """
-
-    aggregate: str
-    temperature: float = 1.0
-    log_odds: Mapping[str, tuple[float, float]]
-    chosen_on: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +123,7 @@ def outcomes(
         choices: Scorer name to temperature and calibration of its votes.
     """
     ns = settings.ns
-    subsets = _vote_subsets(samples, settings)
+    subsets = vote_subsets(samples, settings)
     methods = [Method("pass")]
     values = [_oracle(samples, settings)]
     errors = [np.zeros(len(ns))]
@@ -176,11 +151,6 @@ def outcomes(
     return Outcomes(methods=tuple(methods), ns=ns, values=np.stack(values), resampling_error=np.stack(errors))
 
 
-def fixed_choice(aggregate: str = REWARD) -> Choice:
-    """Nothing is chosen on data: ``aggregate`` is given, scores are log-odds as they are."""
-    return Choice(aggregate=aggregate, log_odds={}, chosen_on="fixed")
-
-
 def _oracle(samples: Samples, settings: BestOfNSettings) -> NDArray[np.float64]:
     if settings.first:
         return np.stack([samples.correct[:, :n].any(axis=1) for n in settings.ns]).astype(np.float64)
@@ -188,7 +158,8 @@ def _oracle(samples: Samples, settings: BestOfNSettings) -> NDArray[np.float64]:
     return np.stack([pass_at_n(num_correct, samples.num_responses, n) for n in settings.ns])
 
 
-def _vote_subsets(samples: Samples, settings: BestOfNSettings) -> list[VoteSubsets]:
+def vote_subsets(samples: Samples, settings: BestOfNSettings) -> list[VoteSubsets]:
+    """The subsets of each size, for votes that need them; none without answers."""
     if not samples.has_answers or not set(settings.vote_kinds) - {"max"}:
         return []
     return [
@@ -282,81 +253,3 @@ def _max_votes(
         head = np.full(samples.num_problems, n)
         rows.append(max_vote(samples.answers[:, :n], scores[:, :n], samples.correct[:, :n], head, [n])[0])
     return np.stack(rows)
-
-
-def vote_weights(
-    kind: str,
-    scores: NDArray[np.float64],
-    valid: NDArray[np.bool_],
-    choice: Choice,
-    aggregate: str = REWARD,
-) -> NDArray[np.float64]:
-    """What each response adds to its answer.
-
-    - ``sigmoid``: sigmoid(score / temperature), the paper's weighted vote.
-    - ``sum``, ``mean``, ``max``: the score itself; the answer with the greatest sum, mean or maximum wins.
-    - ``log-odds``: the log-odds that the response is right, the best weights where responses err
-      independently (Nitzan and Paroush 1982). They are calibrated on development problems if there are
-      any. Without, scores that all lie in [0, 1] are taken as probabilities, others as log-odds as they are
-      (then this is the same vote as ``sum``).
-    """
-    if kind == "sigmoid":
-        return sigmoid(scores / choice.temperature)
-    if kind != "log-odds":
-        return scores
-    if aggregate in choice.log_odds:
-        slope, intercept = choice.log_odds[aggregate]
-        return slope * scores + intercept
-    if scores[valid].min() >= 0.0 and scores[valid].max() <= 1.0:
-        probability = np.clip(scores, _PROBABILITY_MARGIN, 1.0 - _PROBABILITY_MARGIN)
-        return np.asarray(np.log(probability) - np.log1p(-probability))
-    return scores
-
-
-def choose(
-    samples: Samples, scorers: Iterable[Scored], settings: BestOfNSettings, chosen_on: str
-) -> dict[str, Choice]:
-    """Choose each scorer's aggregate, temperature and calibration on development problems.
-
-    The aggregate is the one with the best mean accuracy of best-of-n over the sizes that the development
-    problems have responses for; then the temperature is the one with the best mean accuracy of the
-    sigmoid vote, from multiples of the scores' standard deviation.
-
-    Args:
-        samples: Development problems; the figures to be reported must come from others.
-        scorers: Scores of their responses.
-        settings: Sizes, and how subsets are drawn.
-        chosen_on: Names the development problems in the result.
-    """
-    smallest = int(samples.num_responses.min())
-    ns = tuple(n for n in settings.ns if n <= smallest) or (smallest,)
-    valid = samples.valid
-    within = BestOfNSettings(ns=ns, vote_kinds=("sigmoid",), resamples=settings.resamples, seed=settings.seed)
-    subsets = _vote_subsets(samples, within)
-    choices = {}
-    for scorer in scorers:
-        accuracy = {
-            name: float(best_of_n(scores, samples.correct, samples.num_responses, ns).mean())
-            for name, scores in scorer.scores.items()
-        }
-        aggregate = max(accuracy, key=lambda name: accuracy[name])
-        scores = scorer.scores[aggregate]
-        temperature = 1.0
-        if subsets:
-            spread = float(scores[valid].std()) or 1.0
-            tried = [1.0, *(spread * factor for factor in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0))]
-            reached = [
-                np.mean([subset.vote(sigmoid(scores / each))[0].expected.mean() for subset in subsets])
-                for each in tried
-            ]
-            temperature = tried[int(np.argmax(reached))]
-        choices[scorer.name] = Choice(
-            aggregate=aggregate,
-            temperature=temperature,
-            log_odds={
-                name: fit_log_odds(each[valid], samples.correct[valid])
-                for name, each in scorer.scores.items()
-            },
-            chosen_on=chosen_on,
-        )
-    return choices

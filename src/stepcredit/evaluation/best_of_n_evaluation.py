@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from stepcredit.errors import UserError
-from stepcredit.evaluation.best_of_n import (
-    BestOfNSettings,
-    Choice,
+from stepcredit.evaluation.best_of_n import BestOfNSettings, outcomes, usable_sizes
+from stepcredit.evaluation.choices import Choice, fixed_choice
+from stepcredit.evaluation.development import (
+    Development,
     choose,
-    fixed_choice,
-    outcomes,
-    usable_sizes,
+    development_name,
+    split_off,
+    with_reported_scores,
 )
 from stepcredit.evaluation.diagnostics import (
     CurvePoint,
@@ -35,24 +36,9 @@ from stepcredit.evaluation.results import (
     plain,
     results,
 )
-from stepcredit.evaluation.samples import Joined, Samples, Scored, select, split_by_problem
+from stepcredit.evaluation.samples import Joined, Samples
 from stepcredit.evaluation.score_columns import REWARD
 from stepcredit.stats import Interval, ProblemBootstrap, majority_vote, pass_at_n
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Development:
-    """The problems on which choices are made.
-
-    Attributes:
-        joined: Their responses and scores; ``None`` takes ``share`` of the evaluated problems away.
-        share: Share of problems held out, by the hash of their id.
-        name: Names the problems in the result, e.g. the file.
-    """
-
-    joined: Joined | None = None
-    share: float = 0.0
-    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,16 +104,16 @@ def evaluate_best_of_n(
         UserError: No size can be used, or a scorer lacks the aggregate.
     """
     settings = settings or BestOfNSettings()
-    joined, held_out = _split(joined, development)
+    joined, held_out = split_off(joined, development)
     samples = joined.samples
     ns, beyond = usable_sizes(settings.ns, samples.num_responses)
     settings = replace(settings, ns=ns)
     if held_out is not None and development is not None:
         choices = choose(
             held_out.samples,
-            _with_reported_scores(held_out, joined),
+            with_reported_scores(held_out, joined),
             settings,
-            _development_name(held_out, development),
+            development_name(held_out, development),
         )
     else:
         choices = {
@@ -176,41 +162,6 @@ def _curves(samples: Samples, bootstrap: ProblemBootstrap) -> dict[str, tuple[Cu
             for n, row, bottom, top in zip(ns, values, low, high, strict=True)
         )
     return curves
-
-
-def _split(joined: Joined, development: Development | None) -> tuple[Joined, Joined | None]:
-    if development is None:
-        return joined, None
-    if development.joined is not None:
-        return joined, development.joined
-    held_out = split_by_problem(joined.samples, development.share)
-    if held_out.all() or not held_out.any():
-        raise UserError(
-            f"leaves {int((~held_out).sum())} problems to report and {int(held_out.sum())} to choose on",
-            where="--dev-fraction",
-            mend="use more problems or another fraction",
-        )
-    return select(joined, ~held_out), select(joined, held_out)
-
-
-def _with_reported_scores(held_out: Joined, joined: Joined) -> list[Scored]:
-    """The development problems' scorers with the aggregates that the reported problems have too."""
-    reported = {scorer.name: scorer.scores for scorer in joined.scorers}
-    return [
-        replace(
-            scorer,
-            scores={name: each for name, each in scorer.scores.items() if name in reported[scorer.name]},
-        )
-        for scorer in held_out.scorers
-    ]
-
-
-def _development_name(held_out: Joined, development: Development) -> str:
-    count = held_out.samples.num_problems
-    if development.joined is not None:
-        return f"{development.name} ({count} problems)"
-    share = f"{100 * development.share:g}%"
-    return f"{count} problems that are not reported: {share} by the hash of their id"
 
 
 def _known(scores: Mapping[str, Any], scorer: str, aggregate: str) -> str:

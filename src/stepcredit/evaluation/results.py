@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from stepcredit.evaluation.best_of_n import Choice, Method, Outcomes
+from stepcredit.evaluation.best_of_n import Method, Outcomes
+from stepcredit.evaluation.choices import Choice
 from stepcredit.evaluation.samples import Scored
 from stepcredit.stats import ProblemBootstrap, holm, paired_p_values
 

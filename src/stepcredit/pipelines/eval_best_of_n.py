@@ -17,7 +17,8 @@ from stepcredit.pipelines.eval_outputs import check_results, write_results
 from stepcredit.runs import Manifest
 
 if TYPE_CHECKING:
-    from stepcredit.evaluation.best_of_n_evaluation import BestOfNEvaluation, Development
+    from stepcredit.evaluation.best_of_n_evaluation import BestOfNEvaluation
+    from stepcredit.evaluation.development import Development
     from stepcredit.evaluation.samples import Joined
 
 
@@ -79,8 +80,9 @@ class EvalResult:
 
 def run(options: Options) -> EvalResult:
     """Evaluate."""
-    from stepcredit.evaluation.best_of_n import VOTE_KINDS, BestOfNSettings
+    from stepcredit.evaluation.best_of_n import BestOfNSettings
     from stepcredit.evaluation.best_of_n_evaluation import evaluate_best_of_n
+    from stepcredit.evaluation.choices import VOTE_KINDS
 
     kinds = tuple(
         dict.fromkeys(kind.strip() for each in options.weighted for kind in each.split(",") if kind.strip())
@@ -141,7 +143,7 @@ def _manifest(options: Options) -> Manifest:
 
 
 def _development(options: Options) -> Development | None:
-    from stepcredit.evaluation.best_of_n_evaluation import Development
+    from stepcredit.evaluation.development import Development
 
     if options.dev is None and options.dev_fraction is None:
         if options.dev_scores:

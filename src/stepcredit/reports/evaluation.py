@@ -8,38 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from stepcredit.errors import DataError
 from stepcredit.evaluation.tables import Table
+from stepcredit.reports.evaluation_plots import (
+    accuracy_plot,
+    calibration_plot,
+    metric_plots,
+    score_plot,
+)
 from stepcredit.reports.examples import Example, ExampleStep
 from stepcredit.reports.heatmap import HeatMap, heat_map
-from stepcredit.reports.page import ABSENT, interval, percent, plain, points, render_page, signed
-from stepcredit.reports.plots import (
-    Axis,
-    Interval,
-    Line,
-    Mark,
-    ReliabilityBin,
-    interval_plot,
-    line_plot,
-    reliability_plot,
-)
+from stepcredit.reports.page import interval, percent, plain, points, render_page, signed
 
 BEST_OF_N = "eval best-of-n"
 
-_MAJORITY = Mark("brown", "circle", dashed=True)
-_ORACLE = Mark("grey", "none", dashed=True)
-_SCORER_MARKS = (
-    Mark("blue", "circle", strong=True),
-    Mark("orange", "triangle", strong=True),
-    Mark("green", "square", strong=True),
-    Mark("purple", "diamond", strong=True),
-    Mark("sky", "down"),
-    Mark("blue", "square", dashed=True),
-    Mark("orange", "circle", dashed=True),
-    Mark("green", "triangle", dashed=True),
-)
 _DIAGNOSED = (
     ("outcome_auc", "outcome AUC"),
     ("within_problem_auc", "AUC within problems"),
@@ -117,7 +99,7 @@ def render_evaluation(
         "step_evaluation.html",
         title=title,
         kind=content["command"].removeprefix("eval "),
-        plots=list(_metric_plots(content["results"])),
+        plots=list(metric_plots(content["results"])),
         tables=tables,
         counts=content["counts"],
         excluded=content["excluded"],
@@ -126,7 +108,6 @@ def render_evaluation(
 
 
 def _render_best_of_n(content: Mapping[str, Any], tables: Sequence[Table], title: str) -> str:
-    marks = {name: _SCORER_MARKS[index % len(_SCORER_MARKS)] for index, name in enumerate(content["choices"])}
     ns = sorted({row["n"] for row in content["results"]})
     galleries = list(_galleries(content))
     sections = [("accuracy", "Accuracy"), ("comparisons", "Comparisons"), ("diagnostics", "Diagnostics")]
@@ -140,9 +121,9 @@ def _render_best_of_n(content: Mapping[str, Any], tables: Sequence[Table], title
         ns=ns,
         rows=_headline_rows(content, ns),
         finding=finding(content),
-        curves=_accuracy_plot(content, marks),
-        rises=_score_plot(content, marks),
-        reliability=[_reliability(name, found) for name, found in content["diagnostics"].items()],
+        curves=accuracy_plot(content),
+        rises=score_plot(content),
+        reliability=[calibration_plot(name, found) for name, found in content["diagnostics"].items()],
         diagnostics=_diagnostics_table(content),
         difficulty=_difficulty_table(content),
         comparisons=_comparisons(content, ns[-1]),
@@ -257,74 +238,6 @@ def _p_value(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else plain(value, 4)
 
 
-def _accuracy_plot(content: Mapping[str, Any], marks: Mapping[str, Mark]) -> Markup:
-    curves: list[tuple[str, Sequence[Mapping[str, Any]], Mark]] = []
-    for name, mark in (("pass", _ORACLE), ("majority", _MAJORITY)):
-        if name in content["curves"]:
-            shown = "oracle" if name == "pass" else "majority vote"
-            curves.append((shown, content["curves"][name], mark))
-    curves += [(name, found["curve"], marks[name]) for name, found in content["diagnostics"].items()]
-    lines = [
-        Line(
-            name=name,
-            x=[point["n"] for point in curve],
-            y=[point["accuracy"]["estimate"] for point in curve],
-            low=[point["accuracy"]["low"] for point in curve],
-            high=[point["accuracy"]["high"] for point in curve],
-            mark=mark,
-        )
-        for name, curve, mark in curves
-    ]
-    return line_plot(
-        lines,
-        title="Accuracy against the number of responses",
-        x=Axis(label="n", log2=True),
-        y=Axis(label="accuracy", percent=True),
-        note="Exact over all subsets of n; bands: 95% intervals over problems.",
-        width=520,
-        height=340,
-    )
-
-
-def _score_plot(content: Mapping[str, Any], marks: Mapping[str, Mark]) -> Markup:
-    lines = []
-    for name, found in content["diagnostics"].items():
-        scores = [point["chosen_score"] for point in found["curve"]]
-        rise = scores[-1] - scores[0]
-        lines.append(
-            Line(
-                name=name,
-                x=[point["n"] for point in found["curve"]],
-                y=[(score - scores[0]) / rise if rise > 0 else None for score in scores],
-                mark=marks[name],
-            )
-        )
-    return line_plot(
-        lines,
-        title="Score of the chosen response",
-        x=Axis(label="n", log2=True),
-        y=Axis(label="share of its rise from one response to all", percent=True),
-        note="It always rises with n. Where accuracy falls meanwhile, the scorer is over-optimised.",
-        width=520,
-        height=340,
-    )
-
-
-def _reliability(name: str, found: Mapping[str, Any]) -> Markup:
-    bins = found["calibration"]
-    return reliability_plot(
-        [
-            ReliabilityBin(predicted=predicted, observed=observed, count=count)
-            for predicted, observed, count in zip(
-                bins["predicted"], bins["observed"], bins["counts"], strict=True
-            )
-            if count
-        ],
-        title=f"{name}: sigmoid of the reward, and the share right",
-        note=f"Expected calibration error {plain(bins['error'])}; a mark's area grows with its responses.",
-    )
-
-
 def _diagnostics_table(content: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
     """Rows of figures, one column a scorer."""
     every = content["diagnostics"].values()
@@ -410,31 +323,3 @@ def _failure_examples(failure: Mapping[str, Any]) -> Iterator[Example]:
             reward=shown["score"],
             note=why,
         )
-
-
-def _metric_plots(results: Sequence[Mapping[str, Any]]) -> Iterator[Markup]:
-    """The main metrics, all scorers under each other."""
-    wanted = ("first_error_auc", "auc", "f1", "prm_score", "lowest_is_first_wrong", "minimum_is_last")
-    for metric in wanted:
-        rows = [
-            row
-            for row in results
-            if row["metric"] == metric and row["value"] is not None and row["quantity"] == "reward"
-        ]
-        if rows:
-            yield interval_plot(
-                [
-                    Interval(name=_row_name(row), value=row["value"], low=row["low"], high=row["high"])
-                    for row in rows
-                ],
-                title=metric.replace("_", " "),
-                x=Axis(label=metric.replace("_", " "), low=0.0, high=1.0),
-                note="Scores of single steps; bars: 95% intervals over problems.",
-                reference=0.5 if metric.endswith("auc") else None,
-                width=520,
-            )
-
-
-def _row_name(row: Mapping[str, Any]) -> str:
-    parts = [row["subset"], row["scorer"], row["threshold_from"]]
-    return ", ".join(part for part in parts if part) or ABSENT

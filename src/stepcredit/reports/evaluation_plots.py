@@ -1,0 +1,139 @@
+"""The plots of evaluation pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from stepcredit.reports.page import ABSENT, plain
+from stepcredit.reports.plots import (
+    Axis,
+    Interval,
+    Line,
+    Mark,
+    ReliabilityBin,
+    interval_plot,
+    line_plot,
+    reliability_plot,
+)
+
+_MAJORITY = Mark("brown", "circle", dashed=True)
+_ORACLE = Mark("grey", "none", dashed=True)
+_SCORER_MARKS = (
+    Mark("blue", "circle", strong=True),
+    Mark("orange", "triangle", strong=True),
+    Mark("green", "square", strong=True),
+    Mark("purple", "diamond", strong=True),
+    Mark("sky", "down"),
+    Mark("blue", "square", dashed=True),
+    Mark("orange", "circle", dashed=True),
+    Mark("green", "triangle", dashed=True),
+)
+
+
+def scorer_marks(content: Mapping[str, Any]) -> dict[str, Mark]:
+    """One look for each scorer, the same in all plots."""
+    return {name: _SCORER_MARKS[index % len(_SCORER_MARKS)] for index, name in enumerate(content["choices"])}
+
+
+def accuracy_plot(content: Mapping[str, Any]) -> Markup:
+    """Accuracy of every scorer, the vote and the oracle against n."""
+    marks = scorer_marks(content)
+    curves: list[tuple[str, Sequence[Mapping[str, Any]], Mark]] = []
+    for name, mark in (("pass", _ORACLE), ("majority", _MAJORITY)):
+        if name in content["curves"]:
+            shown = "oracle" if name == "pass" else "majority vote"
+            curves.append((shown, content["curves"][name], mark))
+    curves += [(name, found["curve"], marks[name]) for name, found in content["diagnostics"].items()]
+    lines = [
+        Line(
+            name=name,
+            x=[point["n"] for point in curve],
+            y=[point["accuracy"]["estimate"] for point in curve],
+            low=[point["accuracy"]["low"] for point in curve],
+            high=[point["accuracy"]["high"] for point in curve],
+            mark=mark,
+        )
+        for name, curve, mark in curves
+    ]
+    return line_plot(
+        lines,
+        title="Accuracy against the number of responses",
+        x=Axis(label="n", log2=True),
+        y=Axis(label="accuracy", percent=True),
+        note="Exact over all subsets of n; bands: 95% intervals over problems.",
+        width=520,
+        height=340,
+    )
+
+
+def score_plot(content: Mapping[str, Any]) -> Markup:
+    """How the score of the chosen response rises with n."""
+    marks = scorer_marks(content)
+    lines = []
+    for name, found in content["diagnostics"].items():
+        scores = [point["chosen_score"] for point in found["curve"]]
+        rise = scores[-1] - scores[0]
+        lines.append(
+            Line(
+                name=name,
+                x=[point["n"] for point in found["curve"]],
+                y=[(score - scores[0]) / rise if rise > 0 else None for score in scores],
+                mark=marks[name],
+            )
+        )
+    return line_plot(
+        lines,
+        title="Score of the chosen response",
+        x=Axis(label="n", log2=True),
+        y=Axis(label="share of its rise from one response to all", percent=True),
+        note="It always rises with n. Where accuracy falls meanwhile, the scorer is over-optimised.",
+        width=520,
+        height=340,
+    )
+
+
+def calibration_plot(name: str, found: Mapping[str, Any]) -> Markup:
+    """Predicted against observed share of right responses."""
+    bins = found["calibration"]
+    return reliability_plot(
+        [
+            ReliabilityBin(predicted=predicted, observed=observed, count=count)
+            for predicted, observed, count in zip(
+                bins["predicted"], bins["observed"], bins["counts"], strict=True
+            )
+            if count
+        ],
+        title=f"{name}: sigmoid of the reward, and the share right",
+        note=f"Expected calibration error {plain(bins['error'])}; a mark's area grows with its responses.",
+    )
+
+
+def metric_plots(results: Sequence[Mapping[str, Any]]) -> Iterator[Markup]:
+    """The main metrics, all scorers under each other."""
+    wanted = ("first_error_auc", "auc", "f1", "prm_score", "lowest_is_first_wrong", "minimum_is_last")
+    for metric in wanted:
+        rows = [
+            row
+            for row in results
+            if row["metric"] == metric and row["value"] is not None and row["quantity"] == "reward"
+        ]
+        if rows:
+            yield interval_plot(
+                [
+                    Interval(name=_row_name(row), value=row["value"], low=row["low"], high=row["high"])
+                    for row in rows
+                ],
+                title=metric.replace("_", " "),
+                x=Axis(label=metric.replace("_", " "), low=0.0, high=1.0),
+                note="Scores of single steps; bars: 95% intervals over problems.",
+                reference=0.5 if metric.endswith("auc") else None,
+                width=520,
+            )
+
+
+def _row_name(row: Mapping[str, Any]) -> str:
+    parts = [row["subset"], row["scorer"], row["threshold_from"]]
+    return ", ".join(part for part in parts if part) or ABSENT
