@@ -211,7 +211,7 @@ def _commands(out: Path, options: Options) -> tuple[str, ...]:
         f"stepcredit grade rollouts.jsonl {answer} --out graded.jsonl",
         f"stepcredit train graded.jsonl --dev {out}/dev/graded.jsonl --model {mid} "
         f"--objective {config.objective} --beta {config.beta} --learning-rate {config.learning_rate} "
-        f"--batch-size {config.batch_size} --epochs {config.epochs} --step-rule {config.step_rule} "
+        f"--batch-size {config.batch_size} --epochs {config.epochs} --steps {config.step_rule} "
         f"--seed {options.seed} --out prm",
         f"stepcredit score {out}/test-mid/graded.jsonl --prm prm --out scores.jsonl",
         f"stepcredit eval best-of-n {out}/test-mid/graded.jsonl --scores implicit-prm=scores.jsonl",

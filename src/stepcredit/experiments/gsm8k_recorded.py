@@ -85,9 +85,11 @@ def run(options: Options) -> dict[str, Any]:
             dev=options.out / "dev" / "graded.jsonl",
             model=str(options.model),
             out=options.out / "prm",
+            cache=options.out / "reference-cache",
             config=options.training,
         )
     )
+    assert isinstance(trained, train.Result), "no dry run was asked for"
     for name in ("dev", "test"):
         score_solutions(options, options.out / name)
     results = evaluate(options.out, dict(options.splits), trained.heldout, trained.kept_step)

@@ -150,11 +150,12 @@ def train_prm(
     graded: Path, dev: Path | None, model: Path, out: Path, config: TrainConfig, *, seed: int, overwrite: bool
 ) -> train.Result:
     """Train a reward model whose reference is its initial weights."""
-    return train.run(
-        train.Options(
-            graded=graded, model=str(model), out=out, dev=dev, config=config, seed=seed, overwrite=overwrite
-        )
+    options = train.Options(
+        graded=graded, model=str(model), out=out, dev=dev, config=config, seed=seed, overwrite=overwrite
     )
+    result = train.run(options)
+    assert isinstance(result, train.Result), "no dry run was asked for"
+    return result
 
 
 def label_wrong_steps(directory: Path, *, overwrite: bool) -> Path:
