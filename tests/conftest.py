@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,10 +93,20 @@ def make_model() -> MakeModel:
     return make
 
 
-@pytest.fixture
-def saved_pair(tmp_path: Path, make_tokenizer: MakeTokenizer, make_model: MakeModel) -> tuple[Path, Path]:
-    """Directories of a policy and a reference, plain checkpoints with one tokenizer."""
+@pytest.fixture(scope="session")
+def _kept_pair(
+    tmp_path_factory: pytest.TempPathFactory, make_tokenizer: MakeTokenizer, make_model: MakeModel
+) -> Path:
+    directory = tmp_path_factory.mktemp("pair")
     for seed, name in enumerate(("policy", "reference")):
-        make_model(seed).save_pretrained(str(tmp_path / name))
-        make_tokenizer().save_pretrained(str(tmp_path / name))
+        make_model(seed).save_pretrained(str(directory / name))
+        make_tokenizer().save_pretrained(str(directory / name))
+    return directory
+
+
+@pytest.fixture
+def saved_pair(tmp_path: Path, _kept_pair: Path) -> tuple[Path, Path]:
+    """Directories of a policy and a reference, plain checkpoints with one tokenizer."""
+    for name in ("policy", "reference"):
+        shutil.copytree(_kept_pair / name, tmp_path / name)
     return tmp_path / "policy", tmp_path / "reference"

@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from stepcredit import ImplicitPRM
 from stepcredit.checkpoints import PRMCard, Reference, save_prm, weights_hash
 from stepcredit.encoding import EncodingError
 from stepcredit.errors import CheckpointError, UserError
-from stepcredit.types import ResponseScore, Rollout
+from stepcredit.logprobs import CachedTokenLogProbs
+from stepcredit.types import Encoded, ResponseScore, Rollout
 
 BETA = 0.3
 PROMPT = "Tom had 3 pens."
@@ -161,6 +163,41 @@ def test_a_model_that_gives_no_number_is_reported(saved_pair: Pair) -> None:
     scorer.policy = Broken()
     with pytest.raises(UserError, match="reward of nan"):
         scorer.score(PROMPT, "a")
+
+
+def test_a_cache_keeps_the_references_log_probabilities(saved_pair: Pair, tmp_path: Path) -> None:
+    expected = load(saved_pair, cache=tmp_path / "cache").score(PROMPT, RESPONSES[0])
+    again = load(saved_pair, cache=tmp_path / "cache")
+    assert isinstance(again.reference, CachedTokenLogProbs)
+    assert again.score(PROMPT, RESPONSES[0]) == expected
+    assert again.reference.counts.hits == 1
+    assert again.reference.counts.misses == 0
+
+
+class Constant:
+    """Log-probabilities of a model that is somewhere else."""
+
+    fingerprint = "constant"
+
+    def __init__(self, log_prob: float) -> None:
+        self.log_prob = log_prob
+
+    def of(self, encoded: Sequence[Encoded]) -> list[NDArray[np.float32]]:
+        return [np.full(item.num_scored, self.log_prob, np.float32) for item in encoded]
+
+
+def test_models_may_be_somewhere_else(saved_prm: Pair, tmp_path: Path, make_tokenizer: Any) -> None:
+    (saved_prm[0] / "model.safetensors").unlink()
+    prm = ImplicitPRM.from_pretrained(saved_prm[0], Constant(-2.0), policy=Constant(-1.5))
+    score = prm.score(PROMPT, RESPONSES[0])
+    assert score.reward == pytest.approx(BETA * 0.5 * score.num_tokens)
+    with pytest.raises(EncodingError, match=r"context of 512"):
+        prm.score(PROMPT, "a " * 600)
+    make_tokenizer().save_pretrained(str(tmp_path / "only-tokenizer"))
+    bare = ImplicitPRM.from_pretrained(
+        tmp_path / "only-tokenizer", Constant(-2.0), beta=1.0, policy=Constant(-1.5)
+    )
+    assert bare.score(PROMPT, "a " * 600).num_tokens > 512
 
 
 @pytest.fixture
