@@ -11,23 +11,36 @@ from stepcredit.checkpoints.hashes import template_hash, tokenizer_hash, weights
 from stepcredit.checkpoints.loading import quiet
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def save_prm(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: PRMCard, directory: str | Path
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    card: PRMCard,
+    directory: str | Path,
+    *,
+    state_dict: dict[str, Tensor] | None = None,
 ) -> PRMCard:
     """Write weights, tokenizer and ``prm.json`` into ``directory``.
 
     The hashes of the weights, tokenizer and template are filled in from what was written. Make
     ``directory`` with :func:`stepcredit.runs.atomic_directory`, so that it is never half there.
 
+    Args:
+        model: What to save.
+        tokenizer: Its tokenizer.
+        card: What it is.
+        directory: Where.
+        state_dict: The whole weights, where those of ``model`` are sharded over processes.
+
     Returns:
         The card as written.
     """
     directory = Path(directory)
     with quiet():
-        model.save_pretrained(str(directory))
+        model.save_pretrained(str(directory), state_dict=state_dict)
     tokenizer.save_pretrained(str(directory))
     card = replace(
         card,

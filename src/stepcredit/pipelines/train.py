@@ -221,7 +221,7 @@ def _save(options: Options, trained: TrainedModel, manifest: Manifest) -> None:
         results=trained.heldout,
     )
     with atomic_directory(options.out) as directory:
-        save_prm(trained.model, trained.tokenizer, card, directory)
+        save_prm(trained.model, trained.tokenizer, card, directory, state_dict=trained.state_dict)
         write_log(directory / LOG_FILE, trained.log)
         write_json(manifest_path(directory), content)
 

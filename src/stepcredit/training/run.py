@@ -8,43 +8,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
-from torch import nn
+from torch import Tensor
 from transformers import TrainingArguments
 
-from stepcredit.checkpoints import (
-    LoadOptions,
-    load_model,
-    load_tokenizer,
-    pick_device,
-    resolve,
-    tokenizer_hash,
-    weights_hash,
-)
-from stepcredit.encoding import ChatEncoding, Encoding, MathShepherdEncoding
-from stepcredit.errors import UserError
-from stepcredit.logprobs import (
-    CachedTokenLogProbs,
-    LocalTokenLogProbs,
-    enable_log_probs,
-    enable_packing,
-)
+from stepcredit.checkpoints import LoadOptions, load_tokenizer, pick_device
 from stepcredit.objectives import ObjectiveSettings, get_objective
 from stepcredit.runs import Ledger
-from stepcredit.steps import StepRule, choose_rule
 from stepcredit.training.callbacks import EvaluateAtEnd, LogFile, TokenProgress, log_rows
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import Example, TrainingSet, encode_examples, make_training_set
 from stepcredit.training.families import make_family
-from stepcredit.training.reference import AutocastLogProbs, LiveReference, StoredReference
+from stepcredit.training.models import load_policy, packs, reference_log_probs, token_budget
+from stepcredit.training.preparation import choose_step_rule, context_length, make_encoding
+from stepcredit.training.reference import StoredReference
 from stepcredit.training.snapshots import last_snapshot
-from stepcredit.training.trainer import PRMTrainer, ReferenceLogProbs
-from stepcredit.types import Rollout, TokenLogProbs
+from stepcredit.training.trainer import PRMTrainer
+from stepcredit.types import Rollout
 
 LOG_FILE = "train_log.jsonl"
-_PACKED_FROM = 128
-"""Mean tokens of a sequence from which packing gains more than it costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +42,7 @@ class TrainedModel:
         heldout: Held-out metrics of the kept weights; empty without held-out data.
         kept_step: Optimizer step of the kept weights.
         ledger: Tokens trained on and passed forward.
+        state_dict: The whole weights where the model itself is sharded over processes; else ``None``.
     """
 
     model: Any
@@ -70,6 +53,7 @@ class TrainedModel:
     heldout: dict[str, float]
     kept_step: int
     ledger: Ledger = field(default_factory=Ledger)
+    state_dict: dict[str, Tensor] | None = None
 
 
 def train_prm(
@@ -119,16 +103,21 @@ def train_prm(
     arguments = _training_arguments(
         config, work, load, seed=seed, steps_per_epoch=steps_per_epoch, has_heldout=bool(heldout_examples)
     )
-    policy = _load_policy(model, config, load, arguments.device)
+    policy = load_policy(model, config, load, arguments.device)
     family = make_family(config, encoding)
+    log_probs = None
     if family.needs_reference:
         sequences = [example.encoded for example in (*data.examples, *heldout_examples)]
-        sequences += data.mismatched
-        source = _reference_source(policy, model, reference, config, load, arguments.device)
-        source = source if cache is None else CachedTokenLogProbs(source, cache)
-        log_probs: ReferenceLogProbs | None = _reference(source, sequences, config, arguments)
-    else:
-        log_probs = None
+        log_probs = reference_log_probs(
+            policy,
+            [*sequences, *data.mismatched],
+            model=model,
+            reference=reference,
+            config=config,
+            load=load,
+            cache=cache,
+            arguments=arguments,
+        )
     trainer = PRMTrainer(
         policy,
         arguments,
@@ -139,8 +128,8 @@ def train_prm(
         reference=log_probs,
         heldout=heldout_examples,
         batch_size=config.batch_size,
-        tokens_per_forward=_token_budget(config, arguments.device),
-        packed=_packs(policy, data, config),
+        tokens_per_forward=token_budget(config, arguments.device),
+        packed=packs(policy, data, config),
         keep_best=config.keep_best,
         patience=config.patience,
         callbacks=_callbacks(work, data, config, bool(heldout_examples)),
@@ -149,20 +138,27 @@ def train_prm(
         trainer.remove_callback(unwanted)
     snapshot = last_snapshot(work)
     trainer.train(resume_from_checkpoint=None if snapshot is None else str(snapshot))
+    return _finished(trainer, tokenizer, str(rule), log_probs)
+
+
+def _finished(trainer: PRMTrainer, tokenizer: Any, step_rule: str, reference: Any) -> TrainedModel:
+    """Take the weights to keep, and what the run says of itself."""
     kept_step = int(trainer.state.global_step)
-    if config.keep_best and trainer.state.best_model_checkpoint:
+    if trainer.keep_best and trainer.state.best_model_checkpoint:
         trainer._load_best_model()
         kept_step = int(trainer.state.best_global_step or kept_step)
+    is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     log = log_rows(trainer.state)
     return TrainedModel(
         model=trainer.accelerator.unwrap_model(trainer.model),
         tokenizer=tokenizer,
-        step_rule=str(rule),
-        counts=data.counts,
+        step_rule=step_rule,
+        counts=trainer.data.counts,
         log=log,
         heldout=_heldout_at(log, kept_step),
         kept_step=kept_step,
-        ledger=_ledger(trainer, log_probs, heldout_examples, log),
+        ledger=_ledger(trainer, reference, trainer.heldout, log),
+        state_dict=trainer.accelerator.get_state_dict(trainer.model_wrapped) if is_sharded else None,
     )
 
 
@@ -216,144 +212,6 @@ def _callbacks(work: Path, data: TrainingSet, config: TrainConfig, has_heldout: 
     tokens = sum(len(data.examples[row].encoded.token_ids) for unit in data.units for row in unit)
     callbacks: list[Any] = [LogFile(work / LOG_FILE), TokenProgress(round(tokens * config.epochs))]
     return [*callbacks, EvaluateAtEnd()] if has_heldout else callbacks
-
-
-def choose_step_rule(config: TrainConfig, rollouts: Sequence[Rollout]) -> StepRule:
-    """The rule of the configuration; ``auto`` becomes the one that fits the responses."""
-    rule = StepRule.parse(config.step_rule)
-    return choose_rule(rollout.response for rollout in rollouts) if rule.kind == "auto" else rule
-
-
-def make_encoding(config: TrainConfig, tokenizer: Any, rule: StepRule, max_tokens: int | None) -> Encoding:
-    """The format of the family: what its scorer reads."""
-    if config.family == "math-shepherd":
-        return MathShepherdEncoding(tokenizer, rule, max_tokens=max_tokens)
-    return ChatEncoding(tokenizer, rule, max_tokens=max_tokens, tokenizer_hash=tokenizer_hash(tokenizer))
-
-
-def context_length(model: str | Path, config: TrainConfig, load: LoadOptions) -> int | None:
-    """Most tokens of a sequence: as configured, at most what the model takes.
-
-    Raises:
-        UserError: More is asked for.
-    """
-    settings: Any = transformers.AutoConfig.from_pretrained(
-        str(resolve(model, revision=load.revision)), trust_remote_code=load.trust_remote_code
-    )
-    context = getattr(settings.get_text_config(), "max_position_embeddings", None)
-    if config.max_tokens is not None and context is not None and config.max_tokens > context:
-        raise UserError(
-            f"{config.max_tokens} is more than the model's context of {context} tokens",
-            where="--max-tokens",
-            mend="lower it, or use a model with a longer context",
-        )
-    return config.max_tokens or context
-
-
-def _load_policy(model: str | Path, config: TrainConfig, load: LoadOptions, device: torch.device) -> Any:
-    dtype = config.precision if config.lora_rank else "float32"
-    has_head = config.family == "value-head"
-    policy: Any = load_model(
-        model, load, dtype=dtype, device=str(device), model_class=_OneClassModel if has_head else None
-    )
-    if config.lora_rank:
-        policy = _with_adapter(policy, config)
-    if not has_head:
-        enable_log_probs(policy)
-    return policy
-
-
-class _OneClassModel:
-    """A token classifier with one output, without dropout before it."""
-
-    @staticmethod
-    def from_pretrained(path: str, **arguments: Any) -> Any:
-        """As transformers' own."""
-        network: Any = transformers.AutoModelForTokenClassification.from_pretrained(
-            path, num_labels=1, **arguments
-        )
-        network.config.classifier_dropout = 0.0
-        if isinstance(getattr(network, "dropout", None), nn.Dropout):
-            network.dropout.p = 0.0
-        return network
-
-
-def _with_adapter(policy: nn.Module, config: TrainConfig) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    targets = config.lora_targets.split(",")
-    adapter = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha or 2 * config.lora_rank,
-        lora_dropout=config.lora_dropout,
-        target_modules=targets[0] if targets == ["all-linear"] else targets,
-        task_type="TOKEN_CLS" if config.family == "value-head" else "CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(policy, adapter)
-    except ValueError as error:
-        raise UserError(
-            f"no adapter can be put there ({error})",
-            where="--lora-targets",
-            mend="name modules of this model",
-        ) from error
-
-
-def _token_budget(config: TrainConfig, device: torch.device) -> int:
-    return config.tokens_per_forward or default_tokens_per_forward(device.type)
-
-
-def default_tokens_per_forward(device_type: str) -> int:
-    """On a CPU a small pass stays in its caches; an accelerator wants a large one."""
-    return 4096 if device_type == "cpu" else 16384
-
-
-def _packs(policy: nn.Module, data: TrainingSet, config: TrainConfig) -> bool:
-    """Packing calls attention once a sequence, which pays where sequences are long."""
-    if config.family != "implicit" or config.layout == "padded":
-        return False
-    tokens = sum(len(example.encoded.token_ids) for example in data.examples)
-    if config.layout == "auto" and tokens < _PACKED_FROM * len(data.examples):
-        return False
-    packs = enable_packing(policy)
-    if config.layout == "packed" and not packs:
-        raise UserError(
-            "this model's attention cannot run packed sequences", where="--layout", mend="use padded"
-        )
-    return packs
-
-
-def _reference_source(
-    policy: nn.Module,
-    model: str | Path,
-    reference: str | Path | None,
-    config: TrainConfig,
-    load: LoadOptions,
-    device: torch.device,
-) -> TokenLogProbs:
-    """The reference: the policy before training, its base without the adapter, or another model."""
-    name = reference or model
-    network: nn.Module = policy
-    adapter_off = bool(config.lora_rank) and reference is None
-    if reference is not None or (config.live_reference and not adapter_off):
-        network = load_model(name, load, dtype="float32", device=str(device))
-    source = LocalTokenLogProbs(
-        network,
-        weights_hash=weights_hash(resolve(name, revision=load.revision)),
-        token_budget=_token_budget(config, device),
-        adapter_off=adapter_off,
-    )
-    return AutocastLogProbs(source, device.type, torch.bfloat16 if config.precision == "bfloat16" else None)
-
-
-def _reference(
-    source: TokenLogProbs, sequences: Sequence[Any], config: TrainConfig, arguments: TrainingArguments
-) -> ReferenceLogProbs:
-    if config.live_reference:
-        return LiveReference(source)
-    return StoredReference(
-        source, sequences, process=arguments.process_index, num_processes=arguments.world_size
-    )
 
 
 def _heldout_at(log: Sequence[dict[str, Any]], step: int) -> dict[str, float]:

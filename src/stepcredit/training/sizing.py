@@ -14,7 +14,7 @@ from stepcredit.objectives import get_objective
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import make_training_set
 from stepcredit.training.plan import Plan, PlanOptions, Shape, Workload, make_plan
-from stepcredit.training.run import (
+from stepcredit.training.preparation import (
     choose_step_rule,
     context_length,
     default_tokens_per_forward,

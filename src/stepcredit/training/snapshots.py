@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accelerate.utils import save_fsdp_model
+
 from stepcredit.checkpoints import quiet
 from stepcredit.errors import UserError
 
@@ -68,6 +70,10 @@ def _write(trainer: Any, directory: Path, *, weights_only: bool) -> None:
     with quiet():
         trainer.save_model(str(directory), _internal_call=True)
     if weights_only:
+        if trainer.is_fsdp_enabled:
+            # What transformers reads a sharded model's best weights from.
+            plugin = trainer.accelerator.state.fsdp_plugin
+            save_fsdp_model(plugin, trainer.accelerator, trainer.model, str(directory))
         return
     trainer._save_optimizer_and_scheduler(str(directory))
     trainer._save_scaler(str(directory))

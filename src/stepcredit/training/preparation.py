@@ -1,0 +1,53 @@
+"""What decides how a run's rollouts are read: step rule, format, longest sequence, size of a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from stepcredit.checkpoints import LoadOptions, resolve, tokenizer_hash
+from stepcredit.encoding import ChatEncoding, Encoding, MathShepherdEncoding
+from stepcredit.errors import UserError
+from stepcredit.steps import StepRule, choose_rule
+from stepcredit.training.config import TrainConfig
+from stepcredit.types import Rollout
+
+
+def choose_step_rule(config: TrainConfig, rollouts: Sequence[Rollout]) -> StepRule:
+    """The rule of the configuration; ``auto`` becomes the one that fits the responses."""
+    rule = StepRule.parse(config.step_rule)
+    return choose_rule(rollout.response for rollout in rollouts) if rule.kind == "auto" else rule
+
+
+def make_encoding(config: TrainConfig, tokenizer: Any, rule: StepRule, max_tokens: int | None) -> Encoding:
+    """The format of the family: what its scorer reads."""
+    if config.family == "math-shepherd":
+        return MathShepherdEncoding(tokenizer, rule, max_tokens=max_tokens)
+    return ChatEncoding(tokenizer, rule, max_tokens=max_tokens, tokenizer_hash=tokenizer_hash(tokenizer))
+
+
+def context_length(model: str | Path, config: TrainConfig, load: LoadOptions) -> int | None:
+    """Most tokens of a sequence: as configured, at most what the model takes.
+
+    Raises:
+        UserError: More is asked for.
+    """
+    settings: Any = transformers.AutoConfig.from_pretrained(
+        str(resolve(model, revision=load.revision)), trust_remote_code=load.trust_remote_code
+    )
+    context = getattr(settings.get_text_config(), "max_position_embeddings", None)
+    if config.max_tokens is not None and context is not None and config.max_tokens > context:
+        raise UserError(
+            f"{config.max_tokens} is more than the model's context of {context} tokens",
+            where="--max-tokens",
+            mend="lower it, or use a model with a longer context",
+        )
+    return config.max_tokens or context
+
+
+def default_tokens_per_forward(device_type: str) -> int:
+    """On a CPU a small pass stays in its caches; an accelerator wants a large one."""
+    return 4096 if device_type == "cpu" else 16384
