@@ -154,6 +154,16 @@ def test_failures_are_recorded_with_their_reason(options: Options, monkeypatch: 
     assert grade.FAILURE_FIELD not in read(again.out)[0]
 
 
+def test_formats_of_other_tools_are_graded_too(options: Options) -> None:
+    rows = [
+        {"idx": 0, "prompt": "1+1=", "response": f"A: {found}", "reference": 2, "extracted_output": None}
+        for found in (2, 3)
+    ]
+    write(options.rollouts, rows)
+    run(replace(options, format="implicitprm-bon"))
+    assert [(line["id"], line["correct"]) for line in read(options.out)] == [("0/0", True), ("0/1", False)]
+
+
 @pytest.mark.parametrize("extension", ["jsonl.gz", "parquet", "csv"])
 def test_the_extension_says_how_to_write(options: Options, extension: str) -> None:
     from stepcredit.data import read_rollouts

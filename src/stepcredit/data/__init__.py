@@ -10,7 +10,7 @@ from stepcredit.data.files import (
     write_rows,
 )
 from stepcredit.data.foreign import FORMATS, named_format
-from stepcredit.data.formats import parse_columns, read_as, read_prompts_as, read_rollouts_as
+from stepcredit.data.formats import parse_columns, read_as, read_rollouts_as
 from stepcredit.data.records import (
     prompt_from_json,
     prompt_to_json,
@@ -33,7 +33,6 @@ __all__ = [
     "prompt_to_json",
     "read_as",
     "read_prompts",
-    "read_prompts_as",
     "read_rollouts",
     "read_rollouts_as",
     "read_scores",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stepcredit.data.files import Records
 from stepcredit.data.foreign import Reader, named_format
+from stepcredit.data.foreign.rows import prompt_name
 from stepcredit.data.hub import PREFIX, read_hub
 from stepcredit.data.sources import Malformed, NumberedRow, check_readable, read_rows
 from stepcredit.errors import DataError, UserError
-from stepcredit.types import Prompt, Rollout
+from stepcredit.types import Rollout
 
 
 def read_as(
@@ -21,6 +22,7 @@ def read_as(
     *,
     columns: Mapping[str, str] | None = None,
     subset: str | None = None,
+    name_rows: bool = False,
     skip_invalid: bool = False,
 ) -> Records[Any]:
     """Stream the records of a source.
@@ -28,9 +30,11 @@ def read_as(
     Args:
         source: A file, or ``hub:NAME[:SPLIT]``.
         format: One of :data:`stepcredit.data.foreign.FORMATS`; ``prompts`` yields prompts, all others
-            rollouts. A missing id becomes the row's position, a missing prompt id a hash of the prompt.
+            rollouts.
         columns: Field of the format to the source's column that holds it.
         subset: Configuration of a hub data set.
+        name_rows: Give prompts and rollouts that lack them an id, the row's position, and a prompt id,
+            a hash of the prompt; otherwise they are malformed.
         skip_invalid: As for :class:`~stepcredit.data.files.Records`.
 
     Raises:
@@ -40,14 +44,11 @@ def read_as(
     form = named_format(format)
     rows = _row_source(source, subset, columns or {})
     reader = form.make_reader()
+    if name_rows and form.name in ("prompts", "rollouts"):
+        reader = _naming(reader)
     if form.id_field is not None:
         reader = _with_unique_ids(reader, _repeated(rows(), form.id_field))
     return Records(source, rows(), reader, skip_invalid=skip_invalid)
-
-
-def read_prompts_as(source: str | Path, **options: Any) -> Records[Prompt]:
-    """:func:`read_as` with the format ``prompts``."""
-    return read_as(source, "prompts", **options)
 
 
 def read_rollouts_as(source: str | Path, format: str = "rollouts", **options: Any) -> Records[Rollout]:
@@ -111,6 +112,20 @@ def _as_text(field: str, value: Any) -> Any:
     """Ids and answers that are numbers elsewhere are text in our records."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return str(value) if is_number and field in ("id", "prompt_id", "answer", "prediction") else value
+
+
+def _naming(reader: Reader) -> Reader:
+    def read(row: Mapping[str, Any], where: str, position: int) -> Iterable[Any]:
+        named = {**row, "id": str(position) if row.get("id") is None else row["id"]}
+        if (
+            named.get("prompt_id") is None
+            and "response" in named
+            and isinstance(named.get("prompt"), str | list)
+        ):
+            named["prompt_id"] = prompt_name(named["prompt"])
+        return reader(named, where, position)
+
+    return read
 
 
 def _repeated(rows: Iterator[NumberedRow], field: str) -> set[int]:

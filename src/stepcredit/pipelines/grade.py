@@ -30,6 +30,7 @@ class Options:
     rollouts: Path = argument("rollouts to grade")
     grader: str = option("math, numeric, exact, choice, code or python:module:function", metavar="NAME")
     out: Path = option("file to write", metavar="FILE")
+    format: str = option("format of the input: rollouts, or one of another tool", default="rollouts")
     regrade: bool = option("also replace verdicts that are already there", default=False)
     answer_pattern: str | None = option(
         "regular expression that finds the final answer: its first group, at its last match",
@@ -94,12 +95,12 @@ class Result:
 
 def run(options: Options) -> Result:
     """Grade a file, or go on where an earlier run of the same work stopped."""
-    from stepcredit.data import count_rows, finish_lines, read_rollouts
+    from stepcredit.data import count_rows, finish_lines, read_rollouts_as
 
     if options.out.exists() and options.rollouts.exists() and options.out.samefile(options.rollouts):
         raise UserError("is the input itself", where=options.out, mend="choose another --out")
     finalise = finish_lines(options.out)
-    rollouts = read_rollouts(options.rollouts, skip_invalid=options.skip_invalid)
+    rollouts = read_rollouts_as(options.rollouts, options.format, skip_invalid=options.skip_invalid)
     with _grader(options) as grader:
         manifest = _manifest(options, grader)
         lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
@@ -140,7 +141,12 @@ def _grader(options: Options) -> Grader:
 
 def _manifest(options: Options, grader: Grader) -> Manifest:
     # Whether malformed rows are skipped is left out, so that a run which met one can go on past it.
-    settings = {"grader": options.grader, **grader.settings, "regrade": options.regrade}
+    settings = {
+        "grader": options.grader,
+        **grader.settings,
+        "format": options.format,
+        "regrade": options.regrade,
+    }
     return Manifest("grade", settings, inputs=[options.rollouts])
 
 

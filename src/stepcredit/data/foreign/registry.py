@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepcredit.data.foreign import step_benchmarks, training_sets
-from stepcredit.data.foreign.rows import prompt_name
 from stepcredit.data.records import (
     prompt_from_json,
     prompt_to_json,
@@ -43,14 +42,11 @@ class ForeignFormat:
     holds_prompts: bool = False
 
 
-def _read_prompt(row: Mapping[str, Any], where: str, position: int) -> Iterator[Prompt]:
-    yield prompt_from_json({**row, "id": row.get("id", str(position))}, where)
+def _read_prompt(row: Mapping[str, Any], where: str, _position: int) -> Iterator[Prompt]:
+    yield prompt_from_json(row, where)
 
 
-def _read_rollout(row: Mapping[str, Any], where: str, position: int) -> Iterator[Rollout]:
-    row = {**row, "id": row.get("id", str(position))}
-    if row.get("prompt_id") is None and isinstance(row.get("prompt"), str | list):
-        row["prompt_id"] = prompt_name(row["prompt"])
+def _read_rollout(row: Mapping[str, Any], where: str, _position: int) -> Iterator[Rollout]:
     yield rollout_from_json(row, where)
 
 
