@@ -125,26 +125,30 @@ class ThresholdChoice:
 
 
 def choose_by_outcomes(changes: Sequence[NDArray[np.float64]], correct: Sequence[bool]) -> ThresholdChoice:
-    """The threshold for which "no step is wrong" agrees best with "the answer is right".
+    """The threshold whose labels of all steps agree best with the outcomes of their responses.
+
+    Every step counts, not the response alone: at the last step any verifier's confidence falls to nothing
+    where the answer is wrong, so a response tells right from wrong by almost any threshold, and the one
+    that finds errors where they are made could not be told from the others.
 
     Args:
         changes: Of each response.
         correct: Whether its answer is right.
     """
-    lowest = np.array([each.min() for each in changes])
-    return _choose(lowest, np.asarray(correct, dtype=np.bool_))
+    targets = [[float(right)] * len(each) for each, right in zip(changes, correct, strict=True)]
+    return choose_by_step_labels(changes, targets)
 
 
 def choose_by_step_labels(
     changes: Sequence[NDArray[np.float64]], labels: Sequence[Sequence[float]]
 ) -> ThresholdChoice:
-    """The threshold whose step labels agree best with true ones (right is above 0.5)."""
+    """The threshold whose step labels agree best with given ones (right is above 0.5)."""
     lowest = np.concatenate([np.minimum.accumulate(each) for each in changes])
     return _choose(lowest, np.concatenate([np.asarray(each) > 0.5 for each in labels]))
 
 
 def _choose(lowest: Float[np.ndarray, " items"], right: Bool[np.ndarray, " items"]) -> ThresholdChoice:
-    """Best of all thresholds that differ; among equals the one nearest to the published."""
+    """The most balanced accuracy that any threshold reaches; of equals the one nearest to the published."""
     if right.all() or not right.any():
         raise DataError(
             f"all {len(right)} development items are {'right' if right.all() else 'wrong'}, so no threshold "

@@ -45,7 +45,7 @@ class Options:
         "directory of the verifier, trained there unless it is complete; default OUT.verifier", default=None
     )
     choose_by: str = option(
-        "the threshold agrees best with: outcomes (are all steps of right responses right), or the "
+        "the threshold's step labels agree best with the outcomes of the responses, or with the "
         "development file's own step-labels",
         default="outcomes",
         choices=("outcomes", "step-labels"),
