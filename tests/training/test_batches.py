@@ -8,10 +8,21 @@ from hypothesis import strategies as st
 from stepcredit.training.batches import EpochSampler, ForwardPlan, plan_forwards
 
 
+def alone(num_units: int) -> list[list[int]]:
+    return [[unit] for unit in range(num_units)]
+
+
 class TestEpochSampler:
+    def test_groups_stay_side_by_side(self) -> None:
+        sampler = EpochSampler([[0, 1, 2], [3], [4, 5]], 4, seed=1)
+        units = [unit for step in sampler for unit in step]
+        assert sorted(units) == list(range(6))
+        assert units[units.index(0) :][:3] == [0, 1, 2]
+        assert units.index(5) == units.index(4) + 1
+
     @given(st.integers(1, 50), st.integers(1, 12), st.integers(0, 5))
     def test_an_epoch_holds_every_unit_once(self, num_units: int, batch_size: int, epoch: int) -> None:
-        sampler = EpochSampler(num_units, batch_size, seed=3)
+        sampler = EpochSampler(alone(num_units), batch_size, seed=3)
         steps = list(sampler.order(epoch))
         assert len(steps) == len(sampler)
         assert sorted(unit for step in steps for unit in step) == list(range(num_units))
@@ -19,13 +30,15 @@ class TestEpochSampler:
 
     def test_epochs_and_seeds_have_orders_of_their_own(self) -> None:
         orders = {
-            str(list(EpochSampler(20, 4, seed=seed).order(epoch))) for seed in (0, 1) for epoch in (0, 1)
+            str(list(EpochSampler(alone(20), 4, seed=seed).order(epoch)))
+            for seed in (0, 1)
+            for epoch in (0, 1)
         }
         assert len(orders) == 4
 
     def test_iterating_asks_for_the_current_epoch(self) -> None:
         epoch = [0]
-        sampler = EpochSampler(20, 4, seed=0, epoch=lambda: epoch[0])
+        sampler = EpochSampler(alone(20), 4, seed=0, epoch=lambda: epoch[0])
         first = list(sampler)
         epoch[0] = 1
         assert list(sampler) == list(sampler.order(1)) != first

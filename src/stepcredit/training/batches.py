@@ -31,16 +31,22 @@ class EpochSampler(Sampler[list[int]]):
     """Shuffles units anew each epoch, by seed and epoch only, and yields an optimizer step's units.
 
     Args:
-        num_units: Number of units, at least 1.
+        groups: Units that stay side by side: each alone, or those of one prompt together.
         batch_size: Units a step; the last step of an epoch may have fewer.
         seed: Seed of the order.
         epoch: Tells the current epoch when an iteration starts.
     """
 
     def __init__(
-        self, num_units: int, batch_size: int, *, seed: int, epoch: Callable[[], int] = lambda: 0
+        self,
+        groups: Sequence[Sequence[int]],
+        batch_size: int,
+        *,
+        seed: int,
+        epoch: Callable[[], int] = lambda: 0,
     ) -> None:
-        self.num_units, self.batch_size, self.seed, self.epoch = num_units, batch_size, seed, epoch
+        self.groups, self.batch_size, self.seed, self.epoch = groups, batch_size, seed, epoch
+        self.num_units = sum(len(group) for group in groups)
 
     def __len__(self) -> int:
         return math.ceil(self.num_units / self.batch_size)
@@ -50,9 +56,10 @@ class EpochSampler(Sampler[list[int]]):
 
     def order(self, epoch: int) -> Iterator[list[int]]:
         """The steps of one epoch."""
-        order = np.random.default_rng([self.seed, 4, epoch]).permutation(self.num_units)
+        order = np.random.default_rng([self.seed, 4, epoch]).permutation(len(self.groups))
+        units = [unit for group in order for unit in self.groups[int(group)]]
         for start in range(0, self.num_units, self.batch_size):
-            yield [int(unit) for unit in order[start : start + self.batch_size]]
+            yield units[start : start + self.batch_size]
 
 
 def plan_forwards(

@@ -67,6 +67,10 @@ class TrainConfig:
     )
     learning_rate: float = option("highest learning rate", default=5e-7)
     batch_size: int = option("responses (pairs for paired objectives) an optimizer step", default=64)
+    group_prompts: bool = option(
+        "lay a prompt's responses into the same steps, so that what they share is computed once",
+        default=False,
+    )
     epochs: float = option("passes over the data", default=1.0)
     schedule: str = option(
         "learning rate after warm-up", default="cosine", choices=("cosine", "linear", "constant")

@@ -48,6 +48,15 @@ class TrainingSet:
     mismatched: tuple[Encoded, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
 
+    def groups(self, *, by_prompt: bool) -> list[list[int]]:
+        """Units that are shuffled together: each alone, or those of one prompt."""
+        if not by_prompt:
+            return [[unit] for unit in range(len(self.units))]
+        groups: dict[str, list[int]] = {}
+        for unit, rows in enumerate(self.units):
+            groups.setdefault(self.examples[rows[0]].prompt_id, []).append(unit)
+        return list(groups.values())
+
 
 def encode_examples(
     rollouts: Iterable[Rollout],

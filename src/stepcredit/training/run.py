@@ -130,6 +130,7 @@ def train_prm(
         batch_size=config.batch_size,
         tokens_per_forward=token_budget(config, arguments.device),
         packed=packs(policy, data, config),
+        group_prompts=config.group_prompts,
         keep_best=config.keep_best,
         patience=config.patience,
         callbacks=_callbacks(work, data, config, bool(heldout_examples)),

@@ -65,6 +65,7 @@ class PRMTrainer(Trainer):
         tokens_per_forward: Most tokens of one forward pass, padding included.
         packed: Lay sequences out in one row, for models that
             :func:`~stepcredit.logprobs.enable_packing` holds for.
+        group_prompts: Lay a prompt's units side by side.
         keep_best: Keep the weights with the best held-out AUC in ``<output_dir>/best``.
         patience: Stop after this many evaluations without a better AUC.
     """
@@ -83,6 +84,7 @@ class PRMTrainer(Trainer):
         batch_size: int,
         tokens_per_forward: int,
         packed: bool = False,
+        group_prompts: bool = False,
         keep_best: bool = True,
         patience: int | None = None,
         callbacks: Sequence[Any] = (),
@@ -103,6 +105,7 @@ class PRMTrainer(Trainer):
         self.units_per_step = batch_size
         self.tokens_per_forward = tokens_per_forward
         self.packed = packed
+        self.group_prompts = group_prompts
         self.keep_best = keep_best
         self.patience = patience
         self._reward_sums = torch.zeros(4, dtype=torch.float64)
@@ -113,7 +116,10 @@ class PRMTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """One item a step; not sharded by accelerate, since each process cuts its own share."""
         sampler = EpochSampler(
-            len(self.data.units), self.units_per_step, seed=self.args.seed, epoch=self._current_epoch
+            self.data.groups(by_prompt=self.group_prompts),
+            self.units_per_step,
+            seed=self.args.seed,
+            epoch=self._current_epoch,
         )
         return DataLoader(
             range(len(self.data.units)),  # type: ignore[arg-type]
