@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from stepcredit.checkpoints import load_model
-from stepcredit.errors import DataError, UserError
-from stepcredit.training import snapshots
+from stepcredit.errors import DataError, MissingExtraError, UserError
+from stepcredit.training import callbacks, snapshots
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.run import TrainedModel, train_prm
 from stepcredit.training.snapshots import last_snapshot
@@ -217,6 +217,24 @@ class TestHeldOut:
             rows[0]
         )
         assert rows[-1]["tokens"] == trained.ledger.trained_tokens == 2 * rows[2]["tokens"]
+
+
+class TestReporting:
+    def test_tensorboard_gets_the_log(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+    ) -> None:
+        events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+        train(tiny_model, rollouts, tmp_path / "prm.partial", report_to="tensorboard")
+        accumulator = events.EventAccumulator(str(tmp_path / "prm.tensorboard"))
+        accumulator.Reload()
+        assert [scalar.step for scalar in accumulator.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
+
+    def test_a_package_that_is_missing_is_named(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(callbacks, "find_spec", lambda name: None)
+        with pytest.raises(MissingExtraError, match=r"stepcredit\[wandb\]"):
+            train(tiny_model, rollouts, tmp_path, report_to="wandb")
 
 
 class TestRefusals:

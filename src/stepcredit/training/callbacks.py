@@ -5,12 +5,36 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from stepcredit.errors import MissingExtraError
 from stepcredit.runs import Progress, atomic_path
+
+
+def reporting_callbacks(report_to: str, directory: Path) -> list[TrainerCallback]:
+    """What writes to TensorBoard; others report through transformers itself.
+
+    Args:
+        report_to: ``none``, or the name of an optional package.
+        directory: TensorBoard's event files.
+
+    Raises:
+        MissingExtraError: The package is not installed.
+    """
+    if report_to == "none":
+        return []
+    if find_spec(report_to) is None:
+        raise MissingExtraError(report_to, report_to, needed_for=f"--report-to {report_to}")
+    if report_to != "tensorboard":
+        return []
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    return [TensorBoardCallback(tb_writer=SummaryWriter(log_dir=str(directory)))]
 
 
 def log_rows(state: TrainerState) -> list[dict[str, Any]]:

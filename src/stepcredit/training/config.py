@@ -112,7 +112,9 @@ class TrainConfig:
     save_every: int | None = option("steps between checkpoints; default ten in a run", default=None)
     log_every: int = option("steps between lines of the training log", default=10)
     report_to: str = option(
-        "where else to report", default="none", choices=("none", "tensorboard", "wandb", "trackio")
+        "where else to report; TensorBoard's files go to OUT.tensorboard",
+        default="none",
+        choices=("none", "tensorboard", "wandb", "trackio"),
     )
 
     def __post_init__(self) -> None:

@@ -15,7 +15,13 @@ from transformers import TrainingArguments
 from stepcredit.checkpoints import LoadOptions, load_tokenizer, pick_device
 from stepcredit.objectives import ObjectiveSettings, get_objective
 from stepcredit.runs import Ledger
-from stepcredit.training.callbacks import EvaluateAtEnd, LogFile, TokenProgress, log_rows
+from stepcredit.training.callbacks import (
+    EvaluateAtEnd,
+    LogFile,
+    TokenProgress,
+    log_rows,
+    reporting_callbacks,
+)
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import Example, TrainingSet, encode_examples, make_training_set
 from stepcredit.training.families import make_family
@@ -195,7 +201,8 @@ def _training_arguments(
         logging_steps=config.log_every,
         logging_first_step=True,
         logging_nan_inf_filter=False,
-        report_to=[] if config.report_to == "none" else [config.report_to],
+        report_to=[] if config.report_to in ("none", "tensorboard") else [config.report_to],
+        run_name=work.name.removesuffix(".partial"),
         remove_unused_columns=False,
         disable_tqdm=True,
         dataloader_pin_memory=False,
@@ -211,7 +218,9 @@ def _objective_settings(config: TrainConfig) -> ObjectiveSettings:
 
 def _callbacks(work: Path, data: TrainingSet, config: TrainConfig, has_heldout: bool) -> list[Any]:
     tokens = sum(len(data.examples[row].encoded.token_ids) for unit in data.units for row in unit)
+    events = work.with_name(work.name.removesuffix(".partial") + ".tensorboard")
     callbacks: list[Any] = [LogFile(work / LOG_FILE), TokenProgress(round(tokens * config.epochs))]
+    callbacks += reporting_callbacks(config.report_to, events)
     return [*callbacks, EvaluateAtEnd()] if has_heldout else callbacks
 
 
