@@ -13,8 +13,10 @@ import torch
 
 from stepcredit.checkpoints import PRMCard, save_prm
 from stepcredit.errors import UserError
+from stepcredit.objectives import get_objective
 from stepcredit.scorers import load_scorer
 from stepcredit.training.config import TrainConfig
+from stepcredit.training.examples import encode_examples
 from stepcredit.training.run import TrainedModel, train_prm
 from stepcredit.types import Rollout, StepLabel
 
@@ -142,3 +144,23 @@ def test_label_tokens_learn_step_labels_and_their_scorer_reads_them(
     save_prm(trained.model, trained.tokenizer, card, out)
     scores = list(load_scorer(out).score_all(labelled))
     assert [len(score.steps) for score in scores] == [len(row.step_labels or ()) for row in labelled]
+
+
+def test_labels_as_answers_in_the_chat_format_are_learnt_and_read(
+    tiny_model: Path, labelled: list[Rollout], tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    trained = train(tiny_model, labelled, work, family="rlhflow", objective="step-ce", epochs=10.0)
+    assert losses(trained)[-1] < losses(trained)[0] - 0.05
+    out = tmp_path / "prm"
+    out.mkdir()
+    card = PRMCard(family="rlhflow", objective="step-ce", step_rule=trained.step_rule)
+    save_prm(trained.model, trained.tokenizer, card, out)
+    scorer = load_scorer(out)
+    scores = list(scorer.score_all(labelled))
+    assert [len(score.steps) for score in scores] == [len(row.step_labels or ()) for row in labelled]
+    encoded = encode_examples(labelled[:1], scorer.encoding, objective=get_objective("step-ce"))[0].encoded
+    assert encoded.num_scored == encoded.step_ends[-1]
+    values = [step.value for score in scores for step in score.steps]
+    targets = [label.label for row in labelled for label in row.step_labels or ()]
+    assert np.corrcoef(values, targets)[0, 1] > 0.5

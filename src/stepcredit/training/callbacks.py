@@ -32,7 +32,7 @@ def reporting_callbacks(report_to: str, directory: Path) -> list[TrainerCallback
     if report_to != "tensorboard":
         return []
     from torch.utils.tensorboard import SummaryWriter
-    from transformers.integrations import TensorBoardCallback
+    from transformers.integrations.integration_utils import TensorBoardCallback
 
     return [TensorBoardCallback(tb_writer=SummaryWriter(log_dir=str(directory)))]
 

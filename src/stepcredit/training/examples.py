@@ -189,7 +189,7 @@ def _swap_response(prompt: Encoded, response: Encoded) -> Encoded:
 def _encode(rollout: Rollout, encoding: Encoding) -> EncodedSteps:
     """Encode, with the steps that the labels name where there are labels."""
     if not rollout.step_labels:
-        return encoding.encode(rollout)
+        return _up_to_last_step(encoding.encode(rollout))
     steps: list[Step] = []
     start = 0
     for index, label in enumerate(rollout.step_labels):
@@ -200,7 +200,14 @@ def _encode(rollout: Rollout, encoding: Encoding) -> EncodedSteps:
     if isinstance(encoding, ChatEncoding):
         return encoding.encode_with_steps(rollout, tuple(steps))
     listed = {**rollout.extras, "steps": [step.text.strip() for step in steps]}
-    return encoding.encode(replace(rollout, extras=listed))
+    return _up_to_last_step(encoding.encode(replace(rollout, extras=listed)))
+
+
+def _up_to_last_step(result: EncodedSteps) -> EncodedSteps:
+    """Without tokens after the last step's, such as the answer to it: no score is read there."""
+    encoded = result.encoded
+    end = encoded.scored_start + encoded.step_ends[-1]
+    return replace(result, encoded=replace(encoded, token_ids=encoded.token_ids[:end]))
 
 
 def _step_targets(rollout: Rollout, result: EncodedSteps) -> tuple[tuple[int, float], ...]:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from stepcredit.encoding import Encoding, MathShepherdEncoding
+from stepcredit.encoding import Encoding, MathShepherdEncoding, RLHFlowEncoding
 from stepcredit.logprobs import TokenBatch, pack, pad, token_log_probs
 from stepcredit.objectives import ObjectiveInput, response_rewards
 from stepcredit.training.config import TrainConfig
@@ -130,18 +130,19 @@ class ValueHeadFamily:
 
 
 class LabelTokenFamily:
-    """Log-odds of a good against a bad label as the next token, read at tags (arXiv:2312.08935).
+    """Log-odds of a good against a bad label as the next token, read after each step (arXiv:2312.08935).
 
     The reward of a response is the log-odds at its last token.
 
     Args:
+        name: Of the format.
         label_ids: The good and the bad label's token.
     """
 
-    name = "math-shepherd"
     needs_reference = False
 
-    def __init__(self, label_ids: tuple[int, int]) -> None:
+    def __init__(self, name: str, label_ids: tuple[int, int]) -> None:
+        self.name = name
         self.label_ids = label_ids
 
     def record(self, model: nn.Module, batch: ForwardBatch) -> ObjectiveInput:
@@ -166,8 +167,8 @@ def make_family(config: TrainConfig, encoding: Encoding) -> RewardModelFamily:
         return ImplicitFamily(config.beta, reference_free=config.reference_free)
     if config.family == "value-head":
         return ValueHeadFamily()
-    assert isinstance(encoding, MathShepherdEncoding), encoding
-    return LabelTokenFamily(encoding.label_ids)
+    assert isinstance(encoding, MathShepherdEncoding | RLHFlowEncoding), encoding
+    return LabelTokenFamily(config.family, encoding.label_ids)
 
 
 def _head_record(batch: ForwardBatch, at_tokens: Float[Tensor, " scored"]) -> ObjectiveInput:

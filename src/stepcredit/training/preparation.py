@@ -9,7 +9,7 @@ from typing import Any
 import transformers
 
 from stepcredit.checkpoints import LoadOptions, resolve, tokenizer_hash
-from stepcredit.encoding import ChatEncoding, Encoding, MathShepherdEncoding
+from stepcredit.encoding import ChatEncoding, Encoding, MathShepherdEncoding, RLHFlowEncoding
 from stepcredit.errors import UserError
 from stepcredit.steps import StepRule, choose_rule
 from stepcredit.training.config import TrainConfig
@@ -26,6 +26,8 @@ def make_encoding(config: TrainConfig, tokenizer: Any, rule: StepRule, max_token
     """The format of the family: what its scorer reads."""
     if config.family == "math-shepherd":
         return MathShepherdEncoding(tokenizer, rule, max_tokens=max_tokens)
+    if config.family == "rlhflow":
+        return RLHFlowEncoding(tokenizer, rule, max_tokens=max_tokens)
     return ChatEncoding(tokenizer, rule, max_tokens=max_tokens, tokenizer_hash=tokenizer_hash(tokenizer))
 
 
