@@ -184,3 +184,26 @@ def test_out_holds_results_tables_report_and_manifest(
     assert "prm" in page.read_text()
     assert main(["eval", "leaderboard", str(tmp_path), "--out", str(page)]) == 2
     assert "already exists" in capsys.readouterr().err
+
+
+def test_problems_may_differ_in_responses_up_to_the_smallest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graded, scored = write_inputs(tmp_path)
+    for path in (graded, scored):
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    command = ["eval", "best-of-n", str(graded), "--scores", f"prm={scored}", "--n", "1,3,4", "--json"]
+    assert main(command) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert {row["n"] for row in content["results"]} == {1, 3}
+    assert content["num_responses"] == [3, 4]
+    assert "problems have 3 to 4 responses; 'p5' has the fewest, which bounds n" in content["notes"]
+
+
+def test_first_n_in_the_file_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graded, scored = write_inputs(tmp_path)
+    command = ["eval", "best-of-n", str(graded), "--scores", f"prm={scored}", "--n", "1", "--first", "--json"]
+    assert main(command) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["subsets"] == "first n in file"
+    assert content["results"][0]["accuracy"] == 1.0  # each problem's first response is right

@@ -60,7 +60,7 @@ class BestOfNSettings:
     ns: tuple[int, ...] = (1, 4, 16, 64)
     vote_kinds: tuple[str, ...] = VOTE_KINDS
     first: bool = False
-    resamples: int = 200
+    resamples: int = 100
     seed: int = 0
 
 

@@ -55,7 +55,7 @@ class Options:
     out: Path | None = option("folder for results.json, tables and report.html", default=None)
     title: str = option("title of the report", default="Best of n")
     draws: int = option("bootstrap draws over problems", default=10_000)
-    resamples: int = option("random subsets a problem, where a weighted vote has no closed form", default=200)
+    resamples: int = option("random subsets a problem, where a weighted vote has no closed form", default=100)
     seed: int = option("of bootstrap and random subsets", default=0)
     skip_invalid: bool = option("leave out and count what cannot be used, instead of stopping", default=False)
     overwrite: bool = option("replace what is in --out", default=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 _METHODS_AT_ONCE = 256
 _DRAWS_AT_ONCE = 1024
@@ -55,7 +55,7 @@ class ProblemBootstrap:
         means /= self.num_problems
         return means
 
-    def counts(self, start: int, stop: int) -> Int[np.ndarray, "problems draws"]:
+    def counts(self, start: int, stop: int) -> Integer[np.ndarray, "problems draws"]:
         """How often each problem is in the draws from ``start`` to ``stop``."""
         return np.asarray(self._counts[:, start:stop])
 
@@ -129,7 +129,7 @@ def _quantiles(
 
 def _draw_counts(
     num_problems: int, num_draws: int, generator: np.random.Generator
-) -> Int[np.ndarray, "problems draws"]:
+) -> Integer[np.ndarray, "problems draws"]:
     """How often each problem is in each draw; columns sum to the number of problems."""
     # Two bytes a count keep thousands of problems in memory.
     counts = np.empty((num_problems, num_draws), dtype=np.uint16)

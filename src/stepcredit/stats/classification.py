@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Shaped
 
 
 def midranks(values: Float[np.ndarray, " items"]) -> Float[np.ndarray, " items"]:
@@ -86,7 +86,7 @@ class Reliability:
 
 
 def reliability(
-    probabilities: Float[np.ndarray, " items"], outcomes: Num[np.ndarray, " items"], num_bins: int = 10
+    probabilities: Float[np.ndarray, " items"], outcomes: Shaped[np.ndarray, " items"], num_bins: int = 10
 ) -> Reliability:
     """Calibration of probabilities in [0, 1] against outcomes in [0, 1]."""
     probabilities = np.asarray(probabilities, dtype=np.float64)
@@ -114,7 +114,7 @@ def sigmoid(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 
 
 def fit_log_odds(
-    scores: Float[np.ndarray, " items"], outcomes: Num[np.ndarray, " items"]
+    scores: Float[np.ndarray, " items"], outcomes: Shaped[np.ndarray, " items"]
 ) -> tuple[float, float]:
     """Slope and intercept of the logistic regression of outcomes on scores (Platt 1999), by Newton's method.
 
@@ -140,7 +140,7 @@ def fit_log_odds(
     return slope, float(parameters[1]) - slope * center
 
 
-def pearson(first: Num[np.ndarray, " items"], second: Num[np.ndarray, " items"]) -> float:
+def pearson(first: Shaped[np.ndarray, " items"], second: Shaped[np.ndarray, " items"]) -> float:
     """Linear correlation; NaN where either does not vary."""
     first = np.asarray(first, dtype=np.float64) - np.mean(first)
     second = np.asarray(second, dtype=np.float64) - np.mean(second)
@@ -148,6 +148,6 @@ def pearson(first: Num[np.ndarray, " items"], second: Num[np.ndarray, " items"])
     return float((first * second).sum() / scale) if scale > 0.0 else float("nan")
 
 
-def spearman(first: Num[np.ndarray, " items"], second: Num[np.ndarray, " items"]) -> float:
+def spearman(first: Shaped[np.ndarray, " items"], second: Shaped[np.ndarray, " items"]) -> float:
     """Rank correlation with midranks; NaN where either does not vary."""
     return pearson(midranks(np.asarray(first)), midranks(np.asarray(second)))

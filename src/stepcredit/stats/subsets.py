@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Shaped
 
 PADDING_SCORE = -np.inf
 
@@ -65,7 +65,7 @@ def pass_at_n(
 
 
 def average_over_ties(
-    scores: Float[np.ndarray, "problems responses"], outcomes: Num[np.ndarray, "problems responses"]
+    scores: Float[np.ndarray, "problems responses"], outcomes: Shaped[np.ndarray, "problems responses"]
 ) -> Float[np.ndarray, "problems responses"]:
     """Outcomes in order of falling score, each replaced by the mean outcome of all with the same score."""
     order = np.argsort(-scores, axis=1, kind="stable")
@@ -83,7 +83,7 @@ def average_over_ties(
 
 def best_of_n(
     scores: Float[np.ndarray, "problems responses"],
-    outcomes: Num[np.ndarray, "problems responses"],
+    outcomes: Shaped[np.ndarray, "problems responses"],
     num_responses: Int[np.ndarray, " problems"],
     ns: Sequence[int],
 ) -> Float[np.ndarray, "sizes problems"]:
@@ -110,7 +110,7 @@ def best_of_n(
 
 def best_of_first_n(
     scores: Float[np.ndarray, "problems responses"],
-    outcomes: Num[np.ndarray, "problems responses"],
+    outcomes: Shaped[np.ndarray, "problems responses"],
     ns: Sequence[int],
 ) -> Float[np.ndarray, "sizes problems"]:
     """Expected outcome of the highest-scored of the first n responses, as published evaluators report it.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int, Shaped
 
 from stepcredit.stats.subsets import response_mask
 
@@ -20,7 +20,7 @@ NO_ANSWER = -1
 
 def answer_groups(
     answers: Int[np.ndarray, "problems responses"],
-    outcomes: Num[np.ndarray, "problems responses"],
+    outcomes: Shaped[np.ndarray, "problems responses"],
     num_responses: Int[np.ndarray, " problems"],
 ) -> tuple[Int[np.ndarray, "problems groups"], Float[np.ndarray, "problems groups"]]:
     """Sizes of the groups of equal answers, largest first, and the mean outcome of each (zeros pad)."""
@@ -39,7 +39,7 @@ def answer_groups(
 
 def majority_vote(
     answers: Int[np.ndarray, "problems responses"],
-    outcomes: Num[np.ndarray, "problems responses"],
+    outcomes: Shaped[np.ndarray, "problems responses"],
     num_responses: Int[np.ndarray, " problems"],
     ns: Sequence[int],
 ) -> Float[np.ndarray, "sizes problems"]:
@@ -68,7 +68,7 @@ def majority_vote(
 
 def majority_vote_of_first_n(
     answers: Int[np.ndarray, "problems responses"],
-    outcomes: Num[np.ndarray, "problems responses"],
+    outcomes: Shaped[np.ndarray, "problems responses"],
     ns: Sequence[int],
 ) -> Float[np.ndarray, "sizes problems"]:
     """Outcome of the most frequent answer among the first n responses, ties split evenly."""

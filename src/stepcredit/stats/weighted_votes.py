@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Shaped
 
 from stepcredit.stats.subsets import rank_weight_rows, response_mask
 from stepcredit.stats.votes import NO_ANSWER, ConditionedCounts
@@ -60,11 +60,11 @@ class VoteSubsets:
     def __init__(
         self,
         answers: Int[np.ndarray, "problems responses"],
-        outcomes: Num[np.ndarray, "problems responses"],
+        outcomes: Shaped[np.ndarray, "problems responses"],
         num_responses: Int[np.ndarray, " problems"],
         n: int,
         *,
-        num_draws: int = 200,
+        num_draws: int = 100,
         seed: int = 0,
         first: bool = False,
     ) -> None:
@@ -162,7 +162,7 @@ def _subsets(
 
 def _group_means(
     answers: Int[np.ndarray, "problems responses"],
-    outcomes: Num[np.ndarray, "problems responses"],
+    outcomes: Shaped[np.ndarray, "problems responses"],
     answered: Bool[np.ndarray, "problems responses"],
 ) -> Float[np.ndarray, "problems groups"]:
     num_groups = int(answers[answered].max(initial=0)) + 1
@@ -176,7 +176,7 @@ def _group_means(
 def max_vote(
     answers: Int[np.ndarray, "problems responses"],
     scores: Float[np.ndarray, "problems responses"],
-    outcomes: Num[np.ndarray, "problems responses"],
+    outcomes: Shaped[np.ndarray, "problems responses"],
     num_responses: Int[np.ndarray, " problems"],
     ns: Sequence[int],
 ) -> Float[np.ndarray, "sizes problems"]:
