@@ -39,8 +39,8 @@ class TrainConfig:
     """Settings of a training run; the defaults are the paper's (arXiv:2412.01981)."""
 
     family: str = option(
-        "what is trained: the log-ratio to a reference, a value head, or label tokens (at tags, or as answers "
-        "to each step in the model's own chat format)",
+        "what is trained: the log-ratio to a reference, a value head, or label tokens (at tags, or as "
+        "answers to each step in the model's own chat format)",
         default="implicit",
         choices=FAMILIES,
     )
