@@ -70,6 +70,13 @@ def test_what_a_job_prints_or_forges_is_not_taken_for_its_answer(pool: WorkerPoo
     assert outcome(pool, "echo") == ["echo"]
 
 
+def test_a_call_goes_before_the_jobs_that_wait(pool: WorkerPool) -> None:
+    tickets = [pool.submit("sleep", 0.05) for _ in range(20)]
+    assert pool.call("echo").value == ["echo"]
+    assert sum(ticket.done for ticket in tickets) < 10
+    assert all(pool.wait(ticket).failure is None for ticket in tickets)
+
+
 def test_a_job_that_finished_while_nobody_looked_is_not_timed_out(pool: WorkerPool) -> None:
     assert outcome(pool, "echo") == ["echo"]
     ticket = pool.submit("sleep", 0.1)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
+from zlib import crc32
 
 from stepcredit.grading.numbers import number_text, number_value
 
@@ -60,35 +61,37 @@ def equal(answer: str, prediction: str) -> bool:
 
 
 def _clearly_different(first: str, second: str) -> bool:
-    """Whether expressions in the same symbols differ at some point: math-verify would take long to say so."""
-    one, other = _values_at_points(first), _values_at_points(second)
-    if one is None or other is None or one[0] != other[0]:
+    """Whether expressions differ at some point: math-verify would take long to say so."""
+    values, others = _values_at_points(first), _values_at_points(second)
+    if values is None or others is None:
         return False
-    return any(abs(a - b) > 1e-4 * (1 + abs(a)) for a, b in zip(one[1], other[1], strict=True))
+    return any(abs(a - b) > 1e-4 * (1 + abs(a)) for a, b in zip(values, others, strict=True))
 
 
 @lru_cache(maxsize=4096)
-def _values_at_points(text: str) -> tuple[tuple[str, ...], tuple[complex, ...]] | None:
-    """An expression's symbols and its values at fixed points; ``None`` where it has none.
+def _values_at_points(text: str) -> tuple[complex, ...] | None:
+    """An expression's values at fixed points, the same for symbols of the same name; ``None`` without any.
 
-    Percentages have none either: to math-verify they equal both the share and the bare number.
+    Percentages have none: to math-verify they equal both the share and the bare number. Nor have lone
+    symbols, whose names it compares with some tolerance.
     """
     import sympy  # type: ignore[import-untyped]
 
     expression = next((item for item in _parsed(text) if not isinstance(item, str)), None)
-    if not isinstance(expression, sympy.Expr) or expression.has(sympy.UnevaluatedExpr):
-        return None
-    symbols = sorted(expression.free_symbols, key=str)
-    if len(symbols) == 1 and expression.is_Symbol:
+    if (
+        not isinstance(expression, sympy.Expr)
+        or expression.has(sympy.UnevaluatedExpr)
+        or expression.is_Symbol
+    ):
         return None
     values = []
     for start in (0.3819, 1.6131):
-        point = {symbol: start + 0.7071 * place for place, symbol in enumerate(symbols)}
+        point = {symbol: start + crc32(str(symbol).encode()) / 2**32 for symbol in expression.free_symbols}
         try:
             values.append(complex(expression.doit().evalf(15, subs=point)))
         except (ArithmeticError, AttributeError, NotImplementedError, RecursionError, TypeError, ValueError):
             return None
-    return tuple(map(str, symbols)), tuple(values)
+    return tuple(values)
 
 
 def _verified(gold: tuple[Any, ...], target: tuple[Any, ...]) -> bool:

@@ -173,7 +173,7 @@ class MathGrader(Grader):
             return form
         if forms:
             compared = forms[:_FORMS_COMPARED]
-            outcome = self._pool.wait(self._pool.submit("find", form, compared))
+            outcome = self._pool.call("find", form, compared)
             if outcome.failure is None and outcome.value >= 0:
                 return compared[int(outcome.value)]
         if len(forms) < _FORMS_COMPARED:

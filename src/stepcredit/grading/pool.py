@@ -113,6 +113,12 @@ class WorkerPool:
         self.advance()
         return ticket
 
+    def call(self, *job: Any) -> Ticket:
+        """Run a job before those that wait, and return when it is done."""
+        ticket = Ticket(job)
+        self._waiting.appendleft(ticket)
+        return self.wait(ticket)
+
     def wait(self, ticket: Ticket) -> Ticket:
         """Work until a job is done."""
         while not ticket.done:
