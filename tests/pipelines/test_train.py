@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -119,6 +120,9 @@ class TestOutput:
         rows = [json.loads(line) for line in (out / "train_log.jsonl").read_text().splitlines()]
         assert rows[0]["step"] == 1
         assert any("heldout_auc" in row for row in rows)
+        readme = (out / "README.md").read_text()
+        assert f"| outcome AUC | {result.heldout['auc']:.4g} |" in readme
+        assert "ImplicitPRM.from_pretrained" in readme
         assert not (tmp_path / "prm.partial").exists()
         assert "held-out AUC" in result.to_text()
         json.dumps(result.to_json(), allow_nan=False)
@@ -179,6 +183,32 @@ class TestOutput:
         assert counts["units"] == 6
         assert (counts["prompts_with_pairs"], counts["prompts_all_wrong"]) == (2, 1)
         assert counts["pairs_over_limit"] == 2
+
+
+class TestHub:
+    def test_a_finished_model_is_uploaded_whole(
+        self, model: Path, graded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: list[Any] = []
+        hub = SimpleNamespace(
+            create_repo=lambda name, **fields: calls.append((name, fields["private"])),
+            upload_folder=lambda **fields: calls.append(sorted(os.listdir(fields["folder_path"]))),
+        )
+        monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+        run(options(model, graded, tmp_path / "prm", push_to_hub="me/prm", hub_private=True))
+        assert calls[0] == ("me/prm", True)
+        assert {"README.md", "model.safetensors", "prm.json", "tokenizer.json"} <= set(calls[1])
+
+    def test_an_upload_that_fails_leaves_the_model_and_says_what_to_do(
+        self, model: Path, graded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise ConnectionError("no route")
+
+        monkeypatch.setattr("huggingface_hub.HfApi", lambda: SimpleNamespace(create_repo=refuse))
+        with pytest.raises(UserError, match=r"could not be uploaded \(no route\)"):
+            run(options(model, graded, tmp_path / "prm", push_to_hub="me/prm"))
+        assert PRMCard.exists(tmp_path / "prm")
 
 
 class TestBadInput:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from stepcredit.cli.parser import build
-from stepcredit.pipelines.train import Options, run
+from stepcredit.pipelines.train import DryRun, Options, run
 from stepcredit.recipes import recipe_names, recipe_path
-from stepcredit.training.plan import Plan
 
 
 def options(name: str, tmp_path: Path) -> Options:
@@ -23,8 +22,10 @@ def options(name: str, tmp_path: Path) -> Options:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_by_its_name_plans_a_run_without_model_or_data(name: str, tmp_path: Path) -> None:
-    plan = run(options(name, tmp_path))
-    assert isinstance(plan, Plan)
+    result = run(options(name, tmp_path))
+    assert isinstance(result, DryRun)
+    plan = result.plan
+    assert result.to_text() == plan.to_text()
     assert plan.steps > 0
     assert plan.fits in (None, True)
     assert list(tmp_path.iterdir()) == []

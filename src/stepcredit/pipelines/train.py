@@ -49,6 +49,10 @@ class Options:
     cache: Path | None = option(
         "directory that keeps reference log-probabilities for later runs and commands", default=None
     )
+    push_to_hub: str | None = option(
+        "hub repository to upload the finished model to, e.g. me/my-prm", default=None, metavar="REPO"
+    )
+    hub_private: bool = option("make that repository private", default=False)
     seed: int = option("seed of data order, pairs and adapters", default=0)
     skip_invalid: bool = option("skip malformed rows and count them", default=False)
     overwrite: bool = option("replace what is there, and start anew", default=False)
@@ -100,14 +104,29 @@ class Result:
         return "\n".join(lines)
 
 
-def run(options: Options) -> Result | Plan:
+@dataclass(frozen=True, kw_only=True)
+class DryRun(Result):
+    """Nothing was trained.
+
+    Attributes:
+        plan: What training would take.
+    """
+
+    plan: Plan
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan."""
+        return self.plan.to_json()
+
+    def to_text(self) -> str:
+        """The plan, for a person."""
+        return self.plan.to_text()
+
+
+def run(options: Options) -> Result:
     """Train, or go on with what an earlier run of the same work began; or say what it would take."""
     if options.plan.dry_run:
-        from stepcredit.training.sizing import plan_run
-
-        return plan_run(
-            options.graded, options.model, options.config, options.plan, options.load, options.seed
-        )
+        return _dry_run(options)
     from stepcredit.data import read_rollouts
     from stepcredit.training.processes import Processes
     from stepcredit.training.run import train_prm
@@ -118,6 +137,8 @@ def run(options: Options) -> Result | Plan:
     is_done = check_output(options.out, manifest, overwrite=options.overwrite)
     processes.wait()
     if is_done:
+        if processes.is_main:
+            _push(options)
         return _result(options.out, read_manifest(options.out) or {}, already_done=True)
     work = options.out.with_name(options.out.name + ".partial")
     if processes.is_main:
@@ -146,8 +167,25 @@ def run(options: Options) -> Result | Plan:
     if processes.is_main:
         _save(options, trained, manifest)
         shutil.rmtree(work, ignore_errors=True)
+        _push(options)
     processes.wait()
     return _result(options.out, manifest.to_json(), already_done=False)
+
+
+def _dry_run(options: Options) -> DryRun:
+    from stepcredit.training.sizing import plan_run
+
+    plan = plan_run(options.graded, options.model, options.config, options.plan, options.load, options.seed)
+    return DryRun(
+        out=options.out,
+        already_done=False,
+        counts=plan.counts,
+        heldout={},
+        kept_step=0,
+        wall_seconds=0.0,
+        tokens=plan.tokens,
+        plan=plan,
+    )
 
 
 def _reference_name(options: Options) -> str | None:
@@ -202,6 +240,7 @@ def _has_checkpoint(work: Path) -> bool:
 def _save(options: Options, trained: TrainedModel, manifest: Manifest) -> None:
     from stepcredit.checkpoints import PRMCard, save_prm
     from stepcredit.training.callbacks import write_log
+    from stepcredit.training.model_card import model_card
     from stepcredit.training.run import LOG_FILE
 
     config = options.config
@@ -221,9 +260,20 @@ def _save(options: Options, trained: TrainedModel, manifest: Manifest) -> None:
         results=trained.heldout,
     )
     with atomic_directory(options.out) as directory:
-        save_prm(trained.model, trained.tokenizer, card, directory, state_dict=trained.state_dict)
+        saved = save_prm(trained.model, trained.tokenizer, card, directory, state_dict=trained.state_dict)
         write_log(directory / LOG_FILE, trained.log)
+        text = model_card(
+            saved, name=options.push_to_hub or str(options.out), base=options.model, manifest=content
+        )
+        (directory / "README.md").write_text(text, encoding="utf-8")
         write_json(manifest_path(directory), content)
+
+
+def _push(options: Options) -> None:
+    if options.push_to_hub is not None:
+        from stepcredit.training.model_card import push_to_hub
+
+        push_to_hub(options.out, options.push_to_hub, private=options.hub_private)
 
 
 def _reference(options: Options) -> Reference:

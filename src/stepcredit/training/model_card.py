@@ -1,0 +1,113 @@
+"""The README of a trained reward model, made from what its run recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stepcredit.checkpoints import PRMCard
+from stepcredit.errors import UserError
+
+_HELDOUT = {
+    "auc": "outcome AUC",
+    "pair_accuracy": "right above wrong within a prompt",
+    "calibration_error": "calibration error of sigmoid(reward)",
+    "reward_right": "mean reward of right responses",
+    "reward_wrong": "mean reward of wrong responses",
+    "length_correlation": "correlation of reward and length",
+    "kl_to_reference": "KL to the reference (nats a response)",
+}
+_USE = {
+    "implicit": "prm = ImplicitPRM.from_pretrained({name!r})",
+}
+_OTHER_USE = "prm = load_scorer({name!r})"
+
+
+def model_card(card: PRMCard, *, name: str, base: str, manifest: Mapping[str, Any]) -> str:
+    """Markdown with the front matter that the hub reads.
+
+    Args:
+        card: What ``prm.json`` says.
+        name: The model's name or path.
+        base: Initial weights.
+        manifest: Counts, ledger and held-out metrics of the run.
+    """
+    loader = "ImplicitPRM" if card.family == "implicit" else "load_scorer"
+    module = "stepcredit" if card.family == "implicit" else "stepcredit.scorers"
+    use = _USE.get(card.family, _OTHER_USE).format(name=name)
+    lines = [
+        "---",
+        f"base_model: {base}",
+        "library_name: transformers",
+        "tags: [reward-model, process-reward-model, stepcredit]",
+        "---",
+        f"# {name}",
+        "",
+        f"A process reward model (family: {card.family}) that `stepcredit` trained from `{base}` with the "
+        f"objective {card.objective}, on answer labels"
+        + (" and step labels." if card.objective == "step-ce" else " alone."),
+        "",
+        "```python",
+        f"from {module} import {loader}",
+        use,
+        "score = prm.score(prompt, response)",
+        "[(step.text, step.reward) for step in score.steps]",
+        "```",
+        "",
+        *_heldout(manifest),
+        "## Training",
+        "",
+        *_training(card, manifest),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _heldout(manifest: Mapping[str, Any]) -> list[str]:
+    metrics = manifest.get("heldout") or {}
+    if not metrics:
+        return ["No held-out data were given, so nothing is claimed of its quality.", ""]
+    rows = [f"| {label} | {metrics[name]:.4g} |" for name, label in _HELDOUT.items() if name in metrics]
+    number = manifest["counts"].get("heldout_rollouts", 0)
+    title = f"## Held-out results ({number:,} responses, which also chose the weights)"
+    return [title, "", "| metric | value |", "| --- | --- |", *rows, ""]
+
+
+def _training(card: PRMCard, manifest: Mapping[str, Any]) -> list[str]:
+    counts, ledger = manifest["counts"], manifest["ledger"]
+    reference = "none" if card.reference is None else f"`{card.reference.source}`"
+    if card.reference is not None and card.reference.adapter_off:
+        reference += " (adapter off)"
+    facts = {
+        "reference": reference,
+        "beta": card.beta,
+        "steps are split by": f"`{card.step_rule}`",
+        "examples": f"{counts.get('examples', 0):,} of {counts.get('rollouts', 0):,} rollouts",
+        "training data": f"`{card.training_data_hash}`",
+        "tokens trained on": f"{ledger['trained_tokens']:,}",
+        "operations": f"{ledger['flops']:.3g} ({ledger['flops_formula']})",
+        "settings": ", ".join(f"{key} {value}" for key, value in card.settings.items() if value is not None),
+        "versions": ", ".join(f"{key} {value}" for key, value in card.versions.items()),
+    }
+    return [f"- {key}: {value}" for key, value in facts.items() if value is not None]
+
+
+def push_to_hub(directory: Path, repository: str, *, private: bool) -> None:
+    """Upload a finished model.
+
+    Raises:
+        UserError: The hub refuses or cannot be reached; the model stays where it is.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=str(directory))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"the model is saved in {directory} but could not be uploaded ({reason})",
+            where=f"--push-to-hub {repository}",
+            mend="log in with: hf auth login, then upload the directory, or run the command again",
+        ) from error
