@@ -186,7 +186,9 @@ def minimum_is_last(samples: Samples, scored: Scored, bootstrap: ProblemBootstra
 
 
 def _correlations(samples: Samples, scored: Scored, scores: NDArray[np.float64]) -> dict[str, Correlation]:
-    characters = samples.of_responses([[len(each.response) for each in group] for group in samples.responses])
+    characters = samples.of_responses(
+        [[float(len(each.response)) for each in group] for group in samples.responses]
+    )
     return {
         name: correlate(scores, np.asarray(quantity, dtype=np.float64), samples)
         for name, quantity in (
