@@ -45,7 +45,8 @@ def test_ratios_by_hand() -> None:
     )
     printed = Result(benchmark=benchmark).to_json()
     assert printed["speedup_vs_published"] == 6.0
-    assert printed["memory_ratio_vs_published"] == (300 - 100) / (900 - 100)
+    assert printed["memory_ratio_vs_published"] == (300 - 200) / (900 - 200)
+    assert printed["total_memory_ratio_vs_published"] == 300 / 900
     shortest = min(item.num_scored for item in WORK.sequences())
     assert printed["largest_difference_vs_published"] == pytest.approx(0.5 / shortest)
     assert printed["sides"]["ours"]["responses_per_second"] == 3.0

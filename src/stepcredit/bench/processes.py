@@ -6,6 +6,7 @@ through all of its turns, so that loading and warming up are not timed.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -64,6 +65,11 @@ class SideReport:
     def best_seconds(self) -> float:
         """The fastest turn: the one that other work on the machine disturbed least."""
         return min(self.seconds)
+
+    @property
+    def working_mb(self) -> float:
+        """What the work itself took at its peak (MiB), beyond libraries and loaded models."""
+        return self.peak_mb - self.loaded_mb
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able, without the outcome."""
@@ -162,7 +168,7 @@ def _serve(connection: Connection, make: Callable[[], Side], threads: int) -> No
                 side = make()
                 memory["imports_mb"] = resident_mb()
                 side.load()
-                gc.collect()
+                release_free_memory()
                 memory["loaded_mb"] = resident_mb()
                 reset_peak()
                 side.warm_up()
@@ -170,7 +176,7 @@ def _serve(connection: Connection, make: Callable[[], Side], threads: int) -> No
             elif request == "run":
                 assert side is not None, "run before load"
                 side.prepare()
-                gc.collect()
+                release_free_memory()
                 wall, cpu = time.perf_counter(), time.process_time()
                 outcome = side.run()
                 took = (time.perf_counter() - wall, time.process_time() - cpu)
@@ -199,6 +205,14 @@ def resident_mb() -> float:
 def peak_mb() -> float:
     """Highest resident memory since the start or :func:`reset_peak`, in MiB (Linux)."""
     return _status_mb("VmHWM")
+
+
+def release_free_memory() -> None:
+    """Give back what is freed but kept for reuse, so that resident memory is what is in use (glibc)."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def reset_peak() -> None:

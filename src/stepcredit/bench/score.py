@@ -143,9 +143,12 @@ class ScoreBenchmark:
         return self.sides[other].best_seconds / self.sides["ours"].best_seconds
 
     def memory_ratio(self, other: str) -> float:
-        """Our peak memory over another side's, each without its interpreter and libraries."""
-        ours, theirs = self.sides["ours"], self.sides[other]
-        return (ours.peak_mb - ours.imports_mb) / (theirs.peak_mb - theirs.imports_mb)
+        """Our working memory over another side's: the peak, beyond libraries and loaded weights."""
+        return self.sides["ours"].working_mb / self.sides[other].working_mb
+
+    def total_memory_ratio(self, other: str) -> float:
+        """Our peak resident memory over another side's, libraries and both models' weights included."""
+        return self.sides["ours"].peak_mb / self.sides[other].peak_mb
 
     def largest_difference(self, other: str) -> float:
         """Largest difference of a response's log-ratio between the sides, in nats a scored token."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor, Partial, Replicate
 
-LOGIT_CHUNK_BYTES = 32 * 2**20
+LOGIT_CHUNK_BYTES = 16 * 2**20
 """Size of one chunk of float32 logits where no chunk size is given: it stays in a large CPU cache."""
 
 
@@ -96,8 +96,10 @@ class _TargetLogProbs(torch.autograd.Function):
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         cast_hidden = hidden.detach().to(ctx.compute_dtype)
         grad_hidden = torch.zeros_like(hidden, dtype=log_normalisers.dtype) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight) if wants_weight else None
-        grad_bias = torch.zeros_like(bias) if wants_bias else None
+        # Every tile is written whole; without rows there is no tile.
+        fresh = torch.empty_like if hidden.shape[0] > 0 else torch.zeros_like
+        grad_weight = fresh(weight) if wants_weight else None
+        grad_bias = fresh(bias) if wants_bias else None
         vocabulary = weight.shape[0]
         tile_size = max(1, ctx.chunk_size * vocabulary // max(1, hidden.shape[0]))
         for start in range(0, vocabulary if hidden.shape[0] > 0 else 0, tile_size):
