@@ -205,3 +205,13 @@ def test_missing_data_is_told_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train\.jsonl"):
         compare.run(compare.Options(recipe=tmp_path / "recipe.yaml", root=tmp_path, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_shipped_comparison_can_be_read_and_is_fair(tmp_path: Path) -> None:
+    recipe = read_recipe(Path("lab"), tmp_path)
+    assert recipe.budget == 4
+    assert {method.num_trials for method in recipe.methods if method.train is not None} == {4}
+    assert recipe.train == tmp_path / "train" / "graded.jsonl"
+    for method in recipe.methods:
+        if method.train is not None:
+            assert len({config.learning_rate for _, config in method.trials(recipe.settings)}) > 1

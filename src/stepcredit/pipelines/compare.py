@@ -31,7 +31,7 @@ _TRIAL_DRAWS = 100
 class Options:
     """Options of ``stepcredit compare``."""
 
-    recipe: Path = argument("recipe of the comparison (YAML)")
+    recipe: Path = argument("recipe of the comparison: a YAML file, or lab")
     out: Path = option("directory of all models, scores and results", metavar="DIR")
     root: Path = option("folder that the recipe's paths are relative to", default=Path())
     load: LoadOptions = field(default_factory=LoadOptions)
@@ -188,7 +188,7 @@ def run(options: Options) -> Result:
     manifest = Manifest(
         "compare",
         {"recipe": recipe.to_json(), "draws": options.draws},
-        inputs=[options.recipe, recipe.train, recipe.dev, recipe.test],
+        inputs=[recipe.train, recipe.dev, recipe.test],
     )
     content = result.to_json()
     write_json(options.out / RESULTS, content)

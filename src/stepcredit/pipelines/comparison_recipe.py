@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.errors import UserError
+from stepcredit.recipes import comparison_path
 from stepcredit.training.config import TrainConfig
 
 BASELINES = ("random", "shortest", "longest", "self-consistency", "oracle")
@@ -101,7 +102,7 @@ def read_recipe(path: Path, root: Path = Path()) -> Recipe:
     """Read and check a recipe.
 
     Args:
-        path: The YAML file.
+        path: The YAML file, or the name of a comparison that ships with the package.
         root: Folder that the recipe's paths are relative to.
 
     Raises:
@@ -109,6 +110,8 @@ def read_recipe(path: Path, root: Path = Path()) -> Recipe:
     """
     import yaml
 
+    if not path.exists():
+        path = comparison_path(str(path)) or path
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

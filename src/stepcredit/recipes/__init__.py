@@ -1,4 +1,7 @@
-"""Shipped configurations, each a YAML file that ``stepcredit train --config NAME`` reads."""
+"""Shipped configurations, each a YAML file that ``stepcredit train --config NAME`` reads.
+
+Those in ``comparisons/`` are what ``stepcredit compare NAME`` reads.
+"""
 
 from __future__ import annotations
 
@@ -15,4 +18,10 @@ def recipe_names() -> tuple[str, ...]:
 def recipe_path(name: str) -> Path | None:
     """The file of the recipe called ``name``; ``None`` if there is none."""
     path = _HERE / f"{name}.yaml"
+    return path if path.is_file() else None
+
+
+def comparison_path(name: str) -> Path | None:
+    """The file of the comparison called ``name``; ``None`` if there is none."""
+    path = _HERE / "comparisons" / f"{name}.yaml"
     return path if path.is_file() else None
