@@ -161,6 +161,40 @@ class TestOutput:
         assert reference is not None
         assert reference.adapter_off
 
+    def test_other_libraries_load_it(self, model: Path, graded: Path, tmp_path: Path) -> None:
+        from peft import AutoPeftModelForCausalLM
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        run(options(model, graded, tmp_path / "whole"))
+        whole = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "whole")
+        assert tokenizer.get_vocab() == make_tokenizer().get_vocab()
+        assert json.loads((tmp_path / "whole" / "config.json").read_text())["architectures"] == [
+            "LlamaForCausalLM"
+        ]
+        run(options(model, graded, tmp_path / "adapter", config=replace(SETTINGS, lora_rank=2)))
+        adapted = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
+        ids = torch.tensor([[1, 2, 3]])
+        assert adapted(input_ids=ids).logits.shape == whole(input_ids=ids).logits.shape
+
+    def test_trl_goes_on_from_it(self, model: Path, graded: Path, tmp_path: Path) -> None:
+        trl = pytest.importorskip("trl")
+        from datasets import Dataset
+
+        run(options(model, graded, tmp_path / "prm"))
+        pairs = Dataset.from_list([{"prompt": "1+2=", "chosen": "1+2=3", "rejected": "1+2=4"}] * 2)
+        arguments = trl.DPOConfig(
+            output_dir=str(tmp_path / "trl"), use_cpu=True, bf16=False, max_steps=1, report_to=[]
+        )
+        trainer = trl.DPOTrainer(
+            model=str(tmp_path / "prm"),
+            ref_model=load_model(model, device="cpu"),
+            args=arguments,
+            train_dataset=pairs,
+        )
+        trainer.train()
+        assert trainer.state.global_step == 1
+
     def test_what_was_left_out_is_counted(self, model: Path, tmp_path: Path) -> None:
         rollouts = make_rollouts(4, 4)
         rollouts[0] = replace(rollouts[0], correct=None)
