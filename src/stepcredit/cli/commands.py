@@ -30,6 +30,26 @@ COMMANDS: tuple[Command, ...] = (
     Command("train", "graded rollouts -> PRM", "stepcredit.pipelines.train"),
     Command("score", "rollouts -> step, token and response scores", "stepcredit.pipelines.score"),
     Command("convert", "between file formats", "stepcredit.pipelines.convert"),
+    Command(
+        "label math-shepherd",
+        "Monte-Carlo step labels: complete every step prefix and grade",
+        "stepcredit.pipelines.label_math_shepherd",
+    ),
+    Command(
+        "label autopsv",
+        "step labels from an outcome verifier's confidence",
+        "stepcredit.pipelines.label_autopsv",
+    ),
+    Command(
+        "baseline",
+        "random, length, self-consistency and oracle as score files",
+        "stepcredit.pipelines.baseline",
+    ),
+    Command(
+        "compare",
+        "reward models with equal data, weights and search budget; accuracy against cost",
+        "stepcredit.pipelines.compare",
+    ),
     Command("eval best-of-n", "accuracy of picking, voting and both", "stepcredit.pipelines.eval_best_of_n"),
     Command("eval processbench", "is the first wrong step found", "stepcredit.pipelines.eval_processbench"),
     Command("eval prmbench", "nine kinds of wrong steps", "stepcredit.pipelines.eval_prmbench"),
@@ -39,4 +59,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("bench train", "beside TRL's trainer and a plain loop", "stepcredit.pipelines.bench_train"),
 )
 
-GROUPS = {"eval": "how good is a reward model", "bench": "speed and memory beside other ways"}
+GROUPS = {
+    "label": "step labels without people",
+    "eval": "how good is a reward model",
+    "bench": "speed and memory beside other ways",
+}
