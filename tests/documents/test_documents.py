@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from stepcredit.cli import main
 from stepcredit.cli.commands import COMMANDS
+from stepcredit.cli.parser import OneLineParser, add_settings
 from stepcredit.data import prompt_to_json, write_rows
 from stepcredit.lab.policies import export_policies, policy_path
 from stepcredit.lab.task import make_prompts
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ("README.md", "docs/own-data.md")
+REFERENCE = ("docs/training.md", "docs/evaluation.md")
 
 
 def blocks(document: str, language: str) -> Iterator[str]:
@@ -25,7 +28,8 @@ def blocks(document: str, language: str) -> Iterator[str]:
 
 
 def commands(document: str) -> list[list[str]]:
-    lines = [line.strip() for block in blocks(document, "sh") for line in block.splitlines()]
+    joined = [block.replace("\\\n", " ") for block in blocks(document, "sh")]
+    lines = [line.strip() for block in joined for line in block.splitlines()]
     words = [shlex.split(line, comments=True) for line in lines]
     return [line for line in words if line and Path(line[0]).name == "stepcredit"]
 
@@ -55,6 +59,20 @@ def test_the_commands_of_a_guide_run_one_after_another(document: str, workplace:
         assert main(arguments) == 0, shlex.join(arguments)
     assert (workplace / "prm" / "prm.json").is_file()
     assert (workplace / "scores.jsonl").is_file()
+
+
+@pytest.mark.parametrize("document", REFERENCE)
+def test_the_commands_of_a_reference_page_have_the_options_that_they_use(document: str) -> None:
+    found = commands(document)
+    assert found
+    table = {tuple(command.name.split()): command for command in COMMANDS}
+    for words in found:
+        command = table.get((words[1], words[2])) or table[words[1],]
+        parser = OneLineParser(allow_abbrev=False)
+        parser.add_argument("--config")
+        parser.add_argument("--json", action="store_true")
+        add_settings(parser, import_module(command.module).Options)
+        parser.parse_args(words[1 + len(command.name.split()) :])
 
 
 @pytest.mark.slow
