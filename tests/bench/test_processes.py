@@ -36,6 +36,7 @@ class Recorder:
         return {"process": os.getpid(), "turns": self.prepared, "threads": torch.get_num_threads()}
 
 
+@pytest.mark.slow
 def test_sides_take_turns_in_processes_of_their_own(capfd: pytest.CaptureFixture[str]) -> None:
     turns: list[str] = []
     reports = compare(
@@ -58,6 +59,7 @@ def test_sides_take_turns_in_processes_of_their_own(capfd: pytest.CaptureFixture
     assert "libraries may print" not in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_failing_side_tells_why() -> None:
     with pytest.raises(RuntimeError, match=r"(?s)side 'bad' failed.*out of luck"):
         compare(

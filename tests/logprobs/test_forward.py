@@ -103,6 +103,19 @@ def test_an_enabled_model_still_gives_logits_generates_and_saves(tmp_path: Any) 
     assert torch.equal(type(model).from_pretrained(tmp_path)(input_ids=token_ids).logits, logits)
 
 
+def test_a_deep_copy_of_an_enabled_model_runs_its_own_weights() -> None:
+    model = tiny_model("llama", dtype=torch.float64)
+    enable_log_probs(model)
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.mul_(1.5)
+    token_ids = torch.tensor([SEQUENCES[1].token_ids])
+    assert not torch.allclose(copied(input_ids=token_ids).logits, model(input_ids=token_ids).logits)
+    expected = torch.cat(naive_token_log_probs(copied, SEQUENCES))
+    torch.testing.assert_close(token_log_probs(copied, batch_of("right")), expected, rtol=1e-9, atol=1e-9)
+
+
 def test_a_head_that_does_more_than_we_know_is_computed_by_the_model_itself() -> None:
     model = tiny_model("llama", dtype=torch.float64)
     ordinary = model.forward

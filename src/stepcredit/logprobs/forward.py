@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -68,10 +67,12 @@ def enable_log_probs(model: nn.Module) -> None:
     causal_lm = causal_lm_of(model)
     if hasattr(causal_lm, "_stepcredit_head_is_known"):
         return
-    ordinary = causal_lm.forward
+    # Kept on the model, not in a closure, so that a deep copy runs its own weights.
+    causal_lm._stepcredit_ordinary_forward = causal_lm.forward
 
-    @functools.wraps(ordinary)
+    @functools.wraps(causal_lm.forward)
     def forward(self: Any, *args: Any, scored: TokenBatch | None = None, **kwargs: Any) -> Any:
+        ordinary = self._stepcredit_ordinary_forward
         if scored is None:
             return ordinary(*args, **kwargs)
         if self._stepcredit_head_is_known:
@@ -80,9 +81,8 @@ def enable_log_probs(model: nn.Module) -> None:
         logits = ordinary(*args, **kwargs).logits.flatten(0, 1).index_select(0, scored.source_index)
         return _whole_log_probs(logits).gather(1, scored.targets[:, None])[:, 0]
 
+    causal_lm._stepcredit_head_is_known = _head_is_known(causal_lm)
     causal_lm.forward = MethodType(forward, causal_lm)
-    causal_lm._stepcredit_head_is_known = True
-    causal_lm._stepcredit_head_is_known = _head_is_known(causal_lm, ordinary)
 
 
 def _whole_log_probs(logits: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def _projected_log_probs(
 
 
 @torch.no_grad()
-def _head_is_known(causal_lm: Any, ordinary: Callable[..., Any]) -> bool:
+def _head_is_known(causal_lm: Any) -> bool:
     """Whether projecting the backbone's states gives the model's own log-probabilities."""
     head = causal_lm.get_output_embeddings()
     device = next(causal_lm.parameters()).device
@@ -124,7 +124,7 @@ def _head_is_known(causal_lm: Any, ordinary: Callable[..., Any]) -> bool:
             "attention_mask": batch.attention_mask,
             "use_cache": False,
         }
-        whole = _whole_log_probs(ordinary(**inputs).logits[0, :-1])
+        whole = _whole_log_probs(causal_lm(**inputs).logits[0, :-1])
         projected = _projected_log_probs(causal_lm, batch, **inputs)
     finally:
         causal_lm.train(was_training)
