@@ -63,7 +63,8 @@ class StepEvaluation:
 
     Attributes:
         results: All figures.
-        details: Scorer to what does not fit a row: calibration bins, AUC by position.
+        details: What does not fit a row: ``SUBSET/SCORER/QUANTITY`` to calibration bins and AUC by position,
+            ``SUBSET/SCORER`` to correlations and failures.
         counts: Subset to numbers of responses, steps and errors.
         excluded: What was left out, by reason.
         notes: What a reader must know.

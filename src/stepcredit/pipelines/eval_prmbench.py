@@ -7,7 +7,7 @@ also one tuned on rows that are not reported; and each category's own best, labe
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from stepcredit.errors import UserError
@@ -16,6 +16,7 @@ from stepcredit.pipelines.labelled_inputs import (
     LabelledInputs,
     StepResultOutput,
     dev_steps,
+    diagnostics,
     read_parts,
     write_outputs,
 )
@@ -59,8 +60,9 @@ def run(options: Options) -> StepResultOutput:
         raise UserError(f"{fraction:g} is not between 0 and 1", where="--dev-fraction")
     every, excluded = read_parts(options.inputs, "prmbench")
     parts, development = dev_steps(options.inputs, every)
+    joined = {part.name: dict(part.joined()) for part in parts}
     evaluation = evaluate_prm_bench(
-        [(part.name, category_of(part.rollouts), list(part.joined())) for part in parts],
+        [(part.name, category_of(part.rollouts), list(joined[part.name].items())) for part in parts],
         aspects=ASPECTS,
         published_threshold=PUBLISHED_THRESHOLD,
         dev_fraction=fraction,
@@ -69,6 +71,7 @@ def run(options: Options) -> StepResultOutput:
         seed=options.inputs.seed,
         excluded=excluded,
     )
+    evaluation = replace(evaluation, details={**evaluation.details, **diagnostics(parts, joined)})
     write_outputs(options.inputs, "eval prmbench", evaluation, {"dev_fraction": fraction})
     return StepResultOutput(evaluation)
 

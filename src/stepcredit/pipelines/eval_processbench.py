@@ -18,6 +18,7 @@ from stepcredit.pipelines.labelled_inputs import (
     Part,
     StepResultOutput,
     dev_steps,
+    diagnostics,
     read_parts,
     write_outputs,
 )
@@ -81,6 +82,7 @@ def run(options: Options) -> StepResultOutput:
         if tuned_on is None
         else (f"a threshold tuned on {tuned_on} is an oracle threshold on {tuned_on} itself",)
     )
+    details |= diagnostics(parts, joined)
     evaluation = StepEvaluation(
         results=tuple(rows), details=details, counts=counts, excluded=excluded, notes=notes
     )

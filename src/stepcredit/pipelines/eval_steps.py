@@ -14,6 +14,7 @@ from stepcredit.pipelines.labelled_inputs import (
     LabelledInputs,
     StepResultOutput,
     dev_steps,
+    diagnostics,
     read_parts,
     write_outputs,
 )
@@ -47,8 +48,9 @@ def run(options: Options) -> StepResultOutput:
     every, excluded = read_parts(options.inputs, options.format)
     parts, development = dev_steps(options.inputs, every)
     rows, details, counts = [], {}, {}
+    joined = {part.name: dict(part.joined()) for part in parts}
     for part in parts:
-        for scorer, steps in part.joined():
+        for scorer, steps in joined[part.name].items():
             context = Context(part.name, scorer, options.inputs.draws, options.inputs.seed)
             counts[part.name] = step_counts(steps)
             for reason, count in steps.excluded.items():
@@ -62,6 +64,7 @@ def run(options: Options) -> StepResultOutput:
                     thresholds[f"tuned on {options.inputs.dev}"] = best_threshold(ranges)
                 rows += error_finding_rows(context, steps, quantity, thresholds)
                 details[f"{part.name}/{scorer}/{quantity}"] = detail
+    details |= diagnostics(parts, joined)
     evaluation = StepEvaluation(results=tuple(rows), details=details, counts=counts, excluded=excluded)
     write_outputs(options.inputs, "eval steps", evaluation, {"format": options.format})
     return StepResultOutput(evaluation)

@@ -88,6 +88,18 @@ class Part:
             yield scorer, join_labels(self.rollouts, columns, source=f"{self.name} by {scorer}")
 
 
+def diagnostics(parts: Sequence[Part], joined: Mapping[str, Mapping[str, LabelledSteps]]) -> dict[str, Any]:
+    """What else the rewards follow and where they fail, by part and scorer, as JSON."""
+    from stepcredit.evaluation.results import plain
+    from stepcredit.evaluation.step_failures import diagnose_steps
+
+    return {
+        f"{part.name}/{scorer}": plain(diagnose_steps(part.rollouts, part.scorers[scorer], steps))
+        for part in parts
+        for scorer, steps in joined[part.name].items()
+    }
+
+
 def read_parts(inputs: LabelledInputs, format_name: str) -> tuple[list[Part], dict[str, int]]:
     """Read data and scores.
 

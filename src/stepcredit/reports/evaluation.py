@@ -100,6 +100,23 @@ def render_evaluation(
         title=title,
         kind=content["command"].removeprefix("eval "),
         plots=list(metric_plots(content["results"])),
+        reliability=[
+            calibration_plot(name.removesuffix("/reward"), found)
+            for name, found in content["details"].items()
+            if name.endswith("/reward")
+        ],
+        diagnosed=[
+            (name, signed(found["position"]), signed(found["characters"]))
+            for name, found in content["details"].items()
+            if "failures" in found
+        ],
+        galleries=list(_step_galleries(content)),
+        sections=[
+            ("figures", "Figures"),
+            ("diagnostics", "Diagnostics"),
+            ("failures", "Failures"),
+            ("all", "All figures"),
+        ],
         tables=tables,
         counts=content["counts"],
         excluded=content["excluded"],
@@ -293,6 +310,31 @@ def _galleries(content: Mapping[str, Any]) -> Iterator[Gallery]:
             yield Gallery(scorer, f"failures-{index}", heat_map(examples))
 
 
+def _step_galleries(content: Mapping[str, Any]) -> Iterator[Gallery]:
+    found = [(name, each["failures"]) for name, each in content["details"].items() if each.get("failures")]
+    for index, (name, failures) in enumerate(found):
+        examples = [
+            Example(
+                prompt=_prompt_text(failure["prompt"]),
+                steps=tuple(
+                    ExampleStep(text=step["text"], reward=step["reward"]) for step in failure["steps"]
+                ),
+                id=failure["id"],
+                correct=failure["correct"],
+                first_wrong_step=failure["first_wrong_step"],
+                note=f"{failure['kind']}, by {plain(failure['margin'], 2)} standard deviations",
+            )
+            for failure in failures
+        ]
+        yield Gallery(name, f"failures-{index}", heat_map(examples))
+
+
+def _prompt_text(prompt: Any) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
+
+
 def _failure_examples(failure: Mapping[str, Any]) -> Iterator[Example]:
     majority = {True: "the majority is right", False: "the majority is wrong too", None: ""}
     note = "; ".join(
@@ -305,16 +347,13 @@ def _failure_examples(failure: Mapping[str, Any]) -> Iterator[Example]:
             ),
         )
     )
-    prompt = failure["prompt"]
-    if not isinstance(prompt, str):
-        prompt = "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
     for key, correct, why in (("chosen", False, note), ("best_right", True, "the best right response to it")):
         shown = failure[key]
         steps = [step for step in shown["steps"] if step["text"]] or [
             {"text": shown["response"], "reward": shown["score"]}
         ]
         yield Example(
-            prompt=prompt,
+            prompt=_prompt_text(failure["prompt"]),
             steps=tuple(ExampleStep(text=step["text"], reward=step["reward"]) for step in steps),
             id=shown["id"],
             answer=failure["answer"],
