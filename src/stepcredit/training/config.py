@@ -97,7 +97,7 @@ class TrainConfig:
     )
     tokens_per_forward: int | None = option(
         "most tokens of one forward pass; a step's batch is cut and its gradients accumulated; "
-        "default 4096 on a CPU, 16384 elsewhere",
+        "default 2048 on a CPU, 16384 elsewhere",
         default=None,
     )
     layout: str = option(

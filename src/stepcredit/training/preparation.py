@@ -52,4 +52,4 @@ def context_length(model: str | Path, config: TrainConfig, load: LoadOptions) ->
 
 def default_tokens_per_forward(device_type: str) -> int:
     """On a CPU a small pass stays in its caches; an accelerator wants a large one."""
-    return 4096 if device_type == "cpu" else 16384
+    return 2048 if device_type == "cpu" else 16384
