@@ -180,6 +180,7 @@ def _serve(connection: Connection, make: Callable[[], Side], threads: int) -> No
                 wall, cpu = time.perf_counter(), time.process_time()
                 outcome = side.run()
                 took = (time.perf_counter() - wall, time.process_time() - cpu)
+                release_free_memory()  # the other sides need it
                 connection.send(("done", (*took, outcome)))
             else:
                 connection.send(("done", {**memory, "peak_mb": peak_mb()}))
