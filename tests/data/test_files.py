@@ -178,7 +178,7 @@ def test_blank_lines_byte_order_marks_and_a_missing_last_newline_do_no_harm(tmp_
         ("missing.jsonl", None, "no such file"),
         ("rollouts.txt", b"", "extension is not known"),
         ("rollouts.jsonl.gz", b"not gzip", "damaged gzip file"),
-        ("rollouts.jsonl.gz", gzip.compress(b'{"id": 1}\n' * 99)[:-12], "damaged gzip file"),
+        ("rollouts.jsonl.gz", gzip.compress(b'{"id": 1}\n' * 99, mtime=0)[:-12], "damaged gzip file"),
         ("rollouts.parquet", b"not parquet", "not a Parquet file"),
         ("rollouts.csv", b"", "the file is empty"),
         ("rollouts.csv", b"id,id\n", "a column name is there twice"),
