@@ -219,6 +219,22 @@ class TestHeldOut:
         assert rows[-1]["tokens"] == trained.ledger.trained_tokens == 2 * rows[2]["tokens"]
 
 
+class TestLedger:
+    def test_it_counts_training_the_reference_and_mismatched_responses(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+    ) -> None:
+        ce = train(tiny_model, rollouts, tmp_path / "ce", epochs=1.0).ledger
+        kto = train(tiny_model, rollouts, tmp_path / "kto", epochs=1.0, objective="kto").ledger
+        assert ce.trained_tokens == kto.trained_tokens
+        # CE passes the reference over each different response once; KTO over the mismatched ones too, and
+        # the policy over these in every step.
+        assert 0 < ce.scored_tokens <= ce.trained_tokens
+        assert kto.scored_tokens > ce.scored_tokens + kto.trained_tokens
+        assert ce.model_parameters == sum(
+            p.numel() for p in load_model(tiny_model, device="cpu").parameters()
+        )
+
+
 class TestReporting:
     def test_tensorboard_gets_the_log(
         self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path

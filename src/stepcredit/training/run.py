@@ -237,6 +237,9 @@ def _ledger(
     scored = evaluations * sum(len(example.encoded.token_ids) for example in heldout)
     if isinstance(reference, StoredReference):
         scored += reference.num_tokens
+    if trainer.objective.needs_mismatched or trainer.objective.needs_batch_rewards:
+        # Mismatched responses are a permutation of the responses, so they have as many tokens.
+        scored += int(trainer.state.num_input_tokens_seen)
     return Ledger(
         model_parameters=sum(parameter.numel() for parameter in trainer.model_wrapped.parameters()),
         scored_tokens=scored,
