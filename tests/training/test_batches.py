@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepcredit.training.batches import EpochSampler, ForwardPlan, plan_forwards
+from stepcredit.training.batches import Cut, EpochSampler, ForwardPlan, plan_forwards
 
 
 def alone(num_units: int) -> list[list[int]]:
@@ -56,7 +56,9 @@ class TestPlanForwards:
         units = list(range(len(lengths)))
         plans = [
             plan_forwards(
-                units, lengths.__getitem__, token_budget=budget, process=rank, num_processes=num_processes
+                units,
+                lengths.__getitem__,
+                Cut(token_budget=budget, process=rank, num_processes=num_processes),
             )
             for rank in range(num_processes)
         ]
@@ -68,5 +70,5 @@ class TestPlanForwards:
             assert len(forward.units) == 1 or max(rows) * len(rows) <= budget
 
     def test_a_process_without_units_keeps_in_step_with_a_pass_that_does_not_count(self) -> None:
-        plan = plan_forwards([7], lambda _: [5], token_budget=100, process=1, num_processes=2)
+        plan = plan_forwards([7], lambda _: [5], Cut(token_budget=100, process=1, num_processes=2))
         assert plan == [ForwardPlan((7,), counted=False)]

@@ -62,14 +62,25 @@ class EpochSampler(Sampler[list[int]]):
             yield units[start : start + self.batch_size]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """How a step is cut into forward passes.
+
+    Attributes:
+        token_budget: Most tokens of a pass, padding included.
+        packed: Sequences lie in one row without padding.
+        process: Rank.
+        num_processes: World size.
+    """
+
+    token_budget: int
+    packed: bool = False
+    process: int = 0
+    num_processes: int = 1
+
+
 def plan_forwards(
-    units: Sequence[int],
-    lengths: Callable[[int], Sequence[int]],
-    *,
-    token_budget: int,
-    packed: bool = False,
-    process: int = 0,
-    num_processes: int = 1,
+    units: Sequence[int], lengths: Callable[[int], Sequence[int]], cut: Cut
 ) -> list[ForwardPlan]:
     """This process's share of a step, cut so that no forward pass exceeds the budget.
 
@@ -79,29 +90,22 @@ def plan_forwards(
     Args:
         units: The step's units.
         lengths: Sequence lengths of a unit.
-        token_budget: Most tokens of a pass, padding included.
-        packed: Sequences lie in one row without padding.
-        process: Rank.
-        num_processes: World size.
+        cut: Budget, layout and processes.
     """
     order = sorted(units, key=lambda unit: (-max(lengths(unit)), unit))
-    shares = [
-        _cut(order[rank::num_processes], lengths, token_budget, packed) for rank in range(num_processes)
-    ]
-    mine = [ForwardPlan(passing) for passing in shares[process]]
+    shares = [_passes(order[rank :: cut.num_processes], lengths, cut) for rank in range(cut.num_processes)]
+    mine = [ForwardPlan(passing) for passing in shares[cut.process]]
     filler = ForwardPlan((order[-1],), counted=False)
     return mine + [filler] * (max(len(share) for share in shares) - len(mine))
 
 
-def _cut(
-    units: Sequence[int], lengths: Callable[[int], Sequence[int]], token_budget: int, packed: bool
-) -> list[tuple[int, ...]]:
+def _passes(units: Sequence[int], lengths: Callable[[int], Sequence[int]], cut: Cut) -> list[tuple[int, ...]]:
     passes: list[tuple[int, ...]] = []
     current: list[int] = []
     rows: list[int] = []
     for unit in units:
         more = [*rows, *lengths(unit)]
-        if current and (sum(more) if packed else max(more) * len(more)) > token_budget:
+        if current and (sum(more) if cut.packed else max(more) * len(more)) > cut.token_budget:
             passes.append(tuple(current))
             current, more = [], list(lengths(unit))
         current.append(unit)

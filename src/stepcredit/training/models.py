@@ -18,7 +18,7 @@ from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import TrainingSet
 from stepcredit.training.preparation import default_tokens_per_forward
 from stepcredit.training.reference import AutocastLogProbs, LiveReference, StoredReference
-from stepcredit.training.trainer import ReferenceLogProbs
+from stepcredit.training.step_batches import ReferenceLogProbs
 from stepcredit.types import Encoded, TokenLogProbs
 
 _PACKED_FROM = 128

@@ -8,8 +8,7 @@ many passes or processes share the work.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,32 +20,12 @@ from transformers import Trainer, TrainingArguments
 
 from stepcredit.errors import UserError
 from stepcredit.objectives import Objective, ObjectiveInput, ObjectiveSettings, get_objective
-from stepcredit.training.batches import EpochSampler, ForwardPlan, plan_forwards
+from stepcredit.training.batches import Cut, EpochSampler, plan_forwards
 from stepcredit.training.examples import Example, TrainingSet
 from stepcredit.training.families import ForwardBatch, RewardModelFamily, make_forward_batch
 from stepcredit.training.heldout import heldout_metrics
 from stepcredit.training.snapshots import save_snapshot
-from stepcredit.types import Encoded
-
-ReferenceLogProbs = Callable[[Sequence[Encoded]], Sequence[Tensor]]
-"""Reference log-probabilities (nats, float32) of the scored tokens of each sequence."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepBatch:
-    """This process's share of one optimizer step.
-
-    Attributes:
-        forwards: Passes with gradients.
-        mismatched: Passes over mismatched responses, without gradients.
-        num_units: Units of the step over all processes.
-        num_tokens: Tokens of the step over all processes (the forwards' only).
-    """
-
-    forwards: tuple[ForwardBatch, ...]
-    mismatched: tuple[ForwardBatch, ...]
-    num_units: int
-    num_tokens: int
+from stepcredit.training.step_batches import ReferenceLogProbs, StepBatch, make_step_batch
 
 
 class PRMTrainer(Trainer):
@@ -133,35 +112,21 @@ class PRMTrainer(Trainer):
 
     def make_step_batch(self, units: Sequence[int]) -> StepBatch:
         """Lay out this process's share of a step."""
-        examples, data = self.data.examples, self.data
+        return make_step_batch(
+            self.data,
+            units,
+            self.reference,
+            with_mismatched=self.objective.needs_mismatched,
+            cut=self._cut,
+        )
 
-        def rows(unit: int) -> tuple[int, ...]:
-            return data.units[unit]
-
-        def batch(plan: ForwardPlan, sequences: Sequence[Encoded]) -> ForwardBatch:
-            indices = [row for unit in plan.units for row in rows(unit)]
-            encoded = [sequences[index] for index in indices]
-            reference = self.reference(encoded) if self.reference is not None else None
-            chosen = [examples[index] for index in indices]
-            return make_forward_batch(chosen, encoded, reference, counted=plan.counted, packed=self.packed)
-
-        def batches(sequences: Sequence[Encoded]) -> tuple[ForwardBatch, ...]:
-            plans = plan_forwards(
-                units,
-                lambda unit: [len(sequences[row].token_ids) for row in rows(unit)],
-                token_budget=self.tokens_per_forward,
-                packed=self.packed,
-                process=self.args.process_index,
-                num_processes=self.args.world_size,
-            )
-            return tuple(batch(plan, sequences) for plan in plans)
-
-        own = [example.encoded for example in examples]
-        return StepBatch(
-            forwards=batches(own),
-            mismatched=batches(data.mismatched) if self.objective.needs_mismatched else (),
-            num_units=len(units),
-            num_tokens=sum(len(own[row].token_ids) for unit in units for row in rows(unit)),
+    @property
+    def _cut(self) -> Cut:
+        return Cut(
+            token_budget=self.tokens_per_forward,
+            packed=self.packed,
+            process=self.args.process_index,
+            num_processes=self.args.world_size,
         )
 
     def _get_num_items_in_batch(self, *_: Any) -> None:
@@ -272,14 +237,7 @@ class PRMTrainer(Trainer):
         if self.reference is not None and self._log_probs_of_heldout is None:
             self._log_probs_of_heldout = list(self.reference(encoded))
         reference = self._log_probs_of_heldout
-        plans = plan_forwards(
-            range(len(examples)),
-            lambda index: [len(encoded[index].token_ids)],
-            token_budget=self.tokens_per_forward,
-            packed=self.packed,
-            process=self.args.process_index,
-            num_processes=self.args.world_size,
-        )
+        plans = plan_forwards(range(len(examples)), lambda index: [len(encoded[index].token_ids)], self._cut)
         rows: list[tuple[int, float, float]] = []
         for plan in plans:
             forward = make_forward_batch(
