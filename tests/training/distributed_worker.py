@@ -30,7 +30,6 @@ RUNS = {
     "ce": [],
     "kto": ["--objective", "kto"],
     "lora": ["--lora-rank", "2"],
-    "dpo": ["--objective", "dpo"],
 }
 SETTINGS = "--device cpu --beta 0.5 --learning-rate 1e-3 --batch-size 7 --log-every 1 --warmup 0"
 
