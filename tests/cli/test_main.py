@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +71,10 @@ def test_a_group_without_a_command_shows_its_commands(capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     assert "eval best-of-n" in shown
     assert "sample" not in shown
+
+
+def test_files_may_stand_before_and_after_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "first.jsonl").write_text("", encoding="utf-8")
+    words = [str(tmp_path / "first.jsonl"), "--prm", "name=nowhere", str(tmp_path / "second.jsonl")]
+    assert main(["eval", "processbench", *words]) == 2
+    assert "unrecognized" not in capsys.readouterr().err

@@ -83,7 +83,7 @@ def _run(words: list[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     add_settings(parser, module.Options)
-    given = vars(parser.parse_args(rest))
+    given = vars(parser.parse_intermixed_args(rest))
     config, as_json = given.pop("config"), given.pop("json")
     result = module.run(build(module.Options, given, config))
     if as_json:
