@@ -52,7 +52,7 @@ class TrainWork:
     batch_size: int = 8
     learning_rate: float = 1e-5
     beta: float = 0.1
-    tokens_per_forward: int = 1536
+    tokens_per_forward: int = 896
     precision: str = "bfloat16"
     seed: int = 0
 
