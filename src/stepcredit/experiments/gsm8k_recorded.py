@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.checkpoints.loading import LoadOptions
 from stepcredit.errors import UserError
 from stepcredit.pipelines import eval_best_of_n, grade, score, train
 from stepcredit.runs import Manifest, check_output, manifest_path, write_json
@@ -131,7 +132,11 @@ def score_solutions(options: Options, directory: Path) -> None:
     """Score ``graded.jsonl`` by the PRM, and by the reference's own log-probability."""
     files = score_files(directory)
     ours = score.Options(
-        input=directory / "graded.jsonl", prm=str(options.out / "prm"), out=files[PRM], steps="newline"
+        input=directory / "graded.jsonl",
+        prm=str(options.out / "prm"),
+        out=files[PRM],
+        steps="newline",
+        load=LoadOptions(dtype=options.training.precision),
     )
     score.run(ours)
     score.run(replace(ours, prm=str(options.model), reference_free=True, beta=1.0, out=files[REFERENCE]))
