@@ -270,6 +270,13 @@ class TestRefusals:
         with pytest.raises(UserError, match=r"--max-tokens: 97 is more than the model's context of 96"):
             train(tiny_model, rollouts, tmp_path, max_tokens=97)
 
+    def test_held_out_rollouts_that_are_not_graded(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+    ) -> None:
+        ungraded = [replace(rollout, correct=None) for rollout in rollouts[:3]]
+        with pytest.raises(DataError, match=r"--dev: none of the 3 held-out"):
+            train(tiny_model, rollouts, tmp_path, heldout=ungraded)
+
     def test_no_rollouts(self, tiny_model: Path, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no rollouts"):
             train(tiny_model, [], tmp_path)

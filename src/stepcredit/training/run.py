@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import TrainingArguments
 
 from stepcredit.checkpoints import LoadOptions, load_tokenizer, pick_device
+from stepcredit.errors import DataError
 from stepcredit.objectives import ObjectiveSettings, get_objective
 from stepcredit.runs import Ledger
 from stepcredit.training.callbacks import (
@@ -103,6 +104,12 @@ def train_prm(
     heldout_examples = encode_examples(
         heldout, encoding, objective=get_objective("ce"), counts=heldout_counts
     )
+    if heldout_counts and not heldout_examples:
+        raise DataError(
+            f"none of the {heldout_counts['rollouts']} held-out rollouts can be used",
+            where="--dev",
+            mend="grade them first with: stepcredit grade",
+        )
     data.counts.update({f"heldout_{name}": number for name, number in heldout_counts.items()})
 
     steps_per_epoch = math.ceil(len(data.units) / config.batch_size)
