@@ -355,3 +355,20 @@ def test_a_process_killed_at_work_draws_the_same_when_run_again(lab_prompts: Pat
     assert 0 < drawn_before < 480
     assert out.read_bytes() == whole.read_bytes()
     assert len(_rows(out)) == 480
+
+
+def test_columns_of_a_table_are_mapped_to_the_fields_of_a_prompt(tmp_path: Path) -> None:
+    table = tmp_path / "problems.csv"
+    table.write_text("question,solution\n3+4=,7\n5+1=,6\n", encoding="utf-8")
+    out = tmp_path / "rollouts.jsonl"
+    sample.run(
+        Options(
+            prompts=table,
+            out=out,
+            num_samples=2,
+            column=("prompt=question", "answer=solution"),
+            policy=GeneratorOptions(generator="fake"),
+        )
+    )
+    rollouts = list(read_rollouts(out))
+    assert [(each.prompt, each.answer) for each in rollouts] == [("3+4=", "7")] * 2 + [("5+1=", "6")] * 2

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Options:
     """Options of ``stepcredit sample``."""
 
-    prompts: Path = argument("prompts to answer (JSONL, JSON, CSV or Parquet)")
+    prompts: Path = argument("prompts to answer (JSONL, JSON, CSV or Parquet), or hub:NAME[:SPLIT]")
     out: Path = option("rollouts to write (JSONL, CSV or Parquet, by extension)")
     num_samples: int = option("responses to each prompt", default=8)
     seed: int = option(
@@ -40,6 +40,12 @@ class Options:
         "rollouts whose prompts and responses come first, as examples", default=None
     )
     shard: str | None = option("I/N: only the I-th of N runs of prompts, for several machines", default=None)
+    column: tuple[str, ...] = option(
+        "which column holds a field of the prompt, e.g. prompt=question; may repeat",
+        default=(),
+        metavar="FIELD=COLUMN",
+    )
+    subset: str | None = option("configuration of the hub's data set", default=None)
     ray: str | None = option(
         "spread the work over this Ray cluster, or over one of this machine's cores: local",
         default=None,
@@ -119,11 +125,14 @@ def run(options: Options) -> CommandResult:
     Raises:
         UserError: A mistake in the options or the input; or every prompt failed.
     """
+    from stepcredit.data import parse_columns
     from stepcredit.runs import Manifest, ResumableLines
 
     examples = read_examples(options.few_shot)
     plan = Plan.read(
         options.prompts,
+        columns=parse_columns(options.column),
+        subset=options.subset,
         shard=options.shard,
         system_prompt=options.system_prompt,
         examples=examples,
@@ -138,6 +147,7 @@ def run(options: Options) -> CommandResult:
             "system_prompt": options.system_prompt,
             "examples": list(examples),
             "shard": options.shard,
+            **_source_settings(options),
         },
         inputs=[options.prompts] + ([options.few_shot] if options.few_shot else []),
     )
@@ -299,6 +309,12 @@ class _Sorted:
         ledger.generated_tokens += row.get("num_generated_tokens", 0)
         if len(self._done.missing(row["prompt_id"])) == self._done.num_samples - 1:
             ledger.prompt_tokens += row.get("num_prompt_tokens", 0)
+
+
+def _source_settings(options: Options) -> dict[str, Any]:
+    """What decides which prompts are read, besides the content of a file."""
+    hub = str(options.prompts) if str(options.prompts).startswith("hub:") else None
+    return {"column": list(options.column), "subset": options.subset, "hub": hub}
 
 
 def _complete(options: Options, plan: Plan) -> SampleResult:

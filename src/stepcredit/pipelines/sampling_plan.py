@@ -94,6 +94,8 @@ class Plan:
         cls,
         path: Path,
         *,
+        columns: Mapping[str, str] | None = None,
+        subset: str | None = None,
         shard: str | None = None,
         system_prompt: str | None = None,
         examples: tuple[Message, ...] = (),
@@ -102,7 +104,9 @@ class Plan:
         """Check the whole file before anything is drawn.
 
         Args:
-            path: File of prompts.
+            path: File of prompts, or ``hub:NAME[:SPLIT]``.
+            columns: Field of a prompt to the column that holds it.
+            subset: Configuration of a hub data set.
             shard: ``I/N`` takes the I-th of N runs of consecutive prompts.
             system_prompt: See :func:`in_context`.
             examples: See :func:`in_context`.
@@ -112,9 +116,16 @@ class Plan:
             DataError: A prompt is malformed, there twice, or cannot be put after the examples.
             UserError: There is no prompt.
         """
-        from stepcredit.data import read_prompts
+        from stepcredit.data import Records, read_as, read_prompts
 
-        records = read_prompts(path, skip_invalid=skip_invalid)
+        def read() -> Records[Prompt]:
+            if columns or subset or str(path).startswith("hub:"):
+                return read_as(
+                    path, "prompts", columns=columns, subset=subset, name_rows=True, skip_invalid=skip_invalid
+                )
+            return read_prompts(path, skip_invalid=skip_invalid)
+
+        records = read()
         ids = [in_context(prompt, system_prompt, examples, path).id for prompt in records]
         if not ids:
             raise UserError("has no prompts", where=path)
@@ -122,7 +133,7 @@ class Plan:
         first, last = (len(ids) * (number - 1)) // count, (len(ids) * number) // count
 
         def prompts() -> Iterator[Prompt]:
-            for place, prompt in enumerate(read_prompts(path, skip_invalid=skip_invalid)):
+            for place, prompt in enumerate(read()):
                 if first <= place < last:
                     yield in_context(prompt, system_prompt, examples, path)
 
