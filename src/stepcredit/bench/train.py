@@ -285,8 +285,10 @@ class PlainSide(_TrainSide):
         logits = model(
             input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
         ).logits[:, :-1]
-        log_probs = logits.log_softmax(dim=-1).gather(2, batch.input_ids[:, 1:, None])[..., 0]
-        sums: torch.Tensor = (log_probs.float() * scored[:, 1:]).sum(dim=1)
+        # CPU autocast leaves log-softmax in bf16, whose rounding moves losses by more than a step does.
+        log_probs = logits.log_softmax(dim=-1, dtype=torch.float32)
+        picked = log_probs.gather(2, batch.input_ids[:, 1:, None])[..., 0]
+        sums: torch.Tensor = (picked * scored[:, 1:]).sum(dim=1)
         return sums
 
 
