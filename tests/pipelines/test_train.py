@@ -177,6 +177,7 @@ class TestOutput:
         ids = torch.tensor([[1, 2, 3]])
         assert adapted(input_ids=ids).logits.shape == whole(input_ids=ids).logits.shape
 
+    @pytest.mark.slow
     def test_trl_goes_on_from_it(self, model: Path, graded: Path, tmp_path: Path) -> None:
         trl = pytest.importorskip("trl")
         from datasets import Dataset
