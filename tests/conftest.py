@@ -23,13 +23,36 @@ LLAMA3 = (
     "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
 BARE = "{% for m in messages %}{{ m['role'] + ':' + m['content'] + eos_token }}{% endfor %}"
-TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "bare": BARE}
+MISTRAL = (
+    "{{ '<s>' }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST]' + m['content'] + '[/INST]' }}"
+    "{% else %}{{ m['content'] + '</s>' }}{% endif %}{% endfor %}"
+)
+GEMMA = (
+    "{{ '<bos>' }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else "
+    "m['role']) + '\n' + m['content'] + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+PHI = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+TEMPLATES = {
+    "chatml": CHATML,
+    "llama3": LLAMA3,
+    "mistral": MISTRAL,
+    "gemma": GEMMA,
+    "phi": PHI,
+    "bare": BARE,
+}
 _WORDS = (
     r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"  # as Llama 3
 )
 _CONTROL = {
     "chatml": ("<|pad|>", "<|im_start|>", "<|im_end|>"),
     "llama3": ("<|pad|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    "mistral": ("<pad>", "<s>", "[INST]", "[/INST]", "</s>"),
+    "gemma": ("<pad>", "<bos>", "<start_of_turn>", "<eos>", "<end_of_turn>"),
+    "phi": ("<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"),
     "bare": ("<|pad|>", "<|end|>"),
 }
 _TEXT = [
@@ -44,7 +67,7 @@ MakeModel = Callable[..., LlamaForCausalLM]
 
 @pytest.fixture(scope="session")
 def make_tokenizer() -> MakeTokenizer:
-    """A function of a template's name (chatml, llama3, bare): a small byte-level BPE chat tokenizer."""
+    """A function of a key of ``TEMPLATES``: a small byte-level BPE chat tokenizer."""
 
     def make(template: str = "chatml") -> PreTrainedTokenizerBase:
         tokenizer = Tokenizer(models.BPE())

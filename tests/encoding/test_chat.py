@@ -30,7 +30,16 @@ def rendered(tokenizer: Any, prompt: str) -> str:
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
-@pytest.mark.parametrize("template", ["chatml", "llama3"])
+END_OF_TURN = {
+    "chatml": "<|im_end|>",
+    "llama3": "<|eot_id|>",
+    "mistral": "</s>",
+    "gemma": "<end_of_turn>",
+    "phi": "<|end|>",
+}
+
+
+@pytest.mark.parametrize("template", END_OF_TURN)
 @pytest.mark.parametrize(
     "response",
     [
@@ -44,7 +53,7 @@ def test_the_whole_text_tokenised_at_once(
     template: str, response: str, make_tokenizer: MakeTokenizer
 ) -> None:
     tokenizer = make_tokenizer(template)
-    end = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>"}[template]
+    end = END_OF_TURN[template]
     encoded = ChatEncoding(tokenizer, NEWLINE).encode(rollout(response)).encoded
     text = rendered(tokenizer, PROMPT)
     assert list(encoded.token_ids) == tokenizer(text + response + end, add_special_tokens=False)["input_ids"]
