@@ -98,7 +98,8 @@ def publish(options: Options, results: dict[str, Any]) -> None:
     """Keep results, manifests and the command; no problem, solution or weight is copied."""
     assert options.publish is not None
     out = options.publish
-    write_json(out / "results.json", results)
+    figures = {name: value for name, value in results["best_of_n"].items() if name != "failures"}
+    write_json(out / "results.json", {**results, "best_of_n": figures})
     manifest = json.loads(manifest_path(options.out / "prm").read_text(encoding="utf-8"))
     manifest["inputs"] = {Path(path).name: digest for path, digest in manifest["inputs"].items()}
     write_json(out / "training-manifest.json", manifest)
@@ -146,7 +147,9 @@ def _readme(command: str, results: dict[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", "## Picking among four solutions", "", "| method | n | accuracy |", "| --- | --- | --- |"]
     for row in results["best_of_n"]["results"]:
-        if row["method"] in ("pass", "majority") or row["aggregate"] in ("min", "sum", "mean"):
+        if row["method"] in ("pass", "majority") or (
+            row["method"] in ("best-of-n", "weighted-sigmoid") and row["aggregate"] in ("min", "sum", "mean")
+        ):
             parts = (row["method"], row["scorer"], row["aggregate"])
             label = "/".join(part for part in parts if part)
             lines.append(f"| {label} | {row['n']} | {_cell(row['accuracy'], row['low'], row['high'])} |")
