@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +110,16 @@ def test_a_missing_configuration_file_is_named(tmp_path: Path) -> None:
 def test_truth_is_not_taken_for_a_number() -> None:
     with pytest.raises(ValueError, match="whole number"):
         convert(True, int)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    inner: Inner = field(default_factory=lambda: Inner(rate=9.0, size=8))
+
+
+def test_the_outer_default_of_a_nested_dataclass_counts_and_is_shown() -> None:
+    assert build(Outer, {}) == Outer(inner=Inner(rate=9.0, size=8))
+    assert build(Outer, {"size": "5"}) == Outer(inner=Inner(rate=9.0, size=5))
+    parser = OneLineParser()
+    add_settings(parser, Outer)
+    assert "(default: 9.0)" in parser.format_help()

@@ -9,7 +9,7 @@ import argparse
 import difflib
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
@@ -33,12 +33,14 @@ class Setting:
         field: The dataclass field.
         kind: Its type without ``None``.
         group: The dataclass that holds it.
+        holder: The instance of it that the outer dataclass has by default, if it is nested.
     """
 
     path: tuple[str, ...]
     field: Field[Any]
     kind: Any
     group: type
+    holder: Any = None
 
     @property
     def key(self) -> str:
@@ -74,15 +76,15 @@ def _without_none(kind: Any) -> Any:
     return kind
 
 
-def settings_of(options_class: type, path: tuple[str, ...] = ()) -> Iterator[Setting]:
+def settings_of(options_class: type, path: tuple[str, ...] = (), holder: Any = None) -> Iterator[Setting]:
     """All leaves of an options dataclass, in order; nested dataclasses are flattened."""
     hints = get_type_hints(options_class)
     for each in fields(options_class):
         kind = _without_none(hints[each.name])
         if is_dataclass(kind) and isinstance(kind, type):
-            yield from settings_of(kind, (*path, each.name))
+            yield from settings_of(kind, (*path, each.name), _default_of(each))
         elif each.metadata.get("help"):
-            yield Setting((*path, each.name), each, kind, options_class)
+            yield Setting((*path, each.name), each, kind, options_class, holder)
 
 
 def convert(value: Any, kind: Any) -> Any:
@@ -126,11 +128,12 @@ def _type_name(kind: Any) -> str:
 def _default_text(setting: Setting) -> str:
     if setting.required:
         return "" if setting.positional else " (required)"
-    default = (
-        setting.field.default_factory()
-        if setting.field.default_factory is not MISSING
-        else setting.field.default
-    )
+    if setting.holder is not None:
+        default = getattr(setting.holder, setting.field.name)
+    elif setting.field.default_factory is not MISSING:
+        default = setting.field.default_factory()
+    else:
+        default = setting.field.default
     if default is None or default == () or default is False:
         return ""
     if isinstance(default, tuple):
@@ -265,4 +268,21 @@ def _assemble(options_class: type, converted: Mapping[tuple[str, ...], Any], pat
             arguments[each.name] = converted[here]
         elif is_dataclass(kind) and isinstance(kind, type):
             arguments[each.name] = _assemble(kind, converted, here)
+            default = _default_of(each)
+            if default is not None:
+                # What the outer class gives as default counts, not what the inner class would.
+                changed = {key[len(here)] for key in converted if key[: len(here)] == here}
+                assembled = arguments[each.name]
+                arguments[each.name] = replace(
+                    default, **{name: getattr(assembled, name) for name in changed}
+                )
     return options_class(**arguments)
+
+
+def _default_of(each: Field[Any]) -> Any:
+    """What a field holds by default, ``None`` where that is nothing, or its type's own defaults."""
+    if each.default is not MISSING:
+        return each.default
+    if each.default_factory is MISSING or isinstance(each.default_factory, type):
+        return None
+    return each.default_factory()
