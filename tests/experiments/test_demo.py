@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from stepcredit import ImplicitPRM
+from stepcredit.checkpoints import PRMCard
 from stepcredit.cli import main
 from stepcredit.data import read_rollouts, read_scores
+from stepcredit.experiments.lab_run import lab_training
 
 SMALL = [
     "--train-problems",
@@ -67,6 +69,7 @@ def test_the_demo_leaves_every_file_that_the_other_commands_read(demo: Path) -> 
     ]
     assert [name for name in expected if not (demo / name).is_file()] == []
     assert not list(demo.rglob("*.partial"))
+    assert PRMCard.read(demo / "prm").beta == lab_training().beta
     assert len(list(read_rollouts(demo / "test-mid" / "graded.jsonl"))) == 6 * 8
 
 
