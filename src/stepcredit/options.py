@@ -6,8 +6,8 @@ A command's options are a frozen keyword-only dataclass whose fields are made wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any, Protocol
 
 
@@ -46,6 +46,45 @@ def option(
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
+
+
+def arguments_of(options: Any, default: Any = None) -> Iterator[str]:
+    """The command-line arguments that give these options: positions first, then what is not the default.
+
+    Args:
+        options: Instance of an options dataclass.
+        default: Instance whose values go without saying; by default each field's own default.
+    """
+    flags: list[str] = []
+    for each in fields(options):
+        value, usual = getattr(options, each.name), _usual(each, default)
+        if is_dataclass(value):
+            flags += arguments_of(value, usual)
+        elif each.metadata.get("positional"):
+            yield from map(str, value if each.metadata["many"] else [] if value is None else [value])
+        elif each.metadata.get("help") and value != usual:
+            flags += _flag(each.metadata.get("flag") or "--" + each.name.replace("_", "-"), value)
+    yield from flags
+
+
+def _usual(each: Any, holder: Any) -> Any:
+    if holder is not None:
+        return getattr(holder, each.name)
+    if each.default_factory is not MISSING:
+        return each.default_factory()
+    return None if each.default is MISSING else each.default
+
+
+def _flag(name: str, value: Any) -> Iterator[str]:
+    if isinstance(value, bool):
+        yield name if value else "--no-" + name.removeprefix("--")
+    elif not isinstance(value, tuple):
+        yield from (name, str(value))
+    elif all(isinstance(item, int | float) for item in value):
+        yield from (name, ",".join(map(str, value)))
+    else:
+        for item in value:
+            yield from (name, str(item))
 
 
 class CommandResult(Protocol):

@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.checkpoints.loading import LoadOptions
 from stepcredit.errors import UserError
 from stepcredit.options import argument, option
-from stepcredit.pipelines import baseline, eval_best_of_n, score, train
+from stepcredit.pipelines import eval_best_of_n
 from stepcredit.pipelines.comparison_recipe import ComparedMethod, Recipe, read_recipe
+from stepcredit.pipelines.comparison_search import Search, Searched, Trial, search
 
 if TYPE_CHECKING:
     from stepcredit.training.config import TrainConfig
 
 RESULTS, REPORT = "comparison.json", "report.html"
-_TRIAL_DRAWS = 100
-"""Bootstrap draws of a trial, whose interval nobody reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,26 +35,12 @@ class Options:
     root: Path = option("folder that the recipe's paths are relative to", default=Path())
     load: LoadOptions = field(default_factory=LoadOptions)
     draws: int = option("bootstrap draws over problems", default=10_000)
+    jobs: int | None = option(
+        "settings that are tried at the same time, each in a process with its share of the processors; "
+        "default is one",
+        default=None,
+    )
     overwrite: bool = option("start anew, whatever is there", default=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One setting of a method.
-
-    Attributes:
-        settings: What was tried.
-        directory: Its model and scores.
-        accuracy: Best-of-n accuracy on the development problems, by its best aggregate.
-        aggregate: That aggregate.
-        training: Ledger of the training.
-    """
-
-    settings: Mapping[str, Any]
-    directory: str
-    accuracy: float
-    aggregate: str
-    training: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,9 +166,10 @@ def run(options: Options) -> Result:
 
     recipe = read_recipe(options.recipe, options.root)
     _check_files(recipe)
-    searched: dict[str, _Searched] = {}
-    for method in recipe.methods:
-        searched[method.name] = _search(options, recipe, method, searched)
+    jobs = options.jobs or 1
+    if jobs < 1:
+        raise UserError(f"must be at least 1, got {jobs}", where="--jobs")
+    searched = search(Search(recipe, options.out, options.load, overwrite=options.overwrite), jobs=jobs)
     result = _evaluate(options, recipe, searched)
     manifest = Manifest(
         "compare",
@@ -198,16 +184,6 @@ def run(options: Options) -> Result:
     return result
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Searched:
-    """A method's trials, and the files of the chosen one."""
-
-    trials: tuple[Trial, ...]
-    chosen: int | None
-    dev_scores: Path
-    test_scores: Path
-
-
 def _check_files(recipe: Recipe) -> None:
     files = [recipe.train, recipe.dev, recipe.test, *recipe.collection]
     for path in [*files, *(method.data for method in recipe.methods if method.data is not None)]:
@@ -215,126 +191,7 @@ def _check_files(recipe: Recipe) -> None:
             raise UserError("there is no such file", where=path, mend="check the recipe's paths and --root")
 
 
-def _search(
-    options: Options, recipe: Recipe, method: ComparedMethod, earlier: Mapping[str, _Searched]
-) -> _Searched:
-    directory = options.out / method.name
-    if method.train is None:
-        for name, source in (("dev", recipe.dev), ("test", recipe.test)):
-            _score_untrained(options, recipe, method, source, directory / f"{name}.jsonl")
-        return _Searched(
-            trials=(), chosen=None, dev_scores=directory / "dev.jsonl", test_scores=directory / "test.jsonl"
-        )
-    model = recipe.model
-    if method.start_from is not None:
-        before = earlier[method.start_from]
-        assert before.chosen is not None
-        model = str(Path(before.trials[before.chosen].directory) / "prm")
-    trials = tuple(
-        _trial(options, recipe, method, model, settings, config)
-        for settings, config in method.trials(recipe.settings)
-    )
-    chosen = max(range(len(trials)), key=lambda number: trials[number].accuracy)
-    best = Path(trials[chosen].directory)
-    _score(options, best / "prm", recipe.test, best / "test.jsonl")
-    return _Searched(
-        trials=trials, chosen=chosen, dev_scores=best / "dev.jsonl", test_scores=best / "test.jsonl"
-    )
-
-
-def _trial(
-    options: Options,
-    recipe: Recipe,
-    method: ComparedMethod,
-    model: str,
-    settings: Mapping[str, Any],
-    config: TrainConfig,
-) -> Trial:
-    from stepcredit.runs import hash_json, read_manifest
-
-    name = hash_json([config.determining(), model, recipe.seed]).removeprefix("sha256:")[:12]
-    directory = options.out / method.name / name
-    train.run(
-        train.Options(
-            graded=method.data or recipe.train,
-            model=model,
-            out=directory / "prm",
-            dev=recipe.dev,
-            reference=recipe.model if config.family == "implicit" and not config.reference_free else None,
-            config=config,
-            load=options.load,
-            seed=recipe.seed,
-            overwrite=options.overwrite,
-        )
-    )
-    _score(options, directory / "prm", recipe.dev, directory / "dev.jsonl")
-    accuracy, aggregate = _development_accuracy(recipe, directory / "dev.jsonl")
-    ledger = (read_manifest(directory / "prm") or {}).get("ledger", {})
-    return Trial(
-        settings=settings,
-        directory=str(directory),
-        accuracy=accuracy,
-        aggregate=aggregate,
-        training=ledger,
-    )
-
-
-def _score(options: Options, prm: Path, source: Path, out: Path) -> None:
-    score.run(
-        score.Options(input=source, prm=str(prm), out=out, load=options.load, overwrite=options.overwrite)
-    )
-
-
-def _score_untrained(
-    options: Options, recipe: Recipe, method: ComparedMethod, source: Path, out: Path
-) -> None:
-    if method.baseline is not None:
-        baseline.run(
-            baseline.Options(
-                rollouts=source, by=method.baseline, out=out, seed=recipe.seed, overwrite=options.overwrite
-            )
-        )
-        return
-    try:
-        wanted = score.Options(
-            **{
-                "steps": recipe.settings.get("step_rule"),
-                **(method.score or {}),
-                "input": source,
-                "prm": recipe.model,
-                "out": out,
-                "load": options.load,
-                "overwrite": options.overwrite,
-            }
-        )
-    except TypeError as error:
-        raise UserError(f"has a setting that scoring does not know ({error})", where=method.name) from error
-    score.run(wanted)
-
-
-def _development_accuracy(recipe: Recipe, scores: Path) -> tuple[float, str]:
-    """Best aggregate on the development problems, and its best-of-n accuracy."""
-    evaluation = eval_best_of_n.run(
-        eval_best_of_n.Options(
-            graded=recipe.dev,
-            scores=(f"trial={scores}",),
-            n=(recipe.choose_at,),
-            weighted=(),
-            draws=_TRIAL_DRAWS,
-        )
-    ).evaluation
-    rows = [row for row in evaluation.results if row.method == "best-of-n"]
-    if not rows:
-        raise UserError(
-            f"has no prompt with {recipe.choose_at} responses",
-            where=recipe.dev,
-            mend="lower choose_at, or sample more responses",
-        )
-    best = max(rows, key=lambda row: row.accuracy)
-    return best.accuracy, str(best.aggregate)
-
-
-def _evaluate(options: Options, recipe: Recipe, searched: Mapping[str, _Searched]) -> Result:
+def _evaluate(options: Options, recipe: Recipe, searched: Mapping[str, Searched]) -> Result:
     evaluation = eval_best_of_n.run(
         eval_best_of_n.Options(
             graded=recipe.test,
@@ -378,7 +235,7 @@ def _evaluate(options: Options, recipe: Recipe, searched: Mapping[str, _Searched
     )
 
 
-def _cost(recipe: Recipe, method: ComparedMethod, searched: Mapping[str, _Searched]) -> MethodCost:
+def _cost(recipe: Recipe, method: ComparedMethod, searched: Mapping[str, Searched]) -> MethodCost:
     """What the method needs, by the manifests of its data and models."""
     found = searched[method.name]
     if found.chosen is None:

@@ -5,6 +5,7 @@ from stepcredit.runs.ledger import Ledger
 from stepcredit.runs.manifest import Manifest, manifest_path, read_manifest
 from stepcredit.runs.outputs import ResumableLines, atomic_directory, atomic_path, check_output, write_json
 from stepcredit.runs.progress import Progress, warn
+from stepcredit.runs.workers import worker_pool
 
 __all__ = [
     "Ledger",
@@ -20,5 +21,6 @@ __all__ = [
     "manifest_path",
     "read_manifest",
     "warn",
+    "worker_pool",
     "write_json",
 ]

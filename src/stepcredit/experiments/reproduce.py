@@ -1,0 +1,182 @@
+"""``stepcredit reproduce``: the paper's findings, one experiment each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.errors import UserError
+from stepcredit.options import argument, option
+
+if TYPE_CHECKING:
+    from stepcredit.reports.finding import Finding
+    from stepcredit.reproduction.planning import PlannedCommand
+    from stepcredit.reproduction.scale import Scale
+
+NAMES = (
+    "main",
+    "cost",
+    "voting",
+    "instructions",
+    "responses",
+    "one-response",
+    "relevance",
+    "diversity",
+    "step-labels",
+    "reference-free",
+    "inference-cost",
+    "policy",
+    "theory",
+    "critics",
+)
+ALL = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which findings, at which scale."""
+
+    names: tuple[str, ...] = argument(f"experiments: {', '.join(NAMES)}; or all", many=True)
+    scale: str = option("lab, or paper: models and data for a node of 8 GPUs", default="lab")
+    quick: bool = option("small sizes and fewer seeds: shows that everything runs", default=False)
+    seeds: int | None = option(
+        "how often everything is drawn and trained anew; default is the scale's", default=None
+    )
+    sizes: tuple[str, ...] = option(
+        "another size, such as train_prompts=200 (may be repeated)",
+        flag="--size",
+        default=(),
+        metavar="NAME=N",
+    )
+    jobs: int | None = option("processes; default is one a processor", default=None)
+    out: Path = option("folder of everything that is made", default=Path("runs/reproduce"), metavar="DIR")
+    publish: Path | None = option(
+        "also write tables, plots and verdicts to this folder", default=None, metavar="DIR"
+    )
+    dry_run: bool = option("print the commands and what they would take, and run nothing", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What was found.
+
+    Attributes:
+        out: The run's folder.
+        findings: One an experiment.
+    """
+
+    out: Path
+    findings: Sequence[Finding]
+
+    def to_json(self) -> Any:
+        """Experiment to tables and verdicts."""
+        from stepcredit.reports.findings import finding_to_json
+
+        return {"out": str(self.out), "findings": [finding_to_json(each) for each in self.findings]}
+
+    def to_text(self) -> str:
+        """Tables and verdicts."""
+        from stepcredit.reports.findings import finding_text
+
+        return "\n\n".join([*(finding_text(each) for each in self.findings), f"results: {self.out}"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """What would run.
+
+    Attributes:
+        commands: In order, each once.
+    """
+
+    commands: Sequence[PlannedCommand]
+
+    def to_json(self) -> Any:
+        """The commands, with operations and hours where they are known."""
+        return [each.to_json() for each in self.commands]
+
+    def to_text(self) -> str:
+        """A line a command, and the sum."""
+        from stepcredit.reproduction.planning import total_line
+
+        return "\n".join([*(each.to_text() for each in self.commands), total_line(self.commands)])
+
+
+def run(options: Options) -> Result | DryRun:
+    """Measure what is not there yet, then conclude.
+
+    Raises:
+        UserError: There is no such experiment or scale, or a stage failed.
+    """
+    from stepcredit.reports.findings import write_finding
+    from stepcredit.reproduction.experiment import load_experiment
+    from stepcredit.reproduction.planning import plan
+    from stepcredit.reproduction.running import Stage, run_stages
+    from stepcredit.reproduction.seeds import Seeds
+
+    scale = _scale(options)
+    modules = [f"stepcredit.experiments.{name.replace('-', '_')}" for name in _names(options)]
+    experiments = {name: load_experiment(name) for name in modules}
+    if not scale.is_lab:
+        modules = [name for name in modules if not experiments[name].lab_only]
+        if not modules:
+            raise UserError("needs the truth of every step, which only the lab has", where=options.names[0])
+    if options.dry_run:
+        return DryRun(commands=plan([experiments[name] for name in modules], scale, options.out))
+    stages = [
+        Stage(module=name, scale=scale, seed=seed, out=options.out)
+        for name in modules
+        for seed in range(scale.seeds)
+    ]
+    measured = run_stages(stages, jobs=options.jobs or (os.cpu_count() or 1))
+    findings = []
+    for name, numbers in zip(modules, measured.values(), strict=True):
+        finding = replace(
+            experiments[name].conclude(Seeds(numbers), scale), settings=_settings(options, scale)
+        )
+        for folder in (options.out, options.publish):
+            if folder is not None:
+                write_finding(finding, folder / finding.name, numbers)
+        findings.append(finding)
+    return Result(out=options.out, findings=findings)
+
+
+def _names(options: Options) -> list[str]:
+    for name in options.names:
+        if name not in (*NAMES, ALL):
+            raise UserError(f"there is no experiment {name!r}", mend=f"use {', '.join(NAMES)} or all")
+    return list(NAMES) if ALL in options.names or not options.names else list(dict.fromkeys(options.names))
+
+
+def _scale(options: Options) -> Scale:
+    from stepcredit.reproduction.scale import read_scale, resized
+
+    sizes: dict[str, int] = {}
+    for each in options.sizes:
+        name, _, value = each.partition("=")
+        if not value.isdigit():
+            raise UserError(f"{each!r} is not a size", where="--size", mend="write it as train_prompts=200")
+        sizes[name] = int(value)
+    scale = resized(read_scale(options.scale, quick=options.quick), sizes)
+    if options.seeds is not None:
+        if options.seeds < 1:
+            raise UserError(f"must be at least 1, got {options.seeds}", where="--seeds")
+        scale = replace(scale, seeds=options.seeds)
+    return scale
+
+
+def _settings(options: Options, scale: Scale) -> dict[str, object]:
+    from dataclasses import asdict
+
+    from stepcredit.options import arguments_of
+    from stepcredit.runs import run_facts
+
+    shown = replace(options, publish=None, jobs=None)
+    return {
+        "command": "stepcredit reproduce " + " ".join(arguments_of(shown)),
+        "scale": asdict(scale),
+        **run_facts(),
+    }

@@ -1,0 +1,228 @@
+"""Rollouts -> a part of them: fewer prompts, fewer responses, other shares of right and wrong ones.
+
+The parts are nested: a smaller share of prompts, or fewer responses, is contained in a larger one, so that
+a learning curve adds data and never swaps it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.errors import DataError, UserError
+from stepcredit.options import argument, option
+
+if TYPE_CHECKING:
+    from stepcredit.types import Rollout
+
+_SHINGLE = 3
+"""Characters of the pieces by which two prompts are compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of ``stepcredit select``."""
+
+    rollouts: tuple[Path, ...] = argument("files of rollouts; the parts are joined", many=True)
+    out: Path = option("file to write", metavar="FILE")
+    prompts: float = option("share of the prompts", default=1.0)
+    responses: int | None = option("responses to each prompt, the first ones of its file", default=None)
+    one_response: str | None = option(
+        "RIGHT:WRONG: one response to each prompt, right and wrong ones in this ratio over the prompts",
+        default=None,
+        metavar="RATIO",
+    )
+    distinct: bool = option("of equal responses to a prompt keep the first", default=False)
+    similar_prompts: float | None = option(
+        "drop prompts that share at least this part of their three-character pieces (Jaccard) with one "
+        "that is kept",
+        default=None,
+    )
+    seed: int = option("of the order in which prompts are taken", default=0)
+    skip_invalid: bool = option("skip malformed rows and count them", default=False)
+    overwrite: bool = option("replace what is there", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What was kept.
+
+    Attributes:
+        out: The file.
+        already_done: It was complete.
+        counts: Prompts and responses, read and kept.
+    """
+
+    out: Path
+    already_done: bool
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return {"out": str(self.out), "already_done": self.already_done, "counts": dict(self.counts)}
+
+    def to_text(self) -> str:
+        """One line."""
+        counts = self.counts
+        told = (
+            f"{counts.get('responses kept', 0):,} of {counts.get('responses read', 0):,} responses, "
+            f"{counts.get('prompts kept', 0):,} of {counts.get('prompts read', 0):,} prompts"
+        )
+        return f"{told} -> {self.out}" + (" (already complete)" if self.already_done else "")
+
+
+def run(options: Options) -> Result:
+    """Select.
+
+    Raises:
+        UserError: A mistake in the options.
+        DataError: A malformed row, or nothing is left.
+    """
+    from stepcredit.data import rollout_to_json, write_rows
+    from stepcredit.runs import Manifest, check_output, manifest_path, read_manifest, write_json
+
+    ratio = _check(options)
+    manifest = Manifest("select", _settings(options), inputs=options.rollouts)
+    if check_output(options.out, manifest, overwrite=options.overwrite):
+        earlier = read_manifest(options.out) or {}
+        return Result(out=options.out, already_done=True, counts=earlier.get("counts", {}))
+    by_prompt = _read(options, manifest)
+    names = _prompts(options, by_prompt)
+    kept = (
+        _one_response(by_prompt, names, ratio, options.seed)
+        if ratio is not None
+        else [rollout for name in names for rollout in by_prompt[name]]
+    )
+    if not kept:
+        raise DataError("nothing is left", where=options.rollouts[0], mend="select less strictly")
+    manifest.count("responses kept", len(kept))
+    manifest.count("prompts kept", len({rollout.prompt_id for rollout in kept}))
+    write_rows(options.out, map(rollout_to_json, kept))
+    write_json(manifest_path(options.out), manifest.to_json())
+    return Result(out=options.out, already_done=False, counts=manifest.counts)
+
+
+def _check(options: Options) -> tuple[int, int] | None:
+    if not 0 < options.prompts <= 1:
+        raise UserError(f"must lie in (0, 1], got {options.prompts}", where="--prompts")
+    if options.responses is not None and options.responses < 1:
+        raise UserError(f"must be at least 1, got {options.responses}", where="--responses")
+    if options.similar_prompts is not None and not 0 < options.similar_prompts <= 1:
+        raise UserError(f"must lie in (0, 1], got {options.similar_prompts}", where="--similar-prompts")
+    if options.one_response is None:
+        return None
+    right, _, wrong = options.one_response.partition(":")
+    if not (right.isdigit() and wrong.isdigit() and int(right) + int(wrong)):
+        raise UserError(
+            f"{options.one_response!r} is not a ratio", where="--one-response", mend="write it as 1:1 or 1:10"
+        )
+    return int(right), int(wrong)
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    names = ("prompts", "responses", "one_response", "distinct", "similar_prompts", "seed", "skip_invalid")
+    return {name: getattr(options, name) for name in names}
+
+
+def _read(options: Options, manifest: Any) -> dict[str, list[Rollout]]:
+    """Each prompt's responses that take part, prompts in the order of the files; ids are made unique."""
+    from stepcredit.data import read_rollouts
+
+    found: dict[str, list[Rollout]] = {}
+    ids: set[str] = set()
+    for position, path in enumerate(options.rollouts):
+        in_file: dict[str, list[Rollout]] = {}
+        source = read_rollouts(path, skip_invalid=options.skip_invalid)
+        for rollout in source:
+            manifest.count("responses read")
+            # Two policies number their responses to one prompt alike.
+            identifier = rollout.id if rollout.id not in ids else f"{rollout.id}/{position}"
+            ids.add(identifier)
+            in_file.setdefault(rollout.prompt_id, []).append(replace(rollout, id=identifier))
+        if source.num_skipped:
+            manifest.count("malformed", source.num_skipped)
+        for name, group in in_file.items():
+            found.setdefault(name, []).extend(_responses(options, group))
+    manifest.count("prompts read", len(found))
+    return found
+
+
+def _responses(options: Options, group: Iterable[Rollout]) -> Iterator[Rollout]:
+    seen: set[str] = set()
+    for taken, rollout in enumerate(sorted(group, key=lambda each: each.index)):
+        if options.responses is not None and taken >= options.responses:
+            return
+        if not (options.distinct and rollout.response in seen):
+            seen.add(rollout.response)
+            yield rollout
+
+
+def _prompts(options: Options, by_prompt: Mapping[str, list[Rollout]]) -> list[str]:
+    """The prompts that are kept, in the order of the files."""
+    count = max(1, round(options.prompts * len(by_prompt)))
+    kept = set(sorted(by_prompt, key=lambda name: _place(options.seed, name))[:count])
+    names = [name for name in by_prompt if name in kept]
+    if options.similar_prompts is None:
+        return names
+    texts = {name: _text(by_prompt[name][0]) for name in names}
+    return list(_dissimilar(texts, options.similar_prompts))
+
+
+def _place(seed: int, name: str) -> bytes:
+    """Where a prompt stands in the order of the seed; the same whatever other prompts there are."""
+    return hashlib.blake2b(f"{seed}/{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def _text(rollout: Rollout) -> str:
+    prompt = rollout.prompt
+    return prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt)
+
+
+def _dissimilar(texts: Mapping[str, str], threshold: float) -> Iterator[str]:
+    """Greedily, in order: texts whose pieces overlap with no kept one's by ``threshold`` or more."""
+    holders: dict[str, list[str]] = {}
+    sizes: dict[str, int] = {}
+    for name, text in texts.items():
+        pieces = {text[start : start + _SHINGLE] for start in range(max(1, len(text) - _SHINGLE + 1))}
+        shared: dict[str, int] = {}
+        for piece in pieces:
+            for other in holders.get(piece, ()):
+                shared[other] = shared.get(other, 0) + 1
+        if any(n / (len(pieces) + sizes[other] - n) >= threshold for other, n in shared.items()):
+            continue
+        sizes[name] = len(pieces)
+        for piece in pieces:
+            holders.setdefault(piece, []).append(name)
+        yield name
+
+
+def _one_response(
+    by_prompt: Mapping[str, list[Rollout]], names: Iterable[str], ratio: tuple[int, int], seed: int
+) -> list[Rollout]:
+    """One graded response a prompt, as near to the ratio as the prompts allow.
+
+    Prompts with responses of one kind only have no choice; the others make up for them. Where even that
+    does not reach the ratio, responses of the kind that is too frequent are left out.
+    """
+    right: dict[str, Rollout] = {}
+    wrong: dict[str, Rollout] = {}
+    for name in names:
+        for rollout in by_prompt[name]:
+            if rollout.correct is not None:
+                (right if rollout.correct else wrong).setdefault(name, rollout)
+    order = sorted(right.keys() | wrong.keys(), key=lambda name: _place(seed, "one response " + name))
+    undecided = [name for name in order if name in right and name in wrong]
+    only_right = [name for name in order if name not in wrong]
+    only_wrong = [name for name in order if name not in right]
+    share = ratio[0] / sum(ratio)
+    wanted = round(share * len(order)) - len(only_right)
+    cut = min(max(wanted, 0), len(undecided))
+    chosen_right, chosen_wrong = only_right + undecided[:cut], only_wrong + undecided[cut:]
+    if ratio[1] and ratio[0]:
+        chosen_right = chosen_right[: max(1, round(len(chosen_wrong) * ratio[0] / ratio[1]))]
+        chosen_wrong = chosen_wrong[: max(1, round(len(chosen_right) * ratio[1] / ratio[0]))]
+    kept = {name: right[name] for name in chosen_right} | {name: wrong[name] for name in chosen_wrong}
+    return [kept[name] for name in by_prompt if name in kept]

@@ -1,0 +1,140 @@
+"""What an experiment found: its tables, plots and verdicts, as plain records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["holds", "does not hold", "undecided", "not measured"]
+"""``undecided``: the interval allows both."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A mean over seeds.
+
+    Attributes:
+        mean: Over the seeds.
+        low: Lower end of the 95% interval; ``None`` with fewer than two seeds.
+        high: Upper end.
+        values: One a seed, in the order of the seeds.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    values: tuple[float, ...]
+
+
+Cell = Estimate | str | None
+"""A measured number, a text such as a published one, or nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Numbers beside the paper's.
+
+    Attributes:
+        title: What is shown.
+        columns: Names of the columns after the first.
+        rows: Name of the row, and its cells.
+        caption: Units, and what a reader must know.
+        percent: Estimates are shares, shown in per cent.
+        digits: Digits after the point.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    caption: str = ""
+    percent: bool = True
+    digits: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One curve, or one row of a plot of intervals.
+
+    Attributes:
+        name: In the legend.
+        x: Positions of a curve; empty in a plot of intervals.
+        y: One estimate a position; one alone in a plot of intervals.
+    """
+
+    name: str
+    y: tuple[Estimate, ...]
+    x: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """A picture of some estimates.
+
+    Attributes:
+        name: Of its file.
+        title: What is shown.
+        kind: Curves over ``x``, one interval a row, or points with both coordinates measured.
+        x_label: Horizontal axis, with its unit.
+        y_label: Vertical axis, with its unit; of no use in a plot of intervals.
+        series: What is drawn.
+        x_log2: Whether the horizontal axis is logarithmic.
+        percent: Whether estimates are shares.
+        reference: A value to compare with, marked by a line (plots of intervals).
+    """
+
+    name: str
+    title: str
+    kind: Literal["curves", "intervals", "points"]
+    x_label: str
+    series: tuple[Series, ...]
+    y_label: str = ""
+    x_log2: bool = False
+    percent: bool = True
+    reference: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One claim, and what became of it here.
+
+    Attributes:
+        claim: In one sentence.
+        paper: The published numbers.
+        here: The numbers of this run.
+        verdict: Whether it holds here.
+        why: What explains it, where something does.
+    """
+
+    claim: str
+    paper: str
+    here: str
+    verdict: Verdict
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """An experiment's outcome.
+
+    Attributes:
+        name: The experiment's, as on the command line.
+        title: What was asked.
+        purpose: Why, in one or two sentences.
+        differs: What differs from the paper.
+        tables: Its numbers.
+        checks: Its claims.
+        plots: Its pictures.
+        notes: What else a reader must know.
+        settings: Scale, sizes, seeds, command.
+    """
+
+    name: str
+    title: str
+    purpose: str
+    differs: str
+    tables: Sequence[Table]
+    checks: Sequence[Check]
+    plots: Sequence[Plot] = ()
+    notes: Sequence[str] = ()
+    settings: dict[str, object] | None = None

@@ -1,0 +1,145 @@
+"""Measures experiments seed by seed, several at once, going on from what is there.
+
+A stage is one experiment on one seed. Its numbers land in a file of their own; the responses, labels and
+models behind them lie in the store, where other stages and later runs find them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stepcredit.errors import UserError
+from stepcredit.reproduction.experiment import load_experiment
+from stepcredit.reproduction.scale import Scale
+from stepcredit.reproduction.seeds import Measurement
+from stepcredit.reproduction.store import RunByCommand, Store, run_here
+from stepcredit.reproduction.world import World
+from stepcredit.runs import Progress, hash_json, worker_pool, write_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One experiment on one seed.
+
+    Attributes:
+        module: Holds the experiment.
+        scale: Sizes and settings.
+        seed: From 0.
+        out: Folder of the whole run.
+    """
+
+    module: str
+    scale: Scale
+    seed: int
+    out: Path
+
+    @property
+    def name(self) -> str:
+        """The experiment's."""
+        return self.module.rpartition(".")[2].replace("_", "-")
+
+    @property
+    def path(self) -> Path:
+        """Where its numbers land."""
+        return self.out / "measurements" / self.name / f"seed-{self.seed}.json"
+
+    @property
+    def key(self) -> str:
+        """Identifies sizes and settings."""
+        return hash_json(json.loads(json.dumps(asdict(self.scale), default=str)))
+
+
+def read_measurement(stage: Stage) -> dict[str, Any] | None:
+    """What an earlier run left of a stage; ``None`` if there is nothing, or of other settings."""
+    try:
+        content = json.loads(stage.path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+    return content if isinstance(content, dict) and content.get("key") == stage.key else None
+
+
+def measure(stage: Stage) -> Measurement:
+    """Make what the stage needs, measure, and write the numbers."""
+    started = time.monotonic()
+    runner = run_here if stage.scale.is_lab else RunByCommand(stage.scale.launchers)
+    world = World(stage.scale, Store(stage.out / "store", runner), stage.seed)
+    experiment = load_experiment(stage.module)
+    numbers = dict(experiment.measure(world, experiment.prepare(world)))
+    write_json(
+        stage.path,
+        {
+            "experiment": stage.name,
+            "seed": stage.seed,
+            "key": stage.key,
+            "seconds": round(time.monotonic() - started, 1),
+            "numbers": numbers,
+        },
+    )
+    return numbers
+
+
+def run_stages(stages: Sequence[Stage], *, jobs: int) -> dict[str, list[Measurement]]:
+    """Run what is not there yet.
+
+    Args:
+        stages: In the order in which they start; an earlier one's files serve the later ones.
+        jobs: Processes, each of which computes with its share of the processors.
+
+    Returns:
+        Experiment to the numbers of its seeds, in the order of the stages.
+
+    Raises:
+        UserError: A stage failed; what is finished stays.
+    """
+    found = {stage.path: content["numbers"] for stage in stages if (content := read_measurement(stage))}
+    todo = [stage for stage in stages if stage.path not in found]
+    if todo:
+        with Progress("reproduce", len(stages), "stages", every=1.0) as progress:
+            progress.advance(len(found))
+            for stage, numbers in _measured(todo, jobs):
+                found[stage.path] = numbers
+                progress.advance(extra=f"{stage.name}, seed {stage.seed}")
+    results: dict[str, list[Measurement]] = {}
+    for stage in stages:
+        results.setdefault(stage.name, []).append(found[stage.path])
+    return results
+
+
+def _measured(stages: Sequence[Stage], jobs: int) -> Iterator[tuple[Stage, Measurement]]:
+    if not stages[0].scale.is_lab:
+        # Commands at a larger scale take the whole machine.
+        for stage in stages:
+            yield stage, measure(stage)
+        return
+    with worker_pool(jobs) as pool:
+        pending: dict[Future[Measurement], Stage] = {
+            pool.submit(_measure_quietly, stage): stage for stage in stages
+        }
+        while pending:
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                yield pending.pop(future), future.result()
+
+
+def _measure_quietly(stage: Stage) -> Measurement:
+    """In a process of its own, whose commands' progress goes to a log."""
+    log = stage.out / "logs" / f"{stage.name}-{stage.seed}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a", encoding="utf-8") as handle, redirect_stderr(handle), redirect_stdout(handle):
+        try:
+            return measure(stage)
+        except UserError:
+            raise
+        except BaseException:
+            import traceback
+
+            traceback.print_exc(file=handle)
+            print(f"{stage.name}, seed {stage.seed}: see {log}", file=sys.__stderr__)
+            raise

@@ -1,0 +1,173 @@
+"""The same experiments at two scales: models, data, sizes and settings, read from a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from stepcredit.errors import UserError
+from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
+from stepcredit.pipelines.grader_options import GraderOptions
+from stepcredit.recipes import reproduction_path
+from stepcredit.training.config import TrainConfig
+
+SCALES = ("lab", "paper")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much data an experiment uses.
+
+    Attributes:
+        train_prompts: Instructions to train on.
+        train_responses: Responses to each.
+        dev_prompts: Instructions on which weights and aggregates are chosen.
+        test_prompts: Instructions that results are reported on.
+        test_responses: Responses to each, by each generator.
+        completions: Completions of a step prefix for Monte-Carlo labels.
+    """
+
+    train_prompts: int
+    train_responses: int
+    dev_prompts: int
+    test_prompts: int
+    test_responses: int
+    completions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the time of a plan is reckoned with.
+
+    Attributes:
+        devices: Accelerators.
+        device_flops: Most operations a second of each.
+        utilisation: Share of it that is reached.
+        prompt_tokens: Mean tokens of a prompt.
+        response_tokens: Mean tokens of a response.
+        steps: Mean steps of a response.
+    """
+
+    devices: int
+    device_flops: float
+    utilisation: float
+    prompt_tokens: float
+    response_tokens: float
+    steps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """A recipe of all experiments.
+
+    Attributes:
+        name: ``lab`` or ``paper``.
+        base: Generator whose weights every model starts from, and whose responses it is trained on.
+        generators: Name to model: a hub id or directory, or ``lab:POLICY``.
+        prompts: ``train``, ``dev`` and ``test`` to a file or hub data set, or ``lab:SPLIT``.
+        other_prompts: The same for instructions of other kinds.
+        sizes: How much data.
+        n: Responses to choose from.
+        seeds: How often everything is drawn and trained anew.
+        sampling: How test responses are drawn.
+        train_sampling: How training responses are drawn.
+        grader: How final answers are judged.
+        policy: How generators run.
+        training: Training settings of all methods.
+        methods: Method to training settings of its own.
+        verifier: Training settings of AutoPSV's verifier.
+        launchers: Command to what starts it, where it is not run in this process.
+        parameters: Generator to number of parameters, for plans.
+        machine: For plans.
+    """
+
+    name: str
+    base: str
+    generators: Mapping[str, str]
+    prompts: Mapping[str, str]
+    other_prompts: Mapping[str, str]
+    sizes: Sizes
+    n: tuple[int, ...]
+    seeds: int
+    sampling: SamplingOptions
+    train_sampling: SamplingOptions
+    grader: GraderOptions
+    policy: GeneratorOptions = field(default_factory=GeneratorOptions)
+    training: Mapping[str, Any]
+    methods: Mapping[str, Mapping[str, Any]]
+    verifier: Mapping[str, Any]
+    launchers: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    machine: Machine | None = None
+
+    @property
+    def is_lab(self) -> bool:
+        """Whether the truth of every step is known."""
+        return self.name == "lab"
+
+    def config(self, method: str, **changes: Any) -> TrainConfig:
+        """Training settings of a method.
+
+        Args:
+            method: A key of ``methods``, or ``verifier``.
+            changes: What an experiment sets otherwise.
+
+        Raises:
+            UserError: The recipe does not know the method.
+        """
+        own = self.verifier if method == "verifier" else self.methods.get(method)
+        if own is None:
+            raise UserError(
+                f"there is no method {method!r}",
+                where=f"recipe {self.name}",
+                mend=f"use {', '.join(self.methods)}",
+            )
+        return TrainConfig(**{**self.training, **own, **changes})
+
+    @property
+    def largest_n(self) -> int:
+        """The largest number of responses to choose from."""
+        return max(self.n)
+
+
+def read_scale(name: str, *, quick: bool = False) -> Scale:
+    """The recipe of a scale.
+
+    Args:
+        name: ``lab`` or ``paper``.
+        quick: Its small sizes.
+
+    Raises:
+        UserError: There is no such recipe.
+    """
+    import yaml
+
+    path = reproduction_path(name)
+    if path is None:
+        raise UserError(f"there is no scale {name!r}", where="--scale", mend=f"use {', '.join(SCALES)}")
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    small, few = content.pop("quick"), content.pop("quick_seeds")
+    content["sizes"] = Sizes(**(small if quick else content["sizes"]))
+    content["seeds"] = few if quick else content["seeds"]
+    content["n"] = tuple(content["n"])
+    for key in ("sampling", "train_sampling"):
+        content[key] = SamplingOptions(**content[key])
+    content["grader"] = GraderOptions(**content["grader"])
+    content["policy"] = GeneratorOptions(**content.get("policy", {}))
+    if "machine" in content:
+        content["machine"] = Machine(**content["machine"])
+    return Scale(name=name, **content)
+
+
+def resized(scale: Scale, sizes: Mapping[str, int]) -> Scale:
+    """The scale with other sizes.
+
+    Raises:
+        UserError: A size is not known, or not at least 1.
+    """
+    known = {each.name for each in fields(Sizes)}
+    for name, value in sizes.items():
+        if name not in known or value < 1:
+            raise UserError(f"{name}={value} is not a size", where="--size", mend=f"use {', '.join(known)}")
+    return replace(scale, sizes=replace(scale.sizes, **sizes))

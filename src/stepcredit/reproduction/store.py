@@ -1,0 +1,144 @@
+"""Outputs of commands, kept under names that say what made them, so that experiments share them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from stepcredit.errors import UserError
+from stepcredit.options import arguments_of
+from stepcredit.runs import hash_json
+
+_NOT_IN_NAME = frozenset({"out", "overwrite", "num_workers", "batch_samples", "concurrency"})
+"""Options that do not change what is written."""
+
+
+class Runner(Protocol):
+    """What becomes of a command that the store has no output of."""
+
+    def __call__(self, command: str, options: Any) -> None:
+        """Make ``options.out``."""
+        ...
+
+
+def run_here(command: str, options: Any) -> None:
+    """Call the pipeline of the command in this process."""
+    import_module("stepcredit.pipelines." + command.replace(" ", "_").replace("-", "_")).run(options)
+
+
+@dataclass(frozen=True, slots=True)
+class RunByCommand:
+    """Runs each command in a process of its own.
+
+    Attributes:
+        launchers: Command to what stands before it, such as ``torchrun --nproc-per-node 8 -m stepcredit``;
+            ``default`` for those not named.
+    """
+
+    launchers: Mapping[str, str]
+
+    def __call__(self, command: str, options: Any) -> None:
+        """Run it.
+
+        Raises:
+            UserError: It failed; its own message stands above.
+        """
+        line = command_line(command, options, self.launchers)
+        print(f"$ {line}", file=sys.stderr, flush=True)
+        code = subprocess.run(shlex.split(line), check=False).returncode
+        if code:
+            raise UserError(f"a command failed with code {code}", where=line, mend="see its message above")
+
+
+@dataclass(slots=True)
+class Plan:
+    """Runs nothing, and remembers what would be run.
+
+    Attributes:
+        steps: Commands and their options, in order.
+    """
+
+    steps: list[tuple[str, Any]] = field(default_factory=list)
+
+    def __call__(self, command: str, options: Any) -> None:
+        """Remember it, once."""
+        if (command, options) not in self.steps:
+            self.steps.append((command, options))
+
+
+def command_line(command: str, options: Any, launchers: Mapping[str, str]) -> str:
+    """How the command is typed."""
+    launcher = launchers.get(command, launchers.get("default", "stepcredit"))
+    return f"{launcher} {command} {shlex.join(arguments_of(options))}"
+
+
+class Store:
+    """A folder of outputs, each named by its command, a word, and a hash of everything that decides it.
+
+    Inputs lie in the same folder under such names, so a name stands for the whole chain of commands, and
+    an experiment that asks for what another one made finds it. Processes may share the folder: while one
+    makes an output the others that want it wait.
+
+    Args:
+        root: The folder.
+        runner: Makes what is not there.
+    """
+
+    def __init__(self, root: Path, runner: Runner = run_here) -> None:
+        self.root, self._runner = root, runner
+        self._planning = isinstance(runner, Plan)
+
+    def path(self, command: str, word: str, settings: Any, suffix: str) -> Path:
+        """Where the output of these settings lies."""
+        key = hash_json([command, settings]).removeprefix("sha256:")[:12]
+        return self.root / command.replace(" ", "-") / f"{word}-{key}{suffix}"
+
+    def make(self, command: str, word: str, options: Any, suffix: str = ".jsonl") -> Path:
+        """The output of a command, which runs if it is not there.
+
+        Args:
+            command: As on the command line.
+            word: Begins the output's name.
+            options: The command's options; ``out`` is replaced.
+            suffix: Of the output's name; empty for a directory.
+        """
+        out = self.path(command, word, self._plain(options), suffix)
+        options = replace(options, out=out)
+        if self._planning:
+            self._runner(command, options)
+            return out
+        with self.locked(out):
+            if not out.exists():
+                self._runner(command, options)
+        return out
+
+    @contextmanager
+    def locked(self, out: Path) -> Iterator[None]:
+        """Hold the right to make ``out``; it ends with the process, however that ends."""
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / f"{out.parent.name}-{out.name}", "w", encoding="utf-8") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def _plain(self, options: Any) -> Any:
+        """What decides the output, with paths relative to the store."""
+        prefix = f"{self.root}/"
+
+        def cleaned(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: cleaned(each) for name, each in value.items() if name not in _NOT_IN_NAME}
+            if isinstance(value, list | tuple):
+                return [cleaned(each) for each in value]
+            return str(value).removeprefix(prefix) if isinstance(value, str | Path) else value
+
+        return json.loads(json.dumps(cleaned(asdict(options))))

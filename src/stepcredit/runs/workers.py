@@ -1,0 +1,36 @@
+"""Processes that compute side by side, each with its share of the processors."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@contextmanager
+def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of fresh processes whose maths libraries start as many threads as their share allows.
+
+    What has not started when the context ends is cancelled.
+
+    Args:
+        jobs: Processes, at least 1.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    earlier = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    # The libraries read these when they are loaded, which is in the new processes.
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, threads))
+    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for name, value in earlier.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
