@@ -1,4 +1,4 @@
-"""Rollouts -> a part of them: fewer prompts, fewer responses, other shares of right and wrong ones.
+"""Rollouts -> a part of them: fewer prompts or responses, other shares of right ones, other step labels.
 
 The parts are nested: a smaller share of prompts, or fewer responses, is contained in a larger one, so that
 a learning curve adds data and never swaps it.
@@ -41,6 +41,11 @@ class Options:
         "that is kept",
         default=None,
     )
+    step_labels: str | None = option(
+        "take this kind of the step labels that label math-shepherd wrote: soft, hard or log-mean-exp",
+        default=None,
+        metavar="KIND",
+    )
     seed: int = option("of the order in which prompts are taken", default=0)
     skip_invalid: bool = option("skip malformed rows and count them", default=False)
     overwrite: bool = option("replace what is there", default=False)
@@ -82,6 +87,7 @@ def run(options: Options) -> Result:
         DataError: A malformed row, or nothing is left.
     """
     from stepcredit.data import rollout_to_json, write_rows
+    from stepcredit.labelling.monte_carlo import with_labels
     from stepcredit.runs import Manifest, check_output, manifest_path, read_manifest, write_json
 
     ratio = _check(options)
@@ -96,6 +102,8 @@ def run(options: Options) -> Result:
         if ratio is not None
         else [rollout for name in names for rollout in by_prompt[name]]
     )
+    if options.step_labels is not None:
+        kept = [with_labels(rollout, options.step_labels) for rollout in kept]
     if not kept:
         raise DataError("nothing is left", where=options.rollouts[0], mend="select less strictly")
     manifest.count("responses kept", len(kept))
@@ -123,7 +131,8 @@ def _check(options: Options) -> tuple[int, int] | None:
 
 
 def _settings(options: Options) -> dict[str, Any]:
-    names = ("prompts", "responses", "one_response", "distinct", "similar_prompts", "seed", "skip_invalid")
+    names = ("prompts", "responses", "one_response", "distinct", "similar_prompts", "step_labels", "seed")
+    names += ("skip_invalid",)
     return {name: getattr(options, name) for name in names}
 
 
