@@ -68,6 +68,7 @@ class Scale:
         prompts: ``train``, ``dev`` and ``test`` to a file or hub data set, or ``lab:SPLIT``.
         other_prompts: The same for instructions of other kinds.
         sizes: How much data.
+        similar_prompts: Near-duplicate instructions share this part of their three-character pieces.
         n: Responses to choose from.
         seeds: How often everything is drawn and trained anew.
         sampling: How test responses are drawn.
@@ -88,6 +89,7 @@ class Scale:
     prompts: Mapping[str, str]
     other_prompts: Mapping[str, str]
     sizes: Sizes
+    similar_prompts: float
     n: tuple[int, ...]
     seeds: int
     sampling: SamplingOptions

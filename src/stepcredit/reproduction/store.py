@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
@@ -54,7 +55,18 @@ class RunByCommand:
         """
         line = command_line(command, options, self.launchers)
         print(f"$ {line}", file=sys.stderr, flush=True)
-        code = subprocess.run(shlex.split(line), check=False).returncode
+        # Programs of this installation are found although it is not activated.
+        folders = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        try:
+            code = subprocess.run(
+                shlex.split(line), check=False, stdout=2, env=os.environ | {"PATH": folders}
+            ).returncode
+        except FileNotFoundError as error:
+            raise UserError(
+                f"there is no program {error.filename!r}",
+                where=line,
+                mend="install it, or change `launchers`",
+            ) from error
         if code:
             raise UserError(f"a command failed with code {code}", where=line, mend="see its message above")
 
@@ -68,10 +80,12 @@ class Plan:
     """
 
     steps: list[tuple[str, Any]] = field(default_factory=list)
+    _made: set[Path] = field(default_factory=set)
 
     def __call__(self, command: str, options: Any) -> None:
         """Remember it, once."""
-        if (command, options) not in self.steps:
+        if options.out not in self._made:
+            self._made.add(options.out)
             self.steps.append((command, options))
 
 
@@ -95,7 +109,11 @@ class Store:
 
     def __init__(self, root: Path, runner: Runner = run_here) -> None:
         self.root, self._runner = root, runner
-        self._planning = isinstance(runner, Plan)
+
+    @property
+    def is_planning(self) -> bool:
+        """Whether nothing is made, so that no output can be read."""
+        return isinstance(self._runner, Plan)
 
     def path(self, command: str, word: str, settings: Any, suffix: str) -> Path:
         """Where the output of these settings lies."""
@@ -113,12 +131,20 @@ class Store:
         """
         out = self.path(command, word, self._plain(options), suffix)
         options = replace(options, out=out)
-        if self._planning:
+        if self.is_planning:
             self._runner(command, options)
             return out
         with self.locked(out):
             if not out.exists():
                 self._runner(command, options)
+        return out
+
+    def write(self, out: Path, writer: Callable[[Path], None]) -> Path:
+        """What no command makes: ``writer`` does if it is not there, at once or not at all."""
+        if not self._planning:
+            with self.locked(out):
+                if not out.exists():
+                    writer(out)
         return out
 
     @contextmanager

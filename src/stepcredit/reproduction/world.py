@@ -7,6 +7,7 @@ paper's scale the same request is the command line that a node of GPUs runs.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,7 @@ class World:
         if not source.startswith(LAB):
             return source
         out = self.store.root / "policies" / name
-        with self.store.locked(out):
-            if not out.exists():
-                _export_policy(source.removeprefix(LAB), out)
-        return out
+        return self.store.write(out, partial(_export_policy, source.removeprefix(LAB)))
 
     @property
     def base(self) -> Path | str:
@@ -79,12 +77,9 @@ class World:
         if not source.startswith(LAB):
             return Path(source)
         lab_split, _, domain = source.removeprefix(LAB).partition("/")
-        settings = {"split": lab_split, "domain": domain, "count": count, "seed": self.seed}
+        settings: dict[str, Any] = {"split": lab_split, "domain": domain, "count": count, "seed": self.seed}
         out = self.store.path("prompts", kind or split, settings, ".jsonl")
-        with self.store.locked(out):
-            if not out.exists():
-                _write_lab_prompts(out, **settings)
-        return out
+        return self.store.write(out, lambda path: _write_lab_prompts(path, **settings))
 
     def sampled(
         self,
@@ -92,6 +87,7 @@ class World:
         *,
         policy: str | None = None,
         sampling: SamplingOptions | None = None,
+        num_prompts: int | None = None,
         num_samples: int | None = None,
         model: Path | None = None,
         kind: str | None = None,
@@ -102,7 +98,7 @@ class World:
         usual = sizes.test_responses if split == "test" else sizes.train_responses
         policy = policy or scale.base
         options = sample.Options(
-            prompts=self.prompts(split, counts[split], kind=kind),
+            prompts=self.prompts(split, num_prompts or counts[split], kind=kind),
             out=Path(),
             num_samples=num_samples or usual,
             seed=self.seed,
@@ -120,8 +116,8 @@ class World:
 
         Args:
             split: ``train``, ``dev`` or ``test``.
-            how: ``policy`` (a generator; the base by default), ``sampling`` and ``num_samples`` (the
-                scale's by default), ``model`` (a trained model that writes instead), ``kind`` (of other
+            how: ``policy`` (a generator; the base by default), ``sampling``, ``num_prompts`` (on the lab)
+                and ``num_samples`` (the scale's by default), ``model`` (a trained model that writes instead), ``kind`` (of other
                 instructions).
         """
         rollouts = self.sampled(split, **how)
@@ -198,6 +194,17 @@ class World:
         )
         return self.store.make("label math-shepherd", options.label, options)
 
+    def true_labels(self, data: Path | None = None) -> Path:
+        """True step labels, by the lab's rule."""
+        source = data or self.train_set()
+        settings = {"data": f"{source.parent.name}/{source.name}"}
+        out = self.store.path("label true", "true", settings, ".jsonl")
+        if not self.store.is_planning:
+            with self.store.locked(out):
+                if not out.exists():
+                    _write_true_labels(source, out)
+        return out
+
     def autopsv(self, data: Path | None = None) -> Path:
         """Step labels from an outcome verifier's confidence; its threshold is chosen on the dev set."""
         options = label_autopsv.Options(
@@ -257,3 +264,11 @@ def _write_lab_prompts(out: Path, *, split: str, domain: str, count: int, seed: 
     settings = {"split": split, "domain": kind.name, "seed": seed, "count": count}
     write_rows(out, map(prompt_to_json, make_prompts(split, seed=seed, count=count, domain=kind)))
     write_json(manifest_path(out), settings)
+
+
+def _write_true_labels(source: Path, out: Path) -> None:
+    from stepcredit.data import read_rollouts, rollout_to_json, write_rows
+    from stepcredit.lab.oracles import label_steps
+
+    labelled = (replace(each, step_labels=label_steps(each)) for each in read_rollouts(source))
+    write_rows(out, map(rollout_to_json, labelled))
