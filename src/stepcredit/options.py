@@ -70,6 +70,9 @@ def arguments_of(options: Any, default: Any = None) -> Iterator[str]:
 def _usual(each: Any, holder: Any) -> Any:
     if holder is not None:
         return getattr(holder, each.name)
+    if isinstance(each.default_factory, type):
+        # Its fields' own defaults; some of them may be required, so that no instance can be made.
+        return None
     if each.default_factory is not MISSING:
         return each.default_factory()
     return None if each.default is MISSING else each.default
@@ -78,13 +81,13 @@ def _usual(each: Any, holder: Any) -> Any:
 def _flag(name: str, value: Any) -> Iterator[str]:
     if isinstance(value, bool):
         yield name if value else "--no-" + name.removeprefix("--")
-    elif not isinstance(value, tuple):
-        yield from (name, str(value))
-    elif all(isinstance(item, int | float) for item in value):
-        yield from (name, ",".join(map(str, value)))
     else:
-        for item in value:
-            yield from (name, str(item))
+        items = value if isinstance(value, tuple) else (value,)
+        if all(isinstance(item, int | float) for item in items):
+            items = (",".join(map(str, items)),)
+        for item in map(str, items):
+            # A value that looks like a flag must stand in the same word as its own.
+            yield from [f"{name}={item}"] if item.startswith("-") else (name, item)
 
 
 class CommandResult(Protocol):

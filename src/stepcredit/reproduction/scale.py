@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from stepcredit.errors import UserError
-from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
+from stepcredit.pipelines.generator_options import SamplingOptions
 from stepcredit.pipelines.grader_options import GraderOptions
 from stepcredit.recipes import reproduction_path
 from stepcredit.training.config import TrainConfig
@@ -74,7 +74,7 @@ class Scale:
         sampling: How test responses are drawn.
         train_sampling: How training responses are drawn.
         grader: How final answers are judged.
-        policy: How generators run.
+        policy: How generators run: settings of ``GeneratorOptions``, but for the model.
         training: Training settings of all methods.
         methods: Method to training settings of its own.
         verifier: Training settings of AutoPSV's verifier.
@@ -95,7 +95,7 @@ class Scale:
     sampling: SamplingOptions
     train_sampling: SamplingOptions
     grader: GraderOptions
-    policy: GeneratorOptions = field(default_factory=GeneratorOptions)
+    policy: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any]
     methods: Mapping[str, Mapping[str, Any]]
     verifier: Mapping[str, Any]
@@ -156,7 +156,6 @@ def read_scale(name: str, *, quick: bool = False) -> Scale:
     for key in ("sampling", "train_sampling"):
         content[key] = SamplingOptions(**content[key])
     content["grader"] = GraderOptions(**content["grader"])
-    content["policy"] = GeneratorOptions(**content.get("policy", {}))
     if "machine" in content:
         content["machine"] = Machine(**content["machine"])
     return Scale(name=name, **content)

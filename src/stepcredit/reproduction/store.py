@@ -141,7 +141,7 @@ class Store:
 
     def write(self, out: Path, writer: Callable[[Path], None]) -> Path:
         """What no command makes: ``writer`` does if it is not there, at once or not at all."""
-        if not self._planning:
+        if not self.is_planning:
             with self.locked(out):
                 if not out.exists():
                     writer(out)

@@ -102,8 +102,8 @@ class World:
             out=Path(),
             num_samples=num_samples or usual,
             seed=self.seed,
-            policy=replace(
-                scale.policy,
+            policy=GeneratorOptions(
+                **scale.policy,
                 model=str(model or self.model(policy)),
                 policy_name=model.name if model else policy,
             ),
@@ -243,7 +243,7 @@ class World:
         return self.scale.config(method, **changes)
 
     def _policy(self) -> GeneratorOptions:
-        return replace(self.scale.policy, model=str(self.base), policy_name=self.scale.base)
+        return GeneratorOptions(**self.scale.policy, model=str(self.base), policy_name=self.scale.base)
 
 
 def _export_policy(name: str, out: Path) -> None:

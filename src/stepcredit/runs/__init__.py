@@ -2,7 +2,7 @@
 
 from stepcredit.runs.hashing import hash_bytes, hash_file, hash_json
 from stepcredit.runs.ledger import Ledger
-from stepcredit.runs.manifest import Manifest, manifest_path, read_manifest
+from stepcredit.runs.manifest import Manifest, manifest_path, read_manifest, run_facts
 from stepcredit.runs.outputs import ResumableLines, atomic_directory, atomic_path, check_output, write_json
 from stepcredit.runs.progress import Progress, warn
 from stepcredit.runs.workers import worker_pool
@@ -20,6 +20,7 @@ __all__ = [
     "hash_json",
     "manifest_path",
     "read_manifest",
+    "run_facts",
     "warn",
     "worker_pool",
     "write_json",

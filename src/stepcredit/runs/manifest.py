@@ -61,6 +61,11 @@ def _git_commit() -> str | None:
     return top if tracked.returncode == 0 else None
 
 
+def run_facts() -> dict[str, Any]:
+    """Versions of the packages and the git commit, as every manifest has them."""
+    return {"versions": dict(_versions()), "git_commit": _git_commit()}
+
+
 @dataclass(slots=True)
 class Manifest:
     """Collects what a command did; :meth:`to_json` is what lands beside its output.
@@ -107,8 +112,7 @@ class Manifest:
             "inputs": self.input_hashes,
             "counts": self.counts,
             "ledger": self.ledger.to_json(),
-            "versions": _versions(),
-            "git_commit": _git_commit(),
+            **run_facts(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
             "wall_seconds": round(time.time() - self._started, 3),
             **self.notes,
