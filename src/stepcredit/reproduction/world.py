@@ -222,7 +222,7 @@ class World:
         options = score.Options(input=data, prm=str(prm), out=Path(), **changes)
         return self.store.make("score", Path(prm).name.rpartition("-")[0] or Path(prm).name, options)
 
-    def reference_log_probability(self, data: Path, aggregate: str = "mean") -> Path:
+    def reference_log_probability(self, data: Path, aggregate: str = "mean", **changes: Any) -> Path:
         """The untrained model's own log-probability as a score."""
         return self.score(
             data,
@@ -230,6 +230,7 @@ class World:
             family="log-probability",
             aggregate=aggregate,
             steps=str(self.scale.training["step_rule"]),
+            **changes,
         )
 
     def baseline(self, data: Path, by: str) -> Path:
