@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from stepcredit.reproduction.measuring import TestBed, choose_aggregate
-from stepcredit.reproduction.seeds import Measurement
 from stepcredit.reproduction.world import Responses, World
 from stepcredit.runs import read_manifest
 
@@ -85,7 +84,7 @@ def measure_variants(world: World, variants: Variants) -> dict[str, float]:
     return numbers
 
 
-def trained_counts(models: Mapping[str, Path]) -> Measurement:
+def trained_counts(models: Mapping[str, Path]) -> dict[str, float]:
     """How much each model was trained on.
 
     Returns:
