@@ -1,0 +1,425 @@
+"""The propositions behind the method, and how near the learned values come to the exact ones.
+
+Purpose: does the log-ratio of a prefix equal the soft value of its own reward (Proposition 3.1) and lie
+between what soft and hard Monte-Carlo labels estimate (Proposition 3.2); and is that value, which the model
+learned from final answers alone, near the true chance of a right answer?
+
+Differs from the paper: it proves the propositions and tests neither. Here the first is computed exactly, for
+trained models, over all continuations of a few tokens, and estimated by sampling whole continuations; the
+second is exact over beta with r held fixed; and the lab knows each prefix's true value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stepcredit.data import read_rollouts
+from stepcredit.evaluation.score_columns import read_score_columns
+from stepcredit.experiments.main import OBJECTIVES
+from stepcredit.lab.tutor import tutor_named
+from stepcredit.reports.finding import Cell, Check, Estimate, Finding, Plot, Series, Table
+from stepcredit.reproduction import learned_values
+from stepcredit.reproduction.experiment import Experiment
+from stepcredit.reproduction.learned_values import LearnedValues
+from stepcredit.reproduction.measuring import TestBed
+from stepcredit.reproduction.propositions import (
+    ResponsePrefix,
+    effective_share,
+    estimation_errors,
+    largest_weight,
+    log_weights,
+    trees,
+)
+from stepcredit.reproduction.scale import Scale
+from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
+from stepcredit.reproduction.world import LAB, Responses, World
+from stepcredit.types import Rollout
+
+CHECKED = ("implicit-ce", "implicit-dpo")
+"""Models on which the propositions are checked."""
+
+HEADS = ("head-on-soft-labels", "head-on-hard-labels")
+LABELS = "soft-labels"
+VALUED = (*OBJECTIVES, *HEADS, LABELS)
+DEPTH = 3
+NUM_TREES = 4
+BETAS = tuple(4.0**exponent for exponent in range(-4, 5))
+NUM_PREFIXES = 16
+NUM_SAMPLES = (16, 64, 256, 1024)
+POSITIONS = ("1", "2", "3", "4", "answer")
+FLOAT_ERROR = 1e-9
+"""In nats; values of a few nats summed over ten thousand continuations in float64 keep twelve digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Models, and their scores of test responses.
+
+    Attributes:
+        models: Method to its model.
+        labels: Training responses with soft Monte-Carlo labels.
+        test: The base's responses.
+        scores: Method to its scores of the distinct ones.
+    """
+
+    models: Mapping[str, Path]
+    labels: Path
+    test: Responses
+    scores: Mapping[str, Path]
+
+
+def prepare(world: World) -> Files:
+    """The four objectives, and value heads on Monte-Carlo labels of the same responses."""
+    models = {name: world.train(name) for name in OBJECTIVES}
+    soft = world.math_shepherd()
+    hard = world.select(soft, step_labels="hard")
+    models |= {
+        name: world.train("math-shepherd", data) for name, data in zip(HEADS, (soft, hard), strict=True)
+    }
+    test = world.test_set()
+    scores = {name: world.score(test.distinct, prm) for name, prm in models.items()}
+    return Files(models=models, labels=soft, test=test, scores=scores)
+
+
+def measure(world: World, files: Files) -> Measurement:
+    """Errors of both propositions, and distances of learned values from exact ones."""
+    bed = TestBed(files.test, world.scale.n)
+    checked = {name: files.models[name] for name in CHECKED}
+    prefixes = _prefixes(bed.distinct)
+    numbers = _by_enumeration(checked, Path(world.base), [each for each in prefixes if each.text][:NUM_TREES])
+    weights = log_weights(
+        checked,
+        Path(world.base),
+        prefixes,
+        num_samples=max(NUM_SAMPLES),
+        max_new_tokens=world.scale.train_sampling.max_new_tokens,
+        seed=world.seed,
+    )
+    for name, each in weights.items():
+        numbers |= {
+            f"sampled/{name}/{size}": float(np.sqrt((estimation_errors(each, size) ** 2).mean()))
+            for size in NUM_SAMPLES
+        }
+        numbers[f"sampled/{name}/mean"] = float(estimation_errors(each, max(NUM_SAMPLES)).mean())
+        numbers[f"sampled/{name}/effective"] = effective_share(each)
+        numbers[f"sampled/{name}/largest"] = largest_weight(each)
+    tutor = tutor_named(world.scale.generators[world.scale.base].removeprefix(LAB))
+    numbers |= _closeness(LABELS, learned_values.of_labels(read_rollouts(files.labels), tutor))
+    for name, scores in files.scores.items():
+        found = learned_values.of_scores(bed.distinct, read_score_columns(scores), tutor)
+        numbers |= _closeness(name, found)
+    return numbers
+
+
+def _prefixes(rollouts: Sequence[Rollout]) -> list[ResponsePrefix]:
+    """Starts of one response to each of the first problems: of no step, one step, two, three, and again."""
+    first: dict[str, Rollout] = {}
+    for rollout in rollouts:
+        first.setdefault(rollout.prompt_id, rollout)
+    found = []
+    for number, rollout in enumerate(list(first.values())[:NUM_PREFIXES]):
+        assert isinstance(rollout.prompt, str)
+        lines = rollout.response.splitlines(keepends=True)
+        found.append(ResponsePrefix(rollout.prompt, "".join(lines[: min(number % 4, len(lines) - 1)])))
+    return found
+
+
+def _by_enumeration(
+    models: Mapping[str, Path], reference: Path, prefixes: Sequence[ResponsePrefix]
+) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for name, found in trees(models, reference, prefixes, depth=DEPTH).items():
+        errors = [abs(tree.value - tree.exact().log_mean_exp) for tree in found]
+        numbers[f"exact/{name}/error"] = max(errors)
+        numbers[f"exact/{name}/continuations"] = float(sum(len(tree.rewards) for tree in found))
+        outside = 0.0
+        for beta in BETAS:
+            values = [tree.exact(beta) for tree in found]
+            outside = max(
+                outside,
+                *(max(v.mean - v.log_mean_exp, v.log_mean_exp - v.maximum) for v in values),
+            )
+            places = [(v.log_mean_exp - v.mean) / (v.maximum - v.mean) for v in values]
+            numbers[f"bounds/{name}/{beta:g}"] = float(np.mean(places))
+        numbers[f"bounds/{name}/outside"] = outside
+    return numbers
+
+
+def _closeness(name: str, values: LearnedValues) -> dict[str, float]:
+    numbers = {
+        f"values/{name}/rank-correlation": values.rank_correlation(),
+        f"values/{name}/calibration-error": values.calibration_error(),
+    }
+    for position in POSITIONS:
+        part = values.at(position)
+        if len(part.learned):
+            numbers[f"values/{name}/order/{position}"] = part.order()
+            numbers[f"values/{name}/distance/{position}"] = part.distance()
+    # A small sample may lack pairs of prefixes to compare.
+    return {key: value for key, value in numbers.items() if math.isfinite(value)}
+
+
+def conclude(seeds: Seeds, _: Scale) -> Finding:
+    """Errors, bounds and closeness."""
+    return Finding(
+        name="theory",
+        title="Is the log-ratio of a prefix its value?",
+        purpose=(
+            "Propositions 3.1 and 3.2 on trained models, and the learned values beside the lab's exact ones."
+        ),
+        differs=(
+            "The paper proves the propositions; here they are computed on checkpoints, exactly over all "
+            f"continuations of {DEPTH} tokens and by sampling whole ones, and the truth is known."
+        ),
+        tables=(_sampled(seeds), _bounds(seeds), *_closeness_tables(seeds)),
+        checks=(*_proposition_checks(seeds), *_value_checks(seeds)),
+        plots=tuple(_plots(seeds)),
+        notes=(
+            "The exact value is the tutor's: the policy that continues a prefix imitates it closely, not "
+            "perfectly. How far soft Monte-Carlo labels of the policy's own completions are from it is the "
+            "row soft-labels, on training responses.",
+            "q of an empty response is 0 whatever the problem, so the sigmoid of q is no probability before "
+            "the answer is there; order within a problem is what a value can be asked for.",
+        ),
+    )
+
+
+def _slope(seeds: Seeds, name: str) -> Estimate:
+    logs = np.log(NUM_SAMPLES)
+    return seeds.derived(
+        lambda each: float(np.polyfit(logs, np.log([each[f"sampled/{name}/{k}"] for k in NUM_SAMPLES]), 1)[0])
+    )
+
+
+def _sampled(seeds: Seeds) -> Table:
+    return Table(
+        title="Proposition 3.1 by sampling: error of log mean exp(r / beta) over K continuations",
+        columns=(
+            *(f"K = {size}" for size in NUM_SAMPLES),
+            "slope",
+            "mean error",
+            "effective share",
+            "largest weight",
+        ),
+        rows=tuple(
+            (
+                name,
+                (
+                    *(seeds.of(f"sampled/{name}/{size}") for size in NUM_SAMPLES),
+                    _slope(seeds, name),
+                    *(seeds.of(f"sampled/{name}/{what}") for what in ("mean", "effective", "largest")),
+                ),
+            )
+            for name in CHECKED
+        ),
+        caption=(
+            f"Root mean square in nats of q / beta, over {NUM_PREFIXES} prefixes. Slope: of log error over "
+            "log K; -0.5 if the weights exp((r - q) / beta) have a variance that the sample sees. Mean "
+            "error, effective share of the samples and the heaviest one's share: at the largest K."
+        ),
+        percent=False,
+        digits=3,
+    )
+
+
+def _bounds(seeds: Seeds) -> Table:
+    return Table(
+        title="Proposition 3.2: place of q_t between q_s (0) and q_h (1)",
+        columns=tuple(f"beta = {beta:.3g}" for beta in BETAS),
+        rows=tuple((name, tuple(seeds.of(f"bounds/{name}/{beta:g}") for beta in BETAS)) for name in CHECKED),
+        caption="r held fixed at the trained beta; mean over prefixes.",
+        percent=False,
+        digits=3,
+    )
+
+
+def _closeness_tables(seeds: Seeds) -> tuple[Table, Table]:
+    def cells(name: str, *keys: str) -> tuple[Cell, ...]:
+        return tuple(
+            seeds.of(f"values/{name}/{key}") if f"values/{name}/{key}" in seeds else None for key in keys
+        )
+
+    after = tuple(f"after step {p}" if p != "answer" else "with the answer" for p in POSITIONS)
+    order = Table(
+        title="Order of learned against exact values within problems",
+        columns=("rank correlation", *after),
+        rows=tuple(
+            (name, cells(name, "rank-correlation", *(f"order/{p}" for p in POSITIONS))) for name in VALUED
+        ),
+        caption=(
+            "Spearman's correlation over all prefixes of a problem; by position Goodman and Kruskal's gamma "
+            "over prefixes of one problem with equally many steps."
+        ),
+        percent=False,
+        digits=2,
+    )
+    distance = Table(
+        title="Learned values as probabilities",
+        columns=("calibration error", *after),
+        rows=tuple(
+            (name, cells(name, "calibration-error", *(f"distance/{p}" for p in POSITIONS))) for name in VALUED
+        ),
+        caption=(
+            "Expected calibration error of all prefixes; by position the mean distance from the exact value."
+        ),
+        percent=False,
+        digits=2,
+    )
+    return order, distance
+
+
+def _proposition_checks(seeds: Seeds) -> list[Check]:
+    errors = [seeds.of(f"exact/{name}/error") for name in CHECKED]
+    outside = [seeds.of(f"bounds/{name}/outside") for name in CHECKED]
+    slopes = [_slope(seeds, name) for name in CHECKED]
+    most = max(max(each.values) for each in errors)
+    furthest = max(max(each.values) for each in outside)
+    ends = [seeds.of(f"bounds/{name}/{beta:g}") for name in CHECKED for beta in (BETAS[0], BETAS[-1])]
+    return [
+        Check(
+            claim="The log-ratio of a prefix is beta log E exp(r / beta), to rounding (Proposition 3.1).",
+            paper="proved",
+            here=f"largest error {most:.1e} nats over "
+            f"{seeds.of(f'exact/{CHECKED[0]}/continuations').mean:,.0f} continuations a model and seed",
+            verdict="holds" if most < FLOAT_ERROR else "does not hold",
+        ),
+        Check(
+            claim="Sampled continuations estimate it with an error that falls like 1 / sqrt(K) (slope of log "
+            "error over log K within 0.15 of -0.5).",
+            paper="proved",
+            here=", ".join(
+                f"{name} {told(slope, percent=False, digits=2)}"
+                for name, slope in zip(CHECKED, slopes, strict=True)
+            ),
+            verdict=all_of([v for s in slopes for v in (is_above(s, -0.65), is_below(s, -0.35))]),
+            why="; ".join(
+                f"{name}: {told(seeds.of(f'sampled/{name}/effective'))}% of the samples are effective, the "
+                f"heaviest of {max(NUM_SAMPLES)} has {told(seeds.of(f'sampled/{name}/largest'))}% of the "
+                "estimate"
+                for name in CHECKED
+            ),
+        ),
+        Check(
+            claim="q_s <= q_t <= q_h, near q_h (within 0.1 of the range) for the smallest beta and near q_s "
+            "for the largest (Proposition 3.2).",
+            paper="proved",
+            here=f"furthest outside {furthest:.1e}; place at the ends "
+            + ", ".join(f"{each.mean:.3f}" for each in ends),
+            verdict=all_of(
+                ["holds" if furthest < FLOAT_ERROR else "does not hold"]
+                + [is_above(each, 0.9) for each in ends[0::2]]
+                + [is_below(each, 0.1) for each in ends[1::2]]
+            ),
+        ),
+    ]
+
+
+def _value_checks(seeds: Seeds) -> list[Check]:
+    def correlation(name: str) -> Estimate:
+        return seeds.of(f"values/{name}/rank-correlation")
+
+    soft, hard = HEADS
+    gains = {
+        head: seeds.difference("values/implicit-ce/rank-correlation", f"values/{head}/rank-correlation")
+        for head in HEADS
+    }
+    return [
+        Check(
+            claim="Every objective learns values that follow the exact ones within a problem (rank "
+            "correlation above 0.3).",
+            paper="not measured",
+            here=", ".join(
+                f"{name} {told(correlation(name), percent=False, digits=2)}" for name in OBJECTIVES
+            ),
+            verdict=all_of([is_above(correlation(name), 0.3) for name in OBJECTIVES]),
+        ),
+        Check(
+            claim="Implicit values (CE) order prefixes better than value heads on Monte-Carlo labels.",
+            paper="argued from Proposition 3.2: hard labels overrate, soft ones underrate",
+            here=", ".join(
+                f"less {head} {told(gain, percent=False, digits=2, sign=True)}"
+                for head, gain in gains.items()
+            ),
+            verdict=all_of([is_above(gain) for gain in gains.values()]),
+        ),
+        Check(
+            claim="The sigmoid of the implicit value is a calibrated probability of a right answer (error "
+            "below 0.05).",
+            paper="not claimed",
+            here=", ".join(
+                f"{name} {told(seeds.of(f'values/{name}/calibration-error'), percent=False, digits=2)}"
+                for name in ("implicit-ce", soft, hard)
+            ),
+            verdict=is_below(seeds.of("values/implicit-ce/calibration-error"), 0.05),
+            why="CE asks for sigmoid(r) at the end only: distance from the exact value "
+            + ", ".join(
+                f"{seeds.of(key).mean:.2f} {where}"
+                for where, key in (
+                    ("after one step", "values/implicit-ce/distance/1"),
+                    ("with the answer", "values/implicit-ce/distance/answer"),
+                )
+                if key in seeds
+            )
+            + ".",
+        ),
+    ]
+
+
+def _plots(seeds: Seeds) -> list[Plot]:
+    return [
+        Plot(
+            name="theory-sampling",
+            title="Error of a sampled value",
+            kind="curves",
+            x_label="continuations",
+            y_label="error (nats)",
+            x_log2=True,
+            percent=False,
+            series=tuple(
+                Series(
+                    name=name,
+                    x=NUM_SAMPLES,
+                    y=tuple(seeds.of(f"sampled/{name}/{size}") for size in NUM_SAMPLES),
+                )
+                for name in CHECKED
+            ),
+        ),
+        Plot(
+            name="theory-bounds",
+            title="Place of q_t between its bounds",
+            kind="curves",
+            x_label="beta",
+            y_label="0 = mean of r, 1 = maximum of r",
+            x_log2=True,
+            percent=False,
+            series=tuple(
+                Series(name=name, x=BETAS, y=tuple(seeds.of(f"bounds/{name}/{beta:g}") for beta in BETAS))
+                for name in CHECKED
+            ),
+        ),
+        Plot(
+            name="theory-values",
+            title="Rank correlation with the exact value within problems",
+            kind="intervals",
+            x_label="rank correlation",
+            percent=False,
+            series=tuple(
+                Series(name=name, y=(seeds.of(f"values/{name}/rank-correlation"),)) for name in VALUED
+            ),
+        ),
+    ]
+
+
+EXPERIMENT = Experiment(
+    name="theory",
+    title="Propositions 3.1 and 3.2 on checkpoints, and learned against exact values",
+    prepare=prepare,
+    measure=measure,
+    conclude=conclude,
+    lab_only=True,
+)

@@ -1,0 +1,138 @@
+"""Choices among responses at temperature 1, with remedies for what goes wrong there.
+
+Names of the numbers: ``test/MODEL/AGGREGATE/REMEDY/N`` is the accuracy of best-of-N at temperature 1 with
+nothing cut off, ``usual/...`` that of responses drawn as usual, and ``strength/...`` the remedy's strength.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from stepcredit.checkpoints import PRMCard
+from stepcredit.reproduction.measuring import TestBed
+from stepcredit.reproduction.remedies import AS_TRAINED, REMEDIES, Scoring, TokenBed
+from stepcredit.reproduction.world import Responses, World
+
+OPTIMISED = ("implicit-ce", "implicit-dpo")
+"""Models whose choices are looked at; the remedies that train anew are on the first."""
+
+LOWER_OF_TWO, PREFIXES, OFF_SUPPORT = "lower of two models", "prefix supervision", "off-support negatives"
+TRAINED_REMEDIES = (LOWER_OF_TWO, PREFIXES, OFF_SUPPORT)
+AGGREGATES = ("min", "sum")
+"""What stands for a response: the lowest step, as in the paper, and the outcome reward."""
+
+_REFERENCE = "reference"
+_HOT, _HOT_SHARE = 1.5, 4
+"""Temperature of off-support negatives, and one in how many training responses is such a one."""
+
+_OTHER_SEED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What there is to choose from, and token rewards.
+
+    Attributes:
+        responses: ``dev`` and ``test`` at temperature 1, and ``usual``: test responses as usual.
+        models: Model to its directory, which says its beta.
+        tokens: The same names to token rewards of each model; under ``reference`` its log-probabilities.
+    """
+
+    responses: Mapping[str, Responses]
+    models: Mapping[str, Path]
+    tokens: Mapping[str, Mapping[str, Path]]
+
+
+def prepare(world: World, usual: Responses) -> Choices:
+    """Ask for responses at temperature 1, and for models that are trained against their misuse.
+
+    Args:
+        world: Where they come from.
+        usual: The base's test responses as usual.
+    """
+    first = OPTIMISED[0]
+    models = {name: world.train(name) for name in OPTIMISED} | {
+        LOWER_OF_TWO: world.train(first, seed=world.seed + _OTHER_SEED),
+        PREFIXES: world.train(first, objective="ce-prefix"),
+        OFF_SUPPORT: world.train(first, _with_hot_responses(world)),
+    }
+    sampling = replace(world.scale.sampling, temperature=1.0, top_p=1.0)
+    dev = world.responses("dev", sampling=sampling, num_samples=world.scale.sizes.test_responses)
+    responses = {
+        "dev": Responses(dev, world.select(dev, distinct=True)),
+        "test": world.test_set(sampling=sampling),
+        "usual": usual,
+    }
+
+    def tokens(data: Path) -> dict[str, Path]:
+        found = {name: world.score(data, prm, tokens=True) for name, prm in models.items()}
+        return found | {_REFERENCE: world.reference_log_probability(data, tokens=True)}
+
+    return Choices(
+        responses=responses,
+        models=models,
+        tokens={name: tokens(each.distinct) for name, each in responses.items()},
+    )
+
+
+def _with_hot_responses(world: World) -> Path:
+    """As many training responses as usual, some drawn so hot that they leave the reference's support."""
+    num_hot = max(1, world.scale.sizes.train_responses // _HOT_SHARE)
+    sampling = replace(world.scale.train_sampling, temperature=_HOT)
+    usual = world.select(world.train_set(), responses=world.scale.sizes.train_responses - num_hot)
+    return world.select(usual, world.responses("train", sampling=sampling, num_samples=num_hot))
+
+
+def measure(world: World, choices: Choices) -> dict[str, float]:
+    """Best-of-n with every remedy, whose strength is chosen on development responses, and the cause."""
+    beds = {name: TestBed(responses, world.scale.n) for name, responses in choices.responses.items()}
+    free = beds["test"]
+    numbers: dict[str, float] = {
+        "test/pass@1": free.pass_at(1),
+        "test/oracle": free.pass_at(max(free.ns)),
+        "test/distinct": float(free.samples.num_distinct().mean()),
+    }
+    first = OPTIMISED[0]
+    trials = [(name, remedy, (name,)) for name in OPTIMISED for remedy in REMEDIES]
+    trials.append((first, LOWER_OF_TWO, (first, LOWER_OF_TWO)))
+    trials += [(first, remedy, (remedy,)) for remedy in (PREFIXES, OFF_SUPPORT)]
+    for name, remedy, models in trials:
+        found = {where: _bed(bed, choices, where, models) for where, bed in beds.items()}
+        for aggregate in AGGREGATES:
+            key = f"{name}/{aggregate}/{remedy}"
+            scoring = found["dev"].choose(REMEDIES.get(remedy, REMEDIES[AS_TRAINED]), aggregate)
+            numbers[f"strength/{key}"] = scoring.strength
+            for where in ("test", "usual"):
+                accuracy = found[where].accuracy(scoring)
+                numbers |= {f"{where}/{key}/{n}": value for n, value in accuracy.items()}
+            if remedy == AS_TRAINED:
+                numbers |= _cause(f"cause/{name}/{aggregate}", found["test"], scoring)
+    return numbers
+
+
+def _bed(bed: TestBed, choices: Choices, where: str, models: tuple[str, ...]) -> TokenBed:
+    betas = []
+    for name in models:
+        beta = PRMCard.read(choices.models[name]).beta
+        assert beta is not None, "an implicit reward model has a beta"
+        betas.append(beta)
+    tokens = choices.tokens[where]
+    return TokenBed(bed, [tokens[name] for name in models], betas, tokens[_REFERENCE])
+
+
+def _cause(key: str, free: TokenBed, scoring: Scoring) -> dict[str, float]:
+    """Share of responses with a token outside the support: wrong ones, and those that are picked of all."""
+    samples, rare = free.bed.samples, free.holds_rare()
+    picked = np.where(samples.valid, free.scores(scoring), -np.inf).argmax(axis=1)
+    rows = np.arange(len(picked))
+    wrong = ~samples.correct[rows, picked]
+    rare_and_wrong = rare[rows, picked][wrong]
+    return {
+        f"{key}/wrong picks": float(wrong.mean()),
+        f"{key}/rare among wrong picks": float(rare_and_wrong.mean()) if wrong.any() else 0.0,
+        f"{key}/rare among wrong": float(rare[~samples.correct & samples.valid].mean()),
+    }

@@ -1,0 +1,187 @@
+"""Propositions 3.1 and 3.2 (arXiv:2412.01981) on checkpoints: by enumeration, and by sampling.
+
+Proposition 3.1 holds for the part of a response as for the whole: if every continuation is cut off after
+some tokens and r is the log-ratio of what is left, then q_t = beta log E exp(r / beta) over those. So a tree
+of a few tokens, which can be enumerated, tests trained models exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from stepcredit.lab.enumeration import (
+    Completions,
+    ExactValue,
+    NextLogProbs,
+    enumerate_completions,
+    exact_value,
+    next_log_probs_of,
+    sequence_log_probs,
+)
+from stepcredit.types import GenerationRequest, Prompt, Rollout, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsePrefix:
+    """The start of a response.
+
+    Attributes:
+        prompt: What it answers.
+        text: The start, up to the end of a step or empty.
+    """
+
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A prefix and all continuations of a few tokens.
+
+    Attributes:
+        completions: Under the reference.
+        rewards: r of prefix and continuation (beta included).
+        beta: Of the reward model.
+        value: The implicit value q_t of the prefix.
+    """
+
+    completions: Completions
+    rewards: Float[np.ndarray, " completions"]
+    beta: float
+    value: float
+
+    def exact(self, beta: float | None = None) -> ExactValue:
+        """Its value under r, which is held fixed whatever ``beta`` is."""
+        return exact_value(self.completions, self.rewards, beta=beta or self.beta)
+
+
+def trees(
+    models: Mapping[str, Path], reference: Path, prefixes: Sequence[ResponsePrefix], *, depth: int
+) -> dict[str, list[Tree]]:
+    """Enumerate, in double precision, what follows each prefix.
+
+    Args:
+        models: Implicit reward models.
+        reference: Their reference.
+        prefixes: Not empty ones.
+        depth: Tokens after the prefix; there are vocabulary ** depth continuations.
+
+    Returns:
+        The trees of each model, in the order of the prefixes.
+    """
+    from stepcredit.checkpoints import PRMCard, load_tokenizer
+    from stepcredit.encoding import ChatEncoding
+    from stepcredit.steps import StepRule
+
+    encoding = ChatEncoding(load_tokenizer(reference), StepRule.parse("newline"))
+    encoded = [
+        encoding.encode(
+            Rollout(id="", prompt_id="", prompt=each.prompt, response=each.text, finish_reason="length")
+        ).encoded
+        for each in prefixes
+    ]
+    of_reference = _double(reference)
+    known = [
+        enumerate_completions(
+            of_reference,
+            each.token_ids,
+            end_token=encoding.end_of_turn_id,
+            max_length=len(each.token_ids) + depth,
+        )
+        for each in encoded
+    ]
+    found: dict[str, list[Tree]] = {}
+    for name, path in models.items():
+        policy, beta = _double(path), PRMCard.read(path).beta
+        assert beta is not None, "an implicit reward model has a beta"
+        for each, completions in zip(encoded, known, strict=True):
+            start, prefix = each.scored_start, each.token_ids
+            value = beta * float(
+                sequence_log_probs(policy, [prefix], start=start)[0]
+                - sequence_log_probs(of_reference, [prefix], start=start)[0]
+            )
+            following = sequence_log_probs(policy, completions.sequences, start=len(prefix))
+            rewards = value + beta * (following - completions.log_probs)
+            found.setdefault(name, []).append(Tree(completions, rewards, beta, value))
+    return found
+
+
+def _double(path: Path) -> NextLogProbs:
+    from stepcredit.checkpoints import load_model
+
+    return next_log_probs_of(load_model(path, device="cpu").double())
+
+
+def log_weights(
+    models: Mapping[str, Path],
+    reference: Path,
+    prefixes: Sequence[ResponsePrefix],
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    seed: int,
+) -> dict[str, Float[np.ndarray, "prefixes samples"]]:
+    """``(r(y) - q_t) / beta`` of continuations that the reference writes.
+
+    Proposition 3.1 says that the mean of their exponentials is 1, so the logarithm of a sample's mean is
+    the error, in nats, of the sampled estimate of ``q_t / beta``.
+
+    Args:
+        models: Implicit reward models.
+        reference: Their reference, which is sampled at temperature 1.
+        prefixes: Where continuations start.
+        num_samples: Continuations of each.
+        max_new_tokens: Where a continuation is cut off.
+        seed: Of the continuations.
+    """
+    from stepcredit.pipelines.generator_options import GeneratorOptions, make_generator
+    from stepcredit.scorers import ImplicitPRM
+
+    sampling = Sampling(max_new_tokens=max_new_tokens, seed=seed)
+    requests = [
+        GenerationRequest(
+            prompt=Prompt(id=str(number), prompt=each.prompt),
+            indices=tuple(range(num_samples)),
+            sampling=sampling,
+            response_prefix=each.text,
+        )
+        for number, each in enumerate(prefixes)
+    ]
+    generator = make_generator(GeneratorOptions(model=str(reference)))
+    rollouts = [each for each in generator.generate(requests) if isinstance(each, Rollout)]
+    rollouts.sort(key=lambda each: (int(each.prompt_id), each.index))
+    found = {}
+    for name, path in models.items():
+        prm = ImplicitPRM.from_pretrained(path)
+        weights = []
+        for rollout, score in zip(rollouts, prm.score_all(rollouts), strict=True):
+            end = len(prefixes[int(rollout.prompt_id)].text)
+            value = next((step.value for step in score.steps if step.end == end), 0.0)
+            weights.append((score.reward - value) / prm.beta)
+        found[name] = np.array(weights).reshape(len(prefixes), num_samples)
+    return found
+
+
+def estimation_errors(
+    weights: Float[np.ndarray, "prefixes samples"], size: int
+) -> Float[np.ndarray, " errors"]:
+    """Errors, in nats, of estimates of ``q_t / beta`` from disjoint groups of ``size`` samples each."""
+    groups = weights[:, : weights.shape[1] // size * size].reshape(-1, size)
+    return np.asarray(np.logaddexp.reduce(groups, axis=1) - np.log(size))
+
+
+def effective_share(weights: Float[np.ndarray, "prefixes samples"]) -> float:
+    """Effective part of the samples, ``(sum w)^2 / (K sum w^2)``, mean over prefixes; at most 1."""
+    ours = weights - weights.max(axis=1, keepdims=True)
+    shares = np.exp(ours).sum(axis=1) ** 2 / (weights.shape[1] * np.exp(2 * ours).sum(axis=1))
+    return float(shares.mean())
+
+
+def largest_weight(weights: Float[np.ndarray, "prefixes samples"]) -> float:
+    """Share of the heaviest sample in a prefix's estimate, mean over prefixes."""
+    return float(np.exp(weights.max(axis=1) - np.logaddexp.reduce(weights, axis=1)).mean())

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from stepcredit.experiments.main import OBJECTIVES
+from stepcredit.experiments.theory import (
+    BETAS,
+    CHECKED,
+    EXPERIMENT,
+    NUM_SAMPLES,
+    POSITIONS,
+    VALUED,
+    conclude,
+    measure,
+    prepare,
+)
+from stepcredit.reports.finding import Check
+from stepcredit.reproduction.scale import Scale
+from stepcredit.reproduction.seeds import Measurement, Seeds
+from stepcredit.reproduction.world import World
+
+EXACT, SAMPLED, BOUNDS, FOLLOWS, ORDERS, CALIBRATED = range(6)
+
+
+def measurement(shift: float = 0.0) -> dict[str, float]:
+    """Numbers of a world in which everything holds; ``shift`` tells seeds apart."""
+    numbers: dict[str, float] = {}
+    for name in CHECKED:
+        numbers |= {f"exact/{name}/error": 1e-13, f"exact/{name}/continuations": 5e4}
+        numbers |= {f"sampled/{name}/{size}": (1 + shift) / math.sqrt(size) for size in NUM_SAMPLES}
+        numbers |= {f"sampled/{name}/{what}": 0.1 + shift for what in ("mean", "effective", "largest")}
+        numbers |= {f"bounds/{name}/{beta:g}": 1 / (1 + beta) + shift for beta in BETAS}
+        numbers[f"bounds/{name}/outside"] = 0.0
+    for name in VALUED:
+        better = 0.2 * (name in OBJECTIVES)
+        numbers[f"values/{name}/rank-correlation"] = 0.4 + better + shift
+        numbers[f"values/{name}/calibration-error"] = 0.01 + shift
+        numbers |= {f"values/{name}/order/{position}": 0.5 for position in POSITIONS}
+        numbers |= {f"values/{name}/distance/{position}": 0.1 for position in POSITIONS}
+    return numbers
+
+
+def checks(scale: Scale, *changes: dict[str, float]) -> list[Check]:
+    """Of seeds whose numbers differ a little, with some replaced."""
+    seeds: list[Measurement] = [
+        measurement(0.001 * number) | {name: value + 0.001 * number for name, value in all_changes.items()}
+        for number in range(3)
+        for all_changes in [{name: value for each in changes for name, value in each.items()}]
+    ]
+    return list(conclude(Seeds(seeds), scale).checks)
+
+
+def test_everything_holds_where_it_does(tiny_scale: Scale) -> None:
+    assert [check.verdict for check in checks(tiny_scale)] == ["holds"] * 6
+
+
+def test_an_error_beyond_rounding_refutes_the_first_proposition(tiny_scale: Scale) -> None:
+    assert checks(tiny_scale, {"exact/implicit-dpo/error": 1e-4})[EXACT].verdict == "does not hold"
+
+
+def test_an_error_that_does_not_fall_with_samples_is_told(tiny_scale: Scale) -> None:
+    flat = {f"sampled/implicit-ce/{size}": 0.5 for size in NUM_SAMPLES}
+    found = checks(tiny_scale, flat)[SAMPLED]
+    assert found.verdict == "does not hold"
+    assert "effective" in found.why
+
+
+def test_a_value_outside_its_bounds_refutes_the_second_proposition(tiny_scale: Scale) -> None:
+    assert checks(tiny_scale, {"bounds/implicit-ce/outside": 0.2})[BOUNDS].verdict == "does not hold"
+
+
+def test_values_that_do_not_follow_the_exact_ones_are_told(tiny_scale: Scale) -> None:
+    found = checks(tiny_scale, {"values/implicit-kto/rank-correlation": 0.1})
+    assert found[FOLLOWS].verdict == "does not hold"
+    assert found[ORDERS].verdict == "holds"
+
+
+def test_heads_that_order_better_and_wild_probabilities_are_told(tiny_scale: Scale) -> None:
+    changes = {
+        "values/head-on-soft-labels/rank-correlation": 0.9,
+        "values/implicit-ce/calibration-error": 0.3,
+    }
+    found = checks(tiny_scale, changes)
+    assert (found[ORDERS].verdict, found[CALIBRATED].verdict) == ("does not hold", "does not hold")
+
+
+@pytest.mark.slow
+def test_it_runs_on_a_lab_of_a_few_problems(tiny_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepcredit.experiments.theory.DEPTH", 2)
+    monkeypatch.setattr("stepcredit.experiments.theory.NUM_TREES", 1)
+    monkeypatch.setattr("stepcredit.experiments.theory.NUM_SAMPLES", (4, 16))
+    found = measure(tiny_world, prepare(tiny_world))
+    assert all(math.isfinite(value) for value in found.values())
+    for name in CHECKED:
+        assert found[f"exact/{name}/error"] < 1e-10
+        assert found[f"bounds/{name}/outside"] < 1e-10
+        assert found[f"sampled/{name}/4"] > 0
+    assert 0 <= found["values/soft-labels/distance/answer"] < 1e-9
+    assert EXPERIMENT.lab_only
+    conclude(Seeds([found, found]), tiny_world.scale)
