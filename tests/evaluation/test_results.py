@@ -7,7 +7,7 @@ from tests.evaluation.builders import joined
 
 from stepcredit.evaluation.best_of_n import BestOfNSettings, Method, outcomes
 from stepcredit.evaluation.best_of_n_evaluation import evaluate_best_of_n
-from stepcredit.evaluation.choices import Choice, fixed_choice
+from stepcredit.evaluation.choices import VOTE_KINDS, Choice, fixed_choice
 from stepcredit.evaluation.development import Development
 from stepcredit.evaluation.results import comparisons, headline, oracle_choices, plain, results
 from stepcredit.evaluation.samples import Joined
@@ -34,14 +34,12 @@ def test_every_pair_is_compared_and_corrected_over_the_whole_table() -> None:
     found = outcomes(data.samples, data.scorers, BestOfNSettings(ns=(1, 2, 4)), choices)
     methods = headline(data.scorers, choices, found)
     rows = comparisons(found, methods, ProblemBootstrap(12, num_draws=500))
+    kinds = ["best-of-n", *(f"weighted-{kind}" for kind in VOTE_KINDS)]
     assert [method.label for method in methods] == [
         "majority",
-        "best-of-n/good/min",
-        "weighted-sigmoid/good/min",
-        "best-of-n/noise/min",
-        "weighted-sigmoid/noise/min",
+        *(f"{kind}/{name}/min" for name in ("good", "noise") for kind in kinds),
     ]
-    assert len(rows) == 2 * len(list(itertools.combinations(range(6), 2)))
+    assert len(rows) == 2 * len(list(itertools.combinations([Method("pass"), *methods], 2)))
     assert {row.n for row in rows} == {2, 4}
     for row in rows:
         assert row.p_holm >= row.p_value

@@ -8,6 +8,7 @@ runs in float32, so a part of the ratio to TRL is the CPU's.
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -52,7 +53,7 @@ class TrainWork:
     batch_size: int = 8
     learning_rate: float = 1e-5
     beta: float = 0.1
-    tokens_per_forward: int = 896
+    tokens_per_forward: int = 1280
     precision: str = "bfloat16"
     seed: int = 0
 
@@ -91,8 +92,15 @@ class _TrainSide(ABC):
             self.policy(input_ids=tokens).logits.float().mean().backward()
         self.policy.zero_grad(set_to_none=True)
 
+    def run(self) -> dict[str, Any]:
+        """Train; what an earlier turn left behind (a trainer holds itself in cycles) is freed before."""
+        gc.collect()
+        self.policy.zero_grad(set_to_none=True)
+        return {"losses": self.train()}
+
     @abstractmethod
-    def run(self) -> dict[str, Any]: ...
+    def train(self) -> list[float]:
+        """Train on all pairs in order; the loss of each step."""
 
     def autocast(self) -> torch.autocast:
         """What Trainer runs a forward pass in."""
@@ -147,7 +155,7 @@ class OurSide(_TrainSide):
         enable_log_probs(self.policy)
         self.packed = enable_packing(self.policy)
 
-    def run(self) -> dict[str, Any]:
+    def train(self) -> list[float]:
         """Train."""
         from transformers import PrinterCallback, TrainingArguments
 
@@ -175,7 +183,7 @@ class OurSide(_TrainSide):
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        return {"losses": _losses(trainer.state.log_history)}
+        return _losses(trainer.state.log_history)
 
 
 class TrlSide(_TrainSide):
@@ -193,7 +201,7 @@ class TrlSide(_TrainSide):
         super().prepare()
         self.reference = random_model(self.work.shape, seed=self.work.seed + 1)
 
-    def run(self) -> dict[str, Any]:
+    def train(self) -> list[float]:
         """Train."""
         from datasets import Dataset
         from transformers import PrinterCallback
@@ -228,7 +236,7 @@ class TrlSide(_TrainSide):
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        return {"losses": _losses(trainer.state.log_history)}
+        return _losses(trainer.state.log_history)
 
 
 def _tokenizer(shape: str) -> Any:
@@ -254,7 +262,7 @@ class PlainSide(_TrainSide):
         self.reference = random_model(self.work.shape, seed=self.work.seed + 1)
         self.policy.train()
 
-    def run(self) -> dict[str, Any]:
+    def train(self) -> list[float]:
         """Train."""
         work = self.work
         optimizer = torch.optim.AdamW(
@@ -279,7 +287,7 @@ class PlainSide(_TrainSide):
             optimizer.step()
             optimizer.zero_grad()
             losses.append(loss.item())
-        return {"losses": losses}
+        return losses
 
     def _sums(self, model: Any, batch: Any, scored: torch.Tensor) -> torch.Tensor:
         logits = model(

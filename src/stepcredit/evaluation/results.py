@@ -109,12 +109,14 @@ def _fraction(value: float) -> float:
 
 
 def headline(scorers: Sequence[Scored], choices: Mapping[str, Choice], outcomes: Outcomes) -> list[Method]:
-    """The methods that are compared: plain vote, and for each scorer best-of-n and its sigmoid vote."""
-    wanted = [Method("majority")]
-    for scorer in scorers:
-        aggregate = choices[scorer.name].aggregate
-        wanted += [Method(kind, scorer.name, aggregate) for kind in ("best-of-n", "weighted-sigmoid")]
-    return [method for method in wanted if method in outcomes.methods]
+    """The methods that are compared: plain vote, and each scorer's best-of-n and votes by its aggregate."""
+    aggregates = {scorer.name: choices[scorer.name].aggregate for scorer in scorers}
+    return [
+        method
+        for method in outcomes.methods
+        if method.kind == "majority"
+        or (method.scorer is not None and method.aggregate == aggregates[method.scorer])
+    ]
 
 
 def comparisons(

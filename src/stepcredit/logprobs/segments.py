@@ -10,7 +10,7 @@ Shape legend: L tokens of a segment, C tokens of its context and itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from stepcredit.logprobs.short_attention import is_short, short_attention
 
 IMPLEMENTATION = "stepcredit_segments"
 
@@ -34,6 +36,22 @@ class Segments:
 
     lengths: tuple[int, ...]
     contexts: tuple[tuple[int, ...], ...]
+    _hidden: dict[tuple[int, int | None], Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    def hidden(self, index: int, window: int | None, like: Tensor) -> Tensor:
+        """Minus infinity where a segment's tokens do not attend, 0 elsewhere; made once for all layers.
+
+        Args:
+            index: Which segment.
+            window: As in :func:`visible`.
+            like: A tensor with the device and dtype that are wanted; they are the same in every call.
+        """
+        if (index, window) not in self._hidden:
+            context = sum(self.lengths[link] for link in self.contexts[index])
+            mask = visible(self.lengths[index], context, window, like.device)
+            empty = torch.zeros(mask.shape, dtype=like.dtype, device=like.device)
+            self._hidden[index, window] = empty.masked_fill_(~mask, float("-inf"))
+        return self._hidden[index, window]
 
 
 def visible(length: int, context: int, window: int | None, device: torch.device) -> Tensor:
@@ -77,12 +95,22 @@ def segment_attention(
         return output
     if kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
         raise ValueError("packed segments know neither attention sinks nor position biases")
+    if torch.is_autocast_enabled(query.device.type):
+        # What autocast would do in each piece's attention, once for the row.
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     lengths = list(segments.lengths)
     # `split` has one backward for all pieces; slicing would fill a tensor of the row's size for each.
     keys, values = torch.split(key, lengths, dim=2), torch.split(value, lengths, dim=2)
     outputs = []
     for index, piece in enumerate(torch.split(query, lengths, dim=2)):
         chain = (*segments.contexts[index], index)
+        own_keys = keys[index] if len(chain) == 1 else torch.cat([keys[link] for link in chain], dim=2)
+        own_values = values[index] if len(chain) == 1 else torch.cat([values[link] for link in chain], dim=2)
+        if softcap is None and dropout == 0.0 and is_short(piece, own_keys):
+            hidden = segments.hidden(index, sliding_window, piece)
+            outputs.append(short_attention(piece, own_keys, own_values, hidden, scaling=scaling))
+            continue
         context = sum(lengths[link] for link in chain[:-1])
         windowed = sliding_window is not None and sliding_window < context + lengths[index]
         mask = None
@@ -91,8 +119,8 @@ def segment_attention(
         outputs.append(
             _attend(
                 piece,
-                keys[index] if context == 0 else torch.cat([keys[link] for link in chain], dim=2),
-                values[index] if context == 0 else torch.cat([values[link] for link in chain], dim=2),
+                own_keys,
+                own_values,
                 mask,
                 scaling=scaling,
                 dropout=dropout,

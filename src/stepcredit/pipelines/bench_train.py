@@ -34,7 +34,7 @@ class Options:
     )
     learning_rate: float = option("constant learning rate", default=1e-5)
     beta: float = option("scale of the log-ratio", default=0.1)
-    tokens_per_forward: int = option("our side's most tokens of one forward pass", default=896)
+    tokens_per_forward: int = option("our side's most tokens of one forward pass", default=1280)
     seed: int = option("seed of tokens and weights", default=0)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepcredit.checkpoints.loading import LoadOptions
 from stepcredit.errors import UserError
@@ -19,9 +19,6 @@ from stepcredit.options import argument, option
 from stepcredit.pipelines import eval_best_of_n
 from stepcredit.pipelines.comparison_recipe import ComparedMethod, Recipe, read_recipe
 from stepcredit.pipelines.comparison_search import Search, Searched, Trial, search
-
-if TYPE_CHECKING:
-    from stepcredit.training.config import TrainConfig
 
 RESULTS, REPORT = "comparison.json", "report.html"
 

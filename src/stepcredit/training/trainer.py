@@ -8,7 +8,7 @@ many passes or processes share the work.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from stepcredit.training.batches import Cut, EpochSampler, plan_forwards
 from stepcredit.training.examples import Example, TrainingSet
 from stepcredit.training.families import ForwardBatch, RewardModelFamily, make_forward_batch
 from stepcredit.training.heldout import heldout_metrics
+from stepcredit.training.sharding import set_precision
 from stepcredit.training.snapshots import save_snapshot
 from stepcredit.training.step_batches import ReferenceLogProbs, StepBatch, make_step_batch
 
@@ -75,6 +76,8 @@ class PRMTrainer(Trainer):
             eval_dataset=list(heldout) if heldout else None,
             callbacks=list(callbacks),
         )
+        if self.is_fsdp_enabled:
+            set_precision(self.accelerator, bfloat16=args.bf16)
         self.family = family
         self.objective: Objective = get_objective(objective)
         self.objective_settings = objective_settings
@@ -138,6 +141,23 @@ class PRMTrainer(Trainer):
         self, model: nn.Module, inputs: StepBatch, *_: Any, **__: Any
     ) -> Tensor:
         """Forward and backward of one step's share; returns its part of the step's mean loss."""
+        with self._weights_cast_once():
+            return self._accumulate(model, inputs)
+
+    @contextlib.contextmanager
+    def _weights_cast_once(self) -> Iterator[None]:
+        """Keep the weights that autocast casts until the step ends; each pass would cast them anew.
+
+        Not where weights are sharded, which would stay whole for as long.
+        """
+        if not self.args.bf16 or self.is_fsdp_enabled:
+            yield
+            return
+        # Autocast forgets its casts when the outermost context ends; the model's own lies inside.
+        with self.accelerator.autocast(), torch.autocast(self.args.device.type, enabled=False):
+            yield
+
+    def _accumulate(self, model: nn.Module, inputs: StepBatch) -> Tensor:
         batch_fields = self._batch_fields(model, inputs)
         model.train()
         parts = []

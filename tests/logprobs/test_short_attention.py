@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from stepcredit.logprobs.segments import Segments, visible
+from stepcredit.logprobs.short_attention import MOST_SCORES, is_short, short_attention
+
+
+def naive(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    """One head and one query at a time, in float64."""
+    groups = query.shape[1] // key.shape[1]
+    rows = []
+    for head in range(query.shape[1]):
+        keys, values = key[0, head // groups].double(), value[0, head // groups].double()
+        for place, one in enumerate(query[0, head].double()):
+            seen = mask[place]
+            weights = torch.softmax(scaling * (keys[seen] @ one), dim=0)
+            rows.append(weights @ values[seen])
+    return torch.stack(rows).view(query.shape)
+
+
+def tensors(heads: int, key_heads: int, queries: int, keys: int, width: int = 16) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(queries * 1000 + keys)
+    shapes = [(1, heads, queries, width), (1, key_heads, keys, width), (1, key_heads, keys, width)]
+    return [torch.randn(shape, generator=generator).bfloat16().requires_grad_() for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    ("heads", "key_heads", "queries", "keys", "window"),
+    [(9, 3, 7, 7, None), (4, 4, 5, 12, None), (6, 2, 1, 9, None), (4, 1, 11, 11, 3), (3, 3, 1, 1, None)],
+)
+def test_values_and_gradients_are_those_of_the_naive_loop(
+    heads: int, key_heads: int, queries: int, keys: int, window: int | None
+) -> None:
+    inputs = tensors(heads, key_heads, queries, keys)
+    exact = [each.detach().double().requires_grad_() for each in inputs]
+    mask = visible(queries, keys - queries, window, inputs[0].device)
+    segments = Segments((keys - queries, queries), ((), (0,))) if keys > queries else Segments((keys,), ((),))
+    found = short_attention(*inputs, segments.hidden(len(segments.lengths) - 1, window, inputs[0]))
+    expected = naive(*exact, mask, scaling=16**-0.5)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=0.03)
+    weights = torch.linspace(-1, 1, found.numel()).view(found.shape)
+    gradients = torch.autograd.grad((found.float() * weights).sum(), inputs)
+    exact_gradients = torch.autograd.grad((expected * weights.double()).sum(), exact)
+    for got, want in zip(gradients, exact_gradients, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=0, atol=0.04 * max(1.0, want.abs().max().item()))
+
+
+def test_it_is_as_exact_as_the_kernel_it_stands_for() -> None:
+    inputs = tensors(4, 2, 40, 60)
+    mask = visible(40, 20, None, inputs[0].device)
+    exact = naive(*(each.detach().double() for each in inputs), mask, scaling=16**-0.5)
+    kernel = torch.nn.functional.scaled_dot_product_attention(*inputs, attn_mask=mask, enable_gqa=True)
+    own = short_attention(*inputs, torch.zeros(40, 60, dtype=torch.bfloat16).masked_fill(~mask, -torch.inf))
+    kernel_error, own_error = ((each.double() - exact).abs().mean() for each in (kernel, own))
+    assert own_error < 3 * kernel_error
+
+
+def test_only_short_bfloat16_rows_on_a_cpu_take_this_way() -> None:
+    query, key, _ = tensors(2, 2, 8, 8)
+    assert is_short(query, key)
+    assert not is_short(query.float(), key.float())
+    assert not is_short(query.expand(2, -1, -1, -1), key)
+    long = torch.empty(1, 2, MOST_SCORES, 1, dtype=torch.bfloat16)
+    assert not is_short(long, key)
