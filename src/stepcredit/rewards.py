@@ -65,16 +65,20 @@ def aggregate(rewards: Float[np.ndarray, " steps"], num_tokens: int | None = Non
         num_tokens: Number of scored tokens; adds ``length_normalised``, the sum over this number.
 
     Returns:
-        ``min``, ``last``, ``mean``, ``sum``, ``product`` and, with ``num_tokens``, ``length_normalised``.
+        ``min``, ``last``, ``mean``, ``sum``, ``product`` (unless it is too large for a float) and, with
+        ``num_tokens``, ``length_normalised``.
     """
     rewards = np.asarray(rewards, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        product = float(rewards.prod())
     aggregates = {
         "min": float(rewards.min()),
         "last": float(rewards[-1]),
         "mean": float(rewards.mean()),
         "sum": float(rewards.sum()),
-        "product": float(rewards.prod()),
     }
+    if not np.isinf(product):
+        aggregates["product"] = product
     if num_tokens:
         aggregates["length_normalised"] = aggregates["sum"] / num_tokens
     return aggregates

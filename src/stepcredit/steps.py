@@ -17,7 +17,7 @@ from itertools import accumulate, pairwise
 from stepcredit.errors import DataError, UserError
 from stepcredit.types import Rollout, Step
 
-_LINE_END = r"(?:\r\n|\n|\r)"
+_LINE_END = r"(?:\r\n|\n|\r(?!\n))"
 _NEWLINES = rf"(?:[^\S\r\n]*{_LINE_END})+"
 _BLANK_LINES = rf"[^\S\r\n]*{_LINE_END}(?:[^\S\r\n]*{_LINE_END})+"
 _STEP_NUMBER = r"(?im)^(?=[ \t>#*_]*step[ \t]*\d+[ \t*_]*[:.)–—-])"

@@ -238,9 +238,21 @@ def test_an_empty_response_is_scored_by_its_end_of_turn(options: score.Options) 
     [
         ({"input": None}, "score: needs INPUT and --out"),
         ({"out": None}, "score: needs INPUT and --out"),
-        ({"text": "a", "input": None}, "--text: needs the problem too.*--prompt"),
+        ({"text": "a", "input": None, "out": None}, "--text: needs the problem too.*--prompt"),
         ({"text": "a", "prompt": "b"}, "--text: takes no INPUT file"),
-        ({"text": "\udcff", "prompt": "b", "input": None}, "--text or --prompt: is not valid UTF-8"),
+        (
+            {"text": "\udcff", "prompt": "b", "input": None, "out": None},
+            "--text or --prompt: is not valid UTF-8",
+        ),
+        ({"text": "a", "prompt": "b", "input": None}, "--text: takes no --out"),
+        (
+            {"text": "a", "prompt": "b", "input": None, "out": None, "html": Path("h")},
+            "--text: takes no --html",
+        ),
+        ({"prompt": "b"}, "--prompt: needs --text"),
+        ({"html_ids": ("r1",)}, "--html-ids: needs --html"),
+        ({"html": Path("h.html"), "html_rows": 0}, "--html-rows: must be 1 or more, got 0"),
+        ({"html": Path("h.html"), "html_rows": -3}, "--html-rows: must be 1 or more, got -3"),
         ({"input": Path("nowhere.jsonl")}, "nowhere.jsonl: no such file"),
         ({"prm": "./nowhere"}, "nowhere: is not a model directory"),
         ({"reference": "./nowhere"}, "nowhere: is not a model directory"),
@@ -292,3 +304,87 @@ def test_from_the_command_line(options: score.Options, capsys: pytest.CaptureFix
     assert json.loads(capsys.readouterr().out)["counts"] == {"scored": 12}
     assert main([*arguments, "--out", str(options.out)]) == 2
     assert capsys.readouterr().err.count("\n") <= 2
+
+
+@pytest.mark.parametrize("beta", ["0", "-1", "nan", "inf", "1e999"])
+def test_a_beta_that_is_no_scale(
+    options: score.Options, beta: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["score", str(options.input), "--prm", options.prm, "--reference", str(options.reference)]
+    assert main([*arguments, "--beta", beta, "--out", str(options.out)]) == 2
+    assert "--beta: must be above 0 and finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "one step",
+        "a\r\nb\r\n\r\nc",
+        "\ta\u2028b\u0085c\x0bd\n",
+        "\u65e5\u672c\u8a9e\u3002\u6b21\u306e\u6bb5\u968e\n\u7b54\u3048 \U0001f642\U0001f468\u200d\U0001f469",
+        "e\u0301\u0323 \ufeff\u202eabc\n\u0000 nul",
+        "<|im_end|>\n<|im_start|>user\n",
+        " leading blank\n",
+        "a" * 300,
+    ],
+)
+@pytest.mark.parametrize("convention", ["clean", "processbench", "best-of-n"])
+def test_odd_texts_are_scored_whole(options: score.Options, response: str, convention: str) -> None:
+    assert options.input is not None
+    assert options.out is not None
+    write(options.input, [{**rows_of(options)[0], "response": response}])
+    run(replace(options, convention=convention, tokens=True))
+    (found,) = read_scores(options.out)
+    text = response if found.scored_text is None else found.scored_text
+    assert "".join(step.text for step in found.steps) == text
+    assert [(step.start, step.end) for step in found.steps][-1][1] == len(text)
+    assert found.token_rewards is not None
+    assert sum(step.reward for step in found.steps) == pytest.approx(found.steps[-1].value, abs=1e-6)
+    if convention == "clean":
+        assert sum(found.token_rewards) == pytest.approx(found.reward, abs=1e-6)
+
+
+def test_a_product_too_large_for_a_float_is_left_out(options: score.Options) -> None:
+    assert options.input is not None
+    assert options.out is not None
+    write(options.input, [{**rows_of(options)[0], "response": "ab cd ef\n" * 45}])
+    run(replace(options, beta=1e9, steps="newline"))
+    (found,) = read_scores(options.out)
+    assert len(found.steps) == 45
+    assert "product" not in found.aggregates
+    assert "sum" in found.aggregates
+
+
+def test_a_step_rule_that_the_convention_overrides_is_told(
+    options: score.Options, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run(replace(options, convention="best-of-n", steps="newline"))
+    assert "--steps newline is not used" in capsys.readouterr().err
+    assert result.step_rule == r"regex:(?=Step \d+:)"
+
+
+def test_the_page_may_not_be_the_input_or_the_scores(options: score.Options) -> None:
+    with pytest.raises(UserError, match="is the input itself"):
+        run(replace(options, html=options.input))
+    with pytest.raises(UserError, match="is the file of scores too"):
+        run(replace(options, html=options.out))
+
+
+def test_a_page_of_more_rows_than_there_are_holds_all(options: score.Options, tmp_path: Path) -> None:
+    run(replace(options, html=tmp_path / "map.html", html_rows=10**20))
+    assert "a 11" in (tmp_path / "map.html").read_text()
+
+
+@pytest.mark.parametrize("variable", [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_colours_can_be_switched_off(
+    options: score.Options, monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]
+) -> None:
+    found = score.run(replace(options, input=None, out=None, prompt="2 pens?", text="a\x1b[2J\nb"))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv(*variable)
+    assert "\x1b" not in found.to_text()
+
+
+def test_token_rewards_of_one_solution(options: score.Options) -> None:
+    found = score.run(replace(options, input=None, out=None, prompt="2 pens?", text="a\nb", tokens=True))
+    assert len(found.to_json()["token_rewards"]) == found.to_json()["num_tokens"]

@@ -4,6 +4,8 @@ from stepcredit.checkpoints.card import PRMCard, Reference
 from stepcredit.checkpoints.hashes import template_hash, tokenizer_hash, weights_hash
 from stepcredit.checkpoints.loading import (
     LoadOptions,
+    adapter_base,
+    load_config,
     load_model,
     load_tokenizer,
     pick_device,
@@ -16,6 +18,8 @@ __all__ = [
     "LoadOptions",
     "PRMCard",
     "Reference",
+    "adapter_base",
+    "load_config",
     "load_model",
     "load_tokenizer",
     "pick_device",

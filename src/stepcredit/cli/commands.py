@@ -25,11 +25,21 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command("demo", "the whole loop on the lab, to an HTML report", "stepcredit.experiments.demo"),
+    Command(
+        "reproduce",
+        "the paper's findings: measured here, beside the published numbers",
+        "stepcredit.experiments.reproduce",
+    ),
     Command("sample", "prompts -> rollouts", "stepcredit.pipelines.sample"),
     Command("grade", "rollouts -> graded rollouts", "stepcredit.pipelines.grade"),
     Command("train", "graded rollouts -> PRM", "stepcredit.pipelines.train"),
     Command("score", "rollouts -> step, token and response scores", "stepcredit.pipelines.score"),
     Command("convert", "between file formats", "stepcredit.pipelines.convert"),
+    Command(
+        "select",
+        "a part of some rollouts: fewer prompts or responses, another mix, no near-duplicates",
+        "stepcredit.pipelines.select",
+    ),
     Command(
         "label math-shepherd",
         "Monte-Carlo step labels: complete every step prefix and grade",
@@ -54,6 +64,11 @@ COMMANDS: tuple[Command, ...] = (
     Command("eval processbench", "is the first wrong step found", "stepcredit.pipelines.eval_processbench"),
     Command("eval prmbench", "nine kinds of wrong steps", "stepcredit.pipelines.eval_prmbench"),
     Command("eval steps", "any step-labelled data", "stepcredit.pipelines.eval_steps"),
+    Command(
+        "eval conventions",
+        "what each scoring convention changes, against the clean one",
+        "stepcredit.pipelines.eval_conventions",
+    ),
     Command("eval leaderboard", "rank all evaluations of a folder", "stepcredit.pipelines.eval_leaderboard"),
     Command("bench score", "beside the published evaluator's way", "stepcredit.pipelines.bench_score"),
     Command("bench train", "beside TRL's trainer and a plain loop", "stepcredit.pipelines.bench_train"),

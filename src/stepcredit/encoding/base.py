@@ -10,7 +10,12 @@ from stepcredit.errors import DataError
 from stepcredit.types import Encoded, Message, PromptText, Rollout, Step
 
 EncodingProblem = Literal[
-    "too-long", "prompt-not-prefix", "nothing-to-score", "tokens-do-not-match", "tag-in-response"
+    "too-long",
+    "prompt-not-prefix",
+    "nothing-to-score",
+    "tokens-do-not-match",
+    "tag-in-response",
+    "not-encodable",
 ]
 
 
@@ -24,7 +29,8 @@ class EncodingError(DataError):
         kind: Which problem it is: ``too-long`` (for the model's context), ``prompt-not-prefix`` (the
             prompt's last token merges with the response's first), ``nothing-to-score`` (no token),
             ``tokens-do-not-match`` (the recorded token ids are not those of the response's text),
-            ``tag-in-response`` (the text holds the tag at which the model gives its scores).
+            ``tag-in-response`` (the text holds the tag at which the model gives its scores),
+            ``not-encodable`` (the chat template refuses it, or its listed steps are not its own).
         problem: What is wrong.
         where: The rollout's id.
         mend: What the user can do.

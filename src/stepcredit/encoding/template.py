@@ -75,9 +75,16 @@ def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token with which the assistant ends its turn: the first control token after its text.
 
     Raises:
-        CheckpointError: Neither the template nor the tokenizer has one.
+        CheckpointError: Neither the template nor the tokenizer has one, or the template is broken.
     """
-    answered = _with_probe(tokenizer, [{"role": "user", "content": "?"}])
+    try:
+        answered = _with_probe(tokenizer, [{"role": "user", "content": "?"}])
+    except DataError as error:
+        raise CheckpointError(
+            f"even for a plain question, {error.problem}",
+            where=tokenizer.name_or_path,
+            mend="restore the chat template that was saved with the model",
+        ) from error
     suffix = answered[answered.rfind(_PROBE) + len(_PROBE) :] if _PROBE in answered else ""
     control = special_token_ids(tokenizer)
     for token_id in tokenizer(suffix, add_special_tokens=False)["input_ids"]:

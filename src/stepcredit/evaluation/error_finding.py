@@ -125,6 +125,30 @@ def find_errors(
     """Accuracies and F1 of a given threshold."""
     bootstrap = bootstrap or ProblemBootstrap(steps.num_clusters)
     ranges = threshold_ranges(steps, quantity)
+    estimates, drawn = f1_draws(steps, ranges, threshold, bootstrap)
+    intervals = [
+        Interval(estimate, *bootstrap.quantiles(values))
+        for estimate, values in zip(estimates, drawn, strict=True)
+    ]
+    return ErrorFinding(
+        threshold=threshold,
+        threshold_from=threshold_from,
+        quantity=quantity,
+        error_accuracy=intervals[0],
+        correct_accuracy=intervals[1],
+        f1=intervals[2],
+        num_erroneous=int(ranges.erroneous.sum()),
+        num_correct=int((~ranges.erroneous).sum()),
+    )
+
+
+def f1_draws(
+    steps: LabelledSteps, ranges: ThresholdRange, threshold: float, bootstrap: ProblemBootstrap
+) -> tuple[tuple[float, float, float], Float[np.ndarray, "3 draws"]]:
+    """Accuracy on responses with an error, on those without, and F1: the estimates, and in each draw.
+
+    NaN where there is no response of a kind.
+    """
     right = ranges.right(threshold)
     size = bootstrap.num_problems
     columns = [
@@ -137,22 +161,9 @@ def find_errors(
         error, correct = drawn[0] / drawn[1], drawn[2] / drawn[3]
         both = np.where(error + correct > 0.0, 2.0 * error * correct / (error + correct), 0.0)
     both = np.where(np.isnan(error) | np.isnan(correct), np.nan, both)
-    estimates = [_share(right, ranges.erroneous), _share(right, ~ranges.erroneous)]
-    estimates.append(float("nan") if np.isnan(estimates).any() else f1(*estimates))
-    intervals = [
-        Interval(estimate, *bootstrap.quantiles(values))
-        for estimate, values in zip(estimates, (error, correct, both), strict=True)
-    ]
-    return ErrorFinding(
-        threshold=threshold,
-        threshold_from=threshold_from,
-        quantity=quantity,
-        error_accuracy=intervals[0],
-        correct_accuracy=intervals[1],
-        f1=intervals[2],
-        num_erroneous=int(ranges.erroneous.sum()),
-        num_correct=int((~ranges.erroneous).sum()),
-    )
+    accuracies = _share(right, ranges.erroneous), _share(right, ~ranges.erroneous)
+    estimate = float("nan") if np.isnan(accuracies).any() else f1(*accuracies)
+    return (*accuracies, estimate), np.stack([error, correct, both])
 
 
 def _share(right: NDArray[np.bool_], group: NDArray[np.bool_]) -> float:

@@ -1,6 +1,7 @@
 """Log-probabilities of scored tokens under a policy or a reference."""
 
 from stepcredit.logprobs.cache import CacheCounts, CachedTokenLogProbs
+from stepcredit.logprobs.deferred import DeferredTokenLogProbs
 from stepcredit.logprobs.forward import enable_log_probs, inference_log_probs, token_log_probs
 from stepcredit.logprobs.local import LocalTokenLogProbs
 from stepcredit.logprobs.packing import TokenBatch, batches_by_length, pack, pad
@@ -10,6 +11,7 @@ from stepcredit.logprobs.support import enable_packing, packing_enabled
 __all__ = [
     "CacheCounts",
     "CachedTokenLogProbs",
+    "DeferredTokenLogProbs",
     "LocalTokenLogProbs",
     "TokenBatch",
     "batches_by_length",

@@ -45,6 +45,17 @@ def causal_lm_of(model: nn.Module) -> Any:
     return inner
 
 
+def input_device(model: nn.Module) -> torch.device:
+    """Where a model takes its inputs, also where accelerate spreads it or keeps its weights elsewhere."""
+    for module in model.modules():
+        hook = getattr(module, "_hf_hook", None)
+        for each in getattr(hook, "hooks", (hook,)):
+            device = getattr(each, "execution_device", None)
+            if isinstance(device, int | str | torch.device):
+                return torch.device(device)
+    return next(model.parameters()).device
+
+
 def logit_transform_of(config: Any) -> LogitTransform:
     """Scale and soft cap of the logits, from a transformers configuration."""
     text_config = config.get_text_config()
@@ -94,10 +105,12 @@ def _projected_log_probs(
 ) -> Tensor:
     hidden = causal_lm.base_model(**inputs)[0]
     head = causal_lm.get_output_embeddings()
+    # A model spread over devices ends on another one than it begins on.
+    rows = hidden.flatten(0, 1).index_select(0, scored.source_index.to(hidden.device))
     return target_log_probs(
-        hidden.flatten(0, 1).index_select(0, scored.source_index),
+        rows.to(head.weight.device),
         head.weight,
-        scored.targets,
+        scored.targets.to(head.weight.device),
         bias=getattr(head, "bias", None),
         transform=logit_transform_of(causal_lm.config),
         chunk_size=chunk_size,
@@ -108,11 +121,13 @@ def _projected_log_probs(
 def _head_is_known(causal_lm: Any) -> bool:
     """Whether projecting the backbone's states gives the model's own log-probabilities."""
     head = causal_lm.get_output_embeddings()
-    device = next(causal_lm.parameters()).device
+    device = input_device(causal_lm)
     if not isinstance(head, nn.Linear) or type(head).forward is not nn.Linear.forward:
         return False
     if device.type == "meta":
         return True
+    if head.weight.is_meta:  # accelerate brings the weight for the time of the head's own forward
+        return False
     was_training = causal_lm.training
     causal_lm.eval()
     try:
@@ -125,13 +140,20 @@ def _head_is_known(causal_lm: Any) -> bool:
             "use_cache": False,
         }
         whole = _whole_log_probs(causal_lm(**inputs).logits[0, :-1])
+        if whole.isnan().any():
+            raise CheckpointError(
+                "gives log-probabilities that are not numbers",
+                where=causal_lm.config.name_or_path or type(causal_lm).__name__,
+                mend="check its weights, or load it with --dtype float32",
+            )
         projected = _projected_log_probs(causal_lm, batch, **inputs)
     finally:
         causal_lm.train(was_training)
-    expected = whole.gather(1, batch.targets[:, None])[:, 0]
+    expected = whole.gather(1, batch.targets[:, None])[:, 0].to(projected)
     tolerance = _HEAD_TOLERANCE.get(head.weight.dtype, _LOW_PRECISION_HEAD_TOLERANCE)
-    spread = (whole.amax() - whole.amin()).item()
-    return bool(torch.allclose(projected, expected.to(projected.dtype), rtol=0, atol=tolerance * spread))
+    reachable = whole[whole.isfinite()]
+    spread = (reachable.amax() - reachable.amin()).item()
+    return bool(torch.allclose(projected, expected, rtol=0, atol=tolerance * spread))
 
 
 def token_log_probs(

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from stepcredit.logprobs.forward import causal_lm_of, inference_log_probs
+from stepcredit.logprobs.forward import causal_lm_of, inference_log_probs, input_device
 from stepcredit.logprobs.packing import batches_by_length, pack, pad
 from stepcredit.logprobs.prefixes import batches_by_prefix
 from stepcredit.logprobs.support import packing_enabled
@@ -103,8 +103,8 @@ class LocalTokenLogProbs:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
-        return next(self.model.parameters()).device
+        """Where the model takes its inputs."""
+        return input_device(self.model)
 
     def _batches(self, encoded: Sequence[Encoded], *, packs: bool) -> Iterator[list[int]]:
         budget = self.token_budget

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stepcredit.logprobs.forward import causal_lm_of, inference_log_probs
+from stepcredit.logprobs.forward import causal_lm_of, inference_log_probs, input_device
 from stepcredit.logprobs.packing import pack, pad
 from stepcredit.logprobs.segments import IMPLEMENTATION
 from stepcredit.types import Encoded
@@ -78,14 +78,12 @@ def _probe(vocabulary: int) -> list[Encoded]:
 
 
 def _padded(model: nn.Module, sequences: Sequence[Encoded]) -> Tensor:
-    device = next(model.parameters()).device
-    return inference_log_probs(model, pad(sequences).to(device))
+    return inference_log_probs(model, pad(sequences).to(input_device(model)))
 
 
 def _agrees(model: nn.Module, sequences: Sequence[Encoded], expected: Tensor) -> bool:
-    parameter = next(model.parameters())
-    tolerance = _TOLERANCE.get(parameter.dtype, _LOW_PRECISION_TOLERANCE)
-    batch = pack(sequences).to(parameter.device)
+    tolerance = _TOLERANCE.get(next(model.parameters()).dtype, _LOW_PRECISION_TOLERANCE)
+    batch = pack(sequences).to(input_device(model))
     packed = inference_log_probs(model, batch)
     if not torch.allclose(packed, expected, rtol=0, atol=tolerance):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import argument, option
 from stepcredit.pipelines.scorer_options import ScorerOptions
-from stepcredit.runs import Manifest, Progress, ResumableLines, atomic_path, read_manifest
+from stepcredit.runs import Manifest, Progress, ResumableLines, atomic_path, read_manifest, warn
 
 if TYPE_CHECKING:
     from stepcredit.data import Records
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 _LOOKED_AT = 1000
 """Responses that ``auto`` looks at to choose one step rule for the file."""
+
+_PUBLISHED_RULE = r"regex:(?=Step \d+:)"
+"""Where the published best-of-n evaluator cuts, whatever the model or the user say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +110,11 @@ class TextResult:
         return score_to_json(self.score)
 
     def to_text(self) -> str:
-        """The solution with each step's reward, coloured where standard output is a terminal."""
+        """The solution with each step's reward, coloured where standard output is a terminal that can."""
         from stepcredit.reports.terminal import render_terminal
 
-        return render_terminal(self.score, colour=sys.stdout.isatty())
+        plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+        return render_terminal(self.score, colour=sys.stdout.isatty() and not plain)
 
 
 def run(options: Options) -> Result | TextResult:
@@ -124,8 +129,7 @@ def run(options: Options) -> Result | TextResult:
         return _run_text(options)
     if options.input is None or options.out is None:
         raise UserError("needs INPUT and --out, or --text with --prompt", where="score")
-    if options.out.exists() and options.input.exists() and options.out.samefile(options.input):
-        raise UserError("is the input itself", where=options.out, mend="choose another --out")
+    _check(options, options.input, options.out)
     finalise = finish_lines(options.out)
     rule = _step_rule(options, options.input)
     manifest = _manifest(options, options.input, rule)
@@ -149,18 +153,38 @@ def run(options: Options) -> Result | TextResult:
     )
 
 
+def _check(options: Options, path: Path, out: Path) -> None:
+    if options.prompt is not None:
+        raise UserError("needs --text, the solution to score", where="--prompt", mend="or leave it out")
+    for flag, output in (("--out", out), ("--html", options.html)):
+        if output is not None and output.exists() and path.exists() and output.samefile(path):
+            raise UserError("is the input itself", where=output, mend=f"choose another {flag}")
+    if options.html is None:
+        if options.html_ids:
+            raise UserError("needs --html, the page to write", where="--html-ids")
+        return
+    if options.html.is_dir():
+        raise UserError("is a folder", where=options.html, mend="name a file as --html")
+    if options.html.absolute() == out.absolute():
+        raise UserError("is the file of scores too", where=options.html, mend="choose another --html")
+    if options.html_rows < 1:
+        raise UserError(f"must be 1 or more, got {options.html_rows}", where="--html-rows")
+
+
 def _run_text(options: Options) -> TextResult:
     if options.prompt is None:
         raise UserError("needs the problem too", where="--text", mend="pass --prompt TEXT")
-    if options.input is not None:
-        raise UserError("takes no INPUT file", where="--text", mend="leave one of them out")
+    outputs = (("INPUT file", options.input), ("--out", options.out), ("--html", options.html))
+    for name, given in outputs:
+        if given is not None:
+            raise UserError(f"takes no {name}", where="--text", mend="leave one of them out")
     assert options.text is not None
     try:
         response = sys.stdin.read() if options.text == "-" else options.text
         (options.prompt + response).encode()
     except UnicodeError as error:
         raise UserError("is not valid UTF-8", where="--text or --prompt") from error
-    return TextResult(score=options.load_scorer().score(options.prompt, response))
+    return TextResult(score=options.load_scorer(with_tokens=options.tokens).score(options.prompt, response))
 
 
 def _step_rule(options: Options, path: Path) -> str:
@@ -168,7 +192,11 @@ def _step_rule(options: Options, path: Path) -> str:
     from stepcredit.steps import StepRule, choose_rule, listed_steps
 
     rule = StepRule.parse(options.own_step_rule())
-    if rule.kind == "auto" and options.convention != "best-of-n":
+    if options.convention == "best-of-n":
+        if options.steps not in (None, _PUBLISHED_RULE):
+            warn(f"--steps {options.steps} is not used: the best-of-n convention cuts at 'Step 1:' by itself")
+        return _PUBLISHED_RULE
+    if rule.kind == "auto":
         first = islice(_rollouts(options, path), _LOOKED_AT)
         unlisted = [rollout.response for rollout in first if listed_steps(rollout) is None]
         if unlisted:
@@ -257,6 +285,6 @@ def _write_heat_map(options: Options, path: Path, html: Path, scorer: WindowedSc
 
 def _chosen(options: Options, rollouts: Iterable[Rollout]) -> Iterator[Rollout]:
     if not options.html_ids:
-        return islice(rollouts, options.html_rows)
+        return islice(rollouts, min(options.html_rows, sys.maxsize))
     wanted = set(options.html_ids)
     return (rollout for rollout in rollouts if rollout.id in wanted)

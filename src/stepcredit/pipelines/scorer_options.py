@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,35 +17,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScorerOptions:
-    """A reward model and the conventions that it is read by; a base for a command's options."""
+class ImplicitOptions:
+    """An implicit reward model: where its two models are, and its scale."""
 
-    prm: str = option("reward model: a directory or hub id", metavar="DIR")
-    family: str = option(
-        "kind of reward model: implicit, log-probability, math-shepherd, rlhflow, qwen-prm, skywork-prm, "
-        "trl-prm, value-head, orm; auto asks the checkpoint",
-        default="auto",
-    )
+    prm: str = option("reward model: a directory, GGUF file or hub id", metavar="DIR")
     reference: str | None = option(
         "reference model of an implicit PRM; default is the one that it names", default=None
     )
     beta: float | None = option("scale of the log-ratio; default is the PRM's own", default=None)
-    reference_free: bool = option("score by the policy's log-probabilities alone", default=False)
     steps: str | None = option(
         "how responses are cut into steps: newline, blank-line, step-number, numbered-list, sentence, "
         "separator:TEXT, regex:PATTERN or auto; default is the model's own",
         default=None,
         metavar="RULE",
-    )
-    convention: str = option(
-        "how rewards are laid on steps: ours, or as one of the published evaluators does",
-        default="clean",
-        choices=("clean", "processbench", "best-of-n"),
-    )
-    aggregate: str | None = option(
-        "what a response's reward is where the model scores steps: min, last, mean, sum or product "
-        "(log-probability: sum, mean or min)",
-        default=None,
     )
     cache: Path | None = option(
         "keep the reference's log-probabilities here, for the next run", default=None, metavar="DIR"
@@ -65,6 +50,45 @@ class ScorerOptions:
         choices=("echo", "prompt-logprobs", "token-ids"),
     )
     load: LoadOptions = field(default_factory=LoadOptions)
+
+    def __post_init__(self) -> None:
+        if self.beta is not None and not 0 < self.beta < math.inf:
+            raise UserError(
+                f"must be above 0 and finite, got {self.beta}", where="--beta", mend="pass e.g. 0.05"
+            )
+
+    def directory(self) -> Path:
+        """Where the model's files lie here."""
+        from stepcredit.checkpoints import resolve
+
+        return resolve(
+            self.prm,
+            revision=self.load.revision,
+            also=self.load.unsafe_patterns,
+            weights=self.policy_server is None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerOptions(ImplicitOptions):
+    """Which reward model scores and how; a base for a command's options."""
+
+    family: str = option(
+        "kind of reward model: implicit, log-probability, math-shepherd, rlhflow, qwen-prm, skywork-prm, "
+        "trl-prm, value-head, orm; auto asks the checkpoint",
+        default="auto",
+    )
+    reference_free: bool = option("score by the policy's log-probabilities alone", default=False)
+    convention: str = option(
+        "how rewards are laid on steps: ours, or as one of the published evaluators does",
+        default="clean",
+        choices=("clean", "processbench", "best-of-n"),
+    )
+    aggregate: str | None = option(
+        "what a response's reward is where the model scores steps: min, last, mean, sum or product "
+        "(log-probability: sum, mean or min)",
+        default=None,
+    )
 
     def resolved_family(self) -> str:
         """The family asked for, or what the checkpoint says.
@@ -125,7 +149,7 @@ class ScorerOptions:
         card = PRMCard.read(directory) if PRMCard.exists(directory) else PRMCard()
         reference = None if card.reference is None else card.reference.weights_hash
         if self.reference is not None:
-            reference = content_hash(resolve(self.reference))
+            reference = content_hash(resolve(self.reference, also=self.load.unsafe_patterns))
         return {
             "prm": self.policy_server or content_hash(directory),
             "family": self.resolved_family(),
@@ -136,12 +160,6 @@ class ScorerOptions:
             "aggregate": self.aggregate,
             "dtype": self.load.dtype,
         }
-
-    def directory(self) -> Path:
-        """Where the model's files lie here."""
-        from stepcredit.checkpoints import resolve
-
-        return resolve(self.prm, revision=self.load.revision, also=self.load.unsafe_patterns)
 
     def _remote(self, address: str) -> TokenLogProbs:
         from stepcredit.logprobs.remote import RemoteTokenLogProbs

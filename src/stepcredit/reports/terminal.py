@@ -7,6 +7,10 @@ import io
 from stepcredit.reports.heatmap import ColourScale, scale_for
 from stepcredit.types import ResponseScore
 
+# A response must not steer the terminal: control characters become their pictures.
+_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\r\n"}
+_PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
 _HIGH, _LOW, _PAPER = (33, 102, 172), (204, 102, 0), (235, 235, 235)
 
 
@@ -34,7 +38,7 @@ def render_terminal(score: ResponseScore, *, colour: bool) -> str:
     table.add_column("text", overflow="fold")
     for step in score.steps:
         mark = "  ← lowest" if step is lowest else ""
-        text = Text(step.text.strip() or "(no text)", style=_style(step.reward, scale))
+        text = Text(step.text.translate(_PICTURES).strip() or "(no text)", style=_style(step.reward, scale))
         table.add_row(
             str(step.index + 1), f"{step.reward:+.4f}", f"{step.value:+.4f}", text + Text(mark, style="bold")
         )

@@ -107,7 +107,7 @@ class WindowedScorer(ABC):
         groups: dict[str, dict[EncodedSteps, None]] = {}
         for rollout in rollouts:
             try:
-                encoded = self.encoding.encode(rollout)
+                encoded = self._encode(rollout)
             except EncodingError as error:
                 if on_skip is None:
                     raise
@@ -122,12 +122,21 @@ class WindowedScorer(ABC):
         for rollout, encoded in kept:
             yield self._to_score(rollout, encoded, judged[encoded])
 
+    def _encode(self, rollout: Rollout) -> EncodedSteps:
+        try:
+            return self.encoding.encode(rollout)
+        except EncodingError:
+            raise
+        except DataError as error:
+            raise EncodingError("not-encodable", error.problem, where=rollout.id, mend=error.mend) from error
+
     def _to_score(self, rollout: Rollout, encoded: EncodedSteps, judged: Judgement) -> ResponseScore:
-        if not np.isfinite(judged.reward):
+        numbers = np.concatenate([[judged.reward], judged.rewards, judged.values])
+        if not np.isfinite(numbers).all():
             raise DataError(
-                f"the model gives a reward of {judged.reward}",
+                f"the model gives a reward of {numbers[~np.isfinite(numbers)][0]}",
                 where=rollout.id,
-                mend="check the weights, or score with --dtype float32",
+                mend="check weights and --beta, or score with --dtype float32",
             )
         token_rewards = judged.token_rewards if self.with_tokens else None
         return ResponseScore(

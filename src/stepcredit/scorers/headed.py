@@ -33,7 +33,8 @@ class HeadedModel(nn.Module):
     def forward(self, **inputs: Any) -> SimpleNamespace:
         """``logits`` of every token."""
         hidden: Tensor = self.backbone(**inputs)[0]
-        return SimpleNamespace(logits=self.head(hidden))
+        # A backbone that is spread over devices ends on another one than the head is on.
+        return SimpleNamespace(logits=self.head(hidden.to(next(self.head.parameters()).device)))
 
     def get_input_embeddings(self) -> nn.Module:
         """The backbone's."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import math
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stepcredit.checkpoints import (
     LoadOptions,
     PRMCard,
+    adapter_base,
     load_model,
     load_tokenizer,
+    pick_device,
     resolve,
     template_hash,
     tokenizer_hash,
@@ -18,7 +22,8 @@ from stepcredit.checkpoints import (
 )
 from stepcredit.encoding import make_encoding
 from stepcredit.errors import CheckpointError, UserError
-from stepcredit.logprobs import CachedTokenLogProbs, LocalTokenLogProbs
+from stepcredit.logprobs import CachedTokenLogProbs, DeferredTokenLogProbs, LocalTokenLogProbs
+from stepcredit.logprobs.local import CODE_VERSION
 from stepcredit.runs import hash_json
 from stepcredit.scorers.implicit import ImplicitPRM
 from stepcredit.steps import StepRule
@@ -48,7 +53,7 @@ def load_implicit(
 ) -> _Implicit:
     """See :meth:`stepcredit.scorers.implicit.ImplicitPRM.from_pretrained`."""
     load = load or LoadOptions()
-    path = resolve(directory, revision=load.revision, also=load.unsafe_patterns)
+    path = resolve(directory, revision=load.revision, also=load.unsafe_patterns, weights=policy is None)
     card = PRMCard.read(path) if PRMCard.exists(path) else None
     beta = _check(directory, card, reference, beta, reference_free=reference_free)
     tokenizer = load_tokenizer(path, trust_remote_code=load.trust_remote_code)
@@ -59,12 +64,12 @@ def load_implicit(
         weights, model = content_hash(path), load_model(path, load)
         check_vocabulary(model, tokenizer, directory)
         policy = LocalTokenLogProbs(model, weights_hash=weights)
-    limits = [_recorded_limit(path) if model is None else context_length(model)]
+    limits = [_recorded_limit(path, load) if model is None else context_length(model)]
     has_reference = reference is not None or card is None or card.reference is not None
     if reference_free or not has_reference:
         reference = None
     elif reference is None or isinstance(reference, str | Path):
-        reference, limit = _load_reference(path, card, reference, model, tokenizer, load)
+        reference, limit = _load_reference(path, card, reference, model, tokenizer, load, cache)
         limits.append(limit)
     if cache is not None and reference is not None:
         reference = CachedTokenLogProbs(reference, cache)
@@ -94,8 +99,12 @@ def _check(
     beta = card.beta if beta is None and card is not None else beta
     if beta is None:
         raise CheckpointError("has no beta of its own", where=directory, mend="pass --beta, e.g. 0.05")
-    if beta <= 0:
-        raise UserError(f"must be above 0, got {beta}", where="--beta")
+    if not isinstance(beta, int | float):
+        raise CheckpointError(
+            f"its beta is not a number but {beta!r}", where=directory, mend="pass --beta, e.g. 0.05"
+        )
+    if not 0 < beta < math.inf:
+        raise UserError(f"must be above 0 and finite, got {beta}", where="--beta", mend="pass e.g. 0.05")
     return beta
 
 
@@ -106,6 +115,7 @@ def _load_reference(
     policy: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase,
     load: LoadOptions,
+    cache: str | Path | None,
 ) -> tuple[TokenLogProbs, int | None]:
     """The reference's log-probabilities and its context length."""
     recorded = None if card is None else card.reference
@@ -126,7 +136,8 @@ def _load_reference(
     else:
         assert recorded is not None
         source = recorded.locate(path)
-    reference_path = _locate(source, path, load.revision if recorded is None else recorded.revision)
+    revision = None if recorded is None else recorded.revision
+    reference_path = _locate(source, path, revision, load.unsafe_patterns)
     if recorded is not None and recorded.weights_hash not in (None, weights_hash(reference_path)):
         raise CheckpointError(
             "is not the reference that the PRM was trained with (its weights differ)",
@@ -140,15 +151,31 @@ def _load_reference(
             where=source,
             mend="use the model that the PRM was trained from",
         )
-    reference_model = load_model(reference_path, load)
-    check_vocabulary(reference_model, tokenizer, source)
-    log_probs = LocalTokenLogProbs(reference_model, weights_hash=content_hash(reference_path))
-    return log_probs, context_length(reference_model)
+    if cache is None or not (reference_path / "config.json").is_file():
+        return _reference_log_probs(reference_path, tokenizer, load)
+    # What is in the cache already needs no model.
+    identity = {
+        "weights": content_hash(reference_path),
+        "load": [load.dtype, pick_device(load.device), load.device_map, load.attention],
+        "versions": [CODE_VERSION, version("torch"), version("transformers")],
+    }
+    deferred = DeferredTokenLogProbs(
+        lambda: _reference_log_probs(reference_path, tokenizer, load)[0], identity, cache
+    )
+    return deferred, _recorded_limit(reference_path, load)
 
 
-def _locate(source: str | Path, prm: Path, revision: str | None) -> Path:
+def _reference_log_probs(
+    path: Path, tokenizer: PreTrainedTokenizerBase, load: LoadOptions
+) -> tuple[TokenLogProbs, int | None]:
+    model = load_model(path, load)
+    check_vocabulary(model, tokenizer, path)
+    return LocalTokenLogProbs(model, weights_hash=content_hash(path)), context_length(model)
+
+
+def _locate(source: str | Path, prm: Path, revision: str | None, also: Sequence[str]) -> Path:
     try:
-        return resolve(source, revision=revision)
+        return resolve(source, revision=revision, also=also)
     except CheckpointError as error:
         raise CheckpointError(
             f"the reference model {source} is not there",
@@ -165,12 +192,9 @@ def model_label(source: str | Path, weights: str | None) -> str:
 
 def content_hash(path: Path) -> str:
     """Hash of a model's weights; of an adapter, together with its base's."""
-    adapter = path / "adapter_config.json"
-    if not adapter.is_file():
+    if not (path / "adapter_config.json").is_file():
         return weights_hash(path)
-    base = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
-    beside = path / base
-    return hash_json([weights_hash(path), weights_hash(beside if beside.is_dir() else resolve(base))])
+    return hash_json([weights_hash(path), weights_hash(resolve(adapter_base(path)))])
 
 
 def context_length(model: Any) -> int | None:
@@ -183,11 +207,20 @@ def _limit_of(configuration: Any) -> int | None:
     return limit if isinstance(limit, int) and 0 < limit < _NO_LIMIT else None
 
 
-def _recorded_limit(path: Path) -> int | None:
+def _recorded_limit(path: Path, load: LoadOptions) -> int | None:
     """The context length of a model that is not loaded, by its configuration if it is there."""
     from transformers import AutoConfig
 
-    return _limit_of(AutoConfig.from_pretrained(str(path))) if (path / "config.json").is_file() else None
+    if not (path / "config.json").is_file():
+        return None
+    try:
+        return _limit_of(AutoConfig.from_pretrained(str(path), trust_remote_code=load.trust_remote_code))
+    except Exception as error:
+        raise CheckpointError(
+            f"its config.json cannot be read ({str(error).splitlines()[0][:200]})",
+            where=path,
+            mend="restore it, or pass --trust-remote-code if it needs the code that comes with it",
+        ) from error
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, where: str | Path) -> None:

@@ -1,0 +1,220 @@
+"""How much does each scoring convention change a result?
+
+One implicit reward model scores the same responses by every published convention, with and without its
+reference; best-of-n accuracy (graded responses) and ProcessBench's F1 (step-labelled ones) are then compared
+with the clean convention on the same problems.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.errors import UserError
+from stepcredit.options import argument, option
+from stepcredit.pipelines.scorer_options import ImplicitOptions
+from stepcredit.runs import Manifest, atomic_path, check_output, manifest_path, write_json
+
+if TYPE_CHECKING:
+    from stepcredit.evaluation.conventions import Convention, ConventionResult
+    from stepcredit.evaluation.score_columns import ScoreColumns
+    from stepcredit.pipelines import score
+    from stepcredit.types import Rollout
+
+RESULTS = "conventions.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(ImplicitOptions):
+    """Options of ``stepcredit eval conventions``."""
+
+    data: Path = argument("rollouts that are graded, step-labelled, or both")
+    format: str = option("format of DATA: rollouts, or one of another tool", default="rollouts")
+    n: tuple[int, ...] = option("numbers of responses to choose from", default=(4, 16, 64))
+    out: Path = option("folder for the score files, conventions.json and tables.md", metavar="DIR")
+    draws: int = option("bootstrap draws over problems", default=10_000)
+    seed: int = option("of the bootstrap", default=0)
+    skip_invalid: bool = option("leave out and count what cannot be used, instead of stopping", default=False)
+    overwrite: bool = option("replace what is in --out", default=False)
+
+
+@dataclass(frozen=True)
+class ConventionsResult:
+    """What each convention changes, to print."""
+
+    results: tuple[ConventionResult, ...]
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures, unrounded."""
+        from stepcredit.evaluation.results import plain
+
+        values: dict[str, Any] = plain(self)
+        return values
+
+    def to_text(self) -> str:
+        """Tables for a terminal."""
+        from stepcredit.evaluation.conventions import convention_tables
+
+        lines = [f"left out: {count} {reason}" for reason, count in self.excluded.items()]
+        lines += [f"note: {each}" for each in self.notes]
+        return "\n\n".join(
+            [*(table.to_text() for table in convention_tables(self.results)), "\n".join(lines)]
+        )
+
+
+def run(options: Options) -> ConventionsResult:
+    """Score by every convention, and compare.
+
+    Raises:
+        UserError: The data are neither graded nor labelled, or the model cannot score them.
+    """
+    import numpy as np
+
+    from stepcredit.data import read_rollouts_as
+    from stepcredit.evaluation.best_of_n import usable_sizes
+
+    if options.draws < 100:
+        raise UserError(f"{options.draws} draws give no interval", where="--draws", mend="use 1000 or more")
+    rollouts = list(read_rollouts_as(options.data, options.format, skip_invalid=options.skip_invalid))
+    counts = Counter(rollout.prompt_id for rollout in rollouts if rollout.correct is not None)
+    graded = min(counts.values(), default=0) > 1
+    labelled = any(rollout.step_labels for rollout in rollouts)
+    if graded:
+        usable_sizes(options.n, np.array(list(counts.values())))
+    if not graded and not labelled:
+        raise UserError(
+            "has neither several graded responses to each problem nor step labels",
+            where=options.data,
+            mend="grade it first: stepcredit grade",
+        )
+    if options.out.is_file():
+        raise UserError("is a file", where=options.out, mend="name a folder as --out")
+    conventions = _conventions(options, graded=graded)
+    scorings = {name: _score_options(options, name, how) for name, how in conventions.items()}
+    settings = {name: getattr(options, name) for name in ("format", "steps", "n", "draws", "seed")}
+    settings["scores"] = {name: scoring.determining() for name, scoring in scorings.items()}
+    manifest = Manifest("eval conventions", settings, inputs=[options.data])
+    check_output(options.out / RESULTS, manifest, overwrite=options.overwrite)
+    columns = _score(scorings)
+    made = {name: (how, columns[name]) for name, how in conventions.items()}
+    found = _compare(options, rollouts, made, graded=graded, labelled=labelled)
+    _write(options.out, manifest, found)
+    return found
+
+
+def _conventions(options: Options, *, graded: bool) -> dict[str, Convention]:
+    """Name of each score file to how it is made; the baseline comes first.
+
+    The published best-of-n evaluator cuts a response by itself, so step labels say nothing of its steps.
+    """
+    from stepcredit.evaluation.conventions import Convention
+
+    references = (True, False) if _has_reference(options) else (False,)
+    return {
+        f"{steps}{'' if reference else '-without-reference'}": Convention(steps=steps, reference=reference)
+        for steps in ("clean", "processbench", *(["best-of-n"] if graded else []))
+        for reference in references
+    }
+
+
+def _has_reference(options: Options) -> bool:
+    from stepcredit.checkpoints import PRMCard
+
+    directory = options.directory()
+    if options.reference is not None or options.reference_server is not None or not PRMCard.exists(directory):
+        return True
+    return PRMCard.read(directory).reference is not None
+
+
+def _score_options(options: Options, name: str, how: Convention) -> score.Options:
+    from stepcredit.pipelines import score
+
+    shared = {each.name: getattr(options, each.name) for each in fields(ImplicitOptions)}
+    if not how.reference:
+        shared |= {"reference": None, "reference_server": None}
+    return score.Options(
+        **shared,
+        family="implicit",
+        convention=how.steps,
+        reference_free=not how.reference,
+        input=options.data,
+        format=options.format,
+        out=options.out / f"{name}.jsonl",
+        skip_invalid=options.skip_invalid,
+        overwrite=options.overwrite,
+    )
+
+
+def _score(scorings: Mapping[str, score.Options]) -> dict[str, ScoreColumns]:
+    """Make the score files; what is complete is not redone. The first one's step rule serves all."""
+    from stepcredit.evaluation.score_columns import read_score_columns
+    from stepcredit.pipelines import score
+
+    found: dict[str, ScoreColumns] = {}
+    rule: str | None = None
+    for name, scoring in scorings.items():
+        cuts_itself = scoring.convention == "best-of-n"
+        result = score.run(scoring if cuts_itself or rule is None else replace(scoring, steps=rule))
+        assert isinstance(result, score.Result)
+        assert scoring.out is not None
+        rule = rule or result.step_rule
+        found[name] = read_score_columns(scoring.out)
+    return found
+
+
+def _compare(
+    options: Options,
+    rollouts: Sequence[Rollout],
+    made: Mapping[str, tuple[Convention, ScoreColumns]],
+    *,
+    graded: bool,
+    labelled: bool,
+) -> ConventionsResult:
+    from stepcredit.evaluation.best_of_n import usable_sizes
+    from stepcredit.evaluation.conventions import best_of_n_by_convention, error_finding_by_convention
+    from stepcredit.evaluation.samples import join
+
+    results: list[ConventionResult] = []
+    excluded: dict[str, int] = {}
+    notes = [
+        f"{name}: {len(columns.step_rewards) / len(columns.ids):.1f} steps a response"
+        for name, (how, columns) in made.items()
+        if how.reference == next(iter(made.values()))[0].reference
+    ]
+    if graded:
+        columns = {name: found for name, (_, found) in made.items()}
+        joined = join(rollouts, columns, source=str(options.data), skip_invalid=options.skip_invalid)
+        excluded |= joined.excluded
+        ns, beyond = usable_sizes(options.n, joined.samples.num_responses)
+        if beyond:
+            notes.append(
+                f"n = {', '.join(map(str, beyond))} is left out: the smallest number of responses to a "
+                f"problem is {joined.samples.num_responses.min()}"
+            )
+        how_made = {name: how for name, (how, _) in made.items()}
+        results += best_of_n_by_convention(joined, how_made, ns, draws=options.draws, seed=options.seed)
+    if labelled:
+        same_steps = {name: each for name, each in made.items() if each[0].steps != "best-of-n"}
+        found, left_out = error_finding_by_convention(
+            rollouts, same_steps, draws=options.draws, seed=options.seed
+        )
+        results += found
+        excluded |= left_out
+        notes.append("each F1 is at the threshold that is best on these very steps, which flatters it")
+    return ConventionsResult(tuple(results), excluded, tuple(notes))
+
+
+def _write(folder: Path, manifest: Manifest, found: ConventionsResult) -> None:
+    from stepcredit.evaluation.conventions import convention_tables
+
+    manifest.counts.update(found.excluded)
+    with atomic_path(folder / "tables.md") as temporary:
+        tables = "\n".join(table.to_markdown() for table in convention_tables(found.results))
+        temporary.write_text(tables, encoding="utf-8")
+    write_json(folder / RESULTS, found.to_json())
+    write_json(manifest_path(folder / RESULTS), manifest.to_json())
