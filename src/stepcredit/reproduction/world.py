@@ -117,8 +117,8 @@ class World:
         Args:
             split: ``train``, ``dev`` or ``test``.
             how: ``policy`` (a generator; the base by default), ``sampling``, ``num_prompts`` (on the lab)
-                and ``num_samples`` (the scale's by default), ``model`` (a trained model that writes instead), ``kind`` (of other
-                instructions).
+                and ``num_samples`` (the scale's by default), ``model`` (a trained model that writes
+                instead), ``kind`` (of other instructions).
         """
         rollouts = self.sampled(split, **how)
         options = grade.Options(
