@@ -81,7 +81,7 @@ class Result:
         """Tables and verdicts."""
         from stepcredit.reports.findings import finding_text
 
-        return "\n\n".join([*(finding_text(each) for each in self.findings), f"results: {self.out}"])
+        return "\n\n".join([*map(finding_text, self.findings), f"report: {self.out / 'report.html'}"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ def run(options: Options) -> Result | DryRun:
     Raises:
         UserError: There is no such experiment or scale, or a stage failed.
     """
-    from stepcredit.reports.findings import write_finding
+    from stepcredit.reports.findings import read_findings, write_finding, write_report
     from stepcredit.reproduction.experiment import load_experiment
     from stepcredit.reproduction.planning import plan
     from stepcredit.reproduction.running import Stage, run_stages
@@ -141,6 +141,8 @@ def run(options: Options) -> Result | DryRun:
             if folder is not None:
                 write_finding(finding, folder / finding.name, numbers)
         findings.append(finding)
+    # Also those that earlier runs left in the folder.
+    write_report(read_findings(options.out, NAMES), options.out / "report.html")
     return Result(out=options.out, findings=findings)
 
 

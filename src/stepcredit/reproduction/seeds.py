@@ -66,7 +66,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def student_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
-    """The t with P(\\|T\\| <= t) = ``confidence``, by bisection."""
+    """The t that Student's statistic stays within, to either side, with this probability."""
     low, high = 0.0, 1.0
     while student_t_two_sided(high, degrees) > 1 - confidence:
         high *= 2
@@ -101,10 +101,8 @@ def is_no_gain(found: Estimate, margin: float = 0.02) -> Verdict:
 
 def all_of(verdicts: Sequence[Verdict]) -> Verdict:
     """Of a claim with several parts: one that fails fails it."""
-    for wanted in ("does not hold", "undecided", "not measured"):
-        if wanted in verdicts:
-            return wanted  # type: ignore[return-value]
-    return "holds"
+    worst_first: tuple[Verdict, ...] = ("does not hold", "undecided", "not measured", "holds")
+    return min(verdicts, key=worst_first.index, default="holds")
 
 
 def told(found: Estimate, *, percent: bool = True, digits: int = 1, sign: bool = False) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from markupsafe import Markup
 
@@ -87,6 +87,25 @@ def legend(entries: Sequence[tuple[str, Mark]]) -> Markup:
     return element("ul", *items, class_="legend", aria_label="Legend")
 
 
+class Renderer(Protocol):
+    """What becomes of a drawn plot: :func:`figure` lays it into a page."""
+
+    def __call__(
+        self,
+        *,
+        title: str,
+        picture: Markup,
+        width: float,
+        height: float,
+        header: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        note: str = "",
+        key: Sequence[tuple[str, Mark]] = (),
+    ) -> Markup:
+        """Arguments are those of :func:`figure`."""
+        ...
+
+
 def figure(
     *,
     title: str,
@@ -96,7 +115,7 @@ def figure(
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
     note: str = "",
-    key: Markup | None = None,
+    key: Sequence[tuple[str, Mark]] = (),
 ) -> Markup:
     """A titled picture and, folded beneath it, its numbers.
 
@@ -108,7 +127,7 @@ def figure(
         header: Column names of the table of numbers.
         rows: Its cells; the first of each row names it.
         note: One or two sentences under the title, e.g. what the bands are.
-        key: A legend.
+        key: Entries of a legend.
     """
     caption = element("span", title, class_="plot-title")
     if note:
@@ -124,7 +143,7 @@ def figure(
         aria_label=f"{title}. {note} The numbers are in the table below.".replace(". .", "."),
         style=f"max-width:{1.5 * width:g}px",
     )
-    head = element("figcaption", caption, key or "")
+    head = element("figcaption", caption, legend(key) if key else "")
     return element("figure", head, svg, numbers_table(header, rows, title), class_="plot")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from stepcredit.reports.plots.axes import Axis, Frame, Scale, finite, known
-from stepcredit.reports.plots.figure import Mark, figure, interval_text, legend, mark_of
+from stepcredit.reports.plots.figure import Mark, Renderer, figure, interval_text, mark_of
 from stepcredit.reports.plots.svg import element, join, path_of
 
 _MANY_POINTS = 40
@@ -59,6 +59,7 @@ def line_plot(
     with_legend: bool = True,
     width: float = 360,
     height: float = 265,
+    render: Renderer = figure,
 ) -> Markup:
     """Curves with shaded intervals, e.g. accuracy of best-of-n against n.
 
@@ -71,6 +72,7 @@ def line_plot(
         with_legend: Off where several plots share one, made with :func:`legend`.
         width: Of the picture, in units in which text is 12 high; it scales with the page.
         height: Likewise.
+        render: Makes the result of the drawing; by default a figure for a page.
     """
     frame = Frame(width=width, height=height)
     x_scale = frame.x_scale(x, [value for line in lines for value in known(line.x)])
@@ -87,10 +89,8 @@ def line_plot(
                 low, high = line.interval(index) or (None, None)
                 interval = interval_text(y, low, high)
                 rows.append((line.name, x.write(position), y.write(value), interval))
-    key = None
-    if with_legend and len(lines) > 1:
-        key = legend([(line.name, mark) for line, mark in zip(lines, marks, strict=True)])
-    return figure(
+    key = [(line.name, mark) for line, mark in zip(lines, marks, strict=True)]
+    return render(
         title=title,
         picture=join(parts),
         width=width,
@@ -98,7 +98,7 @@ def line_plot(
         header=("Series", x.label, y.label, "95% interval"),
         rows=rows,
         note=note,
-        key=key,
+        key=key if with_legend and len(lines) > 1 else (),
     )
 
 

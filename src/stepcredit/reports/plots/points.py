@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from stepcredit.reports.plots.axes import CHARACTER_WIDTH, Axis, Frame, Scale, finite, known, text
-from stepcredit.reports.plots.figure import Mark, figure, interval_text, mark_of
+from stepcredit.reports.plots.figure import Mark, Renderer, figure, interval_text, mark_of
 from stepcredit.reports.plots.svg import element, join
 
 _LETTER_HEIGHT = 12.0
@@ -45,6 +45,7 @@ def scatter_plot(
     note: str = "",
     width: float = 360,
     height: float = 265,
+    render: Renderer = figure,
 ) -> Markup:
     """Named points with error bars, e.g. accuracy against cost.
 
@@ -56,6 +57,7 @@ def scatter_plot(
         note: Says what the bars are.
         width: Of the picture, in units in which text is 12 high.
         height: Likewise.
+        render: Makes the result of the drawing; by default a figure for a page.
     """
     shown = [point for point in points if finite(point.x, point.y) and (point.x > 0 or not x.log2)]
     frame = Frame(width=width, height=height)
@@ -73,7 +75,7 @@ def scatter_plot(
         title_text = f"{point.name}: {y.write(point.y)} at {x.write(point.x)}"
         parts.append(_with_error(point, mark, 5, title_text, x_scale, y_scale))
         parts.append(_name(point, x_scale, y_scale, frame, taken))
-    return figure(
+    return render(
         title=title,
         picture=join(parts),
         width=width,
