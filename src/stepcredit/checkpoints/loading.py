@@ -215,7 +215,7 @@ def _load_weights(
         check_gguf(gguf)
         path = gguf.parent
         arguments |= {"gguf_file": gguf.name, "quantization_config": GgufConfig(dequantize=True)}
-    loader = model_class or transformers.AutoModelForCausalLM
+    loader: Any = model_class or transformers.AutoModelForCausalLM
     # A class of the caller's own may begin with a fresh head.
     must_be_whole = loader.__module__.startswith("transformers.")
     missing: Sequence[str] = ()
