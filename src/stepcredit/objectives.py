@@ -28,6 +28,8 @@ class ObjectiveSettings:
         prefix_weight: ``ce-prefix``: weight of the prefix term beside CE.
         prefix_margin: Prefix terms: distance from 0 that a normalised prefix value is asked to exceed.
         prefix_beta: Prefix terms: scale of the mean log-ratio of a prefix (takes the place of beta).
+        pair_scale: ``pair-margin``: scale of the difference of two rewards.
+        pair_margin: ``pair-margin``: what the scaled difference is asked to exceed.
     """
 
     right_weight: float = 1.0
@@ -35,6 +37,8 @@ class ObjectiveSettings:
     prefix_weight: float = 1.0
     prefix_margin: float = 5.0
     prefix_beta: float = 10.0
+    pair_scale: float = 0.2
+    pair_margin: float = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +193,15 @@ def bco_pair(inputs: ObjectiveInput) -> ObjectiveOutput:
     )
 
 
+def pair_margin(inputs: ObjectiveInput) -> ObjectiveOutput:
+    """``-log sigmoid(s (u_chosen - u_rejected) - m)``, s ``pair_scale`` and m ``pair_margin``.
+
+    The loss of Q-RM (arXiv:2505.23363) where ``u`` is the mean of a response's token values.
+    """
+    difference = inputs.settings.pair_scale * (inputs.chosen - inputs.rejected)
+    return ObjectiveOutput(losses=-functional.logsigmoid(difference - inputs.settings.pair_margin))
+
+
 def prefix(inputs: ObjectiveInput) -> ObjectiveOutput:
     """The outcome asked of every prefix (IPVRM, arXiv:2604.13197, Eq. 9), averaged over a response's tokens.
 
@@ -262,6 +275,7 @@ OBJECTIVES: Mapping[str, Objective] = {
     "ipo": Objective(ipo, paired=True, implicit_only=True),
     "bco": Objective(bco, needs_batch_rewards=True),
     "bco-pair": Objective(bco_pair, paired=True),
+    "pair-margin": Objective(pair_margin, paired=True),
     "ce-prefix": Objective(cross_entropy_with_prefixes, implicit_only=True),
     "prefix": Objective(prefix, implicit_only=True),
     "token-ce": Objective(token_cross_entropy),

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stepcredit.checkpoints.hashes import weights_hash
+from stepcredit.checkpoints.loading import adapter_base, resolve
 from stepcredit.errors import CheckpointError
 from stepcredit.runs import write_json
 
@@ -36,10 +38,19 @@ class Reference:
     adapter_off: bool = False
 
     @classmethod
-    def local(cls, source: str | Path, prm_directory: str | Path, weights_hash: str) -> Reference:
+    def local(
+        cls,
+        source: str | Path,
+        prm_directory: str | Path,
+        weights_hash: str,
+        *,
+        adapter_off: bool = False,
+    ) -> Reference:
         """A reference in a local directory."""
         relative = os.path.relpath(Path(source).resolve(), Path(prm_directory).resolve())
-        return cls(source=str(source), relative_path=relative, weights_hash=weights_hash)
+        return cls(
+            source=str(source), relative_path=relative, weights_hash=weights_hash, adapter_off=adapter_off
+        )
 
     def locate(self, prm_directory: str | Path) -> str:
         """Where to load it from: beside the PRM if it is there, else as it was given."""
@@ -132,10 +143,17 @@ class PRMCard:
     ) -> None:
         """Compare what is loaded with what the PRM was trained with.
 
+        Args:
+            directory: Its weights, and the base that an adapter names, are compared where they are there.
+            tokenizer_hash: Of the tokenizer that was loaded.
+            template_hash: Of its chat template.
+
         Raises:
             CheckpointError: Naming each thing that differs.
         """
         compared = {
+            "weights": (self.weights_hash, _weights_hash(directory)),
+            "adapter's base": self._base_hashes(Path(directory)),
             "tokenizer": (self.tokenizer_hash, tokenizer_hash),
             "chat template": (self.template_hash, template_hash),
         }
@@ -145,9 +163,26 @@ class PRMCard:
             if trained is not None and found is not None and trained != found
         ]
         if differing:
-            verb = "differs" if len(differing) == 1 else "differ"
+            verb = "differ" if len(differing) > 1 or "weights" in differing else "differs"
             raise CheckpointError(
                 f"the {' and the '.join(differing)} {verb} from what it was trained with",
                 where=directory,
                 mend="restore the files that were saved with the PRM",
             )
+
+    def _base_hashes(self, directory: Path) -> tuple[str | None, str | None]:
+        """Hashes of an adapter's base: as recorded where the base is the reference, and as found."""
+        if self.reference is None or not self.reference.adapter_off:
+            return None, None
+        try:
+            return self.reference.weights_hash, _weights_hash(resolve(adapter_base(directory)))
+        except (CheckpointError, OSError):
+            return None, None  # Loading tells what is not there.
+
+
+def _weights_hash(directory: str | Path) -> str | None:
+    """Hash of the weights that are there; ``None`` where there are none, as for a remote policy."""
+    try:
+        return weights_hash(directory)
+    except CheckpointError:
+        return None

@@ -248,14 +248,16 @@ def _load_weights(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the library's own progress bars: a model that loads in a blink needs none."""
+    """Hold back the library's progress bars and reports of what it loads; what matters is an error here."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
 

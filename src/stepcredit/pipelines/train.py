@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from stepcredit.runs import (
     Ledger,
     Manifest,
     atomic_directory,
-    atomic_path,
     check_output,
     manifest_path,
     read_manifest,
@@ -24,10 +24,8 @@ from stepcredit.training.config import TrainConfig
 from stepcredit.training.plan import Plan, PlanOptions
 
 if TYPE_CHECKING:
-    from stepcredit.checkpoints import Reference
     from stepcredit.training.run import TrainedModel
-
-_STAMP = "settings_hash"
+    from stepcredit.training.sources import Sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,23 +125,45 @@ def run(options: Options) -> Result:
     """Train, or go on with what an earlier run of the same work began; or say what it would take."""
     if options.plan.dry_run:
         return _dry_run(options)
-    from stepcredit.data import read_rollouts
     from stepcredit.training.processes import Processes
-    from stepcredit.training.run import train_prm
+    from stepcredit.training.sources import Sources
+    from stepcredit.training.workplace import claim, work_directory
 
     processes = Processes(options.load)
-    options = replace(options, reference=_reference_name(options))
-    manifest = _manifest(options)
+    inputs = [options.graded] + ([] if options.dev is None else [options.dev])
+    for path in inputs:
+        if not path.is_file():
+            raise UserError("there is no such file", where=path, mend="check the path")
+    sources = Sources.find(
+        options.model, options.reference, options.load, trains_adapter=bool(options.config.lora_rank)
+    )
+    manifest = Manifest("train", _determining(options, sources), inputs=inputs)
     is_done = check_output(options.out, manifest, overwrite=options.overwrite)
     processes.wait()
     if is_done:
         if processes.is_main:
             _push(options)
         return _result(options.out, read_manifest(options.out) or {}, already_done=True)
-    work = options.out.with_name(options.out.name + ".partial")
+    work = work_directory(options.out)
+    claimed: Any = contextlib.nullcontext()
     if processes.is_main:
-        _prepare(work, options, manifest)
+        claimed = claim(work, manifest.settings_hash, overwrite=options.overwrite)
+    with claimed:
+        processes.wait()
+        trained = _train(options, sources, work, manifest)
+        if processes.is_main:
+            _save(options, sources, trained, manifest)
+            shutil.rmtree(work, ignore_errors=True)
+    if processes.is_main:
+        _push(options)
     processes.wait()
+    return _result(options.out, manifest.to_json(), already_done=False)
+
+
+def _train(options: Options, sources: Sources, work: Path, manifest: Manifest) -> TrainedModel:
+    """Train, and note in the manifest what came in and what came out."""
+    from stepcredit.data import read_rollouts
+    from stepcredit.training.run import train_prm
 
     rollouts = read_rollouts(options.graded, skip_invalid=options.skip_invalid)
     heldout = None if options.dev is None else read_rollouts(options.dev, skip_invalid=options.skip_invalid)
@@ -153,7 +173,7 @@ def run(options: Options) -> Result:
         config=options.config,
         work=work,
         heldout=() if heldout is None else heldout,
-        reference=options.reference,
+        reference=None if sources.other_reference is None else sources.other_reference.path,
         load=options.load,
         cache=options.cache,
         seed=options.seed,
@@ -164,12 +184,7 @@ def run(options: Options) -> Result:
         manifest.counts["skipped_invalid"] = skipped
     manifest.ledger = trained.ledger
     manifest.notes.update(heldout=trained.heldout, kept_step=trained.kept_step)
-    if processes.is_main:
-        _save(options, trained, manifest)
-        shutil.rmtree(work, ignore_errors=True)
-        _push(options)
-    processes.wait()
-    return _result(options.out, manifest.to_json(), already_done=False)
+    return trained
 
 
 def _dry_run(options: Options) -> DryRun:
@@ -188,56 +203,22 @@ def _dry_run(options: Options) -> DryRun:
     )
 
 
-def _reference_name(options: Options) -> str | None:
-    """The reference to load apart from the initial weights: as given, or that of an initial PRM."""
-    from stepcredit.checkpoints import PRMCard
-
-    if options.reference is not None or not PRMCard.exists(options.model):
-        return options.reference
-    reference = PRMCard.read(options.model).reference
-    return None if reference is None or reference.adapter_off else reference.locate(options.model)
-
-
-def _manifest(options: Options) -> Manifest:
-    from stepcredit.checkpoints import resolve, weights_hash
-
-    inputs = [options.graded] + ([] if options.dev is None else [options.dev])
-    for path in inputs:
-        if not path.is_file():
-            raise UserError("there is no such file", where=path, mend="check the path")
-    settings = {
+def _determining(options: Options, sources: Sources) -> dict[str, Any]:
+    """What decides the resulting weights, besides the data."""
+    other = sources.other_reference
+    return {
         **options.config.determining(),
-        "model": weights_hash(resolve(options.model, revision=options.load.revision)),
-        "reference": None if options.reference is None else weights_hash(resolve(options.reference)),
+        "model": sources.model.weights_hash,
+        "reference": None if other is None else other.weights_hash,
         "seed": options.seed,
         "skip_invalid": options.skip_invalid,
         "has_dev": options.dev is not None,
     }
-    return Manifest("train", settings, inputs=inputs)
 
 
-def _prepare(work: Path, options: Options, manifest: Manifest) -> None:
-    """Make the directory where checkpoints lie until the model is finished; that of other work is refused."""
-    if options.overwrite:
-        shutil.rmtree(work, ignore_errors=True)
-    stamp = work / _STAMP
-    if _has_checkpoint(work) and (
-        not stamp.is_file() or stamp.read_text(encoding="utf-8") != manifest.settings_hash
-    ):
-        raise UserError(
-            "holds the start of a run with other settings or inputs",
-            where=work,
-            mend="run with the earlier settings to go on, or pass --overwrite to start anew",
-        )
-    with atomic_path(stamp) as temporary:
-        temporary.write_text(manifest.settings_hash, encoding="utf-8")
+def _save(options: Options, sources: Sources, trained: TrainedModel, manifest: Manifest) -> None:
+    from safetensors import SafetensorError
 
-
-def _has_checkpoint(work: Path) -> bool:
-    return any(work.glob("checkpoint-*"))
-
-
-def _save(options: Options, trained: TrainedModel, manifest: Manifest) -> None:
     from stepcredit.checkpoints import PRMCard, save_prm
     from stepcredit.training.callbacks import write_log
     from stepcredit.training.model_card import model_card
@@ -246,9 +227,12 @@ def _save(options: Options, trained: TrainedModel, manifest: Manifest) -> None:
     config = options.config
     content = manifest.to_json()
     implicit = config.family == "implicit"
+    reference = None
+    if implicit and not config.reference_free:
+        reference = sources.reference(options.out, trains_adapter=bool(config.lora_rank))
     card = PRMCard(
         family=config.family,
-        reference=_reference(options) if implicit and not config.reference_free else None,
+        reference=reference,
         beta=config.beta if implicit else None,
         objective=config.objective
         if config.balance == "none"
@@ -260,7 +244,14 @@ def _save(options: Options, trained: TrainedModel, manifest: Manifest) -> None:
         results=trained.heldout,
     )
     with atomic_directory(options.out) as directory:
-        saved = save_prm(trained.model, trained.tokenizer, card, directory, state_dict=trained.state_dict)
+        try:
+            saved = save_prm(trained.model, trained.tokenizer, card, directory, state_dict=trained.state_dict)
+        except SafetensorError as error:
+            raise UserError(
+                f"the model cannot be written ({error}); its checkpoints are kept",
+                where=options.out,
+                mend="make room and run the same command again",
+            ) from error
         write_log(directory / LOG_FILE, trained.log)
         text = model_card(
             saved, name=options.push_to_hub or str(options.out), base=options.model, manifest=content
@@ -274,28 +265,6 @@ def _push(options: Options) -> None:
         from stepcredit.training.model_card import push_to_hub
 
         push_to_hub(options.out, options.push_to_hub, private=options.hub_private)
-
-
-def _reference(options: Options) -> Reference:
-    from stepcredit.checkpoints import Reference, resolve, weights_hash
-
-    source = options.reference or options.model
-    path = resolve(source, revision=options.load.revision)
-    adapter_off = bool(options.config.lora_rank) and options.reference is None
-    if Path(source).exists():
-        found = Reference.local(source, options.out, weights_hash(path))
-        return Reference(
-            source=found.source,
-            relative_path=found.relative_path,
-            weights_hash=found.weights_hash,
-            adapter_off=adapter_off,
-        )
-    return Reference(
-        source=source,
-        revision=options.load.revision,
-        weights_hash=weights_hash(path),
-        adapter_off=adapter_off,
-    )
 
 
 def _result(out: Path, manifest: dict[str, Any], *, already_done: bool) -> Result:

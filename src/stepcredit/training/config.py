@@ -8,7 +8,10 @@ from typing import Any
 from stepcredit.errors import UserError
 from stepcredit.options import option
 
-FAMILIES = ("implicit", "value-head", "math-shepherd", "rlhflow")
+FAMILIES = ("implicit", "value-head", "token-head", "math-shepherd", "rlhflow")
+HEADED_FAMILIES = ("value-head", "token-head")
+"""Those with a linear head on the last hidden state: token classifiers with one class."""
+
 OBJECTIVE_NAMES = (
     "ce",
     "dpo",
@@ -17,12 +20,14 @@ OBJECTIVE_NAMES = (
     "ipo",
     "bco",
     "bco-pair",
+    "pair-margin",
     "ce-prefix",
     "prefix",
     "token-ce",
     "step-ce",
 )
 _IMPLICIT_ONLY = ("kto", "ipo", "ce-prefix", "prefix")
+_OF_PREFIXES = ("token-ce", "step-ce")
 # What changes speed, memory or what is reported, but not the weights beyond rounding.
 _NOT_IN_RESULT = (
     "tokens_per_forward",
@@ -39,8 +44,9 @@ class TrainConfig:
     """Settings of a training run; the defaults are the paper's (arXiv:2412.01981)."""
 
     family: str = option(
-        "what is trained: the log-ratio to a reference, a value head, or label tokens (at tags, or as "
-        "answers to each step in the model's own chat format)",
+        "what is trained: the log-ratio to a reference, a value head, a token head (the reward is the mean "
+        "of the tokens' values: Q-RM), or label tokens (at tags, or as answers to each step in the model's "
+        "own chat format)",
         default="implicit",
         choices=FAMILIES,
     )
@@ -51,6 +57,8 @@ class TrainConfig:
     prefix_weight: float = option("ce-prefix: weight of the prefix term", default=1.0)
     prefix_margin: float = option("prefix terms: margin", default=5.0)
     prefix_beta: float = option("prefix terms: scale of a prefix's mean log-ratio", default=10.0)
+    pair_scale: float = option("pair-margin: scale of the difference of two rewards", default=0.2)
+    pair_margin: float = option("pair-margin: what that is asked to exceed", default=2.0)
     balance: str = option(
         "drop responses until right and wrong are equal, over the set or for each instruction",
         default="none",
@@ -120,7 +128,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         positive: tuple[str, ...] = ("beta", "learning_rate", "batch_size", "epochs", "pairs_per_prompt")
-        positive += ("tokens_per_forward", "log_every", "prefix_beta")
+        positive += ("tokens_per_forward", "log_every", "prefix_beta", "pair_scale")
         positive += ("eval_every", "save_every", "patience", "max_tokens")
         for name in positive:
             value = getattr(self, name)
@@ -146,6 +154,12 @@ class TrainConfig:
                 f"{self.objective} trains implicit reward models only",
                 where="--objective",
                 mend="use ce, token-ce or step-ce",
+            )
+        if self.family == "token-head" and self.objective in _OF_PREFIXES:
+            raise UserError(
+                f"{self.objective} asks for the value of a prefix, which a token head does not have",
+                where="--objective",
+                mend="use pair-margin, ce or dpo, or --family value-head",
             )
 
     def determining(self) -> dict[str, Any]:

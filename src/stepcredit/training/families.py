@@ -118,15 +118,24 @@ class ValueHeadFamily:
 
     def record(self, model: nn.Module, batch: ForwardBatch) -> ObjectiveInput:
         """Rewards and the head's values, read at the scored tokens themselves."""
-        tokens = batch.tokens
-        outputs: Any = model(
-            input_ids=tokens.input_ids,
-            attention_mask=tokens.attention_mask,
-            position_ids=tokens.position_ids,
-            use_cache=False,
+        return _head_record(batch, _read_head(model, batch.tokens))
+
+
+class TokenHeadFamily:
+    """A linear head's output at each token is the token's own value: Q of Q-RM (arXiv:2505.23363).
+
+    The reward of a response is the mean over its tokens, so that tokens share the credit.
+    """
+
+    name = "token-head"
+    needs_reference = False
+
+    def record(self, model: nn.Module, batch: ForwardBatch) -> ObjectiveInput:
+        """Rewards and the tokens' values."""
+        values, lengths = padded(batch, _read_head(model, batch.tokens)), _lengths(batch)
+        return ObjectiveInput(
+            rewards=values.sum(dim=1) / lengths, labels=batch.labels, lengths=lengths, head_values=values
         )
-        at_tokens = outputs.logits.float().flatten().index_select(0, tokens.source_index + 1)
-        return _head_record(batch, at_tokens)
 
 
 class LabelTokenFamily:
@@ -167,8 +176,22 @@ def make_family(config: TrainConfig, encoding: Encoding) -> RewardModelFamily:
         return ImplicitFamily(config.beta, reference_free=config.reference_free)
     if config.family == "value-head":
         return ValueHeadFamily()
+    if config.family == "token-head":
+        return TokenHeadFamily()
     assert isinstance(encoding, MathShepherdEncoding | RLHFlowEncoding), encoding
     return LabelTokenFamily(config.family, encoding.label_ids)
+
+
+def _read_head(model: nn.Module, tokens: TokenBatch) -> Float[Tensor, " scored"]:
+    """The head's output at each scored token."""
+    outputs: Any = model(
+        input_ids=tokens.input_ids,
+        attention_mask=tokens.attention_mask,
+        position_ids=tokens.position_ids,
+        use_cache=False,
+    )
+    at_tokens: Tensor = outputs.logits.float().flatten().index_select(0, tokens.source_index + 1)
+    return at_tokens
 
 
 def _head_record(batch: ForwardBatch, at_tokens: Float[Tensor, " scored"]) -> ObjectiveInput:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import transformers
 from torch import nn
 from transformers import TrainingArguments
 
-from stepcredit.checkpoints import LoadOptions, load_model, resolve, weights_hash
+from stepcredit.checkpoints import LoadOptions, adapter_base, load_model, resolve, weights_hash
 from stepcredit.errors import UserError
 from stepcredit.logprobs import CachedTokenLogProbs, LocalTokenLogProbs, enable_log_probs, enable_packing
-from stepcredit.training.config import TrainConfig
+from stepcredit.runs import hash_json
+from stepcredit.training.config import HEADED_FAMILIES, TrainConfig
 from stepcredit.training.examples import TrainingSet
 from stepcredit.training.preparation import default_tokens_per_forward
 from stepcredit.training.reference import AutocastLogProbs, LiveReference, StoredReference
@@ -28,12 +30,16 @@ _PACKED_FROM = 128
 def load_policy(model: str | Path, config: TrainConfig, load: LoadOptions, device: torch.device) -> Any:
     """The network to train, with its head or adapter, in float32 (a LoRA base in the forward precision)."""
     dtype = config.precision if config.lora_rank else "float32"
-    has_head = config.family == "value-head"
+    has_head = config.family in HEADED_FAMILIES
     policy: Any = load_model(
         model, load, dtype=dtype, device=str(device), model_class=_OneClassModel if has_head else None
     )
-    if config.lora_rank:
+    if is_adapter(policy):
+        policy = _adapter_again(policy, config)
+    elif config.lora_rank:
         policy = _with_adapter(policy, config)
+        # A hub model was loaded from the cache's directory, which is nowhere else.
+        policy.peft_config["default"].base_model_name_or_path = str(model)
     if not has_head:
         enable_log_probs(policy)
     return policy
@@ -63,7 +69,7 @@ def _with_adapter(policy: nn.Module, config: TrainConfig) -> Any:
         lora_alpha=config.lora_alpha or 2 * config.lora_rank,
         lora_dropout=config.lora_dropout,
         target_modules=targets[0] if targets == ["all-linear"] else targets,
-        task_type="TOKEN_CLS" if config.family == "value-head" else "CAUSAL_LM",
+        task_type="TOKEN_CLS" if config.family in HEADED_FAMILIES else "CAUSAL_LM",
     )
     try:
         return get_peft_model(policy, adapter)
@@ -73,6 +79,26 @@ def _with_adapter(policy: nn.Module, config: TrainConfig) -> Any:
             where="--lora-targets",
             mend="name modules of this model",
         ) from error
+
+
+def is_adapter(policy: Any) -> bool:
+    """Whether the initial weights are a base with an adapter."""
+    return hasattr(policy, "peft_config")
+
+
+def _adapter_again(policy: Any, config: TrainConfig) -> Any:
+    """An adapter that is trained further, or its base with the adapter merged in to train all weights."""
+    if not config.lora_rank:
+        return policy.merge_and_unload()
+    rank = policy.peft_config["default"].r
+    if rank != config.lora_rank:
+        raise UserError(
+            f"the adapter that training starts from has rank {rank}, not {config.lora_rank}",
+            where="--lora-rank",
+            mend=f"use {rank}, or 0 to merge it and train all weights",
+        )
+    policy.set_adapter("default")  # which makes it trainable
+    return policy
 
 
 def token_budget(config: TrainConfig, device: torch.device) -> int:
@@ -95,31 +121,60 @@ def packs(policy: nn.Module, data: TrainingSet, config: TrainConfig) -> bool:
     return possible
 
 
+def has_own_network(config: TrainConfig, reference: str | Path | None, *, sharded: bool) -> bool:
+    """Whether the reference is a network of its own, not the policy before training.
+
+    Args:
+        config: Settings of the run.
+        reference: Another model than the initial weights.
+        sharded: The policy's weights are cast as they are gathered rather than by autocast, so only a
+            network in that format rounds as the policy does.
+    """
+    if reference is not None:
+        return True
+    if config.lora_rank:
+        return False
+    return config.live_reference or (sharded and config.precision == "bfloat16")
+
+
 def _reference_source(
-    policy: nn.Module,
+    policy: nn.Module | None,
     model: str | Path,
     reference: str | Path | None,
     config: TrainConfig,
     load: LoadOptions,
     device: torch.device,
+    *,
+    sharded: bool,
 ) -> TokenLogProbs:
     """The reference: the policy before training, its base without the adapter, or another model."""
     name = reference or model
-    network: nn.Module = policy
+    load = load if reference is None else replace(load, revision=None)
+    in_bfloat16 = config.precision == "bfloat16"
+    if policy is None:
+        dtype = "bfloat16" if sharded and in_bfloat16 else "float32"
+        policy = load_model(name, load, dtype=dtype, device=str(device))
     adapter_off = bool(config.lora_rank) and reference is None
-    if reference is not None or (config.live_reference and not adapter_off):
-        network = load_model(name, load, dtype="float32", device=str(device))
     source = LocalTokenLogProbs(
-        network,
-        weights_hash=weights_hash(resolve(name, revision=load.revision)),
+        policy,
+        weights_hash=_content_hash(name, load, adapter_off=adapter_off),
         token_budget=token_budget(config, device),
         adapter_off=adapter_off,
     )
-    return AutocastLogProbs(source, device.type, torch.bfloat16 if config.precision == "bfloat16" else None)
+    return AutocastLogProbs(source, device.type, torch.bfloat16 if in_bfloat16 and not sharded else None)
+
+
+def _content_hash(name: str | Path, load: LoadOptions, *, adapter_off: bool) -> str:
+    """Hash of a model's weights; of an adapter that is on, together with its base's."""
+    path = resolve(name, revision=load.revision, also=load.unsafe_patterns)
+    if not (path / "adapter_config.json").is_file():
+        return weights_hash(path)
+    base = weights_hash(resolve(adapter_base(path), also=load.unsafe_patterns))
+    return base if adapter_off else hash_json([weights_hash(path), base])
 
 
 def reference_log_probs(
-    policy: nn.Module,
+    policy: nn.Module | None,
     sequences: Sequence[Encoded],
     *,
     model: str | Path,
@@ -128,11 +183,13 @@ def reference_log_probs(
     load: LoadOptions,
     cache: str | Path | None,
     arguments: TrainingArguments,
+    sharded: bool = False,
 ) -> ReferenceLogProbs:
     """Reference log-probabilities of everything that training will ask for.
 
     Args:
-        policy: The policy before training, already on its device.
+        policy: The policy before training, already on its device; ``None`` loads a network for the
+            reference (:func:`has_own_network`).
         sequences: What will be asked for.
         model: Where the policy came from.
         reference: Another reference than the policy before training.
@@ -140,8 +197,9 @@ def reference_log_probs(
         load: How another reference is loaded.
         cache: Directory of a cache.
         arguments: Name the processes among which the work is divided.
+        sharded: See :func:`has_own_network`.
     """
-    source = _reference_source(policy, model, reference, config, load, arguments.device)
+    source = _reference_source(policy, model, reference, config, load, arguments.device, sharded=sharded)
     if cache is not None:
         source = CachedTokenLogProbs(source, cache)
     if config.live_reference:

@@ -19,9 +19,11 @@ OPERATIONS_FORMULA = (
     "quadratic term is left out"
 )
 MEMORY_FORMULA = (
-    "weights, gradients and Adam's moments in float32 (16 bytes a parameter, divided among the devices; "
-    "4 bytes with LoRA, 2 in bfloat16, undivided), activations of one forward pass of 34 bytes a token, "
-    "layer and unit of width (2 where they are recomputed, and one layer whole), and a 32 MiB piece of logits"
+    "weights, gradients and Adam's moments in float32 (16 bytes a parameter, divided among the devices as "
+    "FSDP2 does; 4 bytes with LoRA, 2 in bfloat16, undivided), activations of a forward pass of 34 bytes a "
+    "token, layer and unit of width (2 where they are recomputed, and one layer whole), 32 MiB of logits; "
+    "or, if that is more, the whole weights, which every device holds before they are sharded; and a live "
+    "reference, 4 bytes a parameter"
 )
 _LOGIT_PIECE = 32 * 2**20
 
@@ -193,10 +195,8 @@ def make_plan(
 
 
 def _device_memory(config: TrainConfig, options: PlanOptions, shape: Shape, tokens_per_forward: int) -> float:
-    if config.lora_rank:
-        states = shape.parameters * (2 if config.precision == "bfloat16" else 4)
-    else:
-        states = 16 * shape.parameters / options.devices
+    whole = shape.parameters * (2 if config.lora_rank and config.precision == "bfloat16" else 4)
+    states = whole if config.lora_rank else 16 * shape.parameters / options.devices
     whole_layer = 34.0 * tokens_per_forward * shape.width
     if config.gradient_checkpointing:
         activations = 2.0 * tokens_per_forward * shape.width * shape.layers + whole_layer
@@ -204,4 +204,5 @@ def _device_memory(config: TrainConfig, options: PlanOptions, shape: Shape, toke
         activations = whole_layer * shape.layers
     if config.precision == "float32":
         activations *= 2
-    return states + activations + _LOGIT_PIECE
+    live_reference = 4 * shape.parameters if config.live_reference and not config.lora_rank else 0
+    return max(whole, states + activations + _LOGIT_PIECE) + live_reference

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import transformers
-
-from stepcredit.checkpoints import LoadOptions, resolve, tokenizer_hash
+from stepcredit.checkpoints import LoadOptions, load_config, tokenizer_hash
 from stepcredit.encoding import ChatEncoding, Encoding, MathShepherdEncoding, RLHFlowEncoding
 from stepcredit.errors import UserError
 from stepcredit.steps import StepRule, choose_rule
@@ -37,10 +35,7 @@ def context_length(model: str | Path, config: TrainConfig, load: LoadOptions) ->
     Raises:
         UserError: More is asked for.
     """
-    settings: Any = transformers.AutoConfig.from_pretrained(
-        str(resolve(model, revision=load.revision)), trust_remote_code=load.trust_remote_code
-    )
-    context = getattr(settings.get_text_config(), "max_position_embeddings", None)
+    context = getattr(load_config(model, load).get_text_config(), "max_position_embeddings", None)
     if config.max_tokens is not None and context is not None and config.max_tokens > context:
         raise UserError(
             f"{config.max_tokens} is more than the model's context of {context} tokens",

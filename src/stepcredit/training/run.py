@@ -12,10 +12,12 @@ import transformers
 from torch import Tensor
 from transformers import TrainingArguments
 
-from stepcredit.checkpoints import LoadOptions, load_tokenizer, pick_device
-from stepcredit.errors import DataError
+from stepcredit.checkpoints import LoadOptions, load_tokenizer, resolve
+from stepcredit.encoding import Encoding
+from stepcredit.errors import DataError, UserError
 from stepcredit.objectives import ObjectiveSettings, get_objective
 from stepcredit.runs import Ledger
+from stepcredit.training.arguments import training_arguments
 from stepcredit.training.callbacks import (
     EvaluateAtEnd,
     LogFile,
@@ -25,13 +27,21 @@ from stepcredit.training.callbacks import (
 )
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import Example, TrainingSet, encode_examples, make_training_set
-from stepcredit.training.families import make_family
-from stepcredit.training.models import load_policy, packs, reference_log_probs, token_budget
+from stepcredit.training.families import RewardModelFamily, make_family
+from stepcredit.training.models import (
+    has_own_network,
+    load_policy,
+    packs,
+    reference_log_probs,
+    token_budget,
+)
 from stepcredit.training.preparation import choose_step_rule, context_length, make_encoding
 from stepcredit.training.reference import StoredReference
-from stepcredit.training.snapshots import last_snapshot
+from stepcredit.training.sharding import is_sharded, prepare_launch
+from stepcredit.training.snapshots import check_snapshot, last_snapshot
+from stepcredit.training.step_batches import ReferenceLogProbs
 from stepcredit.training.trainer import PRMTrainer
-from stepcredit.types import Rollout
+from stepcredit.types import Encoded, Rollout
 
 LOG_FILE = "train_log.jsonl"
 
@@ -63,6 +73,23 @@ class TrainedModel:
     state_dict: dict[str, Tensor] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inputs:
+    """What training reads: examples in the family's format."""
+
+    tokenizer: Any
+    encoding: Encoding
+    step_rule: str
+    data: TrainingSet
+    heldout: list[Example]
+
+    @property
+    def sequences(self) -> list[Encoded]:
+        """All that the reference will be asked for."""
+        examples = (*self.data.examples, *self.heldout)
+        return [*(example.encoded for example in examples), *self.data.mismatched]
+
+
 def train_prm(
     rollouts: Iterable[Rollout],
     *,
@@ -89,132 +116,132 @@ def train_prm(
         seed: Seed of data order, pairs, adapters and dropout.
 
     Raises:
-        UserError: Data or models cannot be used as asked; or the loss is not finite.
+        UserError: Data, models or processes cannot be used as asked; or the loss is not finite.
     """
     load = load or LoadOptions()
     work = Path(work)
+    prepare_launch(config.precision)
     transformers.set_seed(seed)
-    tokenizer = load_tokenizer(model, trust_remote_code=load.trust_remote_code)
-    rollouts = list(rollouts)
-    rule = choose_step_rule(config, rollouts)
-    encoding = make_encoding(config, tokenizer, rule, context_length(model, config, load))
-    objective = get_objective(config.objective)
-    data = make_training_set(rollouts, encoding, objective, config, seed=seed)
-    heldout_counts: dict[str, int] = {}
-    heldout_examples = encode_examples(
-        heldout, encoding, objective=get_objective("ce"), counts=heldout_counts
+    inputs = _read(rollouts, heldout, model, config, load, seed)
+    has_heldout = bool(inputs.heldout)
+    steps_per_epoch = math.ceil(len(inputs.data.units) / config.batch_size)
+    arguments = training_arguments(
+        config, work, load, seed=seed, steps_per_epoch=steps_per_epoch, has_heldout=has_heldout
     )
-    if heldout_counts and not heldout_examples:
-        raise DataError(
-            f"none of the {heldout_counts['rollouts']} held-out rollouts can be used",
-            where="--dev",
-            mend="grade them first with: stepcredit grade",
-        )
-    data.counts.update({f"heldout_{name}": number for name, number in heldout_counts.items()})
-
-    steps_per_epoch = math.ceil(len(data.units) / config.batch_size)
-    arguments = _training_arguments(
-        config, work, load, seed=seed, steps_per_epoch=steps_per_epoch, has_heldout=bool(heldout_examples)
+    snapshot = last_snapshot(work)
+    sharded = is_sharded(arguments)
+    check_snapshot(snapshot, sharded=sharded)
+    family = make_family(config, inputs.encoding)
+    policy, log_probs = _policy_and_reference(
+        inputs, family, model, reference, config, load, cache, arguments, sharded=sharded
     )
-    policy = load_policy(model, config, load, arguments.device)
-    family = make_family(config, encoding)
-    log_probs = None
-    if family.needs_reference:
-        sequences = [example.encoded for example in (*data.examples, *heldout_examples)]
-        log_probs = reference_log_probs(
-            policy,
-            [*sequences, *data.mismatched],
-            model=model,
-            reference=reference,
-            config=config,
-            load=load,
-            cache=cache,
-            arguments=arguments,
-        )
     trainer = PRMTrainer(
         policy,
         arguments,
         family=family,
         objective=config.objective,
         objective_settings=_objective_settings(config),
-        data=data,
+        data=inputs.data,
         reference=log_probs,
-        heldout=heldout_examples,
+        heldout=inputs.heldout,
         batch_size=config.batch_size,
         tokens_per_forward=token_budget(config, arguments.device),
-        packed=packs(policy, data, config),
+        packed=packs(policy, inputs.data, config),
         group_prompts=config.group_prompts,
         keep_best=config.keep_best,
         patience=config.patience,
-        callbacks=_callbacks(work, data, config, bool(heldout_examples)),
+        callbacks=_callbacks(work, inputs.data, config, has_heldout),
     )
     for unwanted in (transformers.PrinterCallback, transformers.ProgressCallback):
         trainer.remove_callback(unwanted)
-    snapshot = last_snapshot(work)
     trainer.train(resume_from_checkpoint=None if snapshot is None else str(snapshot))
-    return _finished(trainer, tokenizer, str(rule), log_probs)
+    return _finished(trainer, inputs, log_probs)
 
 
-def _finished(trainer: PRMTrainer, tokenizer: Any, step_rule: str, reference: Any) -> TrainedModel:
+def _read(
+    rollouts: Iterable[Rollout],
+    heldout: Iterable[Rollout],
+    model: str | Path,
+    config: TrainConfig,
+    load: LoadOptions,
+    seed: int,
+) -> _Inputs:
+    path = resolve(model, revision=load.revision, also=load.unsafe_patterns)
+    tokenizer = load_tokenizer(path, trust_remote_code=load.trust_remote_code)
+    rollouts = list(rollouts)
+    rule = choose_step_rule(config, rollouts)
+    encoding = make_encoding(config, tokenizer, rule, context_length(model, config, load))
+    data = make_training_set(rollouts, encoding, get_objective(config.objective), config, seed=seed)
+    counts: dict[str, int] = {}
+    examples = encode_examples(heldout, encoding, objective=get_objective("ce"), counts=counts)
+    if counts and not examples:
+        raise DataError(
+            f"none of the {counts['rollouts']} held-out rollouts can be used",
+            where="--dev",
+            mend="grade them first with: stepcredit grade",
+        )
+    data.counts.update({f"heldout_{name}": number for name, number in counts.items()})
+    return _Inputs(tokenizer=tokenizer, encoding=encoding, step_rule=str(rule), data=data, heldout=examples)
+
+
+def _policy_and_reference(
+    inputs: _Inputs,
+    family: RewardModelFamily,
+    model: str | Path,
+    reference: str | Path | None,
+    config: TrainConfig,
+    load: LoadOptions,
+    cache: str | Path | None,
+    arguments: TrainingArguments,
+    *,
+    sharded: bool,
+) -> tuple[Any, ReferenceLogProbs | None]:
+    """Load both; a reference of its own comes first, so that it is gone before the policy comes."""
+    if sharded and config.lora_rank and config.live_reference and reference is None:
+        raise UserError(
+            "the base of a sharded adapter cannot be asked beside the policy",
+            where="--live-reference",
+            mend="leave it out; the reference is then computed once before training",
+        )
+    own_network = has_own_network(config, reference, sharded=sharded)
+    policy = None if own_network else load_policy(model, config, load, arguments.device)
+    log_probs = None
+    if family.needs_reference:
+        log_probs = reference_log_probs(
+            policy,
+            inputs.sequences,
+            model=model,
+            reference=reference,
+            config=config,
+            load=load,
+            cache=cache,
+            arguments=arguments,
+            sharded=sharded,
+        )
+    if policy is None:
+        policy = load_policy(model, config, load, arguments.device)
+    return policy, log_probs
+
+
+def _finished(trainer: PRMTrainer, inputs: _Inputs, reference: Any) -> TrainedModel:
     """Take the weights to keep, and what the run says of itself."""
     kept_step = int(trainer.state.global_step)
     if trainer.keep_best and trainer.state.best_model_checkpoint:
         trainer._load_best_model()
         kept_step = int(trainer.state.best_global_step or kept_step)
-    is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     log = log_rows(trainer.state)
     return TrainedModel(
         model=trainer.accelerator.unwrap_model(trainer.model),
-        tokenizer=tokenizer,
-        step_rule=step_rule,
-        counts=trainer.data.counts,
+        tokenizer=inputs.tokenizer,
+        step_rule=inputs.step_rule,
+        counts=inputs.data.counts,
         log=log,
         heldout=_heldout_at(log, kept_step),
         kept_step=kept_step,
         ledger=_ledger(trainer, reference, trainer.heldout, log),
-        state_dict=trainer.accelerator.get_state_dict(trainer.model_wrapped) if is_sharded else None,
-    )
-
-
-def _training_arguments(
-    config: TrainConfig, work: Path, load: LoadOptions, *, seed: int, steps_per_epoch: int, has_heldout: bool
-) -> TrainingArguments:
-    max_steps = max(1, math.ceil(config.epochs * steps_per_epoch))
-    schedules: dict[str, tuple[str, dict[str, float]]] = {
-        "cosine": ("cosine_with_min_lr", {"min_lr_rate": config.final_learning_rate}),
-        "linear": ("linear", {}),
-        "constant": ("constant_with_warmup", {}),
-    }
-    schedule, schedule_settings = schedules[config.schedule]
-    return TrainingArguments(
-        output_dir=str(work),
-        per_device_train_batch_size=1,
-        max_steps=max_steps,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=schedule,
-        lr_scheduler_kwargs=schedule_settings,
-        warmup_steps=math.ceil(config.warmup * max_steps),
-        weight_decay=config.weight_decay,
-        adam_beta1=config.adam_beta1,
-        adam_beta2=config.adam_beta2,
-        max_grad_norm=config.max_grad_norm,
-        bf16=config.precision == "bfloat16",
-        use_cpu=pick_device(load.device) == "cpu",
-        activation_checkpointing=config.gradient_checkpointing,
-        eval_strategy="steps" if has_heldout else "no",
-        eval_steps=config.eval_every or max(1, math.ceil(steps_per_epoch / 4)),
-        save_strategy="steps",
-        save_steps=config.save_every or max(1, math.ceil(max_steps / 10)),
-        logging_steps=config.log_every,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,
-        report_to=[] if config.report_to in ("none", "tensorboard") else [config.report_to],
-        run_name=work.name.removesuffix(".partial"),
-        remove_unused_columns=False,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        ddp_find_unused_parameters=False,
-        seed=seed,
+        state_dict=trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        if trainer.is_fsdp_enabled
+        else None,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from stepcredit.checkpoints import LoadOptions, load_tokenizer, pick_device, resolve
+from stepcredit.checkpoints import LoadOptions, load_config, load_tokenizer, pick_device, resolve
 from stepcredit.data import read_rollouts
 from stepcredit.errors import CheckpointError, UserError
 from stepcredit.objectives import get_objective
@@ -49,17 +49,16 @@ def model_shape(model: str, options: PlanOptions, load: LoadOptions) -> Shape:
     import transformers
 
     try:
-        path = resolve(model, revision=load.revision)
+        settings = load_config(model, load)
     except CheckpointError as error:
         raise UserError(
-            f"the size of {model} is not known",
+            f"the size of {model} is not known ({error.problem})",
             mend="pass --model-parameters, --model-layers and --model-width",
         ) from error
-    settings: Any = transformers.AutoConfig.from_pretrained(
-        str(path), trust_remote_code=load.trust_remote_code
-    )
     with torch.device("meta"):
-        network = transformers.AutoModelForCausalLM.from_config(settings)
+        network: Any = transformers.AutoModelForCausalLM.from_config(
+            settings, trust_remote_code=load.trust_remote_code
+        )
     text = settings.get_text_config()
     return Shape(
         parameters=options.model_parameters or network.num_parameters(),
@@ -94,7 +93,8 @@ def workload(
             mismatched=objective.needs_mismatched,
         )
     rollouts = list(read_rollouts(graded))
-    tokenizer = load_tokenizer(model, trust_remote_code=load.trust_remote_code)
+    path = resolve(model, revision=load.revision, also=load.unsafe_patterns, weights=False)
+    tokenizer = load_tokenizer(path, trust_remote_code=load.trust_remote_code)
     rule = choose_step_rule(config, rollouts)
     encoding = make_encoding(config, tokenizer, rule, context_length(model, config, load))
     data = make_training_set(rollouts, encoding, objective, config, seed=seed)

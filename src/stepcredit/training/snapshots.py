@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import save_fsdp_model
+from safetensors import SafetensorError
+from torch.distributed.checkpoint import CheckpointException
+from transformers.distributed.fsdp import get_fsdp_ckpt_kwargs
 
 from stepcredit.checkpoints import quiet
 from stepcredit.errors import UserError
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE = "trainer_state.json"
 _KEPT = 2
+_WRITING = (OSError, SafetensorError, CheckpointException)
+"""What writing raises; torch's own writer raises less telling kinds."""
 
 
 def save_snapshot(trainer: Trainer, name: str, *, weights_only: bool = False) -> str:
@@ -49,9 +54,9 @@ def save_snapshot(trainer: Trainer, name: str, *, weights_only: bool = False) ->
         _write(any_trainer, temporary, weights_only=weights_only)
         if main:
             _flush(temporary)
-    except (OSError, RuntimeError, SystemError) as error:
+    except (*_WRITING, RuntimeError, SystemError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError) or "write" in str(error).lower() or "space" in str(error).lower():
+        if isinstance(error, _WRITING) or "write" in str(error).lower() or "space" in str(error).lower():
             raise UserError(
                 f"the checkpoint cannot be written ({error}); the checkpoints before it are kept",
                 where=final,
@@ -71,9 +76,11 @@ def _write(trainer: Any, directory: Path, *, weights_only: bool) -> None:
         trainer.save_model(str(directory), _internal_call=True)
     if weights_only:
         if trainer.is_fsdp_enabled:
-            # What transformers reads a sharded model's best weights from.
+            # What transformers reads a sharded model's best weights from, and how.
             plugin = trainer.accelerator.state.fsdp_plugin
-            save_fsdp_model(plugin, trainer.accelerator, trainer.model, str(directory))
+            save_fsdp_model(
+                plugin, trainer.accelerator, trainer.model, str(directory), **get_fsdp_ckpt_kwargs()
+            )
         return
     trainer._save_optimizer_and_scheduler(str(directory))
     trainer._save_scaler(str(directory))
@@ -116,3 +123,23 @@ def last_snapshot(directory: str | Path) -> Path | None:
     """The newest complete checkpoint in ``directory``, if there is one."""
     found = _numbered(Path(directory))
     return found[-1][1] if found else None
+
+
+def check_snapshot(snapshot: Path | None, *, sharded: bool) -> None:
+    """Refuse to go on from a checkpoint that was written by processes of the other kind.
+
+    Args:
+        snapshot: Where training would go on.
+        sharded: Whether the model is sharded now. The number of processes may be another.
+
+    Raises:
+        UserError: It was sharded then and is not now, or the other way round.
+    """
+    if snapshot is None or any(snapshot.glob("pytorch_model_fsdp*")) == sharded:
+        return
+    then, now = ("whole", "sharded (FSDP)") if sharded else ("sharded (FSDP)", "whole")
+    raise UserError(
+        f"was written by a run with {then} models, and now they are {now}",
+        where=snapshot,
+        mend="start the command as it was started before, or pass --overwrite to start anew",
+    )

@@ -1,0 +1,63 @@
+"""A run's settings, as ``transformers.Trainer`` takes them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from transformers import TrainingArguments
+
+from stepcredit.checkpoints import LoadOptions, pick_device
+from stepcredit.training.config import TrainConfig
+
+
+def training_arguments(
+    config: TrainConfig, work: Path, load: LoadOptions, *, seed: int, steps_per_epoch: int, has_heldout: bool
+) -> TrainingArguments:
+    """What a configuration means to ``transformers.Trainer``.
+
+    Args:
+        config: Settings.
+        work: Directory for checkpoints.
+        load: Its device decides whether training runs on a CPU.
+        seed: Seed of the run.
+        steps_per_epoch: Optimizer steps an epoch.
+        has_heldout: Whether there is something to evaluate on.
+    """
+    max_steps = max(1, math.ceil(config.epochs * steps_per_epoch))
+    schedules: dict[str, tuple[str, dict[str, float]]] = {
+        "cosine": ("cosine_with_min_lr", {"min_lr_rate": config.final_learning_rate}),
+        "linear": ("linear", {}),
+        "constant": ("constant_with_warmup", {}),
+    }
+    schedule, schedule_settings = schedules[config.schedule]
+    return TrainingArguments(
+        output_dir=str(work),
+        per_device_train_batch_size=1,
+        max_steps=max_steps,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=schedule,
+        lr_scheduler_kwargs=schedule_settings,
+        warmup_steps=math.ceil(config.warmup * max_steps),
+        weight_decay=config.weight_decay,
+        adam_beta1=config.adam_beta1,
+        adam_beta2=config.adam_beta2,
+        max_grad_norm=config.max_grad_norm,
+        bf16=config.precision == "bfloat16",
+        use_cpu=pick_device(load.device) == "cpu",
+        activation_checkpointing=config.gradient_checkpointing,
+        eval_strategy="steps" if has_heldout else "no",
+        eval_steps=config.eval_every or max(1, math.ceil(steps_per_epoch / 4)),
+        save_strategy="steps",
+        save_steps=config.save_every or max(1, math.ceil(max_steps / 10)),
+        logging_steps=config.log_every,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        report_to=[] if config.report_to in ("none", "tensorboard") else [config.report_to],
+        run_name=work.name.removesuffix(".partial"),
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
+        seed=seed,
+    )
