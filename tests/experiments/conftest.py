@@ -18,6 +18,8 @@ SIZES = {
     "test_responses": 8,
     "completions": 2,
 }
+_SHORT = {"epochs": 1, "batch_size": 16}
+"""Few steps, but enough for a model to leave its reference."""
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +27,7 @@ def tiny_scale() -> Scale:
     """The lab's recipe at sizes that run in seconds, with two generators."""
     scale = resized(read_scale("lab"), SIZES)
     generators = {name: scale.generators[name] for name in ("weak", "mid")}
-    return replace(scale, n=(2, 4), generators=generators, training={**scale.training, "epochs": 1})
+    return replace(scale, n=(2, 4), generators=generators, training={**scale.training, **_SHORT})
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def test_the_implicit_value_of_a_checkpoint_is_exact_and_lies_between_the_bounds
 def test_weights_of_sampled_continuations_have_a_mean_of_one(prm: Path) -> None:
     prefixes = (ResponsePrefix(PROMPT, ""), *PREFIXES)
     how = {"num_samples": 200, "max_new_tokens": 24, "seed": 1}
-    found = log_weights({"prm": prm}, policy_path("mid"), prefixes, **how)["prm"]  # type: ignore[arg-type]
+    found = log_weights({"prm": prm}, policy_path("mid"), prefixes, **how)["prm"]
     assert found.shape == (3, 200)
     weights = np.exp(found)
     error = weights.std(axis=1) / np.sqrt(200)

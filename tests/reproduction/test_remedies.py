@@ -85,11 +85,11 @@ def bed(tmp_path: Path) -> TokenBed:
     ratios = {r: [BETA * float(np.log(p / q)) for p, q in tokens] for r, tokens in RESPONSES.items()}
     known = {r: [float(np.log(q)) for _, q in tokens] for r, tokens in RESPONSES.items()}
     model, reference = scores(tmp_path, "prm", ratios), scores(tmp_path, "reference", known)
-    return TokenBed(TestBed(responses, (1, 3)), [model], [BETA], reference)
+    return TokenBed(TestBed(responses, (1, 3)), {"prm": model}, {"prm": BETA}, reference)
 
 
 def test_token_rewards_are_read_back_as_log_ratios(bed: TokenBed) -> None:
-    scoring = bed.choose(REMEDIES["as trained"], "min")
+    scoring = bed.choose(("prm",), REMEDIES["as trained"], "min")
     assert bed.scores(scoring)[0] == pytest.approx(np.log([3.0, 1 / 6, 10.0]))
     assert bed.accuracy(scoring) == pytest.approx({1: 1 / 3, 3: 0.0})
 
@@ -100,13 +100,14 @@ def test_what_is_outside_the_support_is_known(bed: TokenBed) -> None:
 
 @pytest.mark.parametrize("name", ["reference filter", "reference floor", "reference-free", "lower bound"])
 def test_a_remedy_keeps_a_rare_token_from_being_picked(bed: TokenBed, name: str) -> None:
-    scoring = bed.choose(REMEDIES[name], "min")
+    scoring = bed.choose(("prm",), REMEDIES[name], "min")
     assert bed.accuracy(scoring)[3] == 1.0
 
 
 def test_of_several_models_the_lowest_step_reward_counts(bed: TokenBed, tmp_path: Path) -> None:
     other = scores(tmp_path, "other", {"right": [0.0], "wrong": [0.0], "rare": [-5.0]})
-    both = TokenBed(bed.bed, [tmp_path / "prm.jsonl", other], [BETA, BETA], tmp_path / "reference.jsonl")
-    assert both.scores(both.choose(REMEDIES["as trained"], "min"))[0] == pytest.approx(
+    paths, betas = {"prm": tmp_path / "prm.jsonl", "other": other}, {"prm": BETA, "other": BETA}
+    both = TokenBed(bed.bed, paths, betas, tmp_path / "reference.jsonl")
+    assert both.scores(both.choose(("prm", "other"), REMEDIES["as trained"], "min"))[0] == pytest.approx(
         [0.0, np.log(1 / 6), -10.0]
     )

@@ -196,7 +196,8 @@ def _remedies(seeds: Seeds, scale: Scale, name: str, by: str) -> Table:
         rows=tuple(rows),
         caption=(
             f"Per cent. One response {told(seeds.of('test/pass@1'))}, oracle "
-            f"{told(seeds.of('test/oracle'))}; {seeds.of('test/distinct').mean:.1f} of {scale.sizes.test_responses} responses are distinct."
+            f"{told(seeds.of('test/oracle'))}; {seeds.of('test/distinct').mean:.1f} of "
+            f"{scale.sizes.test_responses} responses are distinct."
         ),
     )
 

@@ -11,7 +11,6 @@ second is exact over beta with r held fixed; and the lab knows each prefix's tru
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,19 +21,11 @@ from stepcredit.data import read_rollouts
 from stepcredit.evaluation.score_columns import read_score_columns
 from stepcredit.experiments.main import OBJECTIVES
 from stepcredit.lab.tutor import tutor_named
-from stepcredit.reports.finding import Cell, Check, Estimate, Finding, Plot, Series, Table
-from stepcredit.reproduction import learned_values
+from stepcredit.reports.finding import Cell, Check, Estimate, Finding, Plot, Series, Table, Verdict
+from stepcredit.reproduction import learned_values, propositions
 from stepcredit.reproduction.experiment import Experiment
-from stepcredit.reproduction.learned_values import LearnedValues
 from stepcredit.reproduction.measuring import TestBed
-from stepcredit.reproduction.propositions import (
-    ResponsePrefix,
-    effective_share,
-    estimation_errors,
-    largest_weight,
-    log_weights,
-    trees,
-)
+from stepcredit.reproduction.propositions import ResponsePrefix
 from stepcredit.reproduction.scale import Scale
 from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
 from stepcredit.reproduction.world import LAB, Responses, World
@@ -91,8 +82,11 @@ def measure(world: World, files: Files) -> Measurement:
     bed = TestBed(files.test, world.scale.n)
     checked = {name: files.models[name] for name in CHECKED}
     prefixes = _prefixes(bed.distinct)
-    numbers = _by_enumeration(checked, Path(world.base), [each for each in prefixes if each.text][:NUM_TREES])
-    weights = log_weights(
+    few = [each for each in prefixes if each.text][:NUM_TREES]
+    numbers: dict[str, float] = {}
+    for name, found in propositions.trees(checked, Path(world.base), few, depth=DEPTH).items():
+        numbers |= propositions.tree_numbers(name, found, BETAS)
+    weights = propositions.log_weights(
         checked,
         Path(world.base),
         prefixes,
@@ -101,18 +95,13 @@ def measure(world: World, files: Files) -> Measurement:
         seed=world.seed,
     )
     for name, each in weights.items():
-        numbers |= {
-            f"sampled/{name}/{size}": float(np.sqrt((estimation_errors(each, size) ** 2).mean()))
-            for size in NUM_SAMPLES
-        }
-        numbers[f"sampled/{name}/mean"] = float(estimation_errors(each, max(NUM_SAMPLES)).mean())
-        numbers[f"sampled/{name}/effective"] = effective_share(each)
-        numbers[f"sampled/{name}/largest"] = largest_weight(each)
+        numbers |= propositions.weight_numbers(name, each, NUM_SAMPLES)
     tutor = tutor_named(world.scale.generators[world.scale.base].removeprefix(LAB))
-    numbers |= _closeness(LABELS, learned_values.of_labels(read_rollouts(files.labels), tutor))
+    learned = {LABELS: learned_values.of_labels(read_rollouts(files.labels), tutor)}
     for name, scores in files.scores.items():
-        found = learned_values.of_scores(bed.distinct, read_score_columns(scores), tutor)
-        numbers |= _closeness(name, found)
+        learned[name] = learned_values.of_scores(bed.distinct, read_score_columns(scores), tutor)
+    for name, values in learned.items():
+        numbers |= values.numbers(f"values/{name}", POSITIONS)
     return numbers
 
 
@@ -127,41 +116,6 @@ def _prefixes(rollouts: Sequence[Rollout]) -> list[ResponsePrefix]:
         lines = rollout.response.splitlines(keepends=True)
         found.append(ResponsePrefix(rollout.prompt, "".join(lines[: min(number % 4, len(lines) - 1)])))
     return found
-
-
-def _by_enumeration(
-    models: Mapping[str, Path], reference: Path, prefixes: Sequence[ResponsePrefix]
-) -> dict[str, float]:
-    numbers: dict[str, float] = {}
-    for name, found in trees(models, reference, prefixes, depth=DEPTH).items():
-        errors = [abs(tree.value - tree.exact().log_mean_exp) for tree in found]
-        numbers[f"exact/{name}/error"] = max(errors)
-        numbers[f"exact/{name}/continuations"] = float(sum(len(tree.rewards) for tree in found))
-        outside = 0.0
-        for beta in BETAS:
-            values = [tree.exact(beta) for tree in found]
-            outside = max(
-                outside,
-                *(max(v.mean - v.log_mean_exp, v.log_mean_exp - v.maximum) for v in values),
-            )
-            places = [(v.log_mean_exp - v.mean) / (v.maximum - v.mean) for v in values]
-            numbers[f"bounds/{name}/{beta:g}"] = float(np.mean(places))
-        numbers[f"bounds/{name}/outside"] = outside
-    return numbers
-
-
-def _closeness(name: str, values: LearnedValues) -> dict[str, float]:
-    numbers = {
-        f"values/{name}/rank-correlation": values.rank_correlation(),
-        f"values/{name}/calibration-error": values.calibration_error(),
-    }
-    for position in POSITIONS:
-        part = values.at(position)
-        if len(part.learned):
-            numbers[f"values/{name}/order/{position}"] = part.order()
-            numbers[f"values/{name}/distance/{position}"] = part.distance()
-    # A small sample may lack pairs of prefixes to compare.
-    return {key: value for key, value in numbers.items() if math.isfinite(value)}
 
 
 def conclude(seeds: Seeds, _: Scale) -> Finding:
@@ -286,7 +240,7 @@ def _proposition_checks(seeds: Seeds) -> list[Check]:
             paper="proved",
             here=f"largest error {most:.1e} nats over "
             f"{seeds.of(f'exact/{CHECKED[0]}/continuations').mean:,.0f} continuations a model and seed",
-            verdict="holds" if most < FLOAT_ERROR else "does not hold",
+            verdict=_exactly(most),
         ),
         Check(
             claim="Sampled continuations estimate it with an error that falls like 1 / sqrt(K) (slope of log "
@@ -311,12 +265,18 @@ def _proposition_checks(seeds: Seeds) -> list[Check]:
             here=f"furthest outside {furthest:.1e}; place at the ends "
             + ", ".join(f"{each.mean:.3f}" for each in ends),
             verdict=all_of(
-                ["holds" if furthest < FLOAT_ERROR else "does not hold"]
-                + [is_above(each, 0.9) for each in ends[0::2]]
-                + [is_below(each, 0.1) for each in ends[1::2]]
+                [
+                    _exactly(furthest),
+                    *(is_above(each, 0.9) for each in ends[0::2]),
+                    *(is_below(each, 0.1) for each in ends[1::2]),
+                ]
             ),
         ),
     ]
+
+
+def _exactly(error: float) -> Verdict:
+    return "holds" if error < FLOAT_ERROR else "does not hold"
 
 
 def _value_checks(seeds: Seeds) -> list[Check]:

@@ -75,6 +75,24 @@ class LearnedValues:
         """Mean absolute difference from the exact values."""
         return float(np.abs(self.learned - self.exact).mean())
 
+    def numbers(self, key: str, positions: Sequence[str]) -> dict[str, float]:
+        """Closeness by name, without what a small sample lacks the prefixes for.
+
+        Returns:
+            ``KEY/rank-correlation``, ``KEY/calibration-error``, and for each position ``KEY/order/POSITION``
+            and ``KEY/distance/POSITION``.
+        """
+        found = {
+            f"{key}/rank-correlation": self.rank_correlation(),
+            f"{key}/calibration-error": self.calibration_error(),
+        }
+        for position in positions:
+            part = self.at(position)
+            if len(part.learned):
+                found[f"{key}/order/{position}"] = part.order()
+                found[f"{key}/distance/{position}"] = part.distance()
+        return {name: value for name, value in found.items() if np.isfinite(value)}
+
     def _by(self, key: Int[np.ndarray, " prefixes"]) -> Iterator[LearnedValues]:
         for value in np.unique(key):
             yield self.where(key == value)

@@ -97,14 +97,16 @@ def measure(world: World, choices: Choices) -> dict[str, float]:
         "test/distinct": float(free.samples.num_distinct().mean()),
     }
     first = OPTIMISED[0]
-    trials = [(name, remedy, (name,)) for name in OPTIMISED for remedy in REMEDIES]
+    trials: list[tuple[str, str, tuple[str, ...]]] = [
+        (name, remedy, (name,)) for name in OPTIMISED for remedy in REMEDIES
+    ]
     trials.append((first, LOWER_OF_TWO, (first, LOWER_OF_TWO)))
     trials += [(first, remedy, (remedy,)) for remedy in (PREFIXES, OFF_SUPPORT)]
+    found = _token_beds(choices, beds)
     for name, remedy, models in trials:
-        found = {where: _bed(bed, choices, where, models) for where, bed in beds.items()}
         for aggregate in AGGREGATES:
             key = f"{name}/{aggregate}/{remedy}"
-            scoring = found["dev"].choose(REMEDIES.get(remedy, REMEDIES[AS_TRAINED]), aggregate)
+            scoring = found["dev"].choose(models, REMEDIES.get(remedy, REMEDIES[AS_TRAINED]), aggregate)
             numbers[f"strength/{key}"] = scoring.strength
             for where in ("test", "usual"):
                 accuracy = found[where].accuracy(scoring)
@@ -114,14 +116,17 @@ def measure(world: World, choices: Choices) -> dict[str, float]:
     return numbers
 
 
-def _bed(bed: TestBed, choices: Choices, where: str, models: tuple[str, ...]) -> TokenBed:
-    betas = []
-    for name in models:
-        beta = PRMCard.read(choices.models[name]).beta
+def _token_beds(choices: Choices, beds: Mapping[str, TestBed]) -> dict[str, TokenBed]:
+    betas = {}
+    for name, model in choices.models.items():
+        beta = PRMCard.read(model).beta
         assert beta is not None, "an implicit reward model has a beta"
-        betas.append(beta)
-    tokens = choices.tokens[where]
-    return TokenBed(bed, [tokens[name] for name in models], betas, tokens[_REFERENCE])
+        betas[name] = beta
+    found = {}
+    for where, bed in beds.items():
+        models = {name: path for name, path in choices.tokens[where].items() if name != _REFERENCE}
+        found[where] = TokenBed(bed, models, betas, choices.tokens[where][_REFERENCE])
+    return found
 
 
 def _cause(key: str, free: TokenBed, scoring: Scoring) -> dict[str, float]:

@@ -111,6 +111,33 @@ def trees(
     return found
 
 
+def tree_numbers(name: str, found: Sequence[Tree], betas: Sequence[float]) -> dict[str, float]:
+    """How far the implicit value is from the exact one, and where it lies between its bounds.
+
+    Returns:
+        ``exact/NAME/error`` in nats, the largest; ``exact/NAME/continuations``; ``bounds/NAME/BETA``, the
+        mean place between the mean of r (0) and its maximum (1), and ``bounds/NAME/outside``, how far it
+        is beyond one of them.
+    """
+    numbers = {
+        f"exact/{name}/error": max(abs(tree.value - tree.exact().log_mean_exp) for tree in found),
+        f"exact/{name}/continuations": float(sum(len(tree.rewards) for tree in found)),
+        f"bounds/{name}/outside": 0.0,
+    }
+    for beta in betas:
+        values = [tree.exact(beta) for tree in found]
+        beyond = [max(v.mean - v.log_mean_exp, v.log_mean_exp - v.maximum) for v in values]
+        numbers[f"bounds/{name}/outside"] = max(numbers[f"bounds/{name}/outside"], *beyond)
+        numbers[f"bounds/{name}/{beta:g}"] = float(np.mean([_place(each) for each in values]))
+    return numbers
+
+
+def _place(value: ExactValue) -> float:
+    """Between the mean (0) and the maximum (1); 0 where r does not vary."""
+    width = value.maximum - value.mean
+    return (value.log_mean_exp - value.mean) / width if width > 0 else 0.0
+
+
 def _double(path: Path) -> NextLogProbs:
     from stepcredit.checkpoints import load_model
 
@@ -165,6 +192,25 @@ def log_weights(
             weights.append((score.reward - value) / prm.beta)
         found[name] = np.array(weights).reshape(len(prefixes), num_samples)
     return found
+
+
+def weight_numbers(
+    name: str, weights: Float[np.ndarray, "prefixes samples"], sizes: Sequence[int]
+) -> dict[str, float]:
+    """How near sampled estimates come.
+
+    Returns:
+        ``sampled/NAME/K``, the root mean square error in nats of ``q_t / beta`` from K samples; and at the
+        largest K ``sampled/NAME/mean`` error, ``.../effective`` share and ``.../largest`` weight.
+    """
+    numbers = {
+        f"sampled/{name}/{size}": float(np.sqrt((estimation_errors(weights, size) ** 2).mean()))
+        for size in sizes
+    }
+    numbers[f"sampled/{name}/mean"] = float(estimation_errors(weights, max(sizes)).mean())
+    numbers[f"sampled/{name}/effective"] = effective_share(weights)
+    numbers[f"sampled/{name}/largest"] = largest_weight(weights)
+    return numbers
 
 
 def estimation_errors(

@@ -9,7 +9,7 @@ and the model as they are. A rule has one number, its strength, which is chosen 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,11 +99,13 @@ class Scoring:
     """How to score.
 
     Attributes:
+        models: Reward models; of several the lowest reward of a step counts.
         rule: Tokens to rewards.
         strength: Of the rule.
         aggregate: What stands for a response: ``min``, ``mean`` or ``sum`` of its steps.
     """
 
+    models: tuple[str, ...]
     rule: TokenRule
     strength: float
     aggregate: str
@@ -114,25 +116,28 @@ class TokenBed:
 
     Args:
         bed: Responses.
-        models: Token rewards of one reward model, or of several whose lowest step reward counts.
-        betas: Of each model.
-        reference: Token log-probabilities of the reference.
+        models: Reward model to a file of its token rewards.
+        betas: Reward model to its beta.
+        reference: File of the reference's log-probabilities.
     """
 
-    def __init__(self, bed: TestBed, models: Sequence[Path], betas: Sequence[float], reference: Path) -> None:
+    def __init__(
+        self, bed: TestBed, models: Mapping[str, Path], betas: Mapping[str, float], reference: Path
+    ) -> None:
         self.bed = bed
-        self.reference = read_token_rewards(reference)
-        self.models = [
-            read_token_rewards(path).rewards / beta for path, beta in zip(models, betas, strict=True)
-        ]
+        self.reference: TokenRewards = read_token_rewards(reference)
         self.rows = bed.scored(reference).rows
+        known = self.reference.rewards
+        self.policies = {
+            name: read_token_rewards(path).rewards / betas[name] + known for name, path in models.items()
+        }
 
     def scores(self, scoring: Scoring) -> NDArray[np.float64]:
         """Scores of all responses, shape (problems, responses)."""
-        tokens: TokenRewards = self.reference
+        tokens = self.reference
         steps = [
-            tokens.step_sums(scoring.rule(ratio + tokens.rewards, tokens.rewards, scoring.strength))
-            for ratio in self.models
+            tokens.step_sums(scoring.rule(self.policies[name], tokens.rewards, scoring.strength))
+            for name in scoring.models
         ]
         values = tokens.aggregate(np.minimum.reduce(steps), scoring.aggregate)
         return np.where(self.bed.samples.valid, values[self.rows], 0.0)
@@ -142,14 +147,15 @@ class TokenBed:
         found = self.bed.best_of_n(self.scores(scoring))
         return {n: float(values.mean()) for n, values in found.items()}
 
-    def choose(self, remedy: Remedy, aggregate: str) -> Scoring:
+    def choose(self, models: tuple[str, ...], remedy: Remedy, aggregate: str) -> Scoring:
         """The strength with the best accuracy among most responses; of equals the best over all n."""
 
         def quality(scoring: Scoring) -> tuple[float, float]:
             accuracy = self.accuracy(scoring)
             return accuracy[max(accuracy)], sum(accuracy.values())
 
-        return max((Scoring(remedy.rule, each, aggregate) for each in remedy.strengths), key=quality)
+        scorings = (Scoring(models, remedy.rule, strength, aggregate) for strength in remedy.strengths)
+        return max(scorings, key=quality)
 
     def holds_rare(self) -> NDArray[np.bool_]:
         """Which responses hold a token outside the reference's support, shape (problems, responses)."""
