@@ -230,7 +230,11 @@ def _one_response(
     wanted = round(share * len(order)) - len(only_right)
     cut = min(max(wanted, 0), len(undecided))
     chosen_right, chosen_wrong = only_right + undecided[:cut], only_wrong + undecided[cut:]
-    if ratio[1] and ratio[0]:
+    if not ratio[1]:
+        chosen_wrong = []
+    elif not ratio[0]:
+        chosen_right = []
+    else:
         chosen_right = chosen_right[: max(1, round(len(chosen_wrong) * ratio[0] / ratio[1]))]
         chosen_wrong = chosen_wrong[: max(1, round(len(chosen_right) * ratio[1] / ratio[0]))]
     kept = {name: right[name] for name in chosen_right} | {name: wrong[name] for name in chosen_wrong}
