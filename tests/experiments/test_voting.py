@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.experiments.made_up import check_of, made_up, planned, run_twice, verdicts
+
+from stepcredit.experiments.voting import ALONE, EXPERIMENT, METHODS, VOTE, conclude
+from stepcredit.reproduction.scale import Scale
+from stepcredit.reproduction.world import World
+
+
+def numbers(name: str) -> float:
+    """The paper's pattern: weak alone, all about as good in a vote."""
+    method, _, how = name.partition("/")
+    if method == "majority":
+        return 0.49
+    if how.startswith(ALONE):
+        return 0.45 if method == "implicit-kto" else 0.49
+    return 0.52
+
+
+def test_the_papers_pattern_holds(tiny_scale: Scale) -> None:
+    assert verdicts(conclude(made_up(numbers), tiny_scale)) == ["holds"] * 3
+
+
+def test_votes_that_lose_to_the_plain_one_fail_the_claim(tiny_scale: Scale) -> None:
+    seeds = made_up(lambda name: 0.4 if f"implicit-nca/{VOTE}" in name else numbers(name))
+    found = conclude(seeds, tiny_scale)
+    check = check_of(found, "beats the plain vote")
+    assert check.verdict == "does not hold"
+    assert "implicit-nca -9.0" in check.here
+    assert check_of(found, "beats the implicit PRM alone").verdict == "does not hold"
+
+
+def test_a_strong_model_that_gains_most_fails_the_last_claim(tiny_scale: Scale) -> None:
+    seeds = made_up(lambda name: 0.7 if f"implicit-dpo/{VOTE}" in name else numbers(name))
+    check = check_of(conclude(seeds, tiny_scale), "adds most")
+    assert check.verdict == "does not hold"
+    assert check.here.startswith("implicit-kto gains +7.0")
+
+
+def test_every_method_has_a_row_beside_the_papers(tiny_scale: Scale) -> None:
+    table = conclude(made_up(numbers), tiny_scale).tables[0]
+    assert [name for name, _ in table.rows] == ["plain vote", *METHODS]
+    assert dict(table.rows)["implicit-ce"][-2:] == ("48.4", "51.9")
+
+
+def test_the_papers_scale_is_planned(tmp_path: Path) -> None:
+    commands = planned(EXPERIMENT, tmp_path)
+    assert commands.count("score") == 2 * len(METHODS)
+
+
+@pytest.mark.slow
+def test_on_a_tiny_lab(tiny_world: World) -> None:
+    measured, _ = run_twice(EXPERIMENT, tiny_world)
+    assert all(0 <= value <= 1 for name, value in measured.items() if "temperature" not in name)
+    # A vote of two falls to the better-scored answer, or both abstain.
+    assert measured[f"implicit-ce/{VOTE}/2"] == pytest.approx(measured[f"implicit-ce/{ALONE}/2"], abs=0.3)
+    assert measured["implicit-ce/temperature"] > 0
