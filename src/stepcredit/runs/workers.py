@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh processes whose maths libraries start as many threads as their share allows.
 
-    What has not started when the context ends is cancelled.
+    What has not started when the context ends is cancelled. If this process is killed its workers end too.
 
     Args:
         jobs: Processes, at least 1.
@@ -24,7 +25,9 @@ def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     earlier = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     # The libraries read these when they are loaded, which is in the new processes.
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, threads))
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+    )
     try:
         yield pool
     finally:
@@ -34,3 +37,15 @@ def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _end_with_parent() -> None:
+    """Without this the workers of a killed process would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
