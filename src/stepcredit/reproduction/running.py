@@ -53,8 +53,9 @@ class Stage:
 
     @property
     def key(self) -> str:
-        """Identifies sizes and settings."""
-        return hash_json(json.loads(json.dumps(asdict(self.scale), default=str)))
+        """Identifies sizes and settings; how many seeds there are changes none of them."""
+        content = asdict(self.scale) | {"seeds": None}
+        return hash_json(json.loads(json.dumps(content, default=str)))
 
 
 def read_measurement(stage: Stage) -> dict[str, Any] | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,9 +17,6 @@ from typing import Any, Protocol
 from stepcredit.errors import UserError
 from stepcredit.options import arguments_of
 from stepcredit.runs import hash_json
-
-_NOT_IN_NAME = frozenset({"out", "overwrite", "num_workers", "batch_samples", "concurrency"})
-"""Options that do not change what is written."""
 
 
 class Runner(Protocol):
@@ -156,15 +152,10 @@ class Store:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
-    def _plain(self, options: Any) -> Any:
-        """What decides the output, with paths relative to the store."""
-        prefix = f"{self.root}/"
+    def _plain(self, options: Any) -> list[str]:
+        """What decides the output: the arguments that are given, with paths relative to the store.
 
-        def cleaned(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {name: cleaned(each) for name, each in value.items() if name not in _NOT_IN_NAME}
-            if isinstance(value, list | tuple):
-                return [cleaned(each) for each in value]
-            return str(value).removeprefix(prefix) if isinstance(value, str | Path) else value
-
-        return json.loads(json.dumps(cleaned(asdict(options))))
+        So an option that a later version adds, and nobody gives, changes no name.
+        """
+        given = arguments_of(replace(options, out=Path()))
+        return [argument.removeprefix(f"{self.root}/") for argument in given]
