@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO_OUT ?= runs/demo
 SEED ?= 0
 
-.PHONY: setup demo test check format results clean
+.PHONY: setup demo test check format results findings clean
 
 setup: .venv/installed
 
@@ -35,6 +35,9 @@ format: setup
 
 results: setup
 	$(BIN)/python -m stepcredit.experiments.demo_results --out runs/results --publish docs/results/demo
+
+findings: setup
+	$(BIN)/python -m stepcredit.experiments.findings --results docs/results --page docs/findings.md
 
 clean:
 	rm -rf runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

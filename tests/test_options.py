@@ -25,8 +25,7 @@ def read(options_class: type, words: list[str]) -> Any:
 def words_for(setting: Setting) -> list[list[str]]:
     """Ways to give a setting that its type allows."""
     if setting.kind is bool:
-        values = [[setting.flag], ["--no-" + setting.flag.removeprefix("--")]]
-        return values
+        return [[setting.flag], ["--no-" + setting.flag.removeprefix("--")]]
     many = get_origin(setting.kind) is tuple
     item = get_args(setting.kind)[0] if many else setting.kind
     choices = setting.field.metadata.get("choices")

@@ -19,7 +19,7 @@ from stepcredit.lab.task import make_prompts
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ("README.md", "docs/own-data.md")
-REFERENCE = ("docs/training.md", "docs/scoring.md", "docs/evaluation.md")
+REFERENCE = ("docs/reproduction.md", "docs/training.md", "docs/scoring.md", "docs/evaluation.md")
 
 
 def blocks(document: str, language: str) -> Iterator[str]:
@@ -112,7 +112,10 @@ def test_every_command_that_a_guide_names_exists_and_every_command_is_named() ->
         assert f"stepcredit {command.name.split()[0]}" in readme, command.name
 
 
-@pytest.mark.parametrize("document", [*GUIDES, "docs/design.md", "docs/formats.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "document",
+    [*GUIDES, *REFERENCE, "docs/design.md", "docs/formats.md", "docs/findings.md", "CONTRIBUTING.md"],
+)
 def test_links_between_documents_lead_somewhere(document: str) -> None:
     path = ROOT / document
     for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):

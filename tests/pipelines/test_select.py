@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def test_a_smaller_share_of_the_prompts_lies_in_a_larger_one(graded: Path, tmp_p
         [each.id for each in kept(tmp_path, graded, prompts=share, seed=3)] for share in (0.25, 0.5, 0.75, 1)
     ]
     assert [len(part) for part in parts] == [20, 40, 60, 80]
-    for smaller, larger in zip(parts, parts[1:], strict=False):
+    for smaller, larger in pairwise(parts):
         assert set(smaller) < set(larger)
         assert smaller == [each for each in larger if each in set(smaller)], "the order of the file stays"
     other = [each.id for each in kept(tmp_path, graded, prompts=0.25, seed=4)]
@@ -75,7 +76,9 @@ def test_a_share_of_a_part_of_the_prompts_is_what_the_whole_would_give(tmp_path:
 def test_the_first_responses_are_kept_however_the_file_is_sorted(tmp_path: Path) -> None:
     graded = write(tmp_path / "graded.jsonl", reversed(rollouts()))
     part = kept(tmp_path, graded, responses=2)
-    assert {(each.prompt_id, each.index) for each in part} == {(f"p{i}", j) for i in range(20) for j in (0, 1)}
+    assert {(each.prompt_id, each.index) for each in part} == {
+        (f"p{i}", j) for i in range(20) for j in (0, 1)
+    }
 
 
 def test_of_equal_responses_to_a_prompt_the_first_stays(tmp_path: Path) -> None:

@@ -62,7 +62,9 @@ def test_positions_are_steps_or_the_answer() -> None:
     assert found.distance() == pytest.approx(0.1)
 
 
-def test_what_cannot_be_compared_is_not_a_number() -> None:
+def test_what_cannot_be_compared_is_not_a_number_and_is_left_out() -> None:
     found = values([0, 1], [1, 1], [0.5, 0.6], [0.4, 0.8])
     assert np.isnan(found.rank_correlation())
     assert np.isnan(found.order())
+    numbers = found.numbers("v", ("1", "answer"))
+    assert numbers == pytest.approx({"v/calibration-error": 0.15, "v/distance/1": 0.15})

@@ -14,7 +14,9 @@ from stepcredit.reproduction.propositions import (
     estimation_errors,
     largest_weight,
     log_weights,
+    tree_numbers,
     trees,
+    weight_numbers,
 )
 
 PROMPT = "7*8+5-3+9="
@@ -35,12 +37,17 @@ def prm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_implicit_value_of_a_checkpoint_is_exact_and_lies_between_the_bounds(prm: Path) -> None:
-    for tree in trees({"prm": prm}, policy_path("mid"), PREFIXES, depth=2)["prm"]:
+    found = trees({"prm": prm}, policy_path("mid"), PREFIXES, depth=2)["prm"]
+    for tree in found:
         assert np.exp(tree.completions.log_probs).sum() == pytest.approx(1.0, abs=1e-12)
         assert tree.exact().log_mean_exp == pytest.approx(tree.value, abs=1e-11)
         for beta in (0.01, 1.0, 100.0):
             value = tree.exact(beta)
             assert value.mean - 1e-12 <= value.log_mean_exp <= value.maximum + 1e-12
+    numbers = tree_numbers("prm", found, (1e-3, 1.0, 1e4))
+    assert numbers["exact/prm/error"] < 1e-11
+    assert numbers["bounds/prm/outside"] < 1e-11
+    assert 1 > numbers["bounds/prm/0.001"] > numbers["bounds/prm/1"] > numbers["bounds/prm/10000"] > 0
 
 
 def test_weights_of_sampled_continuations_have_a_mean_of_one(prm: Path) -> None:
@@ -56,6 +63,9 @@ def test_weights_of_sampled_continuations_have_a_mean_of_one(prm: Path) -> None:
 def test_errors_are_those_of_disjoint_groups() -> None:
     weights = np.log([[1.0, 3.0, 2.0, 2.0, 9.0], [1.0, 1.0, 0.5, 0.5, 9.0]])
     assert estimation_errors(weights, 2) == pytest.approx(np.log([2.0, 2.0, 1.0, 0.5]))
+    numbers = weight_numbers("prm", weights, (2, 4))
+    assert numbers["sampled/prm/2"] == pytest.approx(np.sqrt(np.mean(np.log([2.0, 2.0, 1.0, 0.5]) ** 2)))
+    assert numbers["sampled/prm/mean"] == pytest.approx(np.mean(np.log([2.0, 0.75])))
 
 
 def test_a_sample_that_carries_the_estimate_is_told_by_its_share() -> None:

@@ -16,7 +16,7 @@ from stepcredit.errors import UserError
 from stepcredit.reproduction.running import Stage, measure, read_measurement, run_stages
 from stepcredit.reproduction.scale import Scale, read_scale, resized
 
-EXPERIMENT = '''
+EXPERIMENT = """
     import os, time
     from pathlib import Path
     from stepcredit.errors import UserError
@@ -39,7 +39,7 @@ EXPERIMENT = '''
     EXPERIMENT = Experiment(
         name="made-up", title="?", prepare=prepare, measure=measure, conclude=lambda seeds, scale: None
     )
-'''
+"""
 
 
 @pytest.fixture
@@ -72,11 +72,12 @@ def measured(folder: Path) -> list[int]:
 def test_a_stage_leaves_its_numbers_and_what_they_are_of(folder: Path, scale: Scale) -> None:
     (stage,) = stages(folder, scale, 1)
     assert read_measurement(stage) is None
-    assert measure(stage) == {"size": 500.0, "seed": 0.0}
+    numbers = {"size": float(scale.sizes.train_prompts), "seed": 0.0}
+    assert measure(stage) == numbers
     assert stage.path == folder / "out" / "measurements" / "made-up-experiment" / "seed-0.json"
     content = read_measurement(stage)
     assert content is not None
-    assert content["numbers"] == {"size": 500.0, "seed": 0.0}
+    assert content["numbers"] == numbers
     assert content["experiment"] == "made-up-experiment"
 
 

@@ -41,8 +41,6 @@ class Recorder:
         options.out.write_text(f"{command} {options.source.name} {options.times}")
 
 
-
-
 def test_equal_requests_share_an_output_and_others_have_their_own(tmp_path: Path) -> None:
     recorder = Recorder()
     store = Store(tmp_path, recorder)
@@ -190,7 +188,7 @@ def test_commands_find_this_installation(tmp_path: Path, monkeypatch: pytest.Mon
     """Although its folder is not on the path."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.chdir(tmp_path)
-    runner = RunByCommand({"default": f"{os.path.basename(sys.executable)} -c 'open(\"made\", \"w\")'"})
+    runner = RunByCommand({"default": f'{os.path.basename(sys.executable)} -c \'open("made", "w")\''})
     runner("copy", Options(source=Path("a"), out=Path("b")))
     assert (tmp_path / "made").exists()
 

@@ -64,6 +64,10 @@ def test_the_lowest_token_of_each_response(tokens: TokenRewards) -> None:
     assert tokens.lowest(np.arange(6.0)).tolist() == [0.0, 4.0]
 
 
+def test_the_lowest_token_of_each_step(tokens: TokenRewards) -> None:
+    assert tokens.lowest_of_steps(tokens.rewards).tolist() == [-2.0, -0.5, 1.0]
+
+
 def test_scores_without_token_rewards_are_refused_with_what_to_do(tmp_path: Path) -> None:
     write_rows(tmp_path / "s.jsonl", [score_to_json(score("x", ["ab"], [1.0], None))])
     with pytest.raises(DataError, match="--tokens"):
