@@ -248,6 +248,35 @@ def test_value_heads_are_read_at_the_last_token_of_each_step(
     check(scorer, naive)
 
 
+def test_token_heads_average_over_steps_prefixes_and_responses(
+    tmp_path: Path, make_tokenizer: MakeTokenizer
+) -> None:
+    torch.manual_seed(12)
+    model: Any = LlamaForTokenClassification(LlamaConfig(**SIZES | {"num_labels": 1})).eval()
+    tokenizer: Any = make_tokenizer()
+    save_prm(model, tokenizer, PRMCard(family="token-head", step_rule="newline"), tmp_path)
+    prompt: Any = tokenizer.apply_chat_template(
+        [{"role": "user", "content": PROMPT}], tokenize=False, add_generation_prompt=True
+    )
+    prompt_ids = tokenizer.encode(prompt)
+    steps = [tokenizer.encode("a b\n"), [*tokenizer.encode("c"), tokenizer.eos_token_id]]
+    values = logits_of(model, prompt_ids + steps[0] + steps[1])[len(prompt_ids) :, 0]
+    first, second = values[: len(steps[0])], values[len(steps[0]) :]
+
+    scorer = load_scorer(tmp_path, with_tokens=True)
+    score = scorer.score(PROMPT, "a b\nc")
+    means = [float(first.mean()), float(second.mean())]
+    assert [step.reward for step in score.steps] == pytest.approx(means, abs=1e-5)
+    assert [step.value for step in score.steps] == pytest.approx([means[0], float(values.mean())], abs=1e-5)
+    assert score.reward == pytest.approx(float(values.mean()), abs=1e-5)
+    assert score.token_rewards == pytest.approx(values.tolist(), abs=1e-5)
+    assert scorer.name.endswith("reward is token-mean")
+    lowest = load_scorer(tmp_path, response_aggregate="min").score(PROMPT, "a b\nc")
+    assert lowest.reward == pytest.approx(min(means), abs=1e-5)
+    with pytest.raises(UserError, match=r"no aggregate 'token-mean'.*Use min, last"):
+        load_scorer(tmp_path, family="value-head", response_aggregate="token-mean")
+
+
 @pytest.mark.parametrize("pad_token_id", [0, None])
 def test_sequence_classifiers_score_the_response_as_one_step(
     tmp_path: Path, make_tokenizer: MakeTokenizer, pad_token_id: int | None

@@ -17,6 +17,7 @@ from stepcredit.objectives import get_objective
 from stepcredit.scorers import load_scorer
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import encode_examples
+from stepcredit.training.families import TokenHeadFamily, make_forward_batch
 from stepcredit.training.run import TrainedModel, train_prm
 from stepcredit.types import Rollout, StepLabel
 
@@ -77,6 +78,33 @@ def test_a_value_head_trains_on_outcomes(
     assert len(losses(trained)) >= 2
     assert trained.model.config.num_labels == 1
     assert "kl_to_reference" not in trained.heldout
+
+
+def test_a_token_head_learns_pairs_and_its_scorer_gives_the_rewards_that_were_trained(
+    tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+) -> None:
+    """Q-RM: a pair's loss is of the responses' mean token values."""
+    settings = {"family": "token-head", "objective": "pair-margin", "pair_scale": 10.0, "pair_margin": 1.0}
+    trained = train(tiny_model, rollouts, tmp_path / "work", epochs=8.0, learning_rate=1e-2, **settings)
+    assert losses(trained)[-1] < losses(trained)[0] - 0.1
+    out = tmp_path / "prm"
+    out.mkdir()
+    card = PRMCard(family="token-head", objective="pair-margin", step_rule=trained.step_rule)
+    save_prm(trained.model, trained.tokenizer, card, out)
+    scores = list(load_scorer(out, with_tokens=True).score_all(rollouts))
+    for score in scores:
+        assert score.reward == pytest.approx(np.mean(score.token_rewards or ()), abs=1e-5)
+    examples = encode_examples(rollouts, load_scorer(out).encoding, objective=get_objective("dpo"))
+    batch = make_forward_batch(examples, [example.encoded for example in examples], None)
+    with torch.no_grad():
+        rewards = TokenHeadFamily().record(trained.model.eval(), batch).rewards
+    assert [score.reward for score in scores] == pytest.approx(rewards.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["token-ce", "step-ce"])
+def test_a_token_head_has_no_values_of_prefixes(objective: str) -> None:
+    with pytest.raises(UserError, match=rf"--objective: {objective} asks for the value of a prefix"):
+        TrainConfig(family="token-head", objective=objective)
 
 
 def test_the_head_has_no_dropout(tiny_model: Path, rollouts: list[Rollout], tmp_path: Path) -> None:

@@ -121,6 +121,7 @@ def naive_loss(model: Any, data: TrainingSet, units: Sequence[int], objective: s
                     "nca": -log(c) - 0.5 * log(-c) - 0.5 * log(-r),
                     "ipo": (means - 1 / (2 * BETA)) ** 2,
                     "bco-pair": -log(c) - log(-r),
+                    "pair-margin": -log(0.2 * (c - r) - 2.0),
                 }[objective]
             )
         return torch.stack(losses).mean()

@@ -75,7 +75,7 @@ class ScorerOptions(ImplicitOptions):
 
     family: str = option(
         "kind of reward model: implicit, log-probability, math-shepherd, rlhflow, qwen-prm, skywork-prm, "
-        "trl-prm, value-head, orm; auto asks the checkpoint",
+        "trl-prm, value-head, token-head, orm; auto asks the checkpoint",
         default="auto",
     )
     reference_free: bool = option("score by the policy's log-probabilities alone", default=False)
@@ -86,7 +86,7 @@ class ScorerOptions(ImplicitOptions):
     )
     aggregate: str | None = option(
         "what a response's reward is where the model scores steps: min, last, mean, sum or product "
-        "(log-probability: sum, mean or min)",
+        "(token-head: also token-mean; log-probability: sum, mean or min)",
         default=None,
     )
 

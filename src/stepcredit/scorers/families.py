@@ -34,8 +34,14 @@ from stepcredit.scorers.headed import load_headed
 from stepcredit.scorers.implicit import ImplicitPRM
 from stepcredit.scorers.loading import check_vocabulary, content_hash, context_length, model_label
 from stepcredit.scorers.log_probability import LogProbabilityScorer
-from stepcredit.scorers.readers import HeadReader, LabelTokenReader, SequenceReader, StepReader
-from stepcredit.scorers.step_models import StepModelScorer
+from stepcredit.scorers.readers import (
+    HeadReader,
+    LabelTokenReader,
+    SequenceReader,
+    StepReader,
+    TokenValueReader,
+)
+from stepcredit.scorers.step_models import TOKEN_MEAN, StepModelScorer, TokenHeadScorer
 from stepcredit.steps import StepRule
 from stepcredit.types import TokenLogProbs
 
@@ -51,7 +57,8 @@ class StepFamily:
 
     Attributes:
         encoding: Makes its format from (tokenizer, step rule, context length).
-        read: ``label`` tokens, a ``head``, a ``backbone`` with a head, or a ``sequence`` classifier.
+        read: ``label`` tokens, a ``head``, a head at all ``tokens``, a ``backbone`` with a head, or a
+            ``sequence`` classifier.
         step_rule: What it was trained on.
         response_aggregate: What its response's reward is unless another is asked for.
     """
@@ -92,6 +99,13 @@ STEP_FAMILIES = {
         read="head",
         response_aggregate="last",
     ),
+    "token-head": StepFamily(
+        encoding=lambda tokenizer, rule, limit: ChatEncoding(
+            tokenizer, rule, max_tokens=limit, tokenizer_hash=tokenizer_hash(tokenizer)
+        ),
+        read="tokens",
+        response_aggregate=TOKEN_MEAN,
+    ),
     "orm": StepFamily(
         encoding=lambda tokenizer, rule, limit: ConversationEncoding(tokenizer, max_tokens=limit),  # noqa: ARG005
         read="sequence",
@@ -114,9 +128,7 @@ def family_of(path: Path, *, implicit: bool = False) -> str:
     """
     if PRMCard.exists(path):
         return PRMCard.read(path).family
-    configuration: dict[str, Any] = {}
-    if (path / "config.json").is_file():
-        configuration = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    configuration = _read_configuration(path)
     architecture = str(next(iter(configuration.get("architectures") or []), ""))
     by_ending = {
         "ForProcessRewardModel": "qwen-prm",
@@ -136,6 +148,19 @@ def family_of(path: Path, *, implicit: bool = False) -> str:
         where=path,
         mend="pass --reference and --beta for an implicit PRM, or --family",
     )
+
+
+def _read_configuration(path: Path) -> dict[str, Any]:
+    file = path / "config.json"
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"is not JSON ({error})", where=file, mend="restore it") from error
+    if not isinstance(content, dict):
+        raise CheckpointError("must be a JSON object", where=file, mend="restore it")
+    return content
 
 
 def step_rule_of(path: Path, family: str) -> str:
@@ -221,7 +246,7 @@ def load_scorer(
         )
     if convention != "clean":
         raise UserError(f"has no meaning for a {family} model", where="--convention", mend="leave it out")
-    return _load_step_model(directory, path, family, rule, response_aggregate, load, window)
+    return _load_step_model(directory, path, family, rule, response_aggregate, load, window, with_tokens)
 
 
 def _load_log_probability(
@@ -265,6 +290,7 @@ def _load_step_model(
     response_aggregate: str | None,
     load: LoadOptions,
     window: int,
+    with_tokens: bool,
 ) -> WindowedScorer:
     family = STEP_FAMILIES[name]
     tokenizer = load_tokenizer(path, trust_remote_code=load.trust_remote_code)
@@ -275,13 +301,15 @@ def _load_step_model(
     model = _load_step_weights(path, family, load)
     check_vocabulary(model, tokenizer, directory)
     encoding = family.encoding(tokenizer, rule, context_length(model))
-    scorer = StepModelScorer(
+    kind = TokenHeadScorer if family.read == "tokens" else StepModelScorer
+    scorer = kind(
         _make_reader(model, encoding, family),
         encoding,
         family=name,
         label=model_label(directory, content_hash(path)),
         response_aggregate=response_aggregate or family.response_aggregate,
         window=window,
+        with_tokens=with_tokens,
     )
     scorer.ledger.model_parameters = model.num_parameters()
     return scorer
@@ -295,6 +323,7 @@ def _load_step_weights(path: Path, family: StepFamily, load: LoadOptions) -> Any
     model_class = {
         "label": transformers.AutoModelForCausalLM,
         "head": transformers.AutoModelForTokenClassification,
+        "tokens": transformers.AutoModelForTokenClassification,
         "sequence": transformers.AutoModelForSequenceClassification,
     }[family.read]
     return load_model(path, load, model_class=model_class)
@@ -303,6 +332,8 @@ def _load_step_weights(path: Path, family: StepFamily, load: LoadOptions) -> Any
 def _make_reader(model: Any, encoding: Any, family: StepFamily) -> StepReader:
     if family.read == "label":
         return LabelTokenReader(model, encoding.label_ids)
+    if family.read == "tokens":
+        return TokenValueReader(model)
     if family.read == "sequence":
         return SequenceReader(model)
     return HeadReader(model)

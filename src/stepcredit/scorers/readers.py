@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stepcredit.encoding import read_positions
 from stepcredit.errors import CheckpointError
 from stepcredit.logprobs import TokenBatch, batches_by_length, pad
-from stepcredit.logprobs.forward import causal_lm_of, logit_transform_of
+from stepcredit.logprobs.forward import causal_lm_of, input_device, logit_transform_of
 from stepcredit.types import Encoded
 
 DEFAULT_TOKEN_BUDGET = 8192
@@ -42,7 +42,7 @@ class StepReader(ABC):
     def of(self, encoded: Sequence[Encoded]) -> list[NDArray[np.float64]]:
         """Scores of each sequence's steps, in input order."""
         scores = [np.zeros(0)] * len(encoded)
-        device = next(self.model.parameters()).device
+        device = input_device(self.model)
         lengths = [len(item.token_ids) for item in encoded]
         for group in batches_by_length(lengths, self.token_budget):
             members = [encoded[index] for index in group]
@@ -83,7 +83,8 @@ class LabelTokenReader(StepReader):
     def read(self, batch: TokenBatch, positions: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """``softmax(logit(good), logit(bad))[good]``, in [0, 1]."""
         causal_lm = causal_lm_of(self.model)
-        hidden = causal_lm.base_model(**_inputs(batch))[0].flatten(0, 1).index_select(0, positions)
+        states = causal_lm.base_model(**_inputs(batch))[0].flatten(0, 1)
+        hidden = states.index_select(0, positions.to(states.device))
         head, labels = causal_lm.get_output_embeddings(), list(self.label_ids)
         logits = torch.cat([head(rows)[:, labels].float() for rows in hidden.split(_ROWS_AT_ONCE)])
         probabilities: Tensor = logit_transform_of(causal_lm.config).apply_(logits).softmax(dim=-1)
@@ -103,8 +104,23 @@ class HeadReader(StepReader):
             return logits.softmax(dim=-1)[:, 1]
         raise CheckpointError(
             f"has {logits.shape[1]} classes, not one or two",
+            where=model.config.name_or_path or None,
             mend="name a token classifier of right and wrong steps",
         )
+
+
+class TokenValueReader(StepReader):
+    """A token classifier's only output as it is."""
+
+    def read(self, batch: TokenBatch, positions: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """The head's output, any real number."""
+        model: Any = self.model
+        logits: Tensor = model(**_inputs(batch)).logits.flatten(0, 1).index_select(0, positions).float()
+        if logits.shape[1] != 1:
+            raise CheckpointError(
+                f"has {logits.shape[1]} classes, not one", mend="name a token classifier with one output"
+            )
+        return logits[:, 0]
 
 
 class SequenceReader(StepReader):
@@ -129,6 +145,7 @@ class SequenceReader(StepReader):
         if logits.shape[1] != 1:
             raise CheckpointError(
                 f"has {logits.shape[1]} outputs, not one reward",
+                where=model.config.name_or_path or None,
                 mend="name a sequence classifier with num_labels 1",
             )
         return logits[:, 0]
