@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -158,3 +160,43 @@ def test_rounds_of_adaptive_drawing_rise_to_the_most() -> None:
     assert _settings(10).targets == (10,)
     assert _settings(10, tolerance=0.1).targets == (3, 5, 8, 10)
     assert _settings(2, tolerance=0.1).targets == (1, 2)
+
+
+def _mean_label(probability: float, settings: LabelSettings) -> tuple[float, float]:
+    """Mean soft label and mean completions of a prefix, over every outcome that its completions may have."""
+    rollout = Rollout(id="a", prompt_id="p", prompt="x", response="a\nb", answer="b", correct=True)
+    label = drawn = 0.0
+    for outcome in itertools.product((False, True), repeat=settings.num_completions):
+        completions = PrefixCompletions(STEP_RULE, settings)
+        completions.see([rollout])
+        for target in settings.targets:
+            for request in completions.requests([rollout], target, Sampling()):
+                for index in request.indices:
+                    completions.add(
+                        request.prompt.id, index, right=outcome[index], prompt_tokens=1, generated_tokens=1
+                    )
+        share = math.prod(probability if right else 1 - probability for right in outcome)
+        first, _ = completions.label(rollout).step_labels or ()
+        label += share * first.label
+        drawn += share * completions.num_drawn
+    return label, drawn
+
+
+def test_a_fixed_number_of_completions_gives_unbiased_soft_labels() -> None:
+    for probability in (0.1, 0.5, 0.81):
+        assert _mean_label(probability, _settings(6)) == pytest.approx((probability, 6), abs=1e-12)
+
+
+def test_adaptive_drawing_pulls_soft_labels_to_the_nearer_end() -> None:
+    """What looks extreme settles early and stays; what looks even is drawn on and so corrected."""
+    bias = {}
+    for probability in (0.1, 0.19, 0.3, 0.5, 0.7, 0.81, 0.9):
+        label, drawn = _mean_label(probability, _settings(8, tolerance=0.25))
+        bias[probability] = label - probability
+        assert 4 < drawn < 8
+    assert bias[0.5] == pytest.approx(0.0, abs=1e-12)
+    for probability in (0.1, 0.19, 0.3):
+        assert bias[probability] == pytest.approx(-bias[round(1 - probability, 2)], abs=1e-12)
+    # The largest there is at K = 8 and width 0.25, as docs/baselines.md says.
+    assert bias[0.81] == pytest.approx(0.0404, abs=1e-4)
+    assert all(0 < bias[probability] <= bias[0.81] for probability in (0.7, 0.81, 0.9))
