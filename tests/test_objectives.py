@@ -72,6 +72,16 @@ class TestHandWorkedValues:
         value = losses("nca", record([math.log(3), 0.0], [1.0, 0.0]))[0]
         assert value == pytest.approx(math.log(4 / 3) + 0.5 * math.log(4) + 0.5 * LOG2)
 
+    def test_pair_margin_asks_the_scaled_difference_to_exceed_the_margin(self) -> None:
+        # 0.2 * (15 - 5) - 2 = 0 costs log 2; 0.2 * (5 - 10) - 2 = -3 costs -log sigmoid(-3).
+        values = losses("pair-margin", record([15.0, 5.0, 5.0, 10.0], [1.0, 0.0, 1.0, 0.0]))
+        assert values == pytest.approx([LOG2, -log_sigmoid(-3.0)])
+
+    def test_pair_margin_without_scale_and_margin_is_dpo(self) -> None:
+        plain = ObjectiveSettings(pair_scale=1.0, pair_margin=0.0)
+        inputs = record([0.7, -1.3], [1.0, 0.0], settings=plain)
+        assert losses("pair-margin", inputs) == pytest.approx(losses("dpo", inputs))
+
     def test_ipo_compares_means_a_token_with_half_over_beta(self) -> None:
         # Sums 6 and 2 over 3 and 4 tokens: means 2 and 0.5; beta 0.25 gives the target 2; (1.5 - 2)^2.
         inputs = record([6 * 0.25, 2 * 0.25], [1.0, 0.0], beta=0.25, lengths=torch.tensor([3, 4]))
@@ -168,7 +178,7 @@ class TestHandWorkedValues:
 class TestProperties:
     @given(
         st.lists(st.floats(-30, 30), min_size=2, max_size=10).filter(lambda values: len(values) % 2 == 0),
-        st.sampled_from(["ce", "dpo", "nca", "bco-pair", "kto"]),
+        st.sampled_from(["ce", "dpo", "nca", "bco-pair", "pair-margin", "kto"]),
     )
     def test_losses_are_finite_and_not_negative(self, rewards: list[float], name: str) -> None:
         labels = [float(index % 2 == 0) for index in range(len(rewards))]
@@ -179,7 +189,7 @@ class TestProperties:
 
     @given(st.floats(-5, 5), st.floats(-5, 5), st.floats(0.01, 3))
     def test_more_reward_for_right_and_less_for_wrong_never_costs(self, u: float, v: float, d: float) -> None:
-        for name in ("ce", "dpo", "bco-pair", "kto"):
+        for name in ("ce", "dpo", "bco-pair", "pair-margin", "kto"):
             fields = {"mismatched_rewards": torch.tensor([0.5])}
             before = sum(losses(name, record([u, v], [1.0, 0.0], **fields)))
             after = sum(losses(name, record([u + d, v - d], [1.0, 0.0], **fields)))
