@@ -46,6 +46,8 @@ def measurement(scale: Scale, shift: float) -> dict[str, float]:
                 for index, n in enumerate(scale.n):
                     for where in ("test", "usual"):
                         numbers[f"{where}/{name}/{by}/{remedy}/{n}"] = 0.6 + (slope + shift) * index
+        for remedy in (*REMEDIES, *TRAINED_REMEDIES):
+            numbers |= {f"steps/{name}/{remedy}/{kind} support": 0.9 for kind in ("on", "off")}
     return numbers
 
 
@@ -87,6 +89,7 @@ def test_no_fall_no_cause_and_a_remedy_that_fails_are_told(tiny_scale: Scale) ->
     }
     found = checks(tiny_scale, changes)
     assert (found[FALLS].verdict, found[CAUSE].verdict) == ("does not hold", "does not hold")
+    assert "support" in found[CAUSE].why
     assert [check.verdict for check in found[5:]] == ["holds"] * (len(ON_TRIAL) - 1) + ["does not hold"]
 
 
@@ -102,6 +105,7 @@ def test_it_runs_on_a_lab_of_a_few_problems(tiny_world: World) -> None:
     found = measure(tiny_world, prepare(tiny_world))
     assert all(math.isfinite(value) for value in found.values())
     assert found["test/pass@1"] <= found["test/oracle"]
+    assert 0 <= found[f"steps/{IMPLICIT}/{AS_TRAINED}/on support"] <= 1
     for name in OPTIMISED:
         for n in tiny_world.scale.n:
             assert 0 <= found[f"test/{name}/min/{AS_TRAINED}/{n}"] <= found["test/oracle"] + 1e-9

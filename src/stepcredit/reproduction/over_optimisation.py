@@ -1,11 +1,13 @@
 """Choices among responses at temperature 1, with remedies for what goes wrong there.
 
 Names of the numbers: ``test/MODEL/AGGREGATE/REMEDY/N`` is the accuracy of best-of-N at temperature 1 with
-nothing cut off, ``usual/...`` that of responses drawn as usual, and ``strength/...`` the remedy's strength.
+nothing cut off, ``usual/...`` that of responses drawn as usual, ``strength/...`` the remedy's strength; and,
+on the lab, ``steps/MODEL/REMEDY/...`` how well step rewards tell first wrong steps from right ones.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +16,9 @@ import numpy as np
 
 from stepcredit.checkpoints import PRMCard
 from stepcredit.reproduction.measuring import TestBed
-from stepcredit.reproduction.remedies import AS_TRAINED, REMEDIES, Scoring, TokenBed
+from stepcredit.reproduction.remedies import AS_TRAINED, RARE, REMEDIES, Scoring, TokenBed
 from stepcredit.reproduction.world import Responses, World
+from stepcredit.stats import auc
 
 OPTIMISED = ("implicit-ce", "implicit-dpo")
 """Models whose choices are looked at; the remedies that train anew are on the first."""
@@ -113,6 +116,8 @@ def measure(world: World, choices: Choices) -> dict[str, float]:
                 numbers |= {f"{where}/{key}/{n}": value for n, value in accuracy.items()}
             if remedy == AS_TRAINED:
                 numbers |= _cause(f"cause/{name}/{aggregate}", found["test"], scoring)
+            if world.scale.is_lab and aggregate == "min":
+                numbers |= _first_errors(f"steps/{name}/{remedy}", found["test"], scoring)
     return numbers
 
 
@@ -141,3 +146,26 @@ def _cause(key: str, free: TokenBed, scoring: Scoring) -> dict[str, float]:
         f"{key}/rare among wrong picks": float(rare_and_wrong.mean()) if wrong.any() else 0.0,
         f"{key}/rare among wrong": float(rare[~samples.correct & samples.valid].mean()),
     }
+
+
+def _first_errors(key: str, free: TokenBed, scoring: Scoring) -> dict[str, float]:
+    """AUC of first wrong steps against right ones before any error, by whether a token is off the support."""
+    from stepcredit.lab.oracles import label_steps
+
+    tokens, rewards = free.reference, free.step_rewards(scoring)
+    rollouts = {each.id: each for each in free.bed.distinct}
+    right, wrong = np.zeros(len(rewards), dtype=bool), np.zeros(len(rewards), dtype=bool)
+    for identifier, start, stop in zip(
+        tokens.ids, tokens.step_offsets[:-1], tokens.step_offsets[1:], strict=True
+    ):
+        labels = [each.label for each in label_steps(rollouts[identifier])]
+        first = start + labels.index(0.0) if 0.0 in labels else stop
+        right[start:first] = True
+        wrong[first : min(first + 1, stop)] = True
+    rare = tokens.lowest_of_steps(tokens.rewards) < math.log(RARE)
+    found = {}
+    for name, part in (("on support", wrong & ~rare), ("off support", wrong & rare)):
+        value = auc(-rewards[right | part], part[right | part])
+        if np.isfinite(value):
+            found[f"{key}/{name}"] = value
+    return found

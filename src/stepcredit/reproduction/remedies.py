@@ -132,14 +132,18 @@ class TokenBed:
             name: read_token_rewards(path).rewards / betas[name] + known for name, path in models.items()
         }
 
-    def scores(self, scoring: Scoring) -> NDArray[np.float64]:
-        """Scores of all responses, shape (problems, responses)."""
+    def step_rewards(self, scoring: Scoring) -> NDArray[np.float64]:
+        """Rewards of all steps of the scored responses."""
         tokens = self.reference
-        steps = [
+        rewards = [
             tokens.step_sums(scoring.rule(self.policies[name], tokens.rewards, scoring.strength))
             for name in scoring.models
         ]
-        values = tokens.aggregate(np.minimum.reduce(steps), scoring.aggregate)
+        return np.asarray(np.minimum.reduce(rewards))
+
+    def scores(self, scoring: Scoring) -> NDArray[np.float64]:
+        """Scores of all responses, shape (problems, responses)."""
+        values = self.reference.aggregate(self.step_rewards(scoring), scoring.aggregate)
         return np.where(self.bed.samples.valid, values[self.rows], 0.0)
 
     def accuracy(self, scoring: Scoring) -> dict[int, float]:

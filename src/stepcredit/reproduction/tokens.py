@@ -35,6 +35,12 @@ class TokenRewards:
         """Sum of one number a token over each step; 0 for a step without tokens."""
         return np.bincount(self.step_of_token, values, minlength=int(self.step_offsets[-1]))
 
+    def lowest_of_steps(self, values: Float[np.ndarray, " tokens"]) -> Float[np.ndarray, " steps"]:
+        """The lowest of one number a token in each step; infinite for a step without tokens."""
+        found = np.full(int(self.step_offsets[-1]), np.inf)
+        np.minimum.at(found, self.step_of_token, values)
+        return found
+
     def lowest(self, values: Float[np.ndarray, " tokens"]) -> Float[np.ndarray, " responses"]:
         """The lowest of one number a token in each response."""
         return np.asarray(np.minimum.reduceat(values, self.token_offsets[:-1]))
