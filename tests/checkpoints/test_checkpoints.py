@@ -87,6 +87,33 @@ def test_another_tokenizer_is_named(prm: Path) -> None:
         card.check(prm, tokenizer_hash=tokenizer_hash(tiny_tokenizer("c")))
 
 
+def test_changed_weights_are_named_with_whatever_else_changed(prm: Path) -> None:
+    card = PRMCard.read(prm)
+    tiny_model(2).save_pretrained(prm)
+    with pytest.raises(CheckpointError, match="the weights differ from what it was trained with"):
+        card.check(prm)
+    with pytest.raises(CheckpointError, match="the weights and the tokenizer differ from"):
+        card.check(prm, tokenizer_hash=tokenizer_hash(tiny_tokenizer("c")))
+    for file in prm.glob("*.safetensors"):
+        file.unlink()
+    card.check(prm)  # the policy is elsewhere, on a server
+
+
+def test_an_adapter_on_another_base_is_named(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = tmp_path / "base"
+    tiny_model(0).save_pretrained(base)
+    adapted: Any = get_peft_model(load_model(base), LoraConfig(r=2, target_modules="all-linear"))
+    reference = Reference.local(base, tmp_path / "prm", weights_hash(base), adapter_off=True)
+    save_prm(adapted, tiny_tokenizer(), PRMCard(reference=reference, beta=0.5), tmp_path / "prm")
+    card = PRMCard.read(tmp_path / "prm")
+    card.check(tmp_path / "prm")
+    tiny_model(1).save_pretrained(base)
+    with pytest.raises(CheckpointError, match="the adapter's base differs from what it was trained with"):
+        card.check(tmp_path / "prm")
+
+
 def test_padding_settings_do_not_change_a_tokenizers_hash() -> None:
     tokenizer = tiny_tokenizer()
     before = tokenizer_hash(tokenizer)

@@ -64,7 +64,7 @@ PACKABLE = (
 NOT_PACKABLE = ("mamba", "bloom", "gpt_oss")
 
 
-def tiny_model(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+def tiny_model(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
     """A model of two layers with large random weights (biases too), so that every part shows."""
     if family == "mamba":
         settings: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2}
@@ -72,6 +72,7 @@ def tiny_model(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32
         settings = {"vocab_size": VOCABULARY, "hidden_size": 16, "n_layer": 2, "n_head": 4}
     else:
         settings = {**_COMMON, **_SPECIAL.get(family, {})}
+    settings |= changes
     torch.manual_seed(seed)
     config = CONFIG_MAPPING[family.split("-")[0]](**settings)
     config._experts_implementation = "eager"  # the grouped kernels know no float64

@@ -13,7 +13,7 @@ from stepcredit.lab.tutor import WEAK
 from stepcredit.types import Rollout
 
 
-def save_tiny_model(directory: Path, *, seed: int = 0) -> Path:
+def save_tiny_model(directory: Path, *, seed: int = 0, tied: bool = False) -> Path:
     """A random Llama of 2 layers and width 16."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -26,7 +26,7 @@ def save_tiny_model(directory: Path, *, seed: int = 0) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=96,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

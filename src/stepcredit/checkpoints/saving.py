@@ -39,6 +39,10 @@ def save_prm(
         The card as written.
     """
     directory = Path(directory)
+    if state_dict is not None:
+        # Gathered apart, tied weights no longer share memory, which is what transformers looks at.
+        tied = getattr(model, "all_tied_weights_keys", None) or {}
+        state_dict = {name: value for name, value in state_dict.items() if name not in tied}
     with quiet():
         model.save_pretrained(str(directory), state_dict=state_dict)
     tokenizer.save_pretrained(str(directory))

@@ -89,7 +89,7 @@ def is_adapter(policy: Any) -> bool:
 def _adapter_again(policy: Any, config: TrainConfig) -> Any:
     """An adapter that is trained further, or its base with the adapter merged in to train all weights."""
     if not config.lora_rank:
-        return policy.merge_and_unload()
+        return policy.merge_and_unload().requires_grad_(True)  # peft froze the base
     rank = policy.peft_config["default"].r
     if rank != config.lora_rank:
         raise UserError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import save_fsdp_model
 from safetensors import SafetensorError
-from torch.distributed.checkpoint import CheckpointException
+from torch.distributed.checkpoint.api import CheckpointException
 from transformers.distributed.fsdp import get_fsdp_ckpt_kwargs
 
 from stepcredit.checkpoints import quiet
