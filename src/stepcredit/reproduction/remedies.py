@@ -87,9 +87,9 @@ REMEDIES: Mapping[str, Remedy] = {
     FILTER: Remedy(filtered, (RARE,)),
     "clipped log-ratio": Remedy(clipped, (0.25, 0.5, 1.0, 2.0, 4.0)),
     "reference-free": Remedy(floored, (1.0,)),
-    "likelihood term": Remedy(mixed, (0.02, 0.05, 0.1, 0.2, 0.5)),
+    "likelihood term": Remedy(mixed, (0.05, 0.1, 0.2, 0.5, 0.8)),
     "reference floor": Remedy(floored, (0.003, 0.01, 0.03, 0.1, 0.3)),
-    "lower bound": Remedy(pessimistic, (0.003, 0.01, 0.03, 0.1, 0.3)),
+    "lower bound": Remedy(pessimistic, (0.01, 0.03, 0.1, 0.3, 1.0)),
 }
 """The first is none; the others change the score and nothing else."""
 
