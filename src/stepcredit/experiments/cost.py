@@ -231,14 +231,14 @@ def _accuracy_table(seeds: Seeds, used: Sequence[str]) -> Table:
         for amount in columns:
             known = f"{method}/{amount}/accuracy" in seeds
             cells.append(seeds.of(f"{method}/{amount}/accuracy") if known else None)
-            cost = told(relative(seeds, method, amount, to=(CE, last)), percent=False) if known else None
-            cells.append(cost)
+            cost = relative(seeds, method, amount, to=(CE, last)) if known else None
+            cells.append(None if cost is None else told(cost, percent=False, digits=2))
         return tuple(cells)
 
     headings: list[str] = []
     for amount in columns:
         name = f"{amount} responses" if amount != DOUBLED else f"{last} responses, twice the instructions"
-        headings += [name, "cost"]
+        headings += [name, f"{amount}: cost"]
     return Table(
         title="Accuracy and cost by amount of data",
         columns=tuple(headings),
@@ -311,7 +311,7 @@ def _checks(seeds: Seeds, used: Sequence[str]) -> list[Check]:
             paper="38.8 times",
             here=at_shepherd,
             verdict=is_above(shepherd, 10.0),
-            why=_why_less(seeds, last),
+            why="" if is_above(shepherd, 10.0) == "holds" else _why_less(seeds, last),
         ),
         Check(
             claim="AutoPSV costs more than CE and less than Math-Shepherd.",

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from stepcredit.reports.finding import Cell, Check, Finding, Plot, Series, Table, Verdict
+from stepcredit.reports.finding import Cell, Check, Estimate, Finding, Plot, Series, Table, Verdict
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.scale import Scale, read_scale
 from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
@@ -34,9 +34,11 @@ PASSES: Mapping[str, int] = {ORDINARY: 1, LIVE: 2, CACHED: 1, FREE: 1, ADAPTER: 
 PAPER: Mapping[str, str] = {ORDINARY: "201 / 171 / 111", LIVE: "302 / 242 / 122"}
 """Total time relative to generation alone, for Mistral-7B, Llama-3.1-8B and Llama-3.1-70B, in per cent."""
 
-TURNS = 7
-LORA_RANK = 8
-NEAR = 0.15
+TURNS = 5
+LORA_RANK = 2
+"""A higher rank would be a large part of the lab's small model, as it never is of a real one."""
+NEAR = 1.5
+"""Times an ordinary PRM's scoring that count as near it; a second model makes it twice as long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,34 +213,42 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
     )
 
 
+_READ_TWICE = (
+    "The base reads each response twice, with and without the adapter: that spares memory, not time."
+)
+
+
 def _checks(seeds: Seeds, ways: list[str], policies: tuple[str, ...]) -> list[Check]:
-    extra = seeds.derived(lambda each: (each[f"{LIVE}/time"] - 1) / (each[f"{ORDINARY}/time"] - 1))
+    live = _relative_scoring(seeds, LIVE)
     checks = [
         Check(
-            claim="With a live reference scoring takes 1.5 to 2.5 times an ordinary PRM's.",
+            claim=f"With a live reference scoring takes {NEAR:g} to 2.5 times an ordinary PRM's time.",
             paper="2.0 times with each generator (202, 142, 22 against 101, 71, 11)",
-            here=f"{told(extra, percent=False, digits=2)} times",
-            verdict=all_of([is_above(extra, 1.5), is_below(extra, 2.5)]),
+            here=f"{told(live, percent=False, digits=2)} times",
+            verdict=all_of([is_above(live, NEAR), is_below(live, 2.5)]),
         )
     ]
     spared = {CACHED: "A cached reference", FREE: "No reference", ADAPTER: "One base with an adapter"}
     for way, subject in spared.items():
         if way not in ways:
             continue
-        more = seeds.difference(f"{way}/time", f"{ORDINARY}/time")
-        why = ""
-        if way == ADAPTER and is_below(more, NEAR) == "does not hold":
-            why = "The base reads each response twice, with and without the adapter: that spares memory only."
+        times = _relative_scoring(seeds, way)
+        verdict = is_below(times, NEAR)
         checks.append(
             Check(
-                claim=f"{subject} brings the total to within {NEAR:.0%} of generation of an ordinary PRM's.",
-                paper="not measured; with a live reference the difference is 101, 71 and 11%",
-                here=f"{told(more, digits=0, sign=True)}% of generation",
-                verdict=is_below(more, NEAR),
-                why=why,
+                claim=f"{subject} brings scoring below {NEAR:g} times an ordinary PRM's time.",
+                paper="not measured; with a live reference 2.0 times",
+                here=f"{told(times, percent=False, digits=2)} times",
+                verdict=verdict,
+                why=_READ_TWICE if way == ADAPTER and verdict == "does not hold" else "",
             )
         )
     return [*checks, _larger_generator(seeds, policies)]
+
+
+def _relative_scoring(seeds: Seeds, way: str) -> Estimate:
+    """Time of scoring alone over that of an ordinary PRM."""
+    return seeds.derived(lambda each: (each[f"{way}/time"] - 1) / (each[f"{ORDINARY}/time"] - 1))
 
 
 def _larger_generator(seeds: Seeds, policies: tuple[str, ...]) -> Check:
