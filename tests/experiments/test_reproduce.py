@@ -37,7 +37,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def measure(world: Any, files: Any) -> dict[str, float]:
         measured.append(world.seed)
-        return {"gain": 0.1 + 0.001 * world.seed}
+        return {"gain": 0.5 + world.seed / 1024}
 
     module = types.ModuleType("voting")
     module.EXPERIMENT = Experiment(  # type: ignore[attr-defined]
@@ -62,13 +62,17 @@ def test_it_prints_and_writes_what_it_found(
     assert made_up == [0, 1, 2]
     for folder in (out, published):
         content = json.loads((folder / "voting" / "results.json").read_text())
-        assert [each["gain"] for each in content["measurements"]] == [0.1, 0.101, 0.102]
+        assert [each["gain"] for each in content["measurements"]] == [0.5, 0.5 + 1 / 1024, 0.5 + 2 / 1024]
         settings = content["settings"]
         assert settings["command"] == (
             f"stepcredit reproduce voting --seeds 3 --size train_prompts=7 --out {out}"
         )
         assert settings["scale"]["sizes"]["train_prompts"] == 7
         assert {"versions", "git_commit"} <= settings.keys()
+        manifest = json.loads((folder / "voting" / "manifest.json").read_text())
+        assert manifest["command"] == "reproduce"
+        assert manifest["counts"] == {"seeds": 3}
+        assert len(manifest["inputs"]) == 3
     assert "Made up" in (out / "report.html").read_text()
     assert not (published / "report.html").exists()
 

@@ -98,7 +98,7 @@ NUMBERS = [{"mid/ce/4": 0.5 + seed / 100} for seed in range(5)]
 def test_a_finding_goes_to_json_and_back() -> None:
     content = json.loads(json.dumps(finding_to_json(FINDING)))
     again = finding_from_json(content, where="here")
-    assert finding_to_json(again) == finding_to_json(FINDING)
+    assert json.dumps(finding_to_json(again)) == json.dumps(content)
     assert tuple(again.tables) == FINDING.tables
     assert tuple(again.plots) == FINDING.plots
 
@@ -216,7 +216,7 @@ def test_the_report_is_one_file_with_the_verdicts_first(tmp_path: Path) -> None:
     summary, *sections = page.of_class("table", "claims")
     rows = [row.text for row in summary.all("tr")]
     assert rows[1] == "Does it | hold?made-up"
-    assert rows[2:5] == ["It holds. holds", "It fails. does not hold", "It may. undecided"]
+    assert rows[2:5] == ["It holds.holds", "It fails.does not hold", "It may.undecided"]
     assert [table.all("tr")[1].text for table in sections] == ["It holds. 1 > 0 +2.0 [+1.0, +3.0] holds"] * 2
     assert len(page.of_class("figure", "plot")) == 3
     (cell,) = [cell for cell in page.all("td") if cell.text.startswith("50.0")][:1]

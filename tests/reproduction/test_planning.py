@@ -68,11 +68,11 @@ def test_every_experiment_is_planned_without_a_file(module: str, scale_name: str
         options = parse(each.line)
         assert options.out == each.out
         for word in shlex.split(each.line):
-            # What a command reads from the store was made before; prompts and the lab's policies lie there.
+            # What a command reads was made before; what no command makes lies in these folders.
             path = Path(word)
             if path.is_relative_to(tmp_path / "out" / "store") and path != each.out:
                 folder = path.relative_to(tmp_path / "out" / "store").parts[0]
-                assert path in outs[:place] or folder in ("prompts", "policies", "labels"), each.line
+                assert path in outs[:place] or folder in ("prompts", "policies", "label-true"), each.line
     assert total_line(commands).startswith(f"# {len(commands)} commands")
 
 

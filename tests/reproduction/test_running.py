@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from stepcredit.errors import UserError
+from stepcredit.reproduction import running
 from stepcredit.reproduction.running import Stage, measure, read_measurement, run_stages
 from stepcredit.reproduction.scale import Scale, read_scale, resized
 
@@ -104,6 +105,21 @@ def test_stages_run_in_processes_once_and_again_only_with_other_settings(folder:
     assert len(measured(folder)) == 3
     changed = run_stages(stages(folder, resized(scale, {"train_prompts": 7}), 1), jobs=1)
     assert changed["made-up-experiment"] == [{"size": 7.0, "seed": 0.0}]
+
+
+def test_an_experiment_is_told_of_as_soon_as_its_seeds_are_there(
+    folder: Path, scale: Scale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "another_experiment.py").write_text((folder / "made_up_experiment.py").read_text())
+    monkeypatch.setattr(running, "_measured", lambda todo, jobs: ((each, measure(each)) for each in todo))
+    first, second = stages(folder, scale)
+    both = [first, replace(first, module="another_experiment"), second]
+    told: list[tuple[str, int]] = []
+    for _ in range(2):
+        run_stages(both, jobs=1, finished=lambda name, numbers: told.append((name, len(numbers))))
+    # Measured one by one; then both are there from the start.
+    assert told[:2] == [("another-experiment", 1), ("made-up-experiment", 2)]
+    assert sorted(told[2:]) == sorted(told[:2])
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def test_an_experiment_may_change_settings_and_sizes() -> None:
 
 
 def test_mistakes_are_told() -> None:
-    with pytest.raises(UserError, match="use lab, paper"):
+    with pytest.raises(UserError, match="Use lab, paper"):
         read_scale("moon")
     scale = read_scale("lab")
     with pytest.raises(UserError, match="no method 'magic'"):

@@ -13,8 +13,10 @@ from stepcredit.options import argument, option
 
 if TYPE_CHECKING:
     from stepcredit.reports.finding import Finding
+    from stepcredit.reproduction.experiment import Experiment
     from stepcredit.reproduction.planning import PlannedCommand
     from stepcredit.reproduction.scale import Scale
+    from stepcredit.reproduction.seeds import Measurement
 
 NAMES = (
     "main",
@@ -106,44 +108,58 @@ class DryRun:
 
 
 def run(options: Options) -> Result | DryRun:
-    """Measure what is not there yet, then conclude.
+    """Measure what is not there yet, and conclude each experiment when all of its seeds are there.
 
     Raises:
         UserError: There is no such experiment or scale, or a stage failed.
     """
-    from stepcredit.reports.findings import read_findings, write_finding, write_report
     from stepcredit.reproduction.experiment import load_experiment
     from stepcredit.reproduction.planning import plan
     from stepcredit.reproduction.running import Stage, run_stages
-    from stepcredit.reproduction.seeds import Seeds
 
     scale = _scale(options)
-    modules = [f"stepcredit.experiments.{name.replace('-', '_')}" for name in _names(options)]
-    experiments = {name: load_experiment(name) for name in modules}
+    modules = {name: f"stepcredit.experiments.{name.replace('-', '_')}" for name in _names(options)}
+    experiments = {name: load_experiment(module) for name, module in modules.items()}
     if not scale.is_lab:
-        modules = [name for name in modules if not experiments[name].lab_only]
-        if not modules:
+        experiments = {name: each for name, each in experiments.items() if not each.lab_only}
+        if not experiments:
             raise UserError("needs the truth of every step, which only the lab has", where=options.names[0])
     if options.dry_run:
-        return DryRun(commands=plan([experiments[name] for name in modules], scale, options.out))
+        return DryRun(commands=plan(list(experiments.values()), scale, options.out))
+    findings: dict[str, Finding] = {}
+
+    def conclude(name: str, numbers: Sequence[Measurement]) -> None:
+        findings[name] = _conclude(experiments[name], numbers, options, scale)
+
     stages = [
-        Stage(module=name, scale=scale, seed=seed, out=options.out)
-        for name in modules
+        Stage(module=modules[name], scale=scale, seed=seed, out=options.out)
+        for name in experiments
         for seed in range(scale.seeds)
     ]
-    measured = run_stages(stages, jobs=options.jobs or (os.cpu_count() or 1))
-    findings = []
-    for name, numbers in zip(modules, measured.values(), strict=True):
-        finding = replace(
-            experiments[name].conclude(Seeds(numbers), scale), settings=_settings(options, scale)
-        )
-        for folder in (options.out, options.publish):
-            if folder is not None:
-                write_finding(finding, folder / finding.name, numbers)
-        findings.append(finding)
-    # Also those that earlier runs left in the folder.
+    run_stages(stages, jobs=options.jobs or (os.cpu_count() or 1), finished=conclude)
+    return Result(out=options.out, findings=[findings[name] for name in experiments])
+
+
+def _conclude(
+    experiment: Experiment, numbers: Sequence[Measurement], options: Options, scale: Scale
+) -> Finding:
+    """Write the finding and its manifest, and the report of all findings that lie in the run's folder."""
+    from stepcredit.reports.findings import read_findings, write_finding, write_report
+    from stepcredit.reproduction.seeds import Seeds
+    from stepcredit.runs import Manifest, manifest_path, run_facts, write_json
+
+    settings = _settings(options, scale)
+    finding = replace(experiment.conclude(Seeds(numbers), scale), settings=settings | run_facts())
+    measured = options.out / "measurements" / finding.name
+    manifest = Manifest("reproduce", settings, inputs=sorted(measured.glob("*.json")))
+    manifest.count("seeds", len(numbers))
+    for parent in (options.out, options.publish):
+        if parent is not None:
+            folder = parent / finding.name
+            write_finding(finding, folder, numbers)
+            write_json(manifest_path(folder), manifest.to_json())
     write_report(read_findings(options.out, NAMES), options.out / "report.html")
-    return Result(out=options.out, findings=findings)
+    return finding
 
 
 def _names(options: Options) -> list[str]:
@@ -174,11 +190,6 @@ def _settings(options: Options, scale: Scale) -> dict[str, object]:
     from dataclasses import asdict
 
     from stepcredit.options import arguments_of
-    from stepcredit.runs import run_facts
 
     shown = replace(options, publish=None, jobs=None)
-    return {
-        "command": "stepcredit reproduce " + " ".join(arguments_of(shown)),
-        "scale": asdict(scale),
-        **run_facts(),
-    }
+    return {"command": "stepcredit reproduce " + " ".join(arguments_of(shown)), "scale": asdict(scale)}

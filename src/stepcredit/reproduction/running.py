@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
@@ -87,12 +87,15 @@ def measure(stage: Stage) -> Measurement:
     return numbers
 
 
-def run_stages(stages: Sequence[Stage], *, jobs: int) -> dict[str, list[Measurement]]:
+def run_stages(
+    stages: Sequence[Stage], *, jobs: int, finished: Callable[[str, list[Measurement]], None] | None = None
+) -> dict[str, list[Measurement]]:
     """Run what is not there yet.
 
     Args:
         stages: In the order in which they start; an earlier one's files serve the later ones.
         jobs: Processes, each of which computes with its share of the processors.
+        finished: Told of each experiment as soon as all of its stages are there.
 
     Returns:
         Experiment to the numbers of its seeds, in the order of the stages.
@@ -102,16 +105,25 @@ def run_stages(stages: Sequence[Stage], *, jobs: int) -> dict[str, list[Measurem
     """
     found = {stage.path: content["numbers"] for stage in stages if (content := read_measurement(stage))}
     todo = [stage for stage in stages if stage.path not in found]
+    results: dict[str, list[Measurement]] = {}
+
+    def conclude() -> None:
+        for name in dict.fromkeys(stage.name for stage in stages if stage.name not in results):
+            paths = [stage.path for stage in stages if stage.name == name]
+            if all(path in found for path in paths):
+                results[name] = [found[path] for path in paths]
+                if finished is not None:
+                    finished(name, results[name])
+
+    conclude()
     if todo:
         with Progress("reproduce", len(stages), "stages", every=1.0) as progress:
             progress.advance(len(found))
             for stage, numbers in _measured(todo, jobs):
                 found[stage.path] = numbers
                 progress.advance(extra=f"{stage.name}, seed {stage.seed}")
-    results: dict[str, list[Measurement]] = {}
-    for stage in stages:
-        results.setdefault(stage.name, []).append(found[stage.path])
-    return results
+                conclude()
+    return {stage.name: results[stage.name] for stage in stages}
 
 
 def _measured(stages: Sequence[Stage], jobs: int) -> Iterator[tuple[Stage, Measurement]]:
