@@ -82,6 +82,8 @@ def write_gguf(path: Path, model: Any, tokenizer: Any, kind: gguf.GGMLQuantizati
     writer.add_pad_token_id(tokenizer.pad_token_id)
     writer.add_chat_template(tokenizer.chat_template)
     for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
         stored = stored_tensor(name, tensor, config, kind)
         is_plain = stored.dtype == np.float32
         writer.add_tensor(gguf_name(name), stored, raw_dtype=None if is_plain else kind)
@@ -108,8 +110,8 @@ def stored_tensor(name: str, tensor: torch.Tensor, config: Any, kind: gguf.GGMLQ
     return quantize(np.ascontiguousarray(values), kind) if values.ndim == 2 else values
 
 
-@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
-def test_gguf_files(tmp_path: Path, make_tokenizer: Callable[..., Any], kind: str) -> None:
+@pytest.mark.parametrize(("kind", "tied"), [("F32", True), ("Q8_0", False)])
+def test_gguf_files(tmp_path: Path, make_tokenizer: Callable[..., Any], kind: str, tied: bool) -> None:
     torch.manual_seed(0)
     quantisation = gguf.GGMLQuantizationType[kind]
     config = LlamaConfig(
@@ -121,6 +123,7 @@ def test_gguf_files(tmp_path: Path, make_tokenizer: Callable[..., Any], kind: st
         num_key_value_heads=2,
         max_position_embeddings=512,
         initializer_range=0.3,
+        tie_word_embeddings=tied,
     )
     plain, files = [], []
     for name in ("policy", "reference"):
