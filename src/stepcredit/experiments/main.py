@@ -152,7 +152,7 @@ def _checks(seeds: Seeds) -> list[Check]:
     over_votes = {name: gain(name, "majority") for name in OBJECTIVES}
     return [
         Check(
-            claim="An implicit PRM beats step models trained on Monte-Carlo and AutoPSV labels of the same data.",
+            claim="An implicit PRM beats step models trained on Monte-Carlo and AutoPSV labels.",
             paper="DPO 50.4, Math-Shepherd 47.8, AutoPSV 45.7",
             here=f"{best} less "
             + ", ".join(f"{over} {told(each, sign=True)}" for over, each in gains.items()),

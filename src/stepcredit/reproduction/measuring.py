@@ -66,23 +66,23 @@ class TestBed:
     def best_of_n(
         self, scores: NDArray[np.float64], samples: Samples | None = None
     ) -> dict[int, NDArray[np.float64]]:
-        """n to each problem's expected accuracy, over all subsets of n responses."""
+        """Each n to each problem's expected accuracy, over all subsets of n responses."""
         part = samples or self.samples
         found = best_of_n(scores, part.correct, part.num_responses, self.ns)
         return dict(zip(self.ns, found, strict=True))
 
     def accuracy(self, scores: Path, aggregate: str) -> dict[int, float]:
-        """n to the mean accuracy of best-of-n by an aggregate."""
+        """Each n to the mean accuracy of best-of-n by an aggregate."""
         return _means(self.best_of_n(self.scored(scores).scores[aggregate]))
 
     def majority(self) -> dict[int, float]:
-        """n to the accuracy of plain voting."""
+        """Each n to the accuracy of plain voting."""
         samples = self.samples
         found = majority_vote(samples.answers, samples.correct, samples.num_responses, self.ns)
         return _means(dict(zip(self.ns, found, strict=True)))
 
     def weighted_vote(self, scores: Path, aggregate: str, *, temperature: float = 1.0) -> dict[int, float]:
-        """n to the accuracy of the vote in which a response weighs sigmoid(score / temperature)."""
+        """Each n to the accuracy of the vote in which a response weighs sigmoid(score / temperature)."""
         weights = sigmoid(self.scored(scores).scores[aggregate] / temperature)
         samples = self.samples
         found = {}
