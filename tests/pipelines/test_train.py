@@ -27,11 +27,13 @@ from stepcredit.checkpoints import (
 )
 from stepcredit.data import rollout_to_json, write_rows
 from stepcredit.errors import CheckpointError, DataError, UserError
+from stepcredit.lab.oracles import label_steps
 from stepcredit.lab.task import draw_problems
 from stepcredit.lab.tokenizer import make_tokenizer
 from stepcredit.lab.tutor import WEAK
 from stepcredit.pipelines.train import Options, run
 from stepcredit.runs import hash_file
+from stepcredit.scorers import load_scorer
 from stepcredit.training.config import TrainConfig
 from stepcredit.types import Rollout
 
@@ -160,6 +162,28 @@ class TestOutput:
         reference = PRMCard.read(out).reference
         assert reference is not None
         assert reference.adapter_off
+
+    @pytest.mark.parametrize(("first_rank", "second_rank"), [(0, 0), (0, 2), (2, 2), (2, 0)])
+    def test_a_second_stage_starts_from_the_rewards_of_the_first(
+        self, model: Path, tmp_path: Path, first_rank: int, second_rank: int
+    ) -> None:
+        """Step labels on top of an implicit PRM, whose reference stays that of the first stage."""
+        rollouts = make_rollouts(4, 4)
+        graded = write(
+            tmp_path / "graded.jsonl", [replace(row, step_labels=label_steps(row)) for row in rollouts]
+        )
+        first, second = tmp_path / "first", tmp_path / "second"
+        run(options(model, graded, first, config=replace(SETTINGS, lora_rank=first_rank)))
+        config = replace(SETTINGS, objective="step-ce", lora_rank=second_rank)
+        run(options(first, graded, second, config=replace(config, learning_rate=1e-12)))
+        before, unmoved = (list(load_scorer(prm).score_all(rollouts)) for prm in (first, second))
+        assert max(abs(score.reward) for score in before) > 0.01
+        for one, other in zip(before, unmoved, strict=True):
+            values = [step.value for step in one.steps]
+            assert [step.value for step in other.steps] == pytest.approx(values, abs=1e-5)
+        run(options(first, graded, second, config=config, overwrite=True))
+        moved = list(load_scorer(second).score_all(rollouts))
+        assert any(abs(one.reward - other.reward) > 0.01 for one, other in zip(before, moved, strict=True))
 
     def test_other_libraries_load_it(self, model: Path, graded: Path, tmp_path: Path) -> None:
         from peft import AutoPeftModelForCausalLM
