@@ -19,7 +19,13 @@ from stepcredit.lab.task import make_prompts
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ("README.md", "docs/own-data.md")
-REFERENCE = ("docs/reproduction.md", "docs/training.md", "docs/scoring.md", "docs/evaluation.md")
+REFERENCE = (
+    "docs/reproduction.md",
+    "docs/training.md",
+    "docs/baselines.md",
+    "docs/scoring.md",
+    "docs/evaluation.md",
+)
 
 
 def blocks(document: str, language: str) -> Iterator[str]:
