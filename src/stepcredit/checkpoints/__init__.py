@@ -5,6 +5,7 @@ from stepcredit.checkpoints.hashes import template_hash, tokenizer_hash, weights
 from stepcredit.checkpoints.loading import (
     LoadOptions,
     adapter_base,
+    check_vocabulary,
     load_config,
     load_model,
     load_tokenizer,
@@ -19,6 +20,7 @@ __all__ = [
     "PRMCard",
     "Reference",
     "adapter_base",
+    "check_vocabulary",
     "load_config",
     "load_model",
     "load_tokenizer",

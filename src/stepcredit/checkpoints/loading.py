@@ -356,6 +356,22 @@ def _load_adapter(path: Path, options: LoadOptions, model_class: Any) -> PreTrai
     return adapted.eval()  # type: ignore[no-any-return]
 
 
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, where: str | Path) -> None:
+    """Refuse a tokenizer with ids that the model has no embedding for.
+
+    Raises:
+        CheckpointError: The tokenizer belongs to another model.
+    """
+    embeddings: Any = model.get_input_embeddings()
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= embeddings.num_embeddings:
+        raise CheckpointError(
+            f"the tokenizer has ids up to {largest}, the model only {embeddings.num_embeddings} embeddings",
+            where=where,
+            mend="restore the tokenizer that was saved with the model",
+        )
+
+
 def check_gguf(path: Path) -> None:
     """Refuse GGUF files without the package that reads them.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.checkpoints import (
     LoadOptions,
     PRMCard,
+    check_vocabulary,
     load_model,
     load_tokenizer,
     resolve,
@@ -32,7 +33,7 @@ from stepcredit.logprobs import LocalTokenLogProbs
 from stepcredit.scorers.base import DEFAULT_WINDOW, WindowedScorer
 from stepcredit.scorers.headed import load_headed
 from stepcredit.scorers.implicit import ImplicitPRM
-from stepcredit.scorers.loading import check_vocabulary, content_hash, context_length, model_label
+from stepcredit.scorers.loading import content_hash, context_length, model_label
 from stepcredit.scorers.log_probability import LogProbabilityScorer
 from stepcredit.scorers.readers import (
     HeadReader,
@@ -208,7 +209,7 @@ def load_scorer(
         UserError: An option does not belong to the family.
     """
     load = load or LoadOptions()
-    path = resolve(directory, revision=load.revision, also=load.unsafe_patterns)
+    path = resolve(directory, revision=load.revision, also=load.unsafe_patterns, weights=policy is None)
     if family not in FAMILIES:
         raise UserError(f"no family {family!r}", where="--family", mend=f"use {', '.join(FAMILIES)}")
     if family == "auto":
@@ -231,10 +232,11 @@ def load_scorer(
             with_tokens=with_tokens,
         )
     given = {
-        "policy": policy,
+        "--policy-server": policy,
         "--reference": reference,
         "--beta": beta,
         "--reference-free": reference_free or None,
+        "--cache": cache,
     }
     for flag, value in given.items():
         if value is not None:

@@ -12,6 +12,7 @@ from stepcredit.checkpoints import (
     LoadOptions,
     PRMCard,
     adapter_base,
+    check_vocabulary,
     load_model,
     load_tokenizer,
     pick_device,
@@ -221,19 +222,3 @@ def _recorded_limit(path: Path, load: LoadOptions) -> int | None:
             where=path,
             mend="restore it, or pass --trust-remote-code if it needs the code that comes with it",
         ) from error
-
-
-def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, where: str | Path) -> None:
-    """Refuse a tokenizer with ids that the model has no embedding for.
-
-    Raises:
-        CheckpointError: The tokenizer belongs to another model.
-    """
-    embeddings: Any = model.get_input_embeddings()
-    largest = max(tokenizer.get_vocab().values(), default=-1)
-    if largest >= embeddings.num_embeddings:
-        raise CheckpointError(
-            f"the tokenizer has ids up to {largest}, the model only {embeddings.num_embeddings} embeddings",
-            where=where,
-            mend="restore the tokenizer that was saved with the model",
-        )

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 from transformers import TrainingArguments
 
-from stepcredit.checkpoints import LoadOptions, load_tokenizer, resolve
+from stepcredit.checkpoints import LoadOptions, check_vocabulary, load_tokenizer, resolve
 from stepcredit.encoding import Encoding
 from stepcredit.errors import DataError, UserError
 from stepcredit.objectives import ObjectiveSettings, get_objective
@@ -220,6 +220,7 @@ def _policy_and_reference(
         )
     if policy is None:
         policy = load_policy(model, config, load, arguments.device)
+    check_vocabulary(policy, inputs.tokenizer, model)
     return policy, log_probs
 
 

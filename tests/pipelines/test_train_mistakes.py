@@ -1,0 +1,127 @@
+"""What goes wrong around a training run is told in one line, and nothing that was done is lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import SafetensorError
+from tests.training.conftest import make_rollouts, save_tiny_model
+
+import stepcredit.checkpoints
+from stepcredit.cli import main
+from stepcredit.data import rollout_to_json, write_rows
+from stepcredit.training.trainer import PRMTrainer
+
+COMMAND = ["--steps", "newline", "--device", "cpu", "--learning-rate", "1e-3", "--batch-size", "8"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with ``model`` and ``graded.jsonl``."""
+    monkeypatch.chdir(tmp_path)
+    save_tiny_model(tmp_path / "model")
+    write_rows("graded.jsonl", map(rollout_to_json, make_rollouts(4, 4)))
+    return tmp_path
+
+
+def train(*more: str, model: str = "model") -> int:
+    return main(["train", "graded.jsonl", "--model", model, "--out", "prm", *COMMAND, *more])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *more: str, model: str = "model") -> str:
+    """Run a command that must fail; gives its one line."""
+    assert train(*more, model=model) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    lines = [line for line in error.splitlines() if line.startswith("stepcredit: error: ")]
+    assert len(lines) == 1
+    assert error.splitlines()[-1] == lines[0]
+    assert not Path("prm").exists()
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("learning_rat: 1.0e-3", "learning_rate"),
+        ("epochs: many", "epochs"),
+        ("objective: best", "one of ce"),
+        ("config: {betta: 1}", "beta"),
+        ("[ce]", "option: value"),
+    ],
+)
+def test_a_config_that_cannot_be_meant(
+    content: str, said: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.yaml").write_text(content)
+    line = refused(capsys, "--config", "mine.yaml")
+    assert "mine.yaml" in line
+    assert said in line
+
+
+def test_a_tokenizer_without_a_chat_template(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("model/chat_template.jinja").unlink()
+    assert "chat template" in refused(capsys)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_model_with_a_file_missing_or_broken(
+    name: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("model", name).write_text("{")
+    assert "model" in refused(capsys)
+    Path("model", name).unlink()
+    assert "model" in refused(capsys)
+
+
+def test_an_adapter_on_another_base(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--lora-rank", "2") == 0
+    shutil.move("prm", "adapter")
+    save_tiny_model(place / "model", seed=1)
+    rows = ["score", "graded.jsonl", "--prm", "adapter", "--out", "scores.jsonl", "--device", "cpu"]
+    capsys.readouterr()
+    assert main(rows) == 2
+    assert "the adapter's base differs from what it was trained with" in capsys.readouterr().err
+    shutil.rmtree("model")
+    assert "model" in refused(capsys, "--lora-rank", "2", model="adapter")
+
+
+def test_weights_that_are_not_the_cards(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train() == 0
+    shutil.copy("model/model.safetensors", "prm/model.safetensors")
+    capsys.readouterr()
+    assert main(["score", "graded.jsonl", "--prm", "prm", "--out", "scores.jsonl", "--device", "cpu"]) == 2
+    assert "the weights differ from what it was trained with" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_at_the_end_costs_no_training(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stepcredit.checkpoints, "save_prm", full)
+        line = refused(capsys)
+    assert "No space left on device" in line
+    assert "run the same command again" in line
+    assert [path.name for path in place.iterdir() if path.name.startswith(".")] == []
+
+    def no_step(*_: Any, **__: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(PRMTrainer, "training_step", no_step)
+    assert train() == 0
+    manifest = json.loads(Path("prm/manifest.json").read_text())
+    assert manifest["kept_step"] == 2
+    assert manifest["ledger"]["trained_tokens"] > 0
+
+
+def test_an_output_below_a_file(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "graded.jsonl", "--model", "model", "--out", "graded.jsonl/prm", *COMMAND]
+    assert main(words) == 2
+    assert "graded.jsonl" in capsys.readouterr().err
