@@ -8,8 +8,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from stepcredit.checkpoints import LoadOptions, load_model, weights_hash
+from stepcredit.checkpoints import LoadOptions, load_model, resolve, weights_hash
 from stepcredit.errors import CheckpointError
+from stepcredit.pipelines.scorer_options import ScorerOptions
 
 
 @pytest.fixture
@@ -48,6 +49,28 @@ def test_a_pickled_adapter_loads_by_flag_only(tmp_path: Path, make_model: Any) -
 def test_what_is_fetched_from_the_hub_grows_only_by_flag() -> None:
     assert LoadOptions().unsafe_patterns == ()
     assert LoadOptions(trust_remote_code=True, allow_pickle=True).unsafe_patterns == ("*.py", "*.bin")
+
+
+def test_a_model_on_a_server_is_fetched_without_its_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make_tokenizer: Any
+) -> None:
+    make_tokenizer().save_pretrained(str(tmp_path))
+    fetched: list[tuple[str, str | None, list[str]]] = []
+
+    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        fetched.append((name, revision, allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    server = "http://127.0.0.1:9/v1#large"
+    words = ScorerOptions(prm="some/prm", beta=0.1, policy_server=server, reference_server=server)
+    words.load_scorer()
+    assert {name for name, *_ in fetched} == {"some/prm"}
+    assert all("*.safetensors" not in patterns and "*.gguf" not in patterns for *_, patterns in fetched)
+    assert resolve("some/prm", revision="x", also=("*.bin",)) == tmp_path
+    name, revision, patterns = fetched[-1]
+    assert (name, revision) == ("some/prm", "x")
+    assert {"*.safetensors", "*.bin"} <= set(patterns)
 
 
 def test_a_changed_file_gets_a_new_hash(tmp_path: Path, make_model: Any) -> None:
