@@ -5,6 +5,7 @@ Arguments: model directory, graded rollouts, output directory, a file to write g
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -25,12 +26,15 @@ from stepcredit.steps import StepRule
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import make_training_set
 from stepcredit.training.families import ImplicitFamily, make_forward_batch
+from stepcredit.training.trainer import PRMTrainer
 
 RUNS = {
     "ce": [],
     "kto": ["--objective", "kto"],
     "lora": ["--lora-rank", "2"],
 }
+RESUMED = ["--save-every", "2"]
+STOPPED_BEFORE = 3
 SETTINGS = "--device cpu --beta 0.5 --learning-rate 1e-3 --batch-size 7 --log-every 1 --warmup 0"
 
 
@@ -71,10 +75,30 @@ def sharded_differences(model_directory: str, graded: str) -> dict[str, float]:
     }
 
 
+class StoppedError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def stop_midway(words: list[str]) -> None:
+    """Run a command that ends before its third step, with a checkpoint of the second."""
+    original = PRMTrainer.training_step
+
+    def training_step(self: PRMTrainer, *arguments: Any, **options: Any) -> torch.Tensor:
+        if self.state.global_step == STOPPED_BEFORE:
+            raise StoppedError
+        return original(self, *arguments, **options)
+
+    PRMTrainer.training_step = training_step  # type: ignore[method-assign]
+    with contextlib.suppress(StoppedError):
+        main(words)
+    PRMTrainer.training_step = original  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     model, graded, out, differences_file = sys.argv[1:]
     for name, extra in RUNS.items():
         assert main(command(model, graded, Path(out) / name, extra)) == 0
+    stop_midway(command(model, graded, Path(out) / "stopped", RESUMED))
     differences = sharded_differences(model, graded)
     if torch.distributed.get_rank() == 0:
         Path(differences_file).write_text(json.dumps(differences))

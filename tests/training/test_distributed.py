@@ -55,3 +55,8 @@ def test_two_processes_train_as_one_does(tiny_model: Path, rollouts: list[Rollou
         for expected, found in zip(one, two, strict=True):
             assert found == pytest.approx(expected, rel=1e-4, abs=1e-5), name
     assert max(json.loads(differences.read_text()).values()) < 1e-5
+    stopped = tmp_path / "two" / "stopped"
+    assert (stopped.with_name("stopped.partial") / "checkpoint-2").is_dir()
+    assert main(module.command(str(tiny_model), str(graded), stopped, module.RESUMED)) == 0
+    for expected, found in zip(log(tmp_path / "one" / "ce"), log(stopped), strict=True):
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-5), "two processes, then one"
