@@ -90,6 +90,7 @@ def test_heads_that_order_better_and_wild_probabilities_are_told(tiny_scale: Sca
 def test_it_runs_on_a_lab_of_a_few_problems(tiny_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stepcredit.experiments.theory.DEPTH", 2)
     monkeypatch.setattr("stepcredit.experiments.theory.NUM_TREES", 1)
+    monkeypatch.setattr("stepcredit.experiments.theory.NUM_PREFIXES", 4)
     monkeypatch.setattr("stepcredit.experiments.theory.NUM_SAMPLES", (4, 16))
     found = measure(tiny_world, prepare(tiny_world))
     assert all(math.isfinite(value) for value in found.values())
