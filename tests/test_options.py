@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -16,10 +17,15 @@ from stepcredit.options import arguments_of
 from stepcredit.training.config import TrainConfig
 
 
-def read(options_class: type, words: list[str]) -> Any:
+@cache
+def parser_of(options_class: type) -> OneLineParser:
     parser = OneLineParser(allow_abbrev=False)
     add_settings(parser, options_class)
-    return build(options_class, vars(parser.parse_intermixed_args(words)))
+    return parser
+
+
+def read(options_class: type, words: list[str]) -> Any:
+    return build(options_class, vars(parser_of(options_class).parse_intermixed_args(words)))
 
 
 def words_for(setting: Setting) -> list[list[str]]:
