@@ -140,6 +140,10 @@ def test_costs_come_from_the_ledgers(result: compare.Result) -> None:
 def test_everything_is_written_down(result: compare.Result, world: Path) -> None:
     content = json.loads((world / "out" / compare.RESULTS).read_text())
     assert content["methods"][0]["trials"][0]["settings"] == {"learning_rate": 1e-4}
+    summary = (world / "out" / compare.SUMMARY).read_text()
+    assert all(
+        f"| {method.name} |" in summary for method in read_recipe(world / "recipe.yaml", world).methods
+    )
     page = (world / "out" / compare.REPORT).read_text()
     assert "Accuracy against cost" in page
     assert "second-stage" in page
@@ -160,6 +164,22 @@ def test_a_second_run_trains_nothing_again(
         compare.Options(recipe=world / "recipe.yaml", root=world, out=world / "out", draws=200)
     )
     assert again.to_json()["methods"] == result.to_json()["methods"]
+
+
+@pytest.mark.slow
+def test_settings_that_are_tried_side_by_side_come_out_the_same(
+    result: compare.Result, world: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "one.yaml"
+    recipe.write_text(yaml.safe_dump({**RECIPE, "methods": RECIPE["methods"][:1]}))
+    together = compare.run(
+        compare.Options(recipe=recipe, root=world, out=tmp_path / "out", draws=200, jobs=2)
+    )
+    alone = result.methods[0]
+    assert [trial.accuracy for trial in together.methods[0].trials] == pytest.approx(
+        [trial.accuracy for trial in alone.trials]
+    )
+    assert together.methods[0].accuracy[4] == pytest.approx(alone.accuracy[4])
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from stepcredit.pipelines import eval_best_of_n
 from stepcredit.pipelines.comparison_recipe import ComparedMethod, Recipe, read_recipe
 from stepcredit.pipelines.comparison_search import Search, Searched, Trial, search
 
-RESULTS, REPORT = "comparison.json", "report.html"
+RESULTS, REPORT, SUMMARY = "comparison.json", "report.html", "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ def run(options: Options) -> Result:
     Raises:
         UserError: A mistake in the recipe or its files.
     """
-    from stepcredit.reports.comparison import render_comparison
+    from stepcredit.reports.comparison import comparison_markdown, render_comparison
     from stepcredit.runs import Manifest, atomic_path, manifest_path, write_json
 
     recipe = read_recipe(options.recipe, options.root)
@@ -176,8 +176,10 @@ def run(options: Options) -> Result:
     content = result.to_json()
     write_json(options.out / RESULTS, content)
     write_json(manifest_path(options.out / RESULTS), manifest.to_json())
-    with atomic_path(options.out / REPORT) as temporary:
-        temporary.write_text(render_comparison(content), encoding="utf-8")
+    pages = {REPORT: render_comparison(content), SUMMARY: comparison_markdown(content)}
+    for name, page in pages.items():
+        with atomic_path(options.out / name) as temporary:
+            temporary.write_text(page, encoding="utf-8")
     return result
 
 

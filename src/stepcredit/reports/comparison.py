@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -31,6 +31,57 @@ def render_comparison(content: Mapping[str, Any]) -> str:
         choose_at=content["choose_at"],
         plot=accuracy_against_cost(content),
     )
+
+
+def comparison_markdown(content: Mapping[str, Any]) -> str:
+    """The same as Markdown: accuracy, cost and chosen settings, and every setting that was tried."""
+    sizes = sorted({int(n) for method in content["methods"] for n in method["accuracy"]})
+    lines = [
+        "# Comparison of reward models",
+        "",
+        f"{content['budget']} settings of each trained method were tried on development problems (best-of-"
+        f"{content['choose_at']} accuracy there); the best of each is reported on test problems. Cells: "
+        "accuracy in per cent with its 95% interval over problems. Cost: operations to collect, label and "
+        "train, relative to the first trained method, each distinct prefix labelled once (in brackets: "
+        "every prefix).",
+        "",
+        "| method | " + " | ".join(f"@{n}" for n in sizes) + " | score | cost | chosen |",
+        "| --- |" + " --- |" * (len(sizes) + 3),
+    ]
+    for name, accuracy in content["references"].items():
+        lines.append(f"| {name} | " + " | ".join(_cells(accuracy, sizes)) + " | | | |")
+    for method in content["methods"]:
+        cost, chosen = "", ""
+        if method["chosen"] is not None:
+            relative, unshared = method["cost"]["relative"], method["cost"]["relative_unshared"]
+            cost = f"{relative:.2f} ({unshared:.2f})" if relative else ""
+            chosen = _settings(method["trials"][method["chosen"]]["settings"])
+        cells = " | ".join(_cells(method["accuracy"], sizes))
+        lines.append(f"| {method['name']} | {cells} | {method['aggregate']} | {cost} | {chosen} |")
+    lines += [
+        "",
+        "## What was tried",
+        "",
+        "| method | settings | development accuracy |",
+        "| --- | --- | --- |",
+    ]
+    for method in content["methods"]:
+        for trial in method["trials"]:
+            told = f"{_settings(trial['settings'])} | {100 * trial['accuracy']:.1f} by {trial['aggregate']}"
+            lines.append(f"| {method['name']} | {told} |")
+    return "\n".join(lines) + "\n"
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in settings.items())
+
+
+def _cells(accuracy: Mapping[Any, Sequence[float]], sizes: Sequence[int]) -> list[str]:
+    known = {int(size): values for size, values in accuracy.items()}
+    return [
+        f"{100 * known[n][0]:.1f} [{100 * known[n][1]:.1f}, {100 * known[n][2]:.1f}]" if n in known else ""
+        for n in sizes
+    ]
 
 
 def accuracy_against_cost(content: Mapping[str, Any], n: int | None = None) -> Markup:
