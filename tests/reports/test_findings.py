@@ -201,6 +201,17 @@ def test_a_picture_stands_alone_for_light_and_dark_viewers(plot: Plot, tmp_path:
         assert 0 <= float(text.attrib["x"]) <= box[2]
 
 
+def test_intervals_of_shares_are_drawn_no_further_than_all(tmp_path: Path) -> None:
+    plot = replace(FOREST, series=(Series(name="CE", y=(estimate(0.95, 0.2),)),))
+    write_finding(replace(FINDING, plots=(plot,)), tmp_path, NUMBERS)
+    picture = (tmp_path / "forest.svg").read_text()
+    assert "95.0%  (75.0% to 100.0%)" in picture
+    assert "95% intervals over 5 seeds, cut at 100%." in picture
+    assert "110%" not in picture
+    write_finding(replace(FINDING, plots=(replace(plot, percent=False),)), tmp_path, NUMBERS)
+    assert "(0.750 to 1.150)" in (tmp_path / "forest.svg").read_text()
+
+
 def test_one_seed_is_told_to_have_no_interval(tmp_path: Path) -> None:
     plot = replace(FOREST, series=(Series(name="CE", y=(estimate(0.8, None, 1),)),))
     write_finding(replace(FINDING, plots=(plot,)), tmp_path, NUMBERS[:1])

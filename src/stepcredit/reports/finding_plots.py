@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from markupsafe import Markup
 
 from stepcredit.reports.finding import Estimate, Plot, Series
@@ -29,6 +31,7 @@ def draw(plot: Plot, *, width: float = 560, render: Renderer = figure) -> Markup
         width: Of the picture, in units in which text is 12 high.
         render: ``standalone`` draws a file.
     """
+    plot = _cut(plot)
     if plot.kind == "intervals":
         return interval_plot(
             [
@@ -101,9 +104,22 @@ def _points(series: Series, index: int) -> list[Point]:
     ]
 
 
+def _cut(plot: Plot) -> Plot:
+    """Intervals of shares reach no further than 1, where Student's may; tables have them whole."""
+    if not plot.percent:
+        return plot
+
+    def cut(each: Estimate) -> Estimate:
+        return each if each.high is None else replace(each, high=max(each.mean, min(1.0, each.high)))
+
+    series = tuple(replace(each, y=tuple(map(cut, each.y))) for each in plot.series)
+    return replace(plot, series=series)
+
+
 def _note(plot: Plot, what: str) -> str:
     estimates: list[Estimate] = [each for series in plot.series for each in series.y]
     seeds = max((len(each.values) for each in estimates), default=0)
     if seeds < 2:
         return "One seed, so there is no interval."
-    return f"{what}: 95% intervals over {seeds} seeds."
+    is_cut = plot.percent and any(each.high == 1.0 for each in estimates)
+    return f"{what}: 95% intervals over {seeds} seeds{', cut at 100%' if is_cut else ''}."
