@@ -5,32 +5,55 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
-from stepcredit.data import read_scores, rollout_to_json, write_rows
+from stepcredit.data import read_rollouts, rollout_to_json, write_rows
+from stepcredit.evaluation.labelled_steps import join_labels
+from stepcredit.evaluation.localisation import localise
+from stepcredit.evaluation.score_columns import read_score_columns
+from stepcredit.experiments.lab_run import LabSampling, write_prompts
 from stepcredit.lab.oracles import label_steps
 from stepcredit.lab.policies import policy_path
 from stepcredit.lab.task import draw_problems
 from stepcredit.lab.tutor import MID
-from stepcredit.pipelines import score, train
-from stepcredit.stats import auc
+from stepcredit.pipelines import sample, score, train
+from stepcredit.pipelines.generator_options import GeneratorOptions
+from stepcredit.stats import ProblemBootstrap
 from stepcredit.training.config import TrainConfig
 from stepcredit.types import Rollout
 
+pytestmark = pytest.mark.slow
 
-def _labelled(split: str, num_problems: int, samples: int) -> list[Rollout]:
-    """Different responses of the mid tutor with the rule oracle's labels."""
-    problems = draw_problems(split, seed=0, count=num_problems)
+
+def _write(path: Path, rollouts: Iterable[Rollout]) -> Path:
+    labelled = (replace(rollout, step_labels=label_steps(rollout)) for rollout in rollouts)
+    write_rows(path, map(rollout_to_json, labelled))
+    return path
+
+
+def _up_to_first_error(rollout: Rollout) -> Rollout:
+    """The response cut after its first wrong step, as process labels are collected (arXiv:2305.20050)."""
+    labels = label_steps(rollout)
+    wrong = next((number for number, label in enumerate(labels) if label.label < 0.5), None)
+    if wrong is None or wrong == len(labels) - 1:
+        return rollout
+    return replace(rollout, response=rollout.response[: labels[wrong].end], finish_reason="length")
+
+
+@pytest.fixture(scope="module")
+def training_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Different responses of the mid tutor to 2000 problems."""
+    problems = draw_problems("train", seed=0, count=2000)
     distinct: dict[tuple[int, str], Rollout] = {}
-    for index in range(samples):
+    for index in range(2):
         for number, (problem, response) in enumerate(
             zip(problems, MID.write(problems, seed=[0, index]), strict=True)
         ):
             rollout = Rollout(
                 id=f"{number}-{index}",
-                prompt_id=f"{split}{number}",
+                prompt_id=f"train{number}",
                 index=index,
                 prompt=problem.text,
                 response=response,
@@ -38,35 +61,51 @@ def _labelled(split: str, num_problems: int, samples: int) -> list[Rollout]:
                 correct=response[-1] == problem.answer,
                 finish_reason="stop",
             )
-            labelled = replace(rollout, step_labels=label_steps(rollout))
-            distinct.setdefault((number, response), labelled)
-    return list(distinct.values())
+            distinct.setdefault((number, response), _up_to_first_error(rollout))
+    return _write(tmp_path_factory.mktemp("train") / "labelled.jsonl", distinct.values())
 
 
-def _write(path: Path, rollouts: Iterable[Rollout]) -> Path:
-    write_rows(path, map(rollout_to_json, rollouts))
-    return path
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Responses of the mid policy to problems that nothing was trained on, drawn as the demo draws them."""
+    directory = tmp_path_factory.mktemp("test")
+    write_prompts(directory / "prompts.jsonl", "test", seed=0, count=100, overwrite=False)
+    sample.run(
+        sample.Options(
+            prompts=directory / "prompts.jsonl",
+            out=directory / "rollouts.jsonl",
+            num_samples=8,
+            seed=0,
+            policy=GeneratorOptions(model=str(policy_path("mid"))),
+            draw=LabSampling().options(training=False),
+        )
+    )
+    return _write(directory / "labelled.jsonl", read_rollouts(directory / "rollouts.jsonl"))
 
 
-@pytest.mark.slow
-def test_an_implicit_model_of_true_step_labels_finds_nearly_every_wrong_step(tmp_path: Path) -> None:
-    """Problems, prefixes and responses are new; 400 training problems hold every fact several times."""
-    held_out = _labelled("test", 100, 4)
-    graded = _write(tmp_path / "train.jsonl", _labelled("train", 400, 8))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"family": "implicit", "beta": 0.5, "epochs": 1},
+        {"family": "value-head", "epochs": 4},
+        {"family": "rlhflow", "epochs": 4},
+    ],
+    ids=lambda settings: str(settings["family"]),
+)
+def test_a_model_of_true_step_labels_finds_nearly_every_first_wrong_step(
+    settings: dict[str, Any], training_file: Path, held_out: Path, tmp_path: Path
+) -> None:
+    """The first wrong step against right steps before any error, as the demo measures it."""
     config = TrainConfig(
-        objective="step-ce", beta=0.5, learning_rate=1e-3, batch_size=16, epochs=2, step_rule="newline"
+        objective="step-ce", learning_rate=1e-3, batch_size=16, step_rule="newline", **settings
     )
     train.run(
         train.Options(
-            graded=graded, model=str(policy_path("mid")), out=tmp_path / "prm", config=config, seed=0
+            graded=training_file, model=str(policy_path("mid")), out=tmp_path / "prm", config=config, seed=0
         )
     )
-    source = _write(tmp_path / "test.jsonl", held_out)
-    score.run(score.Options(input=source, prm=str(tmp_path / "prm"), out=tmp_path / "scores.jsonl"))
-    values, right = [], []
-    for rollout, scored in zip(held_out, read_scores(tmp_path / "scores.jsonl"), strict=True):
-        assert rollout.step_labels is not None
-        assert [step.end for step in scored.steps] == [label.end for label in rollout.step_labels]
-        values += [step.value for step in scored.steps]
-        right += [label.label > 0.5 for label in rollout.step_labels]
-    assert auc(np.array(values), np.array(right)) > 0.98
+    score.run(score.Options(input=held_out, prm=str(tmp_path / "prm"), out=tmp_path / "scores.jsonl"))
+    steps = join_labels(list(read_rollouts(held_out)), read_score_columns(tmp_path / "scores.jsonl"))
+    found = localise(steps, bootstrap=ProblemBootstrap(steps.num_clusters, num_draws=100))
+    assert found.num_first_wrong_steps > 100
+    assert found.auc.estimate > 0.98
