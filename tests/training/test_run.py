@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from stepcredit.checkpoints import load_model
@@ -106,8 +107,22 @@ class TestResume:
         (tmp_path / "checkpoint-3").mkdir()
         assert last_snapshot(tmp_path) == tmp_path / "checkpoint-1"
 
+    @pytest.mark.parametrize(
+        "error",
+        [
+            OSError(errno.ENOSPC, "No space left on device"),
+            SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+        ],
+        ids=["file", "safetensors", "torch"],
+    )
     def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_later(
-        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        error: Exception,
+        tiny_model: Path,
+        rollouts: list[Rollout],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         whole = train(tiny_model, rollouts, tmp_path / "whole")
         original = snapshots._write
@@ -117,11 +132,11 @@ class TestResume:
             calls.append(directory)
             original(trainer, directory, weights_only=weights_only)
             if len(calls) == 3:
-                raise OSError(errno.ENOSPC, "No space left on device")
+                raise error
 
         with monkeypatch.context() as patch:
             patch.setattr(snapshots, "_write", full)
-            with pytest.raises(UserError, match=r"No space left.*make room|No space left.*Make room"):
+            with pytest.raises(UserError, match=r"cannot be written.*Make room"):
                 train(tiny_model, rollouts, tmp_path / "work")
         assert last_snapshot(tmp_path / "work") == tmp_path / "work" / "checkpoint-2"
         assert not list((tmp_path / "work").glob(".*"))

@@ -23,7 +23,8 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE = "trainer_state.json"
 _KEPT = 2
 _WRITING = (OSError, SafetensorError, CheckpointException)
-"""What writing raises; torch's own writer raises less telling kinds."""
+_TORCH_WRITING = ("write", "space", "inline_container")
+"""What writing raises, and words in the less telling errors of torch's own writer."""
 
 
 def save_snapshot(trainer: Trainer, name: str, *, weights_only: bool = False) -> str:
@@ -56,7 +57,7 @@ def save_snapshot(trainer: Trainer, name: str, *, weights_only: bool = False) ->
             _flush(temporary)
     except (*_WRITING, RuntimeError, SystemError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, _WRITING) or "write" in str(error).lower() or "space" in str(error).lower():
+        if isinstance(error, _WRITING) or any(word in str(error).lower() for word in _TORCH_WRITING):
             raise UserError(
                 f"the checkpoint cannot be written ({error}); the checkpoints before it are kept",
                 where=final,
