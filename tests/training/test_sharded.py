@@ -185,8 +185,8 @@ class TestLaunch:
         with pytest.raises(UserError, match="--precision"):
             prepare_launch("float32")
 
-    def test_every_process_reads_the_weights(self) -> None:
-        """Else all but the first compute their share of the reference with whatever their memory held."""
+    def test_every_process_loads_a_whole_model(self) -> None:
+        """Else all but the first wait for the first's, and cannot compute their share of the reference."""
         asked = launch_environment(launch_commands()[0])
         assert asked["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "true"
         os.environ.update(asked)

@@ -54,8 +54,8 @@ def prepare_launch(precision: str) -> None:
             where="accelerate launch --fsdp_activation_checkpointing",
             mend="leave it out, and pass --gradient-checkpointing to stepcredit",
         )
-    # Else only the first process reads the weights, and the others compute their share of the reference
-    # with whatever their memory held.
+    # Else all processes but the first leave what a checkpoint lacks (a new head) on no device until they
+    # are sharded, and place buffers on the CPU; the model runs before that, for the reference.
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
 
 
