@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,9 +131,8 @@ def _check(options: Options) -> tuple[int, int] | None:
 
 
 def _settings(options: Options) -> dict[str, Any]:
-    names = ("prompts", "responses", "one_response", "distinct", "similar_prompts", "step_labels", "seed")
-    names += ("skip_invalid",)
-    return {name: getattr(options, name) for name in names}
+    left_out = ("rollouts", "out", "overwrite")
+    return {each.name: getattr(options, each.name) for each in fields(options) if each.name not in left_out}
 
 
 def _read(options: Options, manifest: Any) -> dict[str, list[Rollout]]:
