@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 
 from stepcredit.logprobs.segments import Segments, visible
@@ -21,10 +22,13 @@ def naive(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: floa
     return torch.stack(rows).view(query.shape)
 
 
-def tensors(heads: int, key_heads: int, queries: int, keys: int, width: int = 16) -> list[Tensor]:
+def tensors(
+    heads: int, key_heads: int, queries: int, keys: int, width: int = 16
+) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(queries * 1000 + keys)
     shapes = [(1, heads, queries, width), (1, key_heads, keys, width), (1, key_heads, keys, width)]
-    return [torch.randn(shape, generator=generator).bfloat16().requires_grad_() for shape in shapes]
+    query, key, value = (torch.randn(shape, generator=generator).bfloat16() for shape in shapes)
+    return query.requires_grad_(), key.requires_grad_(), value.requires_grad_()
 
 
 @pytest.mark.parametrize(
@@ -34,12 +38,12 @@ def tensors(heads: int, key_heads: int, queries: int, keys: int, width: int = 16
 def test_values_and_gradients_are_those_of_the_naive_loop(
     heads: int, key_heads: int, queries: int, keys: int, window: int | None
 ) -> None:
-    inputs = tensors(heads, key_heads, queries, keys)
+    query, key, value = inputs = tensors(heads, key_heads, queries, keys)
     exact = [each.detach().double().requires_grad_() for each in inputs]
-    mask = visible(queries, keys - queries, window, inputs[0].device)
+    mask = visible(queries, keys - queries, window, query.device)
     segments = Segments((keys - queries, queries), ((), (0,))) if keys > queries else Segments((keys,), ((),))
-    found = short_attention(*inputs, segments.hidden(len(segments.lengths) - 1, window, inputs[0]))
-    expected = naive(*exact, mask, scaling=16**-0.5)
+    found = short_attention(query, key, value, segments.hidden(len(segments.lengths) - 1, window, query))
+    expected = naive(exact[0], exact[1], exact[2], mask, scaling=16**-0.5)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=0.03)
     weights = torch.linspace(-1, 1, found.numel()).view(found.shape)
     gradients = torch.autograd.grad((found.float() * weights).sum(), inputs)
@@ -49,11 +53,12 @@ def test_values_and_gradients_are_those_of_the_naive_loop(
 
 
 def test_it_is_as_exact_as_the_kernel_it_stands_for() -> None:
-    inputs = tensors(4, 2, 40, 60)
-    mask = visible(40, 20, None, inputs[0].device)
-    exact = naive(*(each.detach().double() for each in inputs), mask, scaling=16**-0.5)
-    kernel = torch.nn.functional.scaled_dot_product_attention(*inputs, attn_mask=mask, enable_gqa=True)
-    own = short_attention(*inputs, torch.zeros(40, 60, dtype=torch.bfloat16).masked_fill(~mask, -torch.inf))
+    query, key, value = tensors(4, 2, 40, 60)
+    mask = visible(40, 20, None, query.device)
+    exact = naive(query.double(), key.double(), value.double(), mask, scaling=16**-0.5)
+    kernel = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
+    hidden = torch.zeros(40, 60, dtype=torch.bfloat16).masked_fill(~mask, -torch.inf)
+    own = short_attention(query, key, value, hidden)
     kernel_error, own_error = ((each.double() - exact).abs().mean() for each in (kernel, own))
     assert own_error < 3 * kernel_error
 
