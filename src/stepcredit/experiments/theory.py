@@ -82,9 +82,10 @@ def measure(world: World, files: Files) -> Measurement:
     bed = TestBed(files.test, world.scale.n)
     checked = {name: files.models[name] for name in CHECKED}
     prefixes = _prefixes(bed.distinct)
-    few = [each for each in prefixes if each.text][:NUM_TREES]
     numbers: dict[str, float] = {}
-    for name, found in propositions.trees(checked, Path(world.base), few, depth=DEPTH).items():
+    for name, found in propositions.trees(
+        checked, Path(world.base), _openings(bed.distinct), depth=DEPTH
+    ).items():
         numbers |= propositions.tree_numbers(name, found, BETAS)
     weights = propositions.log_weights(
         checked,
@@ -107,15 +108,28 @@ def measure(world: World, files: Files) -> Measurement:
 
 def _prefixes(rollouts: Sequence[Rollout]) -> list[ResponsePrefix]:
     """Starts of one response to each of the first problems: of no step, one step, two, three, and again."""
-    first: dict[str, Rollout] = {}
-    for rollout in rollouts:
-        first.setdefault(rollout.prompt_id, rollout)
+    return [
+        ResponsePrefix(prompt, "".join(lines[: min(number % 4, len(lines) - 1)]))
+        for number, (prompt, lines) in enumerate(_first_responses(rollouts)[:NUM_PREFIXES])
+    ]
+
+
+def _openings(rollouts: Sequence[Rollout]) -> list[ResponsePrefix]:
+    """Starts that end with an equals sign, so that the next token is a result, right or wrong."""
     found = []
-    for number, rollout in enumerate(list(first.values())[:NUM_PREFIXES]):
-        assert isinstance(rollout.prompt, str)
-        lines = rollout.response.splitlines(keepends=True)
-        found.append(ResponsePrefix(rollout.prompt, "".join(lines[: min(number % 4, len(lines) - 1)])))
+    for number, (prompt, lines) in enumerate(_first_responses(rollouts)[:NUM_TREES]):
+        done = min(number % 4, len(lines) - 1)
+        found.append(ResponsePrefix(prompt, "".join(lines[:done]) + lines[done].partition("=")[0] + "="))
     return found
+
+
+def _first_responses(rollouts: Sequence[Rollout]) -> list[tuple[str, list[str]]]:
+    """Each problem with the lines of its first response."""
+    first: dict[str, list[str]] = {}
+    for rollout in rollouts:
+        assert isinstance(rollout.prompt, str)
+        first.setdefault(rollout.prompt, rollout.response.splitlines(keepends=True))
+    return list(first.items())
 
 
 def conclude(seeds: Seeds, _: Scale) -> Finding:
@@ -144,10 +158,11 @@ def conclude(seeds: Seeds, _: Scale) -> Finding:
 
 
 def _slope(seeds: Seeds, name: str) -> Estimate:
-    logs = np.log(NUM_SAMPLES)
-    return seeds.derived(
-        lambda each: float(np.polyfit(logs, np.log([each[f"sampled/{name}/{k}"] for k in NUM_SAMPLES]), 1)[0])
-    )
+    def slope(numbers: Measurement) -> float:
+        errors = [numbers[f"sampled/{name}/relative/{size}"] for size in NUM_SAMPLES]
+        return float(np.polyfit(np.log(NUM_SAMPLES), np.log(errors), 1)[0])
+
+    return seeds.derived(slope)
 
 
 def _sampled(seeds: Seeds) -> Table:
@@ -172,9 +187,9 @@ def _sampled(seeds: Seeds) -> Table:
             for name in CHECKED
         ),
         caption=(
-            f"Root mean square in nats of q / beta, over {NUM_PREFIXES} prefixes. Slope: of log error over "
-            "log K; -0.5 if the weights exp((r - q) / beta) have a variance that the sample sees. Mean "
-            "error, effective share of the samples and the heaviest one's share: at the largest K."
+            f"Root mean square in nats of q / beta, over {NUM_PREFIXES} prefixes. Slope: logarithm of the "
+            "relative error of the mean of exp(r / beta) over log K. Mean error in nats, effective share of "
+            "the samples and the heaviest one's share of the estimate: at the largest K."
         ),
         percent=False,
         digits=3,
@@ -230,7 +245,7 @@ def _closeness_tables(seeds: Seeds) -> tuple[Table, Table]:
 def _proposition_checks(seeds: Seeds) -> list[Check]:
     errors = [seeds.of(f"exact/{name}/error") for name in CHECKED]
     outside = [seeds.of(f"bounds/{name}/outside") for name in CHECKED]
-    slopes = [_slope(seeds, name) for name in CHECKED]
+    slopes, largest = [_slope(seeds, name) for name in CHECKED], max(NUM_SAMPLES)
     most = max(max(each.values) for each in errors)
     furthest = max(max(each.values) for each in outside)
     ends = [seeds.of(f"bounds/{name}/{beta:g}") for name in CHECKED for beta in (BETAS[0], BETAS[-1])]
@@ -243,18 +258,19 @@ def _proposition_checks(seeds: Seeds) -> list[Check]:
             verdict=_exactly(most),
         ),
         Check(
-            claim="Sampled continuations estimate it with an error that falls like 1 / sqrt(K) (slope of log "
-            "error over log K within 0.15 of -0.5).",
+            claim="The mean of exp(r / beta) over K sampled continuations is exp(q / beta) with a relative "
+            "error that falls like 1 / sqrt(K) (slope over log K within 0.15 of -0.5).",
             paper="proved",
             here=", ".join(
-                f"{name} {told(slope, percent=False, digits=2)}"
+                f"{name} slope {told(slope, percent=False, digits=2)}, error of q / beta at K = {largest} "
+                f"{told(seeds.of(f'sampled/{name}/{largest}'), percent=False, digits=2)} nats"
                 for name, slope in zip(CHECKED, slopes, strict=True)
             ),
             verdict=all_of([v for s in slopes for v in (is_above(s, -0.65), is_below(s, -0.35))]),
-            why="; ".join(
-                f"{name}: {told(seeds.of(f'sampled/{name}/effective'))}% of the samples are effective, the "
-                f"heaviest of {max(NUM_SAMPLES)} has {told(seeds.of(f'sampled/{name}/largest'))}% of the "
-                "estimate"
+            why="The weights exp((r - q) / beta) are uneven: "
+            + "; ".join(
+                f"{name}: {told(seeds.of(f'sampled/{name}/effective'))}% of {largest} samples are "
+                f"effective, the heaviest has {told(seeds.of(f'sampled/{name}/largest'))}% of the estimate"
                 for name in CHECKED
             ),
         ),
@@ -316,7 +332,7 @@ def _value_checks(seeds: Seeds) -> list[Check]:
                 for name in ("implicit-ce", soft, hard)
             ),
             verdict=is_below(seeds.of("values/implicit-ce/calibration-error"), 0.05),
-            why="CE asks for sigmoid(r) at the end only: distance from the exact value "
+            why="CE's mean distance from the exact value: "
             + ", ".join(
                 f"{seeds.of(key).mean:.2f} {where}"
                 for where, key in (

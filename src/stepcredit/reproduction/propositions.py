@@ -32,7 +32,7 @@ class ResponsePrefix:
 
     Attributes:
         prompt: What it answers.
-        text: The start, up to the end of a step or empty.
+        text: The start, which may be empty.
     """
 
     prompt: str
@@ -161,7 +161,7 @@ def log_weights(
     Args:
         models: Implicit reward models.
         reference: Their reference, which is sampled at temperature 1.
-        prefixes: Where continuations start.
+        prefixes: Where continuations start: empty, or the end of a step.
         num_samples: Continuations of each.
         max_new_tokens: Where a continuation is cut off.
         seed: Of the continuations.
@@ -200,13 +200,15 @@ def weight_numbers(
     """How near sampled estimates come.
 
     Returns:
-        ``sampled/NAME/K``, the root mean square error in nats of ``q_t / beta`` from K samples; and at the
-        largest K ``sampled/NAME/mean`` error, ``.../effective`` share and ``.../largest`` weight.
+        Root mean square errors of estimates from K samples, ``sampled/NAME/K`` of ``q_t / beta`` in nats and
+        ``sampled/NAME/relative/K`` of ``exp(q_t / beta)`` relative to itself; and at the largest K
+        ``sampled/NAME/mean`` error in nats, ``.../effective`` share and ``.../largest`` weight.
     """
-    numbers = {
-        f"sampled/{name}/{size}": float(np.sqrt((estimation_errors(weights, size) ** 2).mean()))
-        for size in sizes
-    }
+    numbers: dict[str, float] = {}
+    for size in sizes:
+        errors = estimation_errors(weights, size)
+        numbers[f"sampled/{name}/{size}"] = float(np.sqrt((errors**2).mean()))
+        numbers[f"sampled/{name}/relative/{size}"] = float(np.sqrt((np.expm1(errors) ** 2).mean()))
     numbers[f"sampled/{name}/mean"] = float(estimation_errors(weights, max(sizes)).mean())
     numbers[f"sampled/{name}/effective"] = effective_share(weights)
     numbers[f"sampled/{name}/largest"] = largest_weight(weights)
