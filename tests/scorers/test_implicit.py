@@ -83,6 +83,29 @@ def test_step_rewards_against_a_naive_float64_computation(
     assert score.aggregates["min"] == min(step.reward for step in score.steps)
 
 
+def test_a_reference_floor_bounds_what_a_rare_token_can_earn(saved_pair: Pair) -> None:
+    floor = 0.01
+    plain = load(saved_pair, with_tokens=True).score(PROMPT, RESPONSES[0])
+    bounded = load(saved_pair, with_tokens=True, reference_floor=floor).score(PROMPT, RESPONSES[0])
+    alone = ImplicitPRM.from_pretrained(
+        saved_pair[1], beta=1.0, reference_free=True, steps="newline", with_tokens=True
+    ).score(PROMPT, RESPONSES[0])
+    reference = np.array(alone.token_rewards)
+    excess = np.maximum(0.0, np.log(floor) - reference)
+    assert 0 < (excess > 0).sum() < len(excess)
+    expected = np.array(plain.token_rewards) - BETA * excess
+    assert np.array(bounded.token_rewards) == pytest.approx(expected, abs=1e-5)
+    assert sum(step.reward for step in bounded.steps) == pytest.approx(expected.sum(), abs=1e-4)
+    assert "reference floor 0.01" in bounded.scorer
+
+
+def test_a_reference_floor_needs_a_reference_and_is_a_probability(saved_pair: Pair) -> None:
+    with pytest.raises(UserError, match="--reference-floor: needs a reference"):
+        load(saved_pair, reference=None, reference_free=True, reference_floor=0.1)
+    with pytest.raises(ValueError, match="must lie in"):
+        load(saved_pair, reference_floor=1.0)
+
+
 def test_order_window_and_duplicates_change_nothing(saved_pair: Pair) -> None:
     alone = load(saved_pair)
     expected = [alone.score(row.prompt, row.response) for row in rollouts()]

@@ -79,6 +79,11 @@ class ScorerOptions(ImplicitOptions):
         default="auto",
     )
     reference_free: bool = option("score by the policy's log-probabilities alone", default=False)
+    reference_floor: float = option(
+        "least probability that the reference is taken to give a token, e.g. 0.1: keeps rare tokens from "
+        "being picked among many responses at temperature 1; 0 is the method as published",
+        default=0.0,
+    )
     convention: str = option(
         "how rewards are laid on steps: ours, or as one of the published evaluators does",
         default="clean",
@@ -89,6 +94,11 @@ class ScorerOptions(ImplicitOptions):
         "(token-head: also token-mean; log-probability: sum, mean or min)",
         default=None,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.reference_floor < 1:
+            raise UserError(f"must lie in [0, 1), got {self.reference_floor}", where="--reference-floor")
 
     def resolved_family(self) -> str:
         """The family asked for, or what the checkpoint says.
@@ -132,6 +142,7 @@ class ScorerOptions(ImplicitOptions):
             reference=self.reference if server is None else self._remote(server),
             beta=self.beta,
             reference_free=self.reference_free,
+            reference_floor=self.reference_floor,
             steps=steps or self.steps,
             convention=self.convention,
             response_aggregate=self.aggregate,
@@ -159,6 +170,7 @@ class ScorerOptions(ImplicitOptions):
             "convention": self.convention,
             "aggregate": self.aggregate,
             "dtype": self.load.dtype,
+            **({"reference_floor": self.reference_floor} if self.reference_floor else {}),
         }
 
     def _remote(self, address: str) -> TokenLogProbs:

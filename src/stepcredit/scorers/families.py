@@ -179,6 +179,7 @@ def load_scorer(
     reference: str | Path | TokenLogProbs | None = None,
     beta: float | None = None,
     reference_free: bool = False,
+    reference_floor: float = 0.0,
     steps: str | None = None,
     convention: str = "clean",
     response_aggregate: str | None = None,
@@ -196,6 +197,7 @@ def load_scorer(
         reference: Implicit PRMs: likewise.
         beta: Implicit PRMs: scale of the reward.
         reference_free: Implicit PRMs: score by the policy alone.
+        reference_floor: Implicit PRMs: least probability that the reference is taken to give a token.
         steps: Step rule; by default the model's own.
         convention: Implicit PRMs and log-probabilities: how rewards are laid on steps.
         response_aggregate: Other models: which aggregate of the step scores is the response's reward.
@@ -224,6 +226,7 @@ def load_scorer(
             reference=reference,
             beta=beta,
             reference_free=reference_free,
+            reference_floor=reference_floor,
             steps=steps,
             convention=convention,
             load=load,
@@ -236,6 +239,7 @@ def load_scorer(
         "--reference": reference,
         "--beta": beta,
         "--reference-free": reference_free or None,
+        "--reference-floor": reference_floor or None,
         "--cache": cache,
     }
     for flag, value in given.items():

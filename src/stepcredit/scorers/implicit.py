@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,9 @@ class ImplicitPRM(WindowedScorer):
         reference: The frozen model's; ``None`` scores by the policy alone.
         beta: Scale of the reward, above zero.
         encoding: Format and convention; its tokenizer must be the policy's and the reference's.
+        reference_floor: Least probability that the reference is taken to give any token, in [0, 1). Where
+            it gives less, nothing was learned of the token, and the log-ratio would grow without bound; so
+            searches over many responses at temperature 1 pick such tokens. 0 is the method as published.
         label: Names the model in the scores.
         window: Most rollouts held in memory.
         with_tokens: Whether scores hold token rewards.
@@ -35,13 +39,17 @@ class ImplicitPRM(WindowedScorer):
         beta: float,
         encoding: Encoding,
         *,
+        reference_floor: float = 0.0,
         label: str = "model",
         window: int = DEFAULT_WINDOW,
         with_tokens: bool = False,
     ) -> None:
         if not 0 < beta < float("inf"):
             raise ValueError(f"beta must be above 0, got {beta}")
+        if not 0 <= reference_floor < 1:
+            raise ValueError(f"reference_floor must lie in [0, 1), got {reference_floor}")
         super().__init__(encoding, window=window, with_tokens=with_tokens)
+        self.reference_floor = reference_floor
         self.policy = policy
         self.reference = reference
         self.beta = beta
@@ -56,6 +64,7 @@ class ImplicitPRM(WindowedScorer):
         *,
         policy: TokenLogProbs | None = None,
         reference_free: bool = False,
+        reference_floor: float = 0.0,
         steps: str | None = None,
         convention: str = "clean",
         load: LoadOptions | None = None,
@@ -74,6 +83,7 @@ class ImplicitPRM(WindowedScorer):
             policy: A source of the PRM's log-probabilities, e.g. a server that holds it; then only the
                 tokenizer and ``prm.json`` of ``directory`` are read.
             reference_free: Score by the policy's log-probabilities alone.
+            reference_floor: As above.
             steps: Step rule; by default the PRM's own, else ``auto``.
             convention: ``clean``, ``processbench`` or ``best-of-n``.
             load: How the models are loaded.
@@ -94,6 +104,7 @@ class ImplicitPRM(WindowedScorer):
             reference=reference,
             beta=beta,
             reference_free=reference_free,
+            reference_floor=reference_floor,
             steps=steps,
             convention=convention,
             load=load,
@@ -111,14 +122,16 @@ class ImplicitPRM(WindowedScorer):
     def name(self) -> str:
         """Kind, model, beta and convention."""
         kind = "implicit" if self.reference is not None else "implicit, reference-free"
-        return f"{kind}: {self.label}, beta {self.beta:g}, {self.encoding.name}"
+        floor = f", reference floor {self.reference_floor:g}" if self.reference_floor > 0 else ""
+        return f"{kind}: {self.label}, beta {self.beta:g}{floor}, {self.encoding.name}"
 
     def judge(self, encoded: Sequence[EncodedSteps]) -> list[Judgement]:
         """Log-ratios of the scored tokens, cut into steps."""
         tokens = [item.encoded for item in encoded]
         log_ratios = [np.asarray(log_probs, np.float64) for log_probs in self.policy.of(tokens)]
         if self.reference is not None:
-            reference = self.reference.of(tokens)
+            floor = math.log(self.reference_floor) if self.reference_floor > 0 else -math.inf
+            reference = [np.maximum(log_probs, floor) for log_probs in self.reference.of(tokens)]
             log_ratios = [ours - theirs for ours, theirs in zip(log_ratios, reference, strict=True)]
         return [self._judgement(item, ratios) for item, ratios in zip(encoded, log_ratios, strict=True)]
 

@@ -45,6 +45,7 @@ def load_implicit(
     reference: str | Path | TokenLogProbs | None,
     beta: float | None,
     reference_free: bool,
+    reference_floor: float,
     steps: str | None,
     convention: str,
     load: LoadOptions | None,
@@ -82,7 +83,18 @@ def load_implicit(
         tokenizer_hash=tokenizer_hash(tokenizer),
     )
     label = model_label(directory, weights)
-    scorer = kind(policy, reference, beta, encoding, label=label, window=window, with_tokens=with_tokens)
+    if reference is None and reference_floor > 0:
+        raise UserError("needs a reference", where="--reference-floor", mend="leave it out")
+    scorer = kind(
+        policy,
+        reference,
+        beta,
+        encoding,
+        reference_floor=reference_floor,
+        label=label,
+        window=window,
+        with_tokens=with_tokens,
+    )
     scorer.ledger.model_parameters = 0 if model is None else model.num_parameters()
     return scorer
 
