@@ -18,6 +18,15 @@ from stepcredit.errors import UserError
 from stepcredit.options import arguments_of
 from stepcredit.runs import hash_json
 
+_NOT_IN_NAME = {
+    "--overwrite": 0,
+    "--num-workers": 1,
+    "--batch-samples": 1,
+    "--batch-tokens": 1,
+    "--concurrency": 1,
+}
+"""Flags that do not change what is written, and how many values each takes."""
+
 
 class Runner(Protocol):
     """What becomes of a command that the store has no output of."""
@@ -157,5 +166,12 @@ class Store:
 
         So an option that a later version adds, and nobody gives, changes no name.
         """
-        given = arguments_of(replace(options, out=Path()))
-        return [argument.removeprefix(f"{self.root}/") for argument in given]
+        given = list(arguments_of(replace(options, out=Path())))
+        kept: list[str] = []
+        while given:
+            argument = given.pop(0)
+            if argument in _NOT_IN_NAME:
+                del given[: _NOT_IN_NAME[argument]]
+            else:
+                kept.append(argument.removeprefix(f"{self.root}/"))
+        return kept
