@@ -74,7 +74,7 @@ def test_the_command_line_overrides_the_configuration_file(tmp_path: Path) -> No
         (("in", "--limit", "1.5"), "--limit: '1.5' is not a whole number"),
         (("in", "--kind", "c"), "--kind: 'c' is not one of a, b"),
         (("in", "--bogus"), "unrecognized arguments: --bogus"),
-        (("in", "--n", "1,x"), "--n: '1,x' is not"),
+        (("in", "--n", "1,x"), "--n: '1,x' is not a list such as 1,4,16"),
     ],
 )
 def test_a_wrong_call_is_told_in_one_line(words: tuple[str, ...], said: str) -> None:

@@ -145,3 +145,14 @@ def test_a_demo_that_was_killed_goes_on_and_ends_the_same(demo: Path, tmp_path: 
     assert main(["demo", "--out", str(out), *SMALL]) == 0
     assert (out / "report.html").is_file()
     assert content_of(out) == content_of(demo)
+
+
+@pytest.mark.parametrize(
+    "size", ["--train-problems", "--train-responses", "--dev-problems", "--test-responses"]
+)
+def test_sizes_are_checked_before_anything_runs(
+    size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--out", str(tmp_path / "run"), size, "-5"]) == 2
+    assert f"{size}: must be at least 1, got -5" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

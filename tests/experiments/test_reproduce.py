@@ -112,6 +112,7 @@ def test_a_dry_run_prints_a_plan_and_writes_nothing(
         (["reproduce", "main", "--size", "train_prompts"], "is not a size"),
         (["reproduce", "main", "--size", "planets=3"], "is not a size"),
         (["reproduce", "main", "--seeds", "0"], "--seeds: must be at least 1"),
+        (["reproduce", "main", "--jobs", "0"], "--jobs: must be at least 1"),
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

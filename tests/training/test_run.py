@@ -214,6 +214,17 @@ class TestHeldOut:
         assert trained.kept_step == min(step for step, value in evaluated.items() if value == best)
         assert trained.heldout["auc"] == best
 
+    def test_prompts_that_are_trained_on_too_are_reported(
+        self,
+        tiny_model: Path,
+        rollouts: list[Rollout],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        train(tiny_model, rollouts, tmp_path, heldout=rollouts, epochs=1.0)
+        shared = len({rollout.prompt_id for rollout in rollouts})
+        assert f"warning: {shared} held-out prompts are trained on too" in capsys.readouterr().err
+
     def test_patience_ends_the_run(self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path) -> None:
         trained = train(
             tiny_model, rollouts, tmp_path, heldout=rollouts, eval_every=1, patience=1, learning_rate=1e-9

@@ -122,6 +122,8 @@ def convert(value: Any, kind: Any) -> Any:
 
 def _type_name(kind: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "text", Path: "a path"}
+    if get_origin(kind) is tuple:
+        return f"a list such as 1,4,16: each item is {_type_name(get_args(kind)[0])}"
     return names.get(kind, str(kind))
 
 

@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from stepcredit.errors import UserError
 from stepcredit.options import option
 from stepcredit.pipelines import eval_best_of_n, grade, sample, score, train
 from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
@@ -35,6 +36,13 @@ class LabSizes:
     dev_problems: int = option("held-out problems for choosing the weights to keep", default=100)
     test_problems: int = option("problems that results are reported on", default=200)
     test_responses: int = option("responses to each", default=64)
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value < 1:
+                flag = "--" + each.name.replace("_", "-")
+                raise UserError(f"must be at least 1, got {value}", where=flag)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,6 +117,8 @@ def run(options: Options) -> Result | DryRun:
     from stepcredit.reproduction.planning import plan
     from stepcredit.reproduction.running import Stage, run_stages
 
+    if options.jobs is not None and options.jobs < 1:
+        raise UserError(f"must be at least 1, got {options.jobs}", where="--jobs")
     scale = _scale(options)
     modules = {name: f"stepcredit.experiments.{name.replace('-', '_')}" for name in _names(options)}
     experiments = {name: load_experiment(module) for name, module in modules.items()}

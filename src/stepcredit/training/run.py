@@ -16,7 +16,7 @@ from stepcredit.checkpoints import LoadOptions, check_vocabulary, load_tokenizer
 from stepcredit.encoding import Encoding
 from stepcredit.errors import DataError, UserError
 from stepcredit.objectives import ObjectiveSettings, get_objective
-from stepcredit.runs import Ledger
+from stepcredit.runs import Ledger, warn
 from stepcredit.training.arguments import training_arguments
 from stepcredit.training.callbacks import (
     EvaluateAtEnd,
@@ -180,6 +180,10 @@ def _read(
             where="--dev",
             mend="grade them first with: stepcredit grade",
         )
+    trained_on = {example.prompt_id for example in data.examples}
+    shared = len({example.prompt_id for example in examples} & trained_on)
+    if shared:
+        warn(f"{shared} held-out prompts are trained on too: held-out metrics and the weights kept flatter")
     data.counts.update({f"heldout_{name}": number for name, number in counts.items()})
     return _Inputs(tokenizer=tokenizer, encoding=encoding, step_rule=str(rule), data=data, heldout=examples)
 
