@@ -214,32 +214,33 @@ def _closeness_tables(seeds: Seeds) -> tuple[Table, Table]:
         )
 
     after = tuple(f"after step {p}" if p != "answer" else "with the answer" for p in POSITIONS)
-    order = Table(
-        title="Order of learned against exact values within problems",
-        columns=("rank correlation", *after),
-        rows=tuple(
-            (name, cells(name, "rank-correlation", *(f"order/{p}" for p in POSITIONS))) for name in VALUED
-        ),
-        caption=(
+
+    def table(title: str, whole: str, by_position: str, caption: str) -> Table:
+        keys = (whole, *(f"{by_position}/{p}" for p in POSITIONS))
+        return Table(
+            title=title,
+            columns=(whole.replace("-", " "), *after),
+            rows=tuple((name, cells(name, *keys)) for name in VALUED),
+            caption=caption,
+            percent=False,
+            digits=2,
+        )
+
+    return (
+        table(
+            "Order of learned against exact values within problems",
+            "rank-correlation",
+            "order",
             "Spearman's correlation over all prefixes of a problem; by position Goodman and Kruskal's gamma "
-            "over prefixes of one problem with equally many steps."
+            "over prefixes of one problem with equally many steps.",
         ),
-        percent=False,
-        digits=2,
+        table(
+            "Learned values as probabilities",
+            "calibration-error",
+            "distance",
+            "Expected calibration error of all prefixes; by position the mean distance from the exact value.",
+        ),
     )
-    distance = Table(
-        title="Learned values as probabilities",
-        columns=("calibration error", *after),
-        rows=tuple(
-            (name, cells(name, "calibration-error", *(f"distance/{p}" for p in POSITIONS))) for name in VALUED
-        ),
-        caption=(
-            "Expected calibration error of all prefixes; by position the mean distance from the exact value."
-        ),
-        percent=False,
-        digits=2,
-    )
-    return order, distance
 
 
 def _proposition_checks(seeds: Seeds) -> list[Check]:
