@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class ComparedMethod:
     Attributes:
         name: Unique.
         train: Training settings of its own, on top of the recipe's ``settings``.
-        search: Training setting to the values that are tried; all combinations are.
+        search: Grids of training settings; all combinations within each grid are tried.
         data: Training file, where it is not the recipe's: with step labels, say.
         start_from: Method whose chosen model is the initial weights (a second stage).
         score: Scores by the untrained initial model instead: options of ``stepcredit score``.
@@ -34,7 +35,7 @@ class ComparedMethod:
 
     name: str
     train: Mapping[str, Any] | None = None
-    search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    search: tuple[Mapping[str, tuple[Any, ...]], ...] = ({},)
     data: Path | None = None
     start_from: str | None = None
     score: Mapping[str, Any] | None = None
@@ -43,16 +44,14 @@ class ComparedMethod:
     @property
     def num_trials(self) -> int:
         """How many settings are tried."""
-        count = 1
-        for values in self.search.values():
-            count *= len(values)
-        return count
+        return sum(prod(map(len, grid.values())) for grid in self.search)
 
     def trials(self, shared: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], TrainConfig]]:
         """Each combination of the searched values, and the whole configuration."""
-        for values in product(*self.search.values()):
-            tried = dict(zip(self.search, values, strict=True))
-            yield tried, TrainConfig(**{**shared, **(self.train or {}), **tried})
+        for grid in self.search:
+            for values in product(*grid.values()):
+                tried = dict(zip(grid, values, strict=True))
+                yield tried, TrainConfig(**{**shared, **(self.train or {}), **tried})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,15 +169,7 @@ def _method(content: Mapping[str, Any], root: Path, where: str) -> ComparedMetho
         raise UserError("is not trained, so it has no search, data or start_from", where=where)
     if "train" in values:
         values["train"] = _settings(values["train"], f"{where}.train")
-        search = values.get("search", {})
-        if not isinstance(search, dict) or not all(
-            isinstance(each, list) and each for each in search.values()
-        ):
-            raise UserError("must give a list of values for each setting", where=f"{where}.search")
-        values["search"] = {
-            name: tuple(_settings({name: value}, f"{where}.search")[name] for value in listed)
-            for name, listed in search.items()
-        }
+        values["search"] = _grids(values.get("search", {}), f"{where}.search")
     if values.get("data") is not None:
         values["data"] = root / str(values["data"])
     if values.get("baseline") not in (None, *BASELINES):
@@ -186,6 +177,21 @@ def _method(content: Mapping[str, Any], root: Path, where: str) -> ComparedMetho
             f"there is no baseline {values['baseline']!r}", where=where, mend=f"use {', '.join(BASELINES)}"
         )
     return ComparedMethod(**values)
+
+
+def _grids(content: Any, where: str) -> tuple[dict[str, tuple[Any, ...]], ...]:
+    """One grid, or a list of several."""
+    grids = content if isinstance(content, list) and content else [content]
+    for grid in grids:
+        if not isinstance(grid, dict) or not all(isinstance(each, list) and each for each in grid.values()):
+            raise UserError("must give a list of values for each setting", where=where)
+    return tuple(
+        {
+            name: tuple(_settings({name: value}, where)[name] for value in listed)
+            for name, listed in grid.items()
+        }
+        for grid in grids
+    )
 
 
 def _settings(content: Any, where: str) -> dict[str, Any]:
@@ -219,8 +225,11 @@ def _check(recipe: Recipe, where: str) -> None:
             mend="give each method equally many combinations, so that none has the larger budget",
         )
     for position, method in enumerate(recipe.methods):
-        for _, config in method.trials(recipe.settings) if method.train is not None else ():
-            assert config is not None  # made to be checked
+        configs = [config for _, config in method.trials(recipe.settings)] if method.train is not None else []
+        if any(config in configs[:number] for number, config in enumerate(configs)):
+            raise UserError(
+                "tries the same settings twice", where=f"{where}: {method.name}", mend="change one of its grids"
+            )
         if method.start_from is not None and method.start_from not in [
             earlier.name for earlier in recipe.methods[:position] if earlier.train is not None
         ]:
