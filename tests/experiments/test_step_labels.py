@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.experiments.made_up import made_up, planned, run_twice, verdicts
 
-from stepcredit.experiments.step_labels import EXPERIMENT, MONTE_CARLO, TRUE
+from stepcredit.experiments.step_labels import CONTROL, EXPERIMENT, MONTE_CARLO, TRUE
 from stepcredit.reproduction.scale import Scale
 from stepcredit.reproduction.seeds import Seeds
 from stepcredit.reproduction.world import World
@@ -31,13 +31,24 @@ def test_a_second_stage_that_adds_five_points_helps(tiny_scale: Scale) -> None:
 
 def test_without_the_truth_only_monte_carlo_labels_are_judged(tiny_scale: Scale) -> None:
     names = ("implicit-dpo", "implicit-ce")
-    variants = [*names, *(f"{name}, then {MONTE_CARLO}" for name in names)]
+    variants = [*names, *(f"{name}, then {labels}" for name in names for labels in (CONTROL, MONTE_CARLO))]
     numbers = {"pass@1": 0.4} | {
         name: 0.5 for each in variants for name in (each, *(f"{each}/{n}" for n in tiny_scale.n))
     }
     finding = EXPERIMENT.conclude(Seeds([numbers, numbers]), tiny_scale)
     assert verdicts(finding) == ["holds", "holds"]
-    assert len(finding.tables[0].rows) == 4
+    assert len(finding.tables[0].rows) == 6
+
+
+def test_what_further_training_adds_is_told_apart_from_the_labels(tiny_scale: Scale) -> None:
+    gains = {CONTROL: 0.02, TRUE: 0.05}
+
+    def rule(name: str) -> float:
+        return 0.5 + sum(gain for labels, gain in gains.items() if labels in name)
+
+    why = EXPERIMENT.conclude(made_up(rule), tiny_scale).checks[1].why
+    assert "on final answers adds +2.0" in why
+    assert "the labels add +3.0" in why
 
 
 @pytest.mark.slow
@@ -62,5 +73,5 @@ def test_it_runs_on_a_tiny_lab(tiny_world: World) -> None:
 
 def test_at_the_papers_scale_there_are_no_true_labels(tmp_path: Path) -> None:
     commands = planned(EXPERIMENT, tmp_path)
-    assert commands.count("train") == 4
+    assert commands.count("train") == 6  # both alone, then with answers again and Monte-Carlo labels
     assert commands.count("label math-shepherd") == 1

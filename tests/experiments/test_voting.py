@@ -54,7 +54,13 @@ def test_the_papers_scale_is_planned(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_on_a_tiny_lab(tiny_world: World) -> None:
     measured, _ = run_twice(EXPERIMENT, tiny_world)
-    assert all(0 <= value <= 1 for name, value in measured.items() if "temperature" not in name)
+    assert all(
+        0 <= value <= 1
+        for name, value in measured.items()
+        if "temperature" not in name and "ratio" not in name
+    )
+    assert measured["ratio needed"] >= 1
+    assert measured["implicit-ce/weight/right"] > 0
     # A vote of two falls to the better-scored answer, or both abstain.
     assert measured[f"implicit-ce/{VOTE}/2"] == pytest.approx(measured[f"implicit-ce/{ALONE}/2"], abs=0.3)
     assert measured["implicit-ce/temperature"] > 0

@@ -76,12 +76,19 @@ def prepare(world: World) -> Files:
 
 def measure(world: World, files: Files) -> Measurement:
     """Everything that critics name, then choices at temperature 1 with each remedy."""
+    base = TestBed(files.test[world.scale.base], world.scale.n)
+    right = {each.id: bool(each.correct) for each in base.distinct}
     numbers: dict[str, float] = {}
     for name, scores in files.scores[world.scale.base].items():
         columns = read_score_columns(scores)
         correlation = spearman(columns.scores[REWARD], columns.num_tokens)
         numbers[f"length/{name}"] = 0.0 if math.isnan(correlation) else correlation
+        is_right = np.array([float(right[identifier]) for identifier in columns.ids])
+        correlation = spearman(is_right, columns.num_tokens)
+        numbers["length/a right answer"] = 0.0 if math.isnan(correlation) else correlation
         if name != HEAD:
+            if world.scale.is_lab:
+                numbers[f"lowest-is-first-wrong/{name}"] = base.lowest_is_first_wrong(scores)
             numbers[f"minimum-is-last/{name}"] = minimum_is_last(columns)
             numbers["minimum-is-last/chance"] = float((1 / np.diff(columns.step_offsets)).mean())
     chosen = {name: choose_aggregate(files.dev, files.dev_scores[name]) for name in (IMPLICIT, HEAD)}
@@ -241,12 +248,15 @@ def _habit_checks(seeds: Seeds, scale: Scale) -> list[Check]:
             paper="over 50% for one implicit PRM, 17% with process labels (arXiv:2501.07301)",
             here=f"{told(last)}; by chance {told(chance)}",
             verdict=is_above(last, 0.5),
+            why=_why_not_last(seeds),
         ),
         Check(
             claim="The reward follows length (rank correlation further than 0.1 from 0).",
             paper="reported of implicit rewards",
             here=", ".join(f"{name} {told(seeds.of(f'length/{name}'))}" for name in MODELS),
             verdict=is_above(length, 0.1) if length.mean > 0 else is_below(length, -0.1),
+            why="More steps leave more room for errors: being right itself correlates with length by "
+            f"{told(seeds.of('length/a right answer'), sign=True)}.",
         ),
         Check(
             claim="On other generators' responses an implicit PRM loses more of its gain than a value head.",
@@ -256,8 +266,30 @@ def _habit_checks(seeds: Seeds, scale: Scale) -> list[Check]:
                 for policy in others
             ),
             verdict=all_of([is_above(extra_loss(policy)) for policy in others]),
+            why=f"On {scale.base}'s responses the implicit PRM goes {_gain(seeds, scale.base, IMPLICIT)}% of "
+            f"the way from one response to the oracle and the value head {_gain(seeds, scale.base, HEAD)}%; "
+            "who has gained little has little to lose. "
+            + "; ".join(
+                f"{policy}: {_gain(seeds, policy, IMPLICIT)} against {_gain(seeds, policy, HEAD)}"
+                for policy in others
+            )
+            + ".",
         ),
     ]
+
+
+def _gain(seeds: Seeds, policy: str, name: str) -> str:
+    return told(seeds.of(f"generator/{policy}/{name}/gain"))
+
+
+def _why_not_last(seeds: Seeds) -> str:
+    key = f"lowest-is-first-wrong/{IMPLICIT}"
+    if key not in seeds:
+        return ""
+    return (
+        f"The lowest step is the first wrong one in {told(seeds.of(key))}% of the responses with a wrong "
+        "step: the error is where the outcome is decided, and the last step only repeats the digit before it."
+    )
 
 
 def _optimisation_checks(seeds: Seeds, scale: Scale) -> list[Check]:

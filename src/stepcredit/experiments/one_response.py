@@ -168,7 +168,17 @@ def _above_pass_at_1(
             f"{told(each, sign=True)} ({policy}, {ratio})" for (ratio, policy), each in gains.items()
         ),
         verdict=all_of([is_above(each) for each in gains.values()]),
+        why="; ".join(
+            f"{RATIOS[ratio]}: trained on {_count(seeds, ratio, 'right')} right and "
+            f"{_count(seeds, ratio, 'wrong')} wrong responses"
+            for ratio in ratios
+        )
+        + ".",
     )
+
+
+def _count(seeds: Seeds, ratio: str, kind: str) -> str:
+    return f"{seeds.of(f'{ratio}/{kind}').mean:.0f}"
 
 
 def _dpo_has_no_pairs(seeds: Seeds) -> Check:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from stepcredit.reports.finding import Cell, Check, Finding, Plot, Series, Table
 from stepcredit.reproduction.experiment import Experiment
+from stepcredit.reproduction.measuring import TestBed
 from stepcredit.reproduction.scale import Scale
 from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
 from stepcredit.reproduction.variants import Scorer, Variants, measure_variants, score_variants
@@ -71,8 +72,10 @@ def prepare(world: World) -> Files:
 
 
 def measure(world: World, files: Files) -> Measurement:
-    """Best-of-n of every combination."""
-    return measure_variants(world, files.variants)
+    """Best-of-n of every combination; whether the reference itself knows right responses."""
+    bed = TestBed(files.variants.test[world.scale.base], world.scale.n)
+    scores = files.variants.test_scores[UNTRAINED][world.scale.base]
+    return measure_variants(world, files.variants) | {f"{UNTRAINED}/AUC": bed.outcome_auc(scores)}
 
 
 def conclude(seeds: Seeds, scale: Scale) -> Finding:
@@ -134,6 +137,7 @@ def _checks(seeds: Seeds, method: str) -> list[Check]:
                 paper=f"50.4 to {PAPER[training, scoring]}" if published else "not published",
                 here=f"loses {told(found, sign=True)}",
                 verdict=is_below(found, MARGIN),
+                why=_why(seeds) if scoring == WITHOUT else "",
             )
             for (training, scoring), found in lost.items()
         ),
@@ -147,6 +151,14 @@ def _checks(seeds: Seeds, method: str) -> list[Check]:
             verdict=all_of([is_above(found) for found in gains.values()]),
         ),
     ]
+
+
+def _why(seeds: Seeds) -> str:
+    return (
+        "A score without the reference is the log-ratio plus what the reference gives the response, and that "
+        f"tells right from wrong responses with AUC {told(seeds.of(f'{UNTRAINED}/AUC'))} (50 is chance): an "
+        "added term that says little of correctness."
+    )
 
 
 def _plot(seeds: Seeds) -> Plot:

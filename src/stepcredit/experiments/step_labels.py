@@ -3,8 +3,9 @@
 Purpose: does an implicit PRM that learnt from final answers gain from step labels, and could it from
 perfect ones?
 
-Differs from the paper: the lab knows which steps are right, so besides the Monte-Carlo labels there is a
-second stage on the truth; and it says how well each model tells the first wrong step from right ones.
+Differs from the paper: a control is trained as long on final answers again; the lab knows which steps are
+right, so besides the Monte-Carlo labels there is a second stage on the truth; and it says how well each
+model tells the first wrong step from right ones.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from stepcredit.reproduction.world import World
 
 METHODS = {"implicit-dpo": "DPO", "implicit-ce": "CE"}
 MONTE_CARLO, TRUE = "Monte-Carlo labels", "true labels"
+CONTROL = "final answers again"
+"""The same further training without any step label."""
 MARGIN = 0.02
 
 PAPER = {("implicit-dpo", ""): "50.4", ("implicit-dpo", MONTE_CARLO): "50.1"}
@@ -45,7 +48,7 @@ def variant(method: str, labels: str = "") -> str:
 
 
 def prepare(world: World) -> Files:
-    """Both objectives, each alone and before a second stage on each kind of step labels."""
+    """Both objectives alone, and before a second stage on answers again or on each kind of step labels."""
     labelled = {MONTE_CARLO: world.math_shepherd()}
     if world.scale.is_lab:
         labelled[TRUE] = world.true_labels()
@@ -54,6 +57,10 @@ def prepare(world: World) -> Files:
         first = models[method] = world.train(method)
         # The reward keeps its scale, so that the second stage goes on where the first one ended.
         beta = world.config(method).beta
+        second = world.config("second-stage")
+        models[variant(method, CONTROL)] = world.train(
+            method, start_from=first, learning_rate=second.learning_rate, epochs=second.epochs
+        )
         for name, data in labelled.items():
             models[variant(method, name)] = world.train("second-stage", data, start_from=first, beta=beta)
     return Files(score_variants(world, scorers(world, models), [world.scale.base]))
@@ -75,7 +82,10 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         name="step-labels",
         title="Do step labels help on top?",
         purpose="A second stage of training on step labels (finding 7).",
-        differs="The lab's world; a second stage on true labels besides, which only the lab has.",
+        differs=(
+            "The lab's world; a control with as much further training on final answers; a second stage on "
+            "true labels besides, which only the lab has."
+        ),
         tables=(_table(seeds, scale),),
         checks=tuple(
             _check(seeds, method, labels)
@@ -90,7 +100,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
 def _table(seeds: Seeds, scale: Scale) -> Table:
     rows: list[tuple[str, tuple[Cell, ...]]] = []
     for method, label in METHODS.items():
-        for labels in ("", MONTE_CARLO, TRUE):
+        for labels in ("", CONTROL, MONTE_CARLO, TRUE):
             name = variant(method, labels)
             if name not in seeds:
                 continue
@@ -124,6 +134,17 @@ def _check(seeds: Seeds, method: str, labels: str) -> Check:
         paper="50.4 to 50.1" if (method, labels) in PAPER else "not published",
         here=here,
         verdict=is_no_gain(gain, MARGIN),
+        why=_why(seeds, method, labels),
+    )
+
+
+def _why(seeds: Seeds, method: str, labels: str) -> str:
+    """How much of a gain is further training, and how much the labels."""
+    control, with_labels = variant(method, CONTROL), variant(method, labels)
+    return (
+        "As much further training on final answers adds "
+        f"{told(seeds.difference(control, method), sign=True)}; the labels add "
+        f"{told(seeds.difference(with_labels, control), sign=True)} to that."
     )
 
 
@@ -136,7 +157,7 @@ def _plot(seeds: Seeds) -> Plot:
         series=tuple(
             Series(name=f"{label}, {labels}", y=(seeds.difference(variant(method, labels), method),))
             for method, label in METHODS.items()
-            for labels in (MONTE_CARLO, TRUE)
+            for labels in (CONTROL, MONTE_CARLO, TRUE)
             if variant(method, labels) in seeds
         ),
         reference=0.0,

@@ -14,8 +14,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from stepcredit.evaluation.best_of_n import BestOfNSettings
 from stepcredit.evaluation.development import choose
+from stepcredit.evaluation.samples import Samples
 from stepcredit.experiments.main import BALANCED, BASELINES, OBJECTIVES, trained
 from stepcredit.reports.finding import Cell, Check, Estimate, Finding, Plot, Series, Table
 from stepcredit.reproduction.experiment import Experiment
@@ -23,6 +26,7 @@ from stepcredit.reproduction.measuring import TestBed, choose_aggregate
 from stepcredit.reproduction.scale import Scale
 from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, told
 from stepcredit.reproduction.world import Responses, World
+from stepcredit.stats import sigmoid
 
 METHODS = (*OBJECTIVES, *BALANCED, *BASELINES, "log-probability")
 ALONE, VOTE, TUNED = "alone", "vote", "vote, tuned"
@@ -70,11 +74,14 @@ def measure(world: World, files: Files) -> Measurement:
     """Accuracy alone and in votes, at each n and on average."""
     bed = TestBed(files.test, world.scale.n)
     found = {("majority", ALONE): bed.majority()}
-    numbers = {"pass@1": bed.pass_at(1)}
+    numbers = {"pass@1": bed.pass_at(1), "ratio needed": ratio_needed(bed.samples)}
     for name in METHODS:
         scores, dev_scores = files.test_scores[name], files.dev_scores[name]
         aggregate = choose_aggregate(files.dev, dev_scores)
         temperature = choose_temperature(files.dev, dev_scores, aggregate)
+        weights = sigmoid(bed.scored(scores).scores[aggregate])
+        for kind, part in (("right", bed.samples.correct), ("wrong", ~bed.samples.correct)):
+            numbers[f"{name}/weight/{kind}"] = float(weights[part & bed.samples.valid].mean())
         found[name, ALONE] = bed.accuracy(scores, aggregate)
         found[name, VOTE] = bed.weighted_vote(scores, aggregate)
         found[name, TUNED] = bed.weighted_vote(scores, aggregate, temperature=temperature)
@@ -83,6 +90,22 @@ def measure(world: World, files: Files) -> Measurement:
         numbers |= {f"{name}/{how}/{n}": value for n, value in accuracy.items()}
         numbers[f"{name}/{how}"] = sum(accuracy.values()) / len(accuracy)
     return numbers
+
+
+def ratio_needed(samples: Samples) -> float:
+    """How many times as much a right response must weigh as a wrong one to turn a vote that fails.
+
+    Returns:
+        The median, over problems where some wrong answer has at least as many votes as the right one (and
+        that has some), of the votes of that wrong answer for one vote of the right one; 1 without any.
+    """
+    ratios = []
+    for answers, correct in zip(samples.answers, samples.correct & samples.valid, strict=True):
+        wrong = answers[~correct & (answers >= 0)]
+        most = int(np.bincount(wrong).max()) if wrong.size else 0
+        if 0 < correct.sum() <= most:
+            ratios.append(most / correct.sum())
+    return float(np.median(ratios)) if ratios else 1.0
 
 
 def choose_temperature(dev: Path, scores: Path, aggregate: str) -> float:
@@ -173,6 +196,7 @@ def _checks(seeds: Seeds) -> list[Check]:
             here="weighted vote less alone: "
             + ", ".join(f"{name} {told(over_alone(name), sign=True)}" for name in OBJECTIVES),
             verdict=all_of([is_above(over_alone(name)) for name in OBJECTIVES]),
+            why=_why_votes_dilute(seeds),
         ),
         Check(
             claim="Voting adds most to the objective that is weakest alone.",
@@ -182,6 +206,22 @@ def _checks(seeds: Seeds) -> list[Check]:
             verdict=all_of([is_above(each) for each in more]),
         ),
     ]
+
+
+def _why_votes_dilute(seeds: Seeds) -> str:
+    added = seeds.difference(f"majority/{ALONE}", "pass@1")
+    weights = "; ".join(
+        f"{name} {seeds.of(f'{name}/weight/right').mean:.2f} and {seeds.of(f'{name}/weight/wrong').mean:.2f}"
+        for name in OBJECTIVES
+    )
+    return (
+        f"The plain vote adds {told(added, sign=True)} to a single response: wrong answers are "
+        "misconceptions, which repeat. Where the vote fails though some response is right, a right response "
+        f"would have to weigh {told(seeds.of('ratio needed'), percent=False)} times as much as a wrong one "
+        "(median over problems), and sigmoid(score) at temperature 1 gives right and wrong responses on "
+        f"average {weights}. A chosen temperature makes "
+        "the weights more uneven and brings the vote near the reward model alone."
+    )
 
 
 def _extra_gain(first: str, second: str, each: Measurement) -> float:

@@ -228,7 +228,9 @@ def _check(recipe: Recipe, where: str) -> None:
         configs = [config for _, config in method.trials(recipe.settings)] if method.train is not None else []
         if any(config in configs[:number] for number, config in enumerate(configs)):
             raise UserError(
-                "tries the same settings twice", where=f"{where}: {method.name}", mend="change one of its grids"
+                "tries the same settings twice",
+                where=f"{where}: {method.name}",
+                mend="change one of its grids",
             )
         if method.start_from is not None and method.start_from not in [
             earlier.name for earlier in recipe.methods[:position] if earlier.train is not None

@@ -117,6 +117,13 @@ class TestBed:
         used = right | first_wrong
         return float(auc(-steps.rewards[used], first_wrong[used]))
 
+    def lowest_is_first_wrong(self, scores: Path) -> float:
+        """Share of responses with a wrong step whose lowest reward is the first wrong one's (lab only)."""
+        steps = self.steps(scores)
+        lowest = shares_of_minimum(steps.rewards, steps.offsets)
+        failed = steps.first_wrong >= 0
+        return float(lowest[steps.offsets[:-1][failed] + steps.first_wrong[failed]].mean())
+
 
 def minimum_is_last(columns: ScoreColumns) -> float:
     """Share of the responses of two steps or more whose lowest step reward is the last one's."""
@@ -127,11 +134,24 @@ def minimum_is_last(columns: ScoreColumns) -> float:
 
 def choose_aggregate(dev: Path, scores: Path, *, among: tuple[str, ...] = AGGREGATES, n: int = 4) -> str:
     """The aggregate with the best best-of-n accuracy on development problems; the first of equals."""
-    bed = TestBed(Responses(dev, dev), (n,))
+    accuracy = development_accuracies(dev, scores, among=among, n=n)
+    return max(accuracy, key=lambda name: accuracy[name])
+
+
+def development_accuracies(
+    dev: Path, scores: Path, *, among: tuple[str, ...] = AGGREGATES, n: int = 4
+) -> dict[str, float]:
+    """Aggregate to its best-of-n accuracy on development problems (of fewer where there are fewer)."""
+    bed = TestBed(Responses(dev, dev), ())
     scored = bed.scored(scores)
+    bed.ns = (min(n, int(bed.samples.num_responses.min())),)
     known = [name for name in among if name in scored.scores] or [REWARD]
-    accuracy = {name: bed.best_of_n(scored.scores[name])[n].mean() for name in known}
-    return max(known, key=lambda name: accuracy[name])
+    return {name: float(bed.best_of_n(scored.scores[name])[bed.ns[0]].mean()) for name in known}
+
+
+def share_right(graded: Path) -> float:
+    """Share of right responses."""
+    return float(np.mean([bool(each.correct) for each in read_rollouts(graded)]))
 
 
 def _means(found: dict[int, NDArray[np.float64]]) -> dict[int, float]:
