@@ -95,7 +95,7 @@ def test_a_bad_row_is_named_with_its_line(
         ([row(correct=None), row("p/1", correct=None)], "grade"),
         ([row(), row("p/1", response="7*8=6\n6+5=1\n#1 ")], "right"),
         ([row(response=WRONG, correct=False)], "wrong"),
-        ([], "there are no rollouts to train on"),
+        ([], "rollouts.jsonl: there are no rollouts to train on"),
     ],
     ids=["nothing graded", "all right", "all wrong", "empty file"],
 )

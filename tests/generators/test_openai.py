@@ -231,10 +231,15 @@ def test_what_no_request_can_mend_ends_the_run(server: StubServer, status: int) 
     assert len(server.seen) <= 8
 
 
-def test_a_server_that_is_not_there_ends_the_run(server: StubServer) -> None:
+def test_a_server_that_is_not_there_is_told_at_once_and_ends_the_run(
+    server: StubServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     server.close()
     with pytest.raises(UserError, match="cannot be reached"):
         _results(_generator(server, retries=1, concurrency=2), _request("a", 50))
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("warning: http://127.0.0.1")
+    assert "no connection" in told
 
 
 def test_completions_continue_a_prefix_with_token_ids(server: StubServer, tokenizer: Any) -> None:

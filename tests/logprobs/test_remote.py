@@ -139,6 +139,12 @@ def test_a_server_that_is_not_there_is_told() -> None:
         RemoteTokenLogProbs("http://127.0.0.1:9/v1", "m", retries=0).of(ENCODED[:1])
 
 
+def test_that_no_answer_comes_is_told_before_it_is_tried_again(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="no answer"):
+        RemoteTokenLogProbs("http://127.0.0.1:9/v1", "m", retries=1).of(ENCODED[:1])
+    assert "tried 1 more times" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "mangle",
     [

@@ -182,6 +182,12 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert not out.exists()
 
 
+def test_a_file_that_is_named_twice_is_refused(graded: Path, tmp_path: Path) -> None:
+    again = tmp_path / "." / "graded.jsonl"
+    with pytest.raises(UserError, match="is named twice"):
+        select.run(select.Options(rollouts=(graded, again), out=tmp_path / "out.jsonl"))
+
+
 def test_a_malformed_row_is_named_or_skipped_and_counted(tmp_path: Path) -> None:
     graded = write(tmp_path / "graded.jsonl", rollouts(1))
     graded.write_text(graded.read_text() + '{"id": 3}\n')

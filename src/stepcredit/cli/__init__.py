@@ -60,7 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"stepcredit: error: {where}{reason[0].lower()}{reason[1:]}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstepcredit: interrupted; the same command goes on from here", file=sys.stderr)
+        print(
+            "\nstepcredit: interrupted; what is finished is kept, and the same command goes on from there",
+            file=sys.stderr,
+        )
         return 130
 
 

@@ -191,13 +191,17 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     import yaml
 
-    from stepcredit.recipes import recipe_path
+    from stepcredit.recipes import recipe_names, recipe_path
 
     path = path if path.exists() else recipe_path(str(path)) or path
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError("cannot be read", where=path, mend="check the path given to --config") from error
+        raise UserError(
+            "cannot be read",
+            where=path,
+            mend=f"check the path given to --config, or use a recipe: {', '.join(recipe_names())}",
+        ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f":{mark.line + 1}"

@@ -16,7 +16,7 @@ from stepcredit.generators.prompts import PromptFormat
 from stepcredit.generators.records import make_rollout, sampling_json
 from stepcredit.generators.stopping import cut_at_stop
 from stepcredit.generators.streams import stream_key
-from stepcredit.runs import Ledger
+from stepcredit.runs import Ledger, warn
 from stepcredit.types import FinishReason, GenerationFailure, GenerationRequest, Rollout
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ class OpenAIGenerator:
                 mend="give keys in the environment variable OPENAI_API_KEY",
             )
         self._key, self._base_url = key or "none", address
+        self._told = False
 
     @property
     def name(self) -> str:
@@ -215,14 +216,22 @@ class OpenAIGenerator:
             except self._errors.APITimeoutError:
                 if last:
                     raise
+                self._tell_once(f"no answer within {self._limits.timeout:g} seconds")
             except self._errors.APIConnectionError as error:
                 if last:
                     raise _UnreachableError(_one_line(error.__cause__ or error)) from error
+                self._tell_once(f"no connection ({_one_line(error.__cause__ or error)})")
             except _UnreadableAnswerError:
                 if last:
                     raise
             line.pace.back_off(failures)
         raise _RefusedError("called off")
+
+    def _tell_once(self, problem: str) -> None:
+        """Say why nothing comes, the first time, since trying again takes minutes."""
+        if not self._told:
+            self._told = True
+            warn(f"{self._base_url}: {problem}; each request is tried {self._limits.retries} more times")
 
     def _send(self, line: _Line, request: GenerationRequest, index: int) -> _Answer:
         sampling = request.sampling

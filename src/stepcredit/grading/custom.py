@@ -72,7 +72,10 @@ def load(target: str) -> Callable[[str, str], tuple[bool, str | None]]:
     """In a worker: import the function and check what it returns."""
     sys.path.insert(0, os.getcwd())
     module, _, name = target.partition(":")
-    function = getattr(importlib.import_module(module), name)
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{error}; run where the module lies, or name its folder in PYTHONPATH") from error
 
     def judge(response: str, answer: str) -> tuple[bool, str | None]:
         verdict = function(response, answer)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepcredit.errors import DataError, UserError
-from stepcredit.runs import hash_json
+from stepcredit.runs import hash_json, warn
 from stepcredit.types import Encoded
 
 INTERFACES = ("echo", "prompt-logprobs", "token-ids")
@@ -152,6 +152,8 @@ class RemoteTokenLogProbs:
                     raise UserError(
                         f"no answer ({error})", where=address, mend="check that the server is running"
                     ) from error
+                if attempt == 0:
+                    warn(f"{address}: no answer ({error}); tried {self.retries} more times")
             time.sleep(min(0.25 * 2**attempt, 30.0))
         raise AssertionError("unreachable")
 

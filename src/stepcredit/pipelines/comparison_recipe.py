@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.errors import UserError
-from stepcredit.recipes import comparison_path
+from stepcredit.recipes import comparison_names, comparison_path
 from stepcredit.training.config import TrainConfig
 
 BASELINES = ("random", "shortest", "longest", "self-consistency", "oracle")
@@ -114,7 +114,10 @@ def read_recipe(path: Path, root: Path = Path()) -> Recipe:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError("cannot be read", where=path, mend="check the path") from error
+        known = ", ".join(comparison_names())
+        raise UserError(
+            "cannot be read", where=path, mend=f"check the path, or use one that ships: {known}"
+        ) from error
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"is not YAML ({problem})", where=path) from error

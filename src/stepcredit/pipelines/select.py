@@ -114,6 +114,9 @@ def run(options: Options) -> Result:
 
 
 def _check(options: Options) -> tuple[int, int] | None:
+    named = [path.resolve() for path in options.rollouts]
+    if twice := next((path for path in named if named.count(path) > 1), None):
+        raise UserError("is named twice", where=twice, mend="name each file once")
     if not 0 < options.prompts <= 1:
         raise UserError(f"must lie in (0, 1], got {options.prompts}", where="--prompts")
     if options.responses is not None and options.responses < 1:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.checkpoints.loading import LoadOptions
-from stepcredit.errors import UserError
+from stepcredit.errors import DataError, UserError
 from stepcredit.options import argument, option
 from stepcredit.runs import (
     Ledger,
@@ -87,7 +87,7 @@ class Result:
         lines = [f"{self.out}: {'already there' if self.already_done else 'trained'}"]
         lines.append(
             f"  {self.counts.get('examples', 0):,} examples, {self.tokens:,} tokens trained on in "
-            f"{self.wall_seconds:.0f} s; weights of step {self.kept_step}"
+            f"{self.wall_seconds:.0f} s; weights of optimizer step {self.kept_step}"
         )
         used = {"rollouts", "examples", "units", "prompts_with_pairs"}
         left_out = [
@@ -167,17 +167,21 @@ def _train(options: Options, sources: Sources, work: Path, manifest: Manifest) -
 
     rollouts = read_rollouts(options.graded, skip_invalid=options.skip_invalid)
     heldout = None if options.dev is None else read_rollouts(options.dev, skip_invalid=options.skip_invalid)
-    trained = train_prm(
-        rollouts,
-        model=options.model,
-        config=options.config,
-        work=work,
-        heldout=() if heldout is None else heldout,
-        reference=None if sources.other_reference is None else sources.other_reference.path,
-        load=options.load,
-        cache=options.cache,
-        seed=options.seed,
-    )
+    try:
+        trained = train_prm(
+            rollouts,
+            model=options.model,
+            config=options.config,
+            work=work,
+            heldout=() if heldout is None else heldout,
+            reference=None if sources.other_reference is None else sources.other_reference.path,
+            load=options.load,
+            cache=options.cache,
+            seed=options.seed,
+        )
+    except DataError as error:
+        # What is wrong with the rollouts as a whole is found where nobody knows their file.
+        raise DataError(error.problem, where=error.where or options.graded, mend=error.mend) from error
     manifest.counts.update(trained.counts)
     skipped = sum(records.num_skipped for records in (rollouts, heldout) if records is not None)
     if skipped:

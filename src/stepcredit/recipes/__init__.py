@@ -22,6 +22,11 @@ def recipe_path(name: str) -> Path | None:
     return path if path.is_file() else None
 
 
+def comparison_names() -> tuple[str, ...]:
+    """Names of all comparisons."""
+    return tuple(sorted(path.stem for path in (_HERE / "comparisons").glob("*.yaml")))
+
+
 def comparison_path(name: str) -> Path | None:
     """The file of the comparison called ``name``; ``None`` if there is none."""
     path = _HERE / "comparisons" / f"{name}.yaml"

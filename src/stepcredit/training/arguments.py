@@ -38,7 +38,8 @@ def training_arguments(
         learning_rate=config.learning_rate,
         lr_scheduler_type=schedule,
         lr_scheduler_kwargs=schedule_settings,
-        warmup_steps=math.ceil(config.warmup * max_steps),
+        # A rate rises from zero: of a single step nothing would be learnt.
+        warmup_steps=min(math.ceil(config.warmup * max_steps), max_steps - 1),
         weight_decay=config.weight_decay,
         adam_beta1=config.adam_beta1,
         adam_beta2=config.adam_beta2,

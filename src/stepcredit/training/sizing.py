@@ -11,6 +11,7 @@ from stepcredit.checkpoints import LoadOptions, load_config, load_tokenizer, pic
 from stepcredit.data import read_rollouts
 from stepcredit.errors import CheckpointError, UserError
 from stepcredit.objectives import get_objective
+from stepcredit.runs import warn
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import make_training_set
 from stepcredit.training.plan import Plan, PlanOptions, Shape, Workload, make_plan
@@ -79,6 +80,7 @@ def workload(
                 where=graded,
                 mend="check the path, or state --examples and --mean-tokens for the dry run",
             )
+        warn(f"{graded}: there is no such file; its size is taken as stated")
         tokens = options.examples * options.mean_tokens
         units, unit_tokens = options.examples, tokens
         if objective.paired:
