@@ -2,18 +2,10 @@
 
 from stepcredit.checkpoints.card import PRMCard, Reference
 from stepcredit.checkpoints.hashes import template_hash, tokenizer_hash, weights_hash
-from stepcredit.checkpoints.loading import (
-    LoadOptions,
-    adapter_base,
-    check_vocabulary,
-    load_config,
-    load_model,
-    load_tokenizer,
-    pick_device,
-    quiet,
-    resolve,
-)
+from stepcredit.checkpoints.loading import load_model, pick_device, quiet
 from stepcredit.checkpoints.saving import save_prm
+from stepcredit.checkpoints.sources import LoadOptions, adapter_base, resolve
+from stepcredit.checkpoints.tokenizers import check_vocabulary, load_config, load_tokenizer
 
 __all__ = [
     "LoadOptions",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.checkpoints.hashes import weights_hash
-from stepcredit.checkpoints.loading import adapter_base, resolve
+from stepcredit.checkpoints.sources import adapter_base, resolve
 from stepcredit.errors import CheckpointError
 from stepcredit.runs import write_json
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepcredit.checkpoints.loading import LoadOptions
+from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import UserError
 from stepcredit.pipelines import eval_best_of_n, grade, score, train
 from stepcredit.runs import Manifest, check_output, manifest_path, write_json

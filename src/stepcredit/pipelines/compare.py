@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stepcredit.checkpoints.loading import LoadOptions
+from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import UserError
 from stepcredit.options import argument, option
 from stepcredit.pipelines import eval_best_of_n

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepcredit.checkpoints.loading import LoadOptions
+from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import UserError
 from stepcredit.pipelines import baseline, eval_best_of_n, score, train
 from stepcredit.pipelines.comparison_recipe import ComparedMethod, Recipe

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepcredit.checkpoints.loading import LoadOptions
+from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import argument, option
 from stepcredit.pipelines import train

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepcredit.checkpoints.loading import LoadOptions
+from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import argument, option
 from stepcredit.runs import (

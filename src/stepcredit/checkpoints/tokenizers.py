@@ -1,0 +1,123 @@
+"""A model's tokenizer and configuration, without its weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.checkpoints.sources import (
+    LoadOptions,
+    adapter_base,
+    check_gguf,
+    first_line,
+    gguf_file,
+    mending,
+    resolve,
+)
+from stepcredit.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+
+
+def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load the fast tokenizer of a checkpoint; an adapter without one has its base's.
+
+    Raises:
+        CheckpointError: There is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    path = resolve(source)
+    if (path / "adapter_config.json").is_file() and not any(
+        (path / name).is_file() for name in _TOKENIZER_FILES
+    ):
+        path = resolve(adapter_base(path), weights=False)
+    gguf = gguf_file(path)
+    arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if gguf is not None and not (path / "tokenizer.json").is_file():
+        check_gguf(gguf)
+        path, arguments["gguf_file"] = gguf.parent, gguf.name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), **arguments)
+        return _without_foreign_tokens(tokenizer, path, gguf) if "gguf_file" in arguments else tokenizer
+    except Exception as error:
+        raise CheckpointError(
+            f"has no tokenizer that can be loaded ({first_line(error)})",
+            where=source,
+            mend="save one there with tokenizer.save_pretrained",
+        ) from error
+
+
+def _without_foreign_tokens(tokenizer: Any, path: Path, gguf: Path | None) -> Any:
+    """Drop what transformers' tokenizer classes add to a GGUF file's vocabulary.
+
+    GPT-2's class adds its own ``<|endoftext|>`` to every byte-level vocabulary; the model has no embedding
+    for it.
+    """
+    from tokenizers import Tokenizer
+    from transformers import AutoConfig, PreTrainedTokenizerFast
+
+    assert gguf is not None
+    size = AutoConfig.from_pretrained(str(path), gguf_file=gguf.name).get_text_config().vocab_size
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    kept = [token for token in rules["added_tokens"] if token["id"] < size]
+    if len(kept) == len(rules["added_tokens"]):
+        return tokenizer
+    rules["added_tokens"] = kept
+    special = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    found = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(rules)),
+        chat_template=tokenizer.chat_template,
+        **{name: token for name, token in special.items() if tokenizer.convert_tokens_to_ids(token) < size},
+    )
+    found.name_or_path = str(gguf)
+    return found
+
+
+def load_config(source: str | Path, options: LoadOptions | None = None) -> Any:
+    """A model's configuration, without its weights; an adapter has its base's.
+
+    Raises:
+        CheckpointError: There is none, or it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    options = options or LoadOptions()
+    path = resolve(source, revision=options.revision, also=options.unsafe_patterns, weights=False)
+    if (path / "adapter_config.json").is_file():
+        return load_config(adapter_base(path), replace(options, revision=None))
+    arguments: dict[str, Any] = {"trust_remote_code": options.trust_remote_code}
+    if not (path / "config.json").is_file():
+        gguf = gguf_file(resolve(source, revision=options.revision))
+        if gguf is not None:
+            check_gguf(gguf)
+            path, arguments["gguf_file"] = gguf.parent, gguf.name
+    try:
+        return AutoConfig.from_pretrained(str(path), **arguments)
+    except Exception as error:
+        raise CheckpointError(
+            f"has no model configuration that can be read ({first_line(error)})",
+            where=source,
+            mend=mending(str(error), path),
+        ) from error
+
+
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, where: str | Path) -> None:
+    """Refuse a tokenizer with ids that the model has no embedding for.
+
+    Raises:
+        CheckpointError: The tokenizer belongs to another model.
+    """
+    embeddings: Any = model.get_input_embeddings()
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= embeddings.num_embeddings:
+        raise CheckpointError(
+            f"the tokenizer has ids up to {largest}, the model only {embeddings.num_embeddings} embeddings",
+            where=where,
+            mend="restore the tokenizer that was saved with the model",
+        )
