@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from tests.tutor_rollouts import tutor_rollouts
 
 from stepcredit.lab.oracles import STEP_RULE
-from stepcredit.lab.task import draw_problems, parse_problem
+from stepcredit.lab.task import parse_problem
 from stepcredit.lab.tutor import WEAK
 from stepcredit.lab.tutor_generator import TutorGenerator
 from stepcredit.lab.values import step_values
@@ -19,23 +20,7 @@ from stepcredit.types import Rollout, Sampling
 
 
 def _rollouts(num_problems: int, samples: int) -> list[Rollout]:
-    problems = draw_problems("train", seed=1, count=num_problems)
-    return [
-        Rollout(
-            id=f"{number}-{index}",
-            prompt_id=f"p{number}",
-            index=index,
-            prompt=problem.text,
-            response=response,
-            answer=problem.answer,
-            correct=response[-1] == problem.answer,
-            finish_reason="stop",
-        )
-        for index in range(samples)
-        for number, (problem, response) in enumerate(
-            zip(problems, WEAK.write(problems, seed=[1, index]), strict=True)
-        )
-    ]
+    return tutor_rollouts(WEAK, num_problems, samples, seed=1)
 
 
 def _complete(

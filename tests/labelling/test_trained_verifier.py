@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.tutor_rollouts import tutor_rollouts
 
 from stepcredit.data import read_rollouts, rollout_to_json, write_rows
 from stepcredit.lab.oracles import label_steps
 from stepcredit.lab.policies import policy_path
-from stepcredit.lab.task import draw_problems
 from stepcredit.lab.tutor import MID
 from stepcredit.labelling.autopsv import (
     FIELD,
@@ -22,7 +22,6 @@ from stepcredit.labelling.autopsv import (
 )
 from stepcredit.pipelines import label_autopsv
 from stepcredit.pipelines.label_autopsv import verifier_training
-from stepcredit.types import Rollout
 
 SEED = 7
 """No seed of other tests or of what the criterion was chosen on."""
@@ -30,23 +29,7 @@ SEED = 7
 
 def _write(path: Path, split: str, num_problems: int, samples: int) -> Path:
     """Graded responses of the mid tutor, without step labels."""
-    problems = draw_problems(split, seed=SEED, count=num_problems)
-    rollouts = [
-        Rollout(
-            id=f"{number}-{index}",
-            prompt_id=f"{split}{number}",
-            index=index,
-            prompt=problem.text,
-            response=response,
-            answer=problem.answer,
-            correct=response[-1] == problem.answer,
-            finish_reason="stop",
-        )
-        for index in range(samples)
-        for number, (problem, response) in enumerate(
-            zip(problems, MID.write(problems, seed=[SEED, index]), strict=True)
-        )
-    ]
+    rollouts = tutor_rollouts(MID, num_problems, samples, split=split, seed=SEED)
     write_rows(path, map(rollout_to_json, rollouts))
     return path
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.tutor_rollouts import tutor_rollouts
 
 from stepcredit.data import read_rollouts, rollout_to_json, write_rows
 from stepcredit.evaluation.labelled_steps import join_labels
@@ -16,7 +17,6 @@ from stepcredit.evaluation.score_columns import read_score_columns
 from stepcredit.experiments.lab_run import LabSampling, write_prompts
 from stepcredit.lab.oracles import label_steps
 from stepcredit.lab.policies import policy_path
-from stepcredit.lab.task import draw_problems
 from stepcredit.lab.tutor import MID
 from stepcredit.pipelines import sample, score, train
 from stepcredit.pipelines.generator_options import GeneratorOptions
@@ -45,23 +45,9 @@ def _up_to_first_error(rollout: Rollout) -> Rollout:
 @pytest.fixture(scope="module")
 def training_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Different responses of the mid tutor to 2000 problems."""
-    problems = draw_problems("train", seed=0, count=2000)
-    distinct: dict[tuple[int, str], Rollout] = {}
-    for index in range(2):
-        for number, (problem, response) in enumerate(
-            zip(problems, MID.write(problems, seed=[0, index]), strict=True)
-        ):
-            rollout = Rollout(
-                id=f"{number}-{index}",
-                prompt_id=f"train{number}",
-                index=index,
-                prompt=problem.text,
-                response=response,
-                answer=problem.answer,
-                correct=response[-1] == problem.answer,
-                finish_reason="stop",
-            )
-            distinct.setdefault((number, response), _up_to_first_error(rollout))
+    distinct: dict[tuple[str, str], Rollout] = {}
+    for rollout in tutor_rollouts(MID, 2000, 2):
+        distinct.setdefault((rollout.prompt_id, rollout.response), _up_to_first_error(rollout))
     return _write(tmp_path_factory.mktemp("train") / "labelled.jsonl", distinct.values())
 
 

@@ -6,38 +6,20 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.tutor_rollouts import tutor_rollouts
 
 from stepcredit.data import read_rollouts, rollout_to_json, write_rows
 from stepcredit.errors import UserError
 from stepcredit.lab.oracles import label_steps
 from stepcredit.lab.policies import policy_path
-from stepcredit.lab.task import draw_problems
 from stepcredit.lab.tutor import WEAK
 from stepcredit.pipelines import compare
 from stepcredit.pipelines.comparison_recipe import read_recipe, recipe_from
 from stepcredit.runs import Ledger, Manifest, manifest_path, write_json
-from stepcredit.types import Rollout
 
 
 def _write(path: Path, split: str, *, problems: int = 6, samples: int = 4) -> None:
-    drawn = draw_problems(split, seed=5, count=problems)
-    rollouts = [
-        Rollout(
-            id=f"{split}{number}-{index}",
-            prompt_id=f"{split}{number}",
-            index=index,
-            prompt=problem.text,
-            response=response,
-            answer=problem.answer,
-            correct=response[-1] == problem.answer,
-            prediction=response[-1],
-            finish_reason="stop",
-        )
-        for index in range(samples)
-        for number, (problem, response) in enumerate(
-            zip(drawn, WEAK.write(drawn, seed=[5, index]), strict=True)
-        )
-    ]
+    rollouts = tutor_rollouts(WEAK, problems, samples, split=split, seed=5)
     write_rows(path, map(rollout_to_json, rollouts))
 
 
@@ -193,6 +175,11 @@ def test_settings_that_are_tried_side_by_side_come_out_the_same(
         ({"methods": [{"name": "a", "baseline": "luck"}]}, "no baseline 'luck'"),
         ({"methods": [{"name": "a", "baseline": "random", "data": "x"}]}, "not trained"),
         ({"methods": [{"name": "a", "train": {}, "search": {"epochs": 3}}]}, "list of values"),
+        ({"methods": [{"name": "a", "train": {}, "search": [{"epochs": 3}]}]}, "list of values"),
+        (
+            {"methods": [{"name": "a", "train": {}, "search": [{"epochs": [2]}, {"epochs": [1, 2]}]}]},
+            "a: tries the same settings twice",
+        ),
         ({"methods": [{"name": "a", "train": {}, "start_from": "b"}]}, "no trained method before it"),
         ({"methods": [{"name": "a", "train": {}}, {"name": "a", "train": {}}]}, "names must differ"),
         ({"methods": [{"name": "a", "train": {"beta": -1}}]}, "--beta"),
@@ -227,10 +214,23 @@ def test_missing_data_is_told_before_anything_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_search_may_have_several_grids() -> None:
+    grids = [{"learning_rate": ["1e-4", "5e-4"], "epochs": [1]}, {"beta": [0.1, 0.5, 1]}]
+    content = dict.fromkeys(("model", "train", "dev", "test"), "x")
+    recipe = recipe_from({**content, "methods": [{"name": "a", "train": {"epochs": 2}, "search": grids}]})
+    (method,) = recipe.methods
+    assert (method.num_trials, recipe.budget) == (5, 5)
+    tried: list[Any] = [
+        (settings, config.epochs, config.learning_rate) for settings, config in method.trials(recipe.settings)
+    ]
+    assert tried[1] == ({"learning_rate": 5e-4, "epochs": 1}, 1, 5e-4)
+    assert tried[2] == ({"beta": 0.1}, 2, 5e-7)
+
+
 def test_the_shipped_comparison_can_be_read_and_is_fair(tmp_path: Path) -> None:
     recipe = read_recipe(Path("lab"), tmp_path)
-    assert recipe.budget == 4
-    assert {method.num_trials for method in recipe.methods if method.train is not None} == {4}
+    assert recipe.budget == 8
+    assert {method.num_trials for method in recipe.methods if method.train is not None} == {8}
     assert recipe.train == tmp_path / "train" / "graded.jsonl"
     for method in recipe.methods:
         if method.train is not None:

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.tutor_rollouts import tutor_rollouts
 
 from stepcredit.data import read_rollouts, rollout_to_json, write_rows
 from stepcredit.errors import DataError, UserError
 from stepcredit.lab.oracles import label_steps
 from stepcredit.lab.policies import policy_path
-from stepcredit.lab.task import draw_problems
 from stepcredit.lab.tutor import WEAK
 from stepcredit.pipelines import label_autopsv
 from stepcredit.pipelines.label_autopsv import Options, Result
 from stepcredit.runs import read_manifest
 from stepcredit.training.config import TrainConfig
-from stepcredit.types import Rollout
 
 CONFIG = TrainConfig(
     family="value-head", objective="token-ce", learning_rate=5e-4, batch_size=8, step_rule="newline"
@@ -25,23 +24,7 @@ CONFIG = TrainConfig(
 
 
 def _write(path: Path, split: str, *, num_problems: int = 6) -> Path:
-    problems = draw_problems(split, seed=7, count=num_problems)
-    rollouts = [
-        Rollout(
-            id=f"{number}-{index}",
-            prompt_id=f"p{number}",
-            index=index,
-            prompt=problem.text,
-            response=response,
-            answer=problem.answer,
-            correct=response[-1] == problem.answer,
-            finish_reason="stop",
-        )
-        for index in range(4)
-        for number, (problem, response) in enumerate(
-            zip(problems, WEAK.write(problems, seed=[7, index]), strict=True)
-        )
-    ]
+    rollouts = tutor_rollouts(WEAK, num_problems, 4, split=split, seed=7)
     labelled = (replace(rollout, step_labels=label_steps(rollout)) for rollout in rollouts)
     write_rows(path, map(rollout_to_json, labelled))
     return path

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.tutor_rollouts import tutor_rollouts
 
 from stepcredit.data import read_rollouts, rollout_to_json, write_rows
 from stepcredit.errors import DataError, UserError
 from stepcredit.generators.fake import FakeGenerator
-from stepcredit.lab.task import draw_problems
 from stepcredit.lab.tutor import WEAK
 from stepcredit.lab.tutor_generator import TutorGenerator
 from stepcredit.pipelines import label_math_shepherd
@@ -24,23 +24,9 @@ from stepcredit.types import GenerationFailure, GenerationRequest, Generator, Ro
 
 @pytest.fixture
 def graded(tmp_path: Path) -> Path:
-    problems = draw_problems("train", seed=2, count=5)
     rollouts = [
-        Rollout(
-            id=f"{number}-{index}",
-            prompt_id=f"p{number}",
-            index=index,
-            prompt=problem.text,
-            response=response,
-            answer=problem.answer,
-            correct=response[-1] == problem.answer,
-            finish_reason="stop",
-            extras={"level": number},
-        )
-        for index in range(3)
-        for number, (problem, response) in enumerate(
-            zip(problems, WEAK.write(problems, seed=[2, index]), strict=True)
-        )
+        replace(rollout, extras={"level": number % 5})
+        for number, rollout in enumerate(tutor_rollouts(WEAK, 5, 3, seed=2))
     ]
     write_rows(tmp_path / "graded.jsonl", map(rollout_to_json, rollouts))
     return tmp_path / "graded.jsonl"

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.tutor_rollouts import tutor_rollouts
 
 from stepcredit.checkpoints import (
     LoadOptions,
@@ -28,7 +29,6 @@ from stepcredit.checkpoints import (
 from stepcredit.data import rollout_to_json, write_rows
 from stepcredit.errors import CheckpointError, DataError, UserError
 from stepcredit.lab.oracles import label_steps
-from stepcredit.lab.task import draw_problems
 from stepcredit.lab.tokenizer import make_tokenizer
 from stepcredit.lab.tutor import WEAK
 from stepcredit.pipelines.train import Options, run
@@ -43,22 +43,7 @@ SETTINGS = TrainConfig(
 
 
 def make_rollouts(num_problems: int, samples: int) -> list[Rollout]:
-    problems = draw_problems("train", seed=0, count=num_problems)
-    return [
-        Rollout(
-            id=f"{number}-{index}",
-            prompt_id=str(number),
-            index=index,
-            prompt=problem.text,
-            response=response,
-            answer=problem.answer,
-            correct=response.rpartition("#")[2].strip() == problem.answer,
-        )
-        for index in range(samples)
-        for number, (problem, response) in enumerate(
-            zip(problems, WEAK.write(problems, seed=[0, index]), strict=True)
-        )
-    ]
+    return tutor_rollouts(WEAK, num_problems, samples)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +218,7 @@ class TestOutput:
 
     def test_paired_objectives_say_which_prompts_gave_no_pair(self, model: Path, tmp_path: Path) -> None:
         rollouts = [
-            replace(rollout, correct=rollout.prompt_id != "0" and rollout.index < 2)
+            replace(rollout, correct=rollout.prompt_id != "train0" and rollout.index < 2)
             for rollout in make_rollouts(3, 4)
         ]
         graded = write(tmp_path / "graded.jsonl", rollouts)
@@ -292,7 +277,7 @@ class TestBadInput:
     def test_a_duplicate_id(self, model: Path, tmp_path: Path) -> None:
         rollouts = make_rollouts(2, 2)
         graded = write(tmp_path / "graded.jsonl", [*rollouts, rollouts[0]])
-        self.refused(DataError, "'0-0' is there twice", options(model, graded, tmp_path / "prm"))
+        self.refused(DataError, "'train0-0' is there twice", options(model, graded, tmp_path / "prm"))
 
     def test_nothing_graded(self, model: Path, tmp_path: Path) -> None:
         rollouts = [replace(rollout, correct=None) for rollout in make_rollouts(2, 2)]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.tutor_rollouts import tutor_rollouts
 
-from stepcredit.lab.task import draw_problems
 from stepcredit.lab.tokenizer import make_tokenizer
 from stepcredit.lab.tutor import WEAK
 from stepcredit.types import Rollout
@@ -38,24 +38,7 @@ def save_tiny_model(directory: Path, *, seed: int = 0, tied: bool = False) -> Pa
 
 def make_rollouts(num_problems: int = 6, samples: int = 4, *, seed: int = 0) -> list[Rollout]:
     """Graded responses of the weak tutor, both classes for most problems."""
-    problems = draw_problems("train", seed=seed, count=num_problems)
-    rollouts = []
-    for index in range(samples):
-        written = WEAK.write(problems, seed=[seed, index])
-        for number, (problem, response) in enumerate(zip(problems, written, strict=True)):
-            rollouts.append(
-                Rollout(
-                    id=f"{number}-{index}",
-                    prompt_id=f"p{number}",
-                    index=index,
-                    prompt=problem.text,
-                    response=response,
-                    answer=problem.answer,
-                    correct=response.rpartition("#")[2].strip() == problem.answer,
-                    finish_reason="stop",
-                )
-            )
-    return rollouts
+    return tutor_rollouts(WEAK, num_problems, samples, seed=seed)
 
 
 @pytest.fixture(scope="session")
