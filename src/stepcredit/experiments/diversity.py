@@ -14,12 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stepcredit.reports.finding import Cell, Check, Estimate, Finding, Plot, Series, Table
+from stepcredit.reports.finding import Cell, Check, Estimate, Finding, Plot, Table
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.scale import Scale
 from stepcredit.reproduction.seeds import Measurement, Seeds, is_no_gain, told
 from stepcredit.reproduction.variants import (
     Variants,
+    accuracy_cells,
+    gains_plot,
     measure_variants,
     score_variants,
     scorers,
@@ -110,9 +112,10 @@ def _table(seeds: Seeds, scale: Scale) -> Table:
         for data in ("", *DATA):
             name = variant(method, data)
             gain = seeds.difference(name, method) if data else None
-            cells = [seeds.of(f"{name}/{n}") for n in scale.n]
             paper = PAPER.get(data) if method == "implicit-dpo" else None
-            rows.append((f"{label}, {data or 'usual data'}", (*cells, seeds.of(name), gain, paper)))
+            rows.append(
+                (f"{label}, {data or 'usual data'}", (*accuracy_cells(seeds, name, scale), gain, paper))
+            )
     return Table(
         title=f"Accuracy of best-of-n on responses of {scale.base}",
         columns=(*(f"@{n}" for n in scale.n), "average", "gain", "paper's average"),
@@ -161,17 +164,15 @@ def _checks(seeds: Seeds, scale: Scale, method: str) -> list[Check]:
 
 
 def _plot(seeds: Seeds) -> Plot:
-    return Plot(
-        name="diversity",
-        title="What other training data add, mean over n",
-        kind="intervals",
-        x_label="Accuracy less that with the usual data",
-        series=tuple(
-            Series(name=f"{label}, {data}", y=(_gain(seeds, method, data),))
+    return gains_plot(
+        "diversity",
+        "What other training data add, mean over n",
+        "Accuracy less that with the usual data",
+        {
+            f"{label}, {data}": _gain(seeds, method, data)
             for method, label in METHODS.items()
             for data in DATA
-        ),
-        reference=0.0,
+        },
     )
 
 

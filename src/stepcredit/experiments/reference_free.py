@@ -19,7 +19,13 @@ from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.measuring import TestBed
 from stepcredit.reproduction.scale import Scale
 from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
-from stepcredit.reproduction.variants import Scorer, Variants, measure_variants, score_variants
+from stepcredit.reproduction.variants import (
+    Scorer,
+    Variants,
+    accuracy_cells,
+    measure_variants,
+    score_variants,
+)
 from stepcredit.reproduction.world import World
 
 METHODS = {"implicit-dpo": "DPO", "implicit-ce": "CE"}
@@ -96,7 +102,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
 
 def _table(seeds: Seeds, scale: Scale) -> Table:
     def row(told_as: str, name: str, paper: str | None) -> tuple[str, tuple[Cell, ...]]:
-        return told_as, (*(seeds.of(f"{name}/{n}") for n in scale.n), seeds.of(name), paper)
+        return told_as, (*accuracy_cells(seeds, name, scale), paper)
 
     rows = [
         row(

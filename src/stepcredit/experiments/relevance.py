@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stepcredit.reports.finding import Cell, Check, Finding, Plot, Series, Table
+from stepcredit.reports.finding import Cell, Check, Finding, Plot, Table
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.scale import Scale
 from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_no_gain, told
 from stepcredit.reproduction.variants import (
     Variants,
+    accuracy_cells,
+    gains_plot,
     measure_variants,
     score_variants,
     scorers,
@@ -92,9 +94,8 @@ def _table(seeds: Seeds, scale: Scale) -> Table:
         }
         for told_as, name in kinds.items():
             gain = None if name == method else seeds.difference(name, method)
-            cells = [seeds.of(f"{name}/{n}") for n in scale.n]
             responses = told(seeds.of(f"{name}/responses"), percent=False, digits=0)
-            rows.append((told_as, (*cells, seeds.of(name), gain, responses)))
+            rows.append((told_as, (*accuracy_cells(seeds, name, scale), gain, responses)))
     return Table(
         title=f"Accuracy of best-of-n on responses of {scale.base}",
         columns=(*(f"@{n}" for n in scale.n), "average", "gain", "responses trained on"),
@@ -117,17 +118,15 @@ def _check(seeds: Seeds, scale: Scale, method: str) -> Check:
 
 
 def _plot(seeds: Seeds, scale: Scale) -> Plot:
-    return Plot(
-        name="relevance",
-        title="What instructions of another kind add, mean over n",
-        kind="intervals",
-        x_label="Accuracy less that without them",
-        series=tuple(
-            Series(name=f"{label} + {kind}", y=(seeds.difference(with_kind(method, kind), method),))
+    return gains_plot(
+        "relevance",
+        "What instructions of another kind add, mean over n",
+        "Accuracy less that without them",
+        {
+            f"{label} + {kind}": seeds.difference(with_kind(method, kind), method)
             for method, label in METHODS.items()
             for kind in scale.other_prompts
-        ),
-        reference=0.0,
+        },
     )
 
 

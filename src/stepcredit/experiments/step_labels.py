@@ -13,12 +13,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stepcredit.reports.finding import Cell, Check, Finding, Plot, Series, Table
+from stepcredit.reports.finding import Cell, Check, Finding, Plot, Table
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.measuring import TestBed
 from stepcredit.reproduction.scale import Scale
 from stepcredit.reproduction.seeds import Measurement, Seeds, is_no_gain, told
-from stepcredit.reproduction.variants import Variants, measure_variants, score_variants, scorers
+from stepcredit.reproduction.variants import (
+    Variants,
+    accuracy_cells,
+    gains_plot,
+    measure_variants,
+    score_variants,
+    scorers,
+)
 from stepcredit.reproduction.world import World
 
 METHODS = {"implicit-dpo": "DPO", "implicit-ce": "CE"}
@@ -104,11 +111,12 @@ def _table(seeds: Seeds, scale: Scale) -> Table:
             name = variant(method, labels)
             if name not in seeds:
                 continue
-            cells = [seeds.of(f"{name}/{n}") for n in scale.n]
             gain = seeds.difference(name, method) if labels else None
             auc = seeds.of(f"{name}/step AUC") if f"{name}/step AUC" in seeds else None
             told_as = f"{label}, then {labels}" if labels else f"{label} alone"
-            rows.append((told_as, (*cells, seeds.of(name), gain, auc, PAPER.get((method, labels)))))
+            rows.append(
+                (told_as, (*accuracy_cells(seeds, name, scale), gain, auc, PAPER.get((method, labels))))
+            )
     return Table(
         title=f"Accuracy of best-of-n on responses of {scale.base}",
         columns=(*(f"@{n}" for n in scale.n), "average", "gain", "first wrong step AUC", "paper's average"),
@@ -149,18 +157,16 @@ def _why(seeds: Seeds, method: str, labels: str) -> str:
 
 
 def _plot(seeds: Seeds) -> Plot:
-    return Plot(
-        name="step-labels",
-        title="What a second stage adds, mean over n",
-        kind="intervals",
-        x_label="Accuracy less that without it",
-        series=tuple(
-            Series(name=f"{label}, {labels}", y=(seeds.difference(variant(method, labels), method),))
+    return gains_plot(
+        "step-labels",
+        "What a second stage adds, mean over n",
+        "Accuracy less that without it",
+        {
+            f"{label}, {labels}": seeds.difference(variant(method, labels), method)
             for method, label in METHODS.items()
             for labels in (CONTROL, MONTE_CARLO, TRUE)
             if variant(method, labels) in seeds
-        ),
-        reference=0.0,
+        },
     )
 
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from stepcredit.reports.finding import Estimate, Plot, Series
 from stepcredit.reproduction.measuring import TestBed, choose_aggregate
+from stepcredit.reproduction.scale import Scale
+from stepcredit.reproduction.seeds import Seeds
 from stepcredit.reproduction.world import Responses, World
 from stepcredit.runs import read_manifest
 
@@ -82,6 +85,23 @@ def measure_variants(world: World, variants: Variants) -> dict[str, float]:
             numbers[f"{name}/{n}"] = _mean(numbers[f"{policy}/{name}/{n}"] for policy in variants.test)
         numbers[name] = _mean(numbers[f"{name}/{n}"] for n in ns)
     return numbers
+
+
+def accuracy_cells(seeds: Seeds, name: str, scale: Scale) -> tuple[Estimate, ...]:
+    """A variant's accuracy at each n, and its mean over n."""
+    return (*(seeds.of(f"{name}/{n}") for n in scale.n), seeds.of(name))
+
+
+def gains_plot(name: str, title: str, x_label: str, gains: Mapping[str, Estimate]) -> Plot:
+    """What each of some changes adds, beside nothing."""
+    return Plot(
+        name=name,
+        title=title,
+        kind="intervals",
+        x_label=x_label,
+        series=tuple(Series(name=label, y=(gain,)) for label, gain in gains.items()),
+        reference=0.0,
+    )
 
 
 def trained_counts(models: Mapping[str, Path]) -> dict[str, float]:
