@@ -13,7 +13,9 @@ import pytest
 
 from stepcredit.cli.commands import COMMANDS
 from stepcredit.cli.parser import OneLineParser, Setting, add_settings, build, settings_of
-from stepcredit.options import arguments_of
+from stepcredit.errors import UserError
+from stepcredit.options import arguments_of, check_at_least_one
+from stepcredit.pipelines.select import Options as SelectOptions
 from stepcredit.training.config import TrainConfig
 
 
@@ -109,3 +111,9 @@ def test_a_word_that_looks_like_a_flag_stays_a_value() -> None:
     parser.add_argument("--threshold")
     with pytest.raises(argparse.ArgumentError):
         parser.parse_args(["--threshold", "-1e-05"])
+
+
+def test_a_count_below_one_is_refused_by_its_flag() -> None:
+    check_at_least_one(SelectOptions(rollouts=(Path("a"),), out=Path("b")), "responses")  # not given
+    with pytest.raises(UserError, match="^--responses: must be at least 1, got 0$"):
+        check_at_least_one(SelectOptions(rollouts=(Path("a"),), out=Path("b"), responses=0), "responses")

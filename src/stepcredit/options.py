@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any, Protocol
 
+from stepcredit.errors import UserError
+
 
 def argument(help: str, *, default: Any = MISSING, many: bool = False) -> Any:
     """A positional argument.
@@ -46,6 +48,23 @@ def option(
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
+
+
+def check_at_least_one(options: Any, *names: str) -> None:
+    """Refuse numbers below 1.
+
+    Args:
+        options: Instance of an options dataclass.
+        names: Its fields that are counts; ``None`` in one of them means that it was not given.
+
+    Raises:
+        UserError: One is smaller, with its flag.
+    """
+    for each in fields(options):
+        value = getattr(options, each.name)
+        if each.name in names and value is not None and value < 1:
+            flag = each.metadata.get("flag") or "--" + each.name.replace("_", "-")
+            raise UserError(f"must be at least 1, got {value}", where=flag)
 
 
 def arguments_of(options: Any, default: Any = None) -> Iterator[str]:

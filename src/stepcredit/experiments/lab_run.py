@@ -14,8 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from stepcredit.errors import UserError
-from stepcredit.options import option
+from stepcredit.options import check_at_least_one, option
 from stepcredit.pipelines import eval_best_of_n, grade, sample, score, train
 from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
 from stepcredit.runs import Manifest, atomic_directory, check_output, manifest_path, write_json
@@ -38,11 +37,7 @@ class LabSizes:
     test_responses: int = option("responses to each", default=64)
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if value < 1:
-                flag = "--" + each.name.replace("_", "-")
-                raise UserError(f"must be at least 1, got {value}", where=flag)
+        check_at_least_one(self, *(each.name for each in fields(self)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
-from stepcredit.options import argument, option
+from stepcredit.options import argument, check_at_least_one, option
 
 if TYPE_CHECKING:
     from stepcredit.reports.finding import Finding
@@ -117,8 +117,7 @@ def run(options: Options) -> Result | DryRun:
     from stepcredit.reproduction.planning import plan
     from stepcredit.reproduction.running import Stage, run_stages
 
-    if options.jobs is not None and options.jobs < 1:
-        raise UserError(f"must be at least 1, got {options.jobs}", where="--jobs")
+    check_at_least_one(options, "jobs", "seeds")
     scale = _scale(options)
     modules = {name: f"stepcredit.experiments.{name.replace('-', '_')}" for name in _names(options)}
     experiments = {name: load_experiment(module) for name, module in modules.items()}
@@ -182,8 +181,6 @@ def _scale(options: Options) -> Scale:
         sizes[name] = int(value)
     scale = resized(read_scale(options.scale, quick=options.quick), sizes)
     if options.seeds is not None:
-        if options.seeds < 1:
-            raise UserError(f"must be at least 1, got {options.seeds}", where="--seeds")
         scale = replace(scale, seeds=options.seeds)
     return scale
 

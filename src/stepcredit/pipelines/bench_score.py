@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stepcredit.errors import UserError
-from stepcredit.options import option
+from stepcredit.options import check_at_least_one, option
 
 if TYPE_CHECKING:
     from stepcredit.bench.score import ScoreBenchmark
@@ -106,9 +105,7 @@ def run(options: Options) -> Result:
     from stepcredit.bench.score import ScoreWork, run_score_benchmark
     from stepcredit.runs import Progress
 
-    for name in ("groups", "responses", "turns"):
-        if getattr(options, name) < 1:
-            raise UserError(f"must be at least 1, got {getattr(options, name)}", where=f"--{name}")
+    check_at_least_one(options, "groups", "responses", "turns", "threads")
     sides = 2 if options.dtype == options.published_dtype else 3
     with Progress("bench score", options.turns * sides, "turns", every=1.0) as progress:
         benchmark = run_score_benchmark(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stepcredit.errors import UserError
-from stepcredit.options import option
+from stepcredit.options import check_at_least_one, option
 
 if TYPE_CHECKING:
     from stepcredit.bench.train import TrainBenchmark
@@ -104,10 +103,7 @@ def run(options: Options) -> Result:
     from stepcredit.bench.train import TrainWork, run_train_benchmark
     from stepcredit.runs import Progress
 
-    for name in ("steps", "batch_size", "turns", "tokens_per_forward"):
-        if getattr(options, name) < 1:
-            flag = "--" + name.replace("_", "-")
-            raise UserError(f"must be at least 1, got {getattr(options, name)}", where=flag)
+    check_at_least_one(options, "steps", "batch_size", "turns", "threads", "tokens_per_forward")
     with Progress("bench train", options.turns * 3, "turns", every=1.0) as progress:
         benchmark = run_train_benchmark(
             TrainWork(

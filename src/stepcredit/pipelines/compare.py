@@ -15,7 +15,7 @@ from typing import Any
 
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import UserError
-from stepcredit.options import argument, option
+from stepcredit.options import argument, check_at_least_one, option
 from stepcredit.pipelines import eval_best_of_n
 from stepcredit.pipelines.comparison_recipe import ComparedMethod, Recipe, read_recipe
 from stepcredit.pipelines.comparison_search import Search, Searched, Trial, search
@@ -163,10 +163,9 @@ def run(options: Options) -> Result:
 
     recipe = read_recipe(options.recipe, options.root)
     _check_files(recipe)
-    jobs = options.jobs or 1
-    if jobs < 1:
-        raise UserError(f"must be at least 1, got {jobs}", where="--jobs")
-    searched = search(Search(recipe, options.out, options.load, overwrite=options.overwrite), jobs=jobs)
+    check_at_least_one(options, "jobs")
+    work = Search(recipe, options.out, options.load, overwrite=options.overwrite)
+    searched = search(work, jobs=options.jobs or 1)
     result = _evaluate(options, recipe, searched)
     manifest = Manifest(
         "compare",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import DataError, UserError
-from stepcredit.options import argument, option
+from stepcredit.options import argument, check_at_least_one, option
 
 if TYPE_CHECKING:
     from stepcredit.types import Rollout
@@ -119,8 +119,7 @@ def _check(options: Options) -> tuple[int, int] | None:
         raise UserError("is named twice", where=twice, mend="name each file once")
     if not 0 < options.prompts <= 1:
         raise UserError(f"must lie in (0, 1], got {options.prompts}", where="--prompts")
-    if options.responses is not None and options.responses < 1:
-        raise UserError(f"must be at least 1, got {options.responses}", where="--responses")
+    check_at_least_one(options, "responses")
     if options.similar_prompts is not None and not 0 < options.similar_prompts <= 1:
         raise UserError(f"must lie in (0, 1], got {options.similar_prompts}", where="--similar-prompts")
     if options.one_response is None:
