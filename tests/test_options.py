@@ -115,5 +115,5 @@ def test_a_word_that_looks_like_a_flag_stays_a_value() -> None:
 
 def test_a_count_below_one_is_refused_by_its_flag() -> None:
     check_at_least_one(SelectOptions(rollouts=(Path("a"),), out=Path("b")), "responses")  # not given
-    with pytest.raises(UserError, match="^--responses: must be at least 1, got 0$"):
+    with pytest.raises(UserError, match=r"^--responses: must be at least 1, got 0$"):
         check_at_least_one(SelectOptions(rollouts=(Path("a"),), out=Path("b"), responses=0), "responses")
