@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from tests.experiments.made_up import made_up, planned, run_twice, verdicts
 
+from stepcredit.experiments import reproduce
 from stepcredit.experiments.relevance import EXPERIMENT, with_kind
-from stepcredit.reproduction.scale import Scale
+from stepcredit.reproduction.scale import OtherKind, Scale
 from stepcredit.reproduction.world import World
 
 
@@ -31,12 +32,21 @@ def test_other_kinds_that_add_five_points_help(tiny_scale: Scale) -> None:
 @pytest.mark.slow
 def test_half_as_many_instructions_are_added(tiny_world: World) -> None:
     numbers, _ = run_twice(EXPERIMENT, tiny_world)
-    for kind in tiny_world.scale.other_prompts:
+    for kind in tiny_world.scale.other_kinds:
         assert numbers[f"{with_kind('implicit-ce', kind)}/responses"] == 12 * 4 + 6 * 4
 
 
 def test_at_the_papers_scale_the_kinds_are_its_own(tmp_path: Path, tiny_scale: Scale) -> None:
-    assert planned(EXPERIMENT, tmp_path).count("train") == 6
-    general = replace(tiny_scale, other_prompts={"general": "general.jsonl"})
+    commands = planned(EXPERIMENT, tmp_path)
+    assert commands.count("train") == 6
+    # General responses come graded, code is judged by its own grader.
+    assert commands.count("sample") == commands.count("grade") == 4
+    plan = reproduce.run(reproduce.Options(names=("relevance",), scale="paper", dry_run=True)).to_text()
+    assert "stepcredit select ultrafeedback-graded.jsonl" in plan
+    (judged,) = [
+        line for line in plan.splitlines() if "grade/code-" in line and line.startswith("stepcredit grade")
+    ]
+    assert "--grader code" in judged
+    general = replace(tiny_scale, other_kinds={"general": OtherKind(prompts="general.jsonl")})
     finding = EXPERIMENT.conclude(made_up(lambda _: 0.5), general)
     assert [name for name, _ in finding.tables[0].rows] == ["DPO", "DPO + general", "CE", "CE + general"]

@@ -58,7 +58,7 @@ def prepare(world: World) -> Files:
     """Both objectives on the relevant instructions, and with each other kind added."""
     relevant = world.train_set()
     models = {method: world.train(method) for method in METHODS}
-    for kind in world.scale.other_prompts:
+    for kind in world.scale.other_kinds:
         added = world.select(world.responses("train", kind=kind), prompts=ADDED)
         both = world.select(relevant, added)
         models |= {with_kind(method, kind): world.train(method, both) for method in METHODS}
@@ -89,9 +89,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
 def _table(seeds: Seeds, scale: Scale) -> Table:
     rows: list[tuple[str, tuple[Cell, ...]]] = []
     for method, label in METHODS.items():
-        kinds = {label: method} | {
-            f"{label} + {kind}": with_kind(method, kind) for kind in scale.other_prompts
-        }
+        kinds = {label: method} | {f"{label} + {kind}": with_kind(method, kind) for kind in scale.other_kinds}
         for told_as, name in kinds.items():
             gain = None if name == method else seeds.difference(name, method)
             responses = told(seeds.of(f"{name}/responses"), percent=False, digits=0)
@@ -105,7 +103,7 @@ def _table(seeds: Seeds, scale: Scale) -> Table:
 
 
 def _check(seeds: Seeds, scale: Scale, method: str) -> Check:
-    gains = {kind: seeds.difference(with_kind(method, kind), method) for kind in scale.other_prompts}
+    gains = {kind: seeds.difference(with_kind(method, kind), method) for kind in scale.other_kinds}
     return Check(
         claim=(
             f"Instructions of another kind do not help {METHODS[method]}: they add less than "
@@ -125,7 +123,7 @@ def _plot(seeds: Seeds, scale: Scale) -> Plot:
         {
             f"{label} + {kind}": seeds.difference(with_kind(method, kind), method)
             for method, label in METHODS.items()
-            for kind in scale.other_prompts
+            for kind in scale.other_kinds
         },
     )
 

@@ -92,9 +92,11 @@ class DryRun:
 
     Attributes:
         commands: In order, each once.
+        is_lab: Prompts and policies come with the package.
     """
 
     commands: Sequence[PlannedCommand]
+    is_lab: bool
 
     def to_json(self) -> Any:
         """The commands, with operations and hours where they are known."""
@@ -104,7 +106,12 @@ class DryRun:
         """A line a command, and the sum."""
         from stepcredit.reproduction.planning import total_line
 
-        return "\n".join([*(each.to_text() for each in self.commands), total_line(self.commands)])
+        heading = (
+            "# prompts/ and policies/ come with the package; a run writes them and does the rest in itself"
+            if self.is_lab
+            else "# run where the recipe's files of prompts lie"
+        )
+        return "\n".join([heading, *(each.to_text() for each in self.commands), total_line(self.commands)])
 
 
 def run(options: Options) -> Result | DryRun:
@@ -126,7 +133,8 @@ def run(options: Options) -> Result | DryRun:
         if not experiments:
             raise UserError("needs the truth of every step, which only the lab has", where=options.names[0])
     if options.dry_run:
-        return DryRun(commands=plan(list(experiments.values()), scale, options.out))
+        commands = plan(list(experiments.values()), scale, options.out)
+        return DryRun(commands=commands, is_lab=scale.is_lab)
     findings: dict[str, Finding] = {}
 
     def conclude(name: str, numbers: Sequence[Measurement]) -> None:

@@ -165,8 +165,14 @@ class _Reckoning:
         sizes = scale.sizes
         counts = {"train": sizes.train_prompts, "dev": sizes.dev_prompts, "test": sizes.test_prompts}
         self._prompts = {Path(scale.prompts[split]): float(count) for split, count in counts.items()}
-        self._prompts |= {Path(path): float(sizes.train_prompts) for path in scale.other_prompts.values()}
         self._volumes: dict[Path, _Volume] = {}
+        count = float(sizes.train_prompts)
+        for other in scale.other_kinds.values():
+            if other.prompts is not None:
+                self._prompts[Path(other.prompts)] = count
+            if other.graded is not None:
+                path = Path(other.graded)
+                self._volumes[path] = _Volume({path: (count, count * sizes.train_responses)})
         self._trained: dict[str, TrainConfig] = {}
 
     def cost(self, command: str, options: Any) -> _Cost | None:

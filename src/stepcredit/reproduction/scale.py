@@ -58,6 +58,21 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OtherKind:
+    """Training data of another kind than what is tested.
+
+    Attributes:
+        prompts: A file or hub data set, or ``lab:SPLIT/DOMAIN``; the base answers them.
+        grader: How answers to them are judged, where it is not as usual.
+        graded: Graded rollouts instead, of instructions whose answers no rule can judge.
+    """
+
+    prompts: str | None = None
+    grader: GraderOptions | None = None
+    graded: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scale:
     """A recipe of all experiments.
 
@@ -66,7 +81,7 @@ class Scale:
         base: Generator whose weights every model starts from, and whose responses it is trained on.
         generators: Name to model: a hub id or directory, or ``lab:POLICY``.
         prompts: ``train``, ``dev`` and ``test`` to a file or hub data set, or ``lab:SPLIT``.
-        other_prompts: The same for instructions of other kinds.
+        other_kinds: Instructions of other kinds.
         sizes: How much data.
         similar_prompts: Near-duplicate instructions share this part of their three-character pieces.
         n: Responses to choose from.
@@ -87,7 +102,7 @@ class Scale:
     base: str
     generators: Mapping[str, str]
     prompts: Mapping[str, str]
-    other_prompts: Mapping[str, str]
+    other_kinds: Mapping[str, OtherKind]
     sizes: Sizes
     similar_prompts: float
     n: tuple[int, ...]
@@ -156,9 +171,15 @@ def read_scale(name: str, *, quick: bool = False) -> Scale:
     for key in ("sampling", "train_sampling"):
         content[key] = SamplingOptions(**content[key])
     content["grader"] = GraderOptions(**content["grader"])
+    content["other_kinds"] = {kind: _other_kind(what) for kind, what in content["other_kinds"].items()}
     if "machine" in content:
         content["machine"] = Machine(**content["machine"])
     return Scale(name=name, **content)
+
+
+def _other_kind(what: Mapping[str, Any]) -> OtherKind:
+    grader = what.get("grader")
+    return OtherKind(**{**what, "grader": None if grader is None else GraderOptions(**grader)})
 
 
 def resized(scale: Scale, sizes: Mapping[str, int]) -> Scale:

@@ -73,7 +73,8 @@ class World:
 
     def prompts(self, split: str, count: int, *, kind: str | None = None) -> Path:
         """Problems of ``train``, ``dev`` or ``test``, or instructions of another kind."""
-        source = self.scale.prompts[split] if kind is None else self.scale.other_prompts[kind]
+        source = self.scale.prompts[split] if kind is None else self.scale.other_kinds[kind].prompts
+        assert source is not None, "a kind without prompts comes graded"
         if not source.startswith(LAB):
             return Path(source)
         lab_split, _, domain = source.removeprefix(LAB).partition("/")
@@ -120,12 +121,13 @@ class World:
                 and ``num_samples`` (the scale's by default), ``model`` (a trained model that writes
                 instead), ``kind`` (of other instructions).
         """
+        other = self.scale.other_kinds.get(how.get("kind") or "")
+        if other is not None and other.graded is not None:
+            return Path(other.graded)
+        grader = (None if other is None else other.grader) or self.scale.grader
         rollouts = self.sampled(split, **how)
         options = grade.Options(
-            rollouts=rollouts,
-            out=Path(),
-            grader=self.scale.grader.grader,
-            answer_pattern=self.scale.grader.answer_pattern,
+            rollouts=rollouts, out=Path(), grader=grader.grader, answer_pattern=grader.answer_pattern
         )
         return self.store.make("grade", rollouts.name.rpartition("-")[0], options)
 
