@@ -41,6 +41,7 @@ def measurement(scale: Scale, shift: float) -> dict[str, float]:
         for by in AGGREGATES:
             numbers[f"cause/{name}/{by}/rare among wrong picks"] = 0.8 + shift
             numbers[f"cause/{name}/{by}/rare among wrong"] = 0.1
+            numbers[f"cause/{name}/{by}/ratio of rare tokens"] = 0.8
             for remedy in (*REMEDIES, *TRAINED_REMEDIES):
                 slope = -0.05 if remedy == AS_TRAINED else 0.05
                 for index, n in enumerate(scale.n):

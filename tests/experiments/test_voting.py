@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 from tests.experiments.made_up import check_of, made_up, planned, run_twice, verdicts
 
-from stepcredit.experiments.voting import ALONE, EXPERIMENT, METHODS, VOTE, conclude
+from stepcredit.evaluation.samples import group
+from stepcredit.experiments.voting import ALONE, EXPERIMENT, METHODS, VOTE, conclude, ratio_needed
 from stepcredit.reproduction.scale import Scale
 from stepcredit.reproduction.world import World
+from stepcredit.types import Rollout
 
 
 def numbers(name: str) -> float:
@@ -64,3 +66,23 @@ def test_on_a_tiny_lab(tiny_world: World) -> None:
     # A vote of two falls to the better-scored answer, or both abstain.
     assert measured[f"implicit-ce/{VOTE}/2"] == pytest.approx(measured[f"implicit-ce/{ALONE}/2"], abs=0.3)
     assert measured["implicit-ce/temperature"] > 0
+
+
+def test_the_ratio_needed_is_of_votes_where_a_vote_fails() -> None:
+    def rows(*answers: str) -> list[Rollout]:
+        return [
+            Rollout(
+                id=f"{answers}{i}",
+                prompt_id=str(answers),
+                prompt="?",
+                response=a,
+                prediction=a,
+                correct=a == "r",
+            )
+            for i, a in enumerate(answers)
+        ]
+
+    fails, fails_more, works, hopeless = "rabb", "raaabb", "rrab", "abb"
+    assert ratio_needed(group(rows(*fails))) == 2.0
+    assert ratio_needed(group([*rows(*fails), *rows(*fails_more), *rows(*works), *rows(*hopeless)])) == 2.5
+    assert ratio_needed(group(rows(*works))) == 1.0

@@ -14,7 +14,14 @@ from stepcredit.data import rollout_to_json, score_to_json, write_rows
 from stepcredit.evaluation.score_columns import read_score_columns
 from stepcredit.lab.task import draw_problems
 from stepcredit.lab.tutor import WEAK
-from stepcredit.reproduction.measuring import TestBed, choose_aggregate, minimum_is_last
+from stepcredit.reproduction.measuring import (
+    TestBed,
+    choose_aggregate,
+    development_accuracies,
+    minimum_is_last,
+    share_right,
+    sightings,
+)
 from stepcredit.reproduction.world import Responses
 from stepcredit.types import ResponseScore, Rollout, StepScore
 
@@ -208,3 +215,54 @@ def truth(row: Rollout) -> tuple:  # type: ignore[type-arg]
     labels = label_steps(row)
     assert labels is not None
     return labels
+
+
+def test_sightings_count_how_often_a_fact_is_written(tmp_path: Path) -> None:
+    responses = ["7*8=6\n6+5=1\n#1", "7*8=5\n5+5=0\n#0", "7*8=6\n"]
+    rollouts = [Rollout(id=str(i), prompt_id="p", prompt="?", response=r) for i, r in enumerate(responses)]
+    path = tmp_path / "graded.jsonl"
+    write_rows(path, map(rollout_to_json, rollouts))
+    assert sightings(path) == pytest.approx(5 / 3)  # 7*8 three times, 6+5 and 5+5 once
+
+
+def test_an_aggregate_is_chosen_from_as_many_responses_as_there_are(tmp_path: Path) -> None:
+    rows = [rollout(0, 0, "right"), rollout(0, 1, "wrong")]
+    scores = [score(rows[0], low=-1.0, last=5.0), score(rows[1], low=1.0, last=2.0)]
+    graded, path = tmp_path / "graded.jsonl", tmp_path / "scores.jsonl"
+    write_rows(graded, map(rollout_to_json, rows))
+    write_rows(path, map(score_to_json, scores))
+    assert development_accuracies(graded, path, n=4) == {"min": 0.0, "mean": 1.0, "sum": 1.0, "last": 1.0}
+    assert choose_aggregate(graded, path) == "mean"
+    assert share_right(graded) == 0.5
+
+
+def test_where_the_lowest_step_is_the_first_wrong_one(tmp_path: Path) -> None:
+    """One response finds it, one does not, one is right and does not count."""
+    responses = {"found": "1+5=7\n7+2=9\n#9", "missed": "1+5=7\n7+2=9\n#9", "right": "1+5=6\n6+2=8\n#8"}
+    rows = [
+        Rollout(
+            id=name, prompt_id=name, prompt="1+5+2=", response=response, answer="8", correct=name == "right"
+        )
+        for name, response in responses.items()
+    ]
+    rewards = {"found": (-1.0, 0.0, 0.0), "missed": (0.0, -1.0, 0.0), "right": (-1.0, 0.0, 0.0)}
+    ends = (0, 6, 12, 14)
+    scores = [
+        ResponseScore(
+            id=row.id,
+            prompt_id=row.prompt_id,
+            reward=-1.0,
+            steps=tuple(
+                StepScore(i, row.response[ends[i] : ends[i + 1]], ends[i], ends[i + 1], reward, 0.0)
+                for i, reward in enumerate(rewards[row.id])
+            ),
+            aggregates={"min": -1.0},
+            num_tokens=14,
+            scorer="made up",
+        )
+        for row in rows
+    ]
+    graded, path = tmp_path / "graded.jsonl", tmp_path / "scores.jsonl"
+    write_rows(graded, map(rollout_to_json, rows))
+    write_rows(path, map(score_to_json, scores))
+    assert TestBed(Responses(graded, graded), (1,)).lowest_is_first_wrong(path) == 0.5

@@ -98,6 +98,12 @@ def test_what_is_outside_the_support_is_known(bed: TokenBed) -> None:
     assert bed.holds_rare().tolist() == [[False, False, True]]
 
 
+def test_the_log_ratios_of_rare_tokens_are_those_of_the_chosen_responses(bed: TokenBed) -> None:
+    everything, all_but_the_rare = np.array([[True, True, True]]), np.array([[True, True, False]])
+    assert bed.rare_ratios("prm", everything) == pytest.approx(np.log([10.0]))
+    assert bed.rare_ratios("prm", all_but_the_rare).size == 0
+
+
 @pytest.mark.parametrize("name", ["reference filter", "reference floor", "reference-free", "lower bound"])
 def test_a_remedy_keeps_a_rare_token_from_being_picked(bed: TokenBed, name: str) -> None:
     scoring = bed.choose(("prm",), REMEDIES[name], "min")

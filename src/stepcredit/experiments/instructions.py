@@ -16,6 +16,7 @@ from pathlib import Path
 
 from stepcredit.reports.finding import Check, Finding, Plot, Series, Table
 from stepcredit.reproduction.experiment import Experiment
+from stepcredit.reproduction.measuring import sightings
 from stepcredit.reproduction.scale import Scale
 from stepcredit.reproduction.seeds import Measurement, Seeds, is_above, told
 from stepcredit.reproduction.variants import (
@@ -50,10 +51,12 @@ class Files:
     """Models of each method and share, and what they score.
 
     Attributes:
+        data: Share to its training data.
         models: ``METHOD SHARE`` to its model.
         variants: Their scores.
     """
 
+    data: Mapping[float, Path]
     models: Mapping[str, Path]
     variants: Variants
 
@@ -70,12 +73,15 @@ def prepare(world: World) -> Files:
     models = {
         variant(method, share): world.train(method, parts[share]) for method in METHODS for share in SHARES
     }
-    return Files(models, score_variants(world, scorers(world, models), world.scale.generators))
+    return Files(parts, models, score_variants(world, scorers(world, models), world.scale.generators))
 
 
 def measure(world: World, files: Files) -> Measurement:
     """Best-of-n of every model, and how much it was trained on."""
-    return measure_variants(world, files.variants) | trained_counts(files.models)
+    numbers = measure_variants(world, files.variants) | trained_counts(files.models)
+    if world.scale.is_lab:
+        numbers |= {f"sightings/{share:.0%}": sightings(path) for share, path in files.data.items()}
+    return numbers
 
 
 def conclude(seeds: Seeds, scale: Scale) -> Finding:
@@ -147,6 +153,18 @@ def _check(seeds: Seeds, method: str, n: int) -> Check:
         paper=f"{published[0]:.1f} to {published[-1]:.1f}",
         here=f"{told(gain, sign=True)}; quarter by quarter {', '.join(steps)}",
         verdict=is_above(gain),
+        why=_why(seeds),
+    )
+
+
+def _why(seeds: Seeds) -> str:
+    first, last = (f"sightings/{share:.0%}" for share in (SHARES[0], SHARES[-1]))
+    if first not in seeds:
+        return ""
+    return (
+        f"Of {SHARES[0]:.0%} of the instructions the responses show each fact of the lab "
+        f"{seeds.of(first).mean:.0f} times, of all of them {seeds.of(last).mean:.0f} times; what is gained "
+        "flattens as every fact has been seen in right and wrong responses."
     )
 
 

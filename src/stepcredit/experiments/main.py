@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from stepcredit.reports.finding import Check, Estimate, Finding, Plot, Series, Table
@@ -159,6 +160,9 @@ def _checks(seeds: Seeds) -> list[Check]:
 
     against = ("math-shepherd", "math-shepherd-tokens", "autopsv")
     gains = {over: best_over(over) for over in against}
+    vote, likelihood = (
+        seeds.derived(partial(_over_single, method=name)) for name in ("majority", "log-probability")
+    )
     over_votes = {name: gain(name, "majority") for name in OBJECTIVES}
     return [
         Check(
@@ -167,12 +171,17 @@ def _checks(seeds: Seeds) -> list[Check]:
             here="the objective that is best on development problems less "
             + ", ".join(f"{over} {told(each, sign=True)}" for over, each in gains.items()),
             verdict=all_of([is_above(each) for each in gains.values()]),
+            why="Trained on true step labels the same heads find wrong steps as well as an implicit PRM does "
+            "(docs/baselines.md): here they lack labels, of which every response gives an implicit PRM's "
+            "tokens one and the log-ratio starts from what the reference knows.",
         ),
         Check(
             claim="Every objective makes a PRM that picks better than plain voting.",
             paper="DPO 50.4, NCA 49.4 above about 49.1; CE 48.4, KTO 45.7 below it",
             here=", ".join(f"{name} {told(each, sign=True)}" for name, each in over_votes.items()),
             verdict=all_of([is_above(each) for each in over_votes.values()]),
+            why="Wrong answers here are misconceptions, which repeat, so a vote adds little: "
+            f"{told(vote, sign=True)} to a single response.",
         ),
         Check(
             claim="KTO makes the weakest implicit PRM.",
@@ -181,6 +190,7 @@ def _checks(seeds: Seeds) -> list[Check]:
             verdict=all_of(
                 [is_above(gain(name, "implicit-kto")) for name in OBJECTIVES if "kto" not in name]
             ),
+            why="Each objective has settings of its own here, chosen among equally many.",
         ),
         Check(
             claim="Balancing right and wrong responses within each instruction helps CE a little.",
@@ -196,8 +206,16 @@ def _checks(seeds: Seeds) -> list[Check]:
             here="the objective that is best on development problems less log-probability "
             + told(best_over("log-probability"), sign=True),
             verdict=is_above(best_over("log-probability")),
+            why="The model is as sure of a misconception as of a fact: its log-probability adds "
+            f"{told(likelihood, sign=True)} to a single response.",
         ),
     ]
+
+
+def _over_single(each: Measurement, method: str) -> float:
+    """What a method adds to a single response, mean over generators and n."""
+    singles = [value for name, value in each.items() if name.endswith("/pass@1")]
+    return each[f"average/{method}"] - sum(singles) / max(1, len(singles))
 
 
 def best_objective(each: Measurement) -> str:

@@ -188,6 +188,7 @@ def _dpo_has_no_pairs(seeds: Seeds) -> Check:
         paper="cannot be trained",
         here=f"{most:.0f} pairs of a right and a wrong response to one instruction; stepcredit train refuses",
         verdict="holds" if most == 0 else "does not hold",
+        why="A pair is a right and a wrong response to one instruction.",
     )
 
 

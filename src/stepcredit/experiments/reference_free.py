@@ -129,6 +129,7 @@ def _checks(seeds: Seeds, method: str) -> list[Check]:
         for combination in COMBINATIONS
         if combination != (WITH, WITH)
     }
+    untrained = seeds.difference(UNTRAINED, "pass@1")
     gains = {
         combination: seeds.difference(variant(method, *combination), UNTRAINED)
         for combination in COMBINATIONS
@@ -143,7 +144,7 @@ def _checks(seeds: Seeds, method: str) -> list[Check]:
                 paper=f"50.4 to {PAPER[training, scoring]}" if published else "not published",
                 here=f"loses {told(found, sign=True)}",
                 verdict=is_below(found, MARGIN),
-                why=_why(seeds) if scoring == WITHOUT else "",
+                why=_why(seeds) if scoring == WITHOUT else _STARTS_BELOW,
             )
             for (training, scoring), found in lost.items()
         ),
@@ -155,8 +156,15 @@ def _checks(seeds: Seeds, method: str) -> list[Check]:
                 for (training, scoring), found in gains.items()
             ),
             verdict=all_of([is_above(found) for found in gains.values()]),
+            why=f"The untrained log-probability adds {told(untrained, sign=True)} to a single response.",
         ),
     ]
+
+
+_STARTS_BELOW = (
+    "Without the reference the reward of every response starts below 0, by what it takes to write it, and "
+    "training must first make up for that; the order of responses to one problem is what is left."
+)
 
 
 def _why(seeds: Seeds) -> str:

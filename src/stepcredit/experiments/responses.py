@@ -189,6 +189,8 @@ def _gain(seeds: Seeds, method: str, n: int) -> Check:
         paper=f"{published[0]:.1f} to {published[-1]:.1f}, mean over generators",
         here=told(gain, sign=True),
         verdict=is_above(gain),
+        why=f"An epoch holds {_number(seeds, f'{first}/units')} and {_number(seeds, f'{last}/units')} "
+        f"{'pairs' if method == 'implicit-dpo' else 'responses'}.",
     )
 
 

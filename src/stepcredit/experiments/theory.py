@@ -257,6 +257,7 @@ def _proposition_checks(seeds: Seeds) -> list[Check]:
             here=f"largest error {most:.1e} nats over "
             f"{seeds.of(f'exact/{CHECKED[0]}/continuations').mean:,.0f} continuations a model and seed",
             verdict=_exactly(most),
+            why="It holds for any two models whose probabilities of continuations sum to 1, trained or not.",
         ),
         Check(
             claim="The mean of exp(r / beta) over K sampled continuations is exp(q / beta) with a relative "
@@ -288,6 +289,8 @@ def _proposition_checks(seeds: Seeds) -> list[Check]:
                     *(is_below(each, 0.1) for each in ends[1::2]),
                 ]
             ),
+            why="q_t is a soft maximum of r: beta log E exp(r / beta) is the mean for a large beta and the "
+            "maximum for a small one.",
         ),
     ]
 
@@ -314,6 +317,7 @@ def _value_checks(seeds: Seeds) -> list[Check]:
                 f"{name} {told(correlation(name), percent=False, digits=2)}" for name in OBJECTIVES
             ),
             verdict=all_of([is_above(correlation(name), 0.3) for name in OBJECTIVES]),
+            why="Outcomes fix the value of whole responses; by Proposition 3.1 those of prefixes follow.",
         ),
         Check(
             claim="Implicit values (CE) order prefixes better than value heads on Monte-Carlo labels.",
@@ -323,6 +327,9 @@ def _value_checks(seeds: Seeds) -> list[Check]:
                 for head, gain in gains.items()
             ),
             verdict=all_of([is_above(gain) for gain in gains.values()]),
+            why="The labels themselves follow the exact values with a rank correlation of "
+            f"{told(seeds.of('values/soft-labels/rank-correlation'), percent=False, digits=2)}; a head "
+            f"learns {told(correlation(soft), percent=False, digits=2)} of that on new problems.",
         ),
         Check(
             claim="The sigmoid of the implicit value is a calibrated probability of a right answer (error "

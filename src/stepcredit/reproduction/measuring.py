@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -147,6 +148,17 @@ def development_accuracies(
     bed.ns = (min(n, int(bed.samples.num_responses.min())),)
     known = [name for name in among if name in scored.scores] or [REWARD]
     return {name: float(bed.best_of_n(scored.scores[name])[bed.ns[0]].mean()) for name in known}
+
+
+def sightings(graded: Path) -> float:
+    """How often a fact of the lab, such as ``7*8``, stands in the responses: mean over those that do."""
+    counts = Counter(
+        line.partition("=")[0]
+        for each in read_rollouts(graded)
+        for line in each.response.splitlines()
+        if "=" in line
+    )
+    return counts.total() / max(1, len(counts))
 
 
 def share_right(graded: Path) -> float:

@@ -141,7 +141,11 @@ def _cause(key: str, free: TokenBed, scoring: Scoring) -> dict[str, float]:
     rows = np.arange(len(picked))
     wrong = ~samples.correct[rows, picked]
     rare_and_wrong = rare[rows, picked][wrong]
+    picks = np.zeros_like(rare)
+    picks[rows[wrong], picked[wrong]] = True
+    ratios = free.rare_ratios(scoring.models[0], picks)
     return {
+        f"{key}/ratio of rare tokens": float(np.median(ratios)) if ratios.size else 0.0,
         f"{key}/wrong picks": float(wrong.mean()),
         f"{key}/rare among wrong picks": float(rare_and_wrong.mean()) if wrong.any() else 0.0,
         f"{key}/rare among wrong": float(rare[~samples.correct & samples.valid].mean()),

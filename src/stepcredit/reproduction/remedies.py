@@ -161,6 +161,18 @@ class TokenBed:
         scorings = (Scoring(models, remedy.rule, strength, aggregate) for strength in remedy.strengths)
         return max(scorings, key=quality)
 
+    def rare_ratios(self, model: str, responses: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Log-ratios (nats) of the tokens outside the reference's support in some responses.
+
+        Args:
+            model: A reward model.
+            responses: Which, shape (problems, responses); equal ones count once.
+        """
+        tokens = self.reference
+        response_of_token = np.repeat(np.arange(len(tokens.ids)), np.diff(tokens.token_offsets))
+        found = np.isin(response_of_token, self.rows[responses]) & (tokens.rewards < math.log(RARE))
+        return np.asarray(self.policies[model][found] - tokens.rewards[found])
+
     def holds_rare(self) -> NDArray[np.bool_]:
         """Which responses hold a token outside the reference's support, shape (problems, responses)."""
         return np.asarray(self.reference.lowest(self.reference.rewards) < math.log(RARE))[self.rows]
