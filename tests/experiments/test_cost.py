@@ -17,7 +17,6 @@ from stepcredit.experiments.cost import (
     SHEPHERD,
     amounts,
     conclude,
-    share_to_reach,
     total,
 )
 from stepcredit.reproduction.operations import PARTS, UNSHARED
@@ -113,19 +112,6 @@ def test_a_cheap_labelling_fails_the_claim_that_it_is_dear(lab: Scale) -> None:
     assert "Labels take 8 times" in check_of(finding, "ten times").why
     assert "90% are training" in check_of(finding, "ten times").why
     assert check_of(finding, "less than Math-Shepherd").verdict == "does not hold"
-
-
-@pytest.mark.parametrize(
-    ("target", "share"),
-    [(0.1, 0.25), (0.4, 0.25), (0.45, 0.25 * math.sqrt(2)), (0.5, 0.5), (0.7, 2.0), (0.71, math.inf)],
-)
-def test_between_measured_amounts_accuracy_is_linear_in_the_logarithm(target: float, share: float) -> None:
-    curve = [(0.25, 0.4), (0.5, 0.5), (1.0, 0.6), (2.0, 0.7)]
-    assert share_to_reach(curve, target) == pytest.approx(share)
-
-
-def test_a_curve_that_falls_and_rises_is_read_where_it_first_gets_there() -> None:
-    assert share_to_reach([(1.0, 0.5), (2.0, 0.3), (4.0, 0.6)], 0.6) == pytest.approx(4.0)
 
 
 def test_amounts_are_no_more_than_there_are(lab: Scale, tiny_scale: Scale) -> None:

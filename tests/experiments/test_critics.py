@@ -9,13 +9,13 @@ from stepcredit.experiments.critics import (
     HEAD,
     IMPLICIT,
     MODELS,
-    ON_TRIAL,
     conclude,
     measure,
     prepare,
 )
 from stepcredit.reports.finding import Check
 from stepcredit.reproduction.over_optimisation import AGGREGATES, OPTIMISED, TRAINED_REMEDIES
+from stepcredit.reproduction.over_optimisation_findings import ON_TRIAL
 from stepcredit.reproduction.remedies import AS_TRAINED, REMEDIES
 from stepcredit.reproduction.scale import Scale
 from stepcredit.reproduction.seeds import Measurement, Seeds

@@ -6,10 +6,7 @@ import pytest
 
 from stepcredit.experiments.main import OBJECTIVES
 from stepcredit.experiments.theory import (
-    BETAS,
-    CHECKED,
     EXPERIMENT,
-    NUM_SAMPLES,
     POSITIONS,
     VALUED,
     conclude,
@@ -17,6 +14,7 @@ from stepcredit.experiments.theory import (
     prepare,
 )
 from stepcredit.reports.finding import Check
+from stepcredit.reproduction.proposition_findings import BETAS, CHECKED, NUM_SAMPLES
 from stepcredit.reproduction.scale import Scale
 from stepcredit.reproduction.seeds import Measurement, Seeds
 from stepcredit.reproduction.world import World

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stepcredit.data import rollout_to_json, write_rows
-from stepcredit.reproduction.operations import UNSHARED, Tokens, operations
+from stepcredit.reproduction.operations import UNSHARED, Tokens, operations, share_to_reach
 from stepcredit.runs import Ledger, manifest_path, write_json
 from stepcredit.types import Rollout
 
@@ -87,3 +88,16 @@ def test_a_verifiers_labels_cost_its_training_and_one_reading(graded: Path, tmp_
     labels = made_by(tmp_path / "labels", verifier)
     found = operations(graded, labels, model, paired=False, has_reference=False)
     assert found["labelling"] == found["labelling" + UNSHARED] == 6 * PARAMETERS * 50 + 2 * PARAMETERS * 40
+
+
+@pytest.mark.parametrize(
+    ("target", "share"),
+    [(0.1, 0.25), (0.4, 0.25), (0.45, 0.25 * math.sqrt(2)), (0.5, 0.5), (0.7, 2.0), (0.71, math.inf)],
+)
+def test_between_measured_amounts_accuracy_is_linear_in_the_logarithm(target: float, share: float) -> None:
+    curve = [(0.25, 0.4), (0.5, 0.5), (1.0, 0.6), (2.0, 0.7)]
+    assert share_to_reach(curve, target) == pytest.approx(share)
+
+
+def test_a_curve_that_falls_and_rises_is_read_where_it_first_gets_there() -> None:
+    assert share_to_reach([(1.0, 0.5), (2.0, 0.3), (4.0, 0.6)], 0.6) == pytest.approx(4.0)

@@ -11,7 +11,6 @@ share their prompt and equal prefixes are completed once. Accuracy is best-of-n 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import numpy as np
 from stepcredit.reports.finding import Cell, Check, Estimate, Finding, Plot, Series, Table
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.measuring import TestBed, choose_aggregate
-from stepcredit.reproduction.operations import PARTS, UNSHARED, operations
+from stepcredit.reproduction.operations import PARTS, UNSHARED, operations, share_to_reach
 from stepcredit.reproduction.scale import Scale
 from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
 from stepcredit.reproduction.world import Responses, World
@@ -137,24 +136,6 @@ def relative(
     """Operations of a run over those of another; by default CE's on the same amount."""
     other = to or (CE, amount)
     return seeds.derived(lambda each: total(each, method, amount, how) / total(each, *other, how))
-
-
-def share_to_reach(curve: Sequence[tuple[float, float]], target: float) -> float:
-    """Least x at which a curve reaches ``target``, linear in log x between its points.
-
-    Args:
-        curve: (x, y), x rising.
-        target: A value of y.
-
-    Returns:
-        Infinity if it does not; the first x if it begins there.
-    """
-    if curve[0][1] >= target:
-        return curve[0][0]
-    for (x0, y0), (x1, y1) in itertools.pairwise(curve):
-        if y1 >= target:
-            return float(x0 * (x1 / x0) ** ((target - y0) / (y1 - y0)))
-    return math.inf
 
 
 def conclude(seeds: Seeds, scale: Scale) -> Finding:

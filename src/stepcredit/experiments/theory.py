@@ -15,36 +15,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from stepcredit.data import read_rollouts
 from stepcredit.evaluation.score_columns import read_score_columns
 from stepcredit.experiments.main import OBJECTIVES
 from stepcredit.lab.tutor import tutor_named
-from stepcredit.reports.finding import Cell, Check, Estimate, Finding, Plot, Series, Table, Verdict
+from stepcredit.reports.finding import Cell, Check, Estimate, Finding, Plot, Series, Table
 from stepcredit.reproduction import learned_values, propositions
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.measuring import TestBed
+from stepcredit.reproduction.proposition_findings import (
+    BETAS,
+    CHECKED,
+    NUM_PREFIXES,
+    NUM_SAMPLES,
+    proposition_checks,
+    proposition_plots,
+    proposition_tables,
+)
 from stepcredit.reproduction.propositions import ResponsePrefix
 from stepcredit.reproduction.scale import Scale
 from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
 from stepcredit.reproduction.world import LAB, Responses, World
 from stepcredit.types import Rollout
 
-CHECKED = ("implicit-ce", "implicit-dpo")
-"""Models on which the propositions are checked."""
-
 HEADS = ("head-on-soft-labels", "head-on-hard-labels")
 LABELS = "soft-labels"
 VALUED = (*OBJECTIVES, *HEADS, LABELS)
 DEPTH = 3
 NUM_TREES = 4
-BETAS = tuple(4.0**exponent for exponent in range(-4, 5))
-NUM_PREFIXES = 16
-NUM_SAMPLES = (16, 64, 256, 1024)
 POSITIONS = ("1", "2", "3", "4", "answer")
-FLOAT_ERROR = 1e-9
-"""In nats; values of a few nats summed over ten thousand continuations in float64 keep twelve digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +143,9 @@ def conclude(seeds: Seeds, _: Scale) -> Finding:
             "The paper proves the propositions; here they are computed on checkpoints, exactly over all "
             f"continuations of {DEPTH} tokens and by sampling whole ones, and the truth is known."
         ),
-        tables=(_sampled(seeds), _bounds(seeds), *_closeness_tables(seeds)),
-        checks=(*_proposition_checks(seeds), *_value_checks(seeds)),
-        plots=tuple(_plots(seeds)),
+        tables=(*proposition_tables(seeds), *_closeness_tables(seeds)),
+        checks=(*proposition_checks(seeds), *_value_checks(seeds)),
+        plots=(*proposition_plots(seeds), _plot(seeds)),
         notes=(
             "The exact value is the tutor's: the policy that continues a prefix imitates it closely, not "
             "perfectly. How far soft Monte-Carlo labels of the policy's own completions are from it is the "
@@ -154,56 +153,6 @@ def conclude(seeds: Seeds, _: Scale) -> Finding:
             "q of an empty response is 0 whatever the problem, so the sigmoid of q is no probability before "
             "the answer is there; order within a problem is what a value can be asked for.",
         ),
-    )
-
-
-def _slope(seeds: Seeds, name: str) -> Estimate:
-    def slope(numbers: Measurement) -> float:
-        errors = [numbers[f"sampled/{name}/relative/{size}"] for size in NUM_SAMPLES]
-        return float(np.polyfit(np.log(NUM_SAMPLES), np.log(errors), 1)[0])
-
-    return seeds.derived(slope)
-
-
-def _sampled(seeds: Seeds) -> Table:
-    return Table(
-        title="Proposition 3.1 by sampling: error of log mean exp(r / beta) over K continuations",
-        columns=(
-            *(f"K = {size}" for size in NUM_SAMPLES),
-            "slope",
-            "mean error",
-            "effective share",
-            "largest weight",
-        ),
-        rows=tuple(
-            (
-                name,
-                (
-                    *(seeds.of(f"sampled/{name}/{size}") for size in NUM_SAMPLES),
-                    _slope(seeds, name),
-                    *(seeds.of(f"sampled/{name}/{what}") for what in ("mean", "effective", "largest")),
-                ),
-            )
-            for name in CHECKED
-        ),
-        caption=(
-            f"Root mean square in nats of q / beta, over {NUM_PREFIXES} prefixes. Slope: logarithm of the "
-            "relative error of the mean of exp(r / beta) over log K. Mean error in nats, effective share of "
-            "the samples and the heaviest one's share of the estimate: at the largest K."
-        ),
-        percent=False,
-        digits=3,
-    )
-
-
-def _bounds(seeds: Seeds) -> Table:
-    return Table(
-        title="Proposition 3.2: place of q_t between q_s (0) and q_h (1)",
-        columns=tuple(f"beta = {beta:.3g}" for beta in BETAS),
-        rows=tuple((name, tuple(seeds.of(f"bounds/{name}/{beta:g}") for beta in BETAS)) for name in CHECKED),
-        caption="r held fixed at the trained beta; mean over prefixes.",
-        percent=False,
-        digits=3,
     )
 
 
@@ -241,62 +190,6 @@ def _closeness_tables(seeds: Seeds) -> tuple[Table, Table]:
             "Expected calibration error of all prefixes; by position the mean distance from the exact value.",
         ),
     )
-
-
-def _proposition_checks(seeds: Seeds) -> list[Check]:
-    errors = [seeds.of(f"exact/{name}/error") for name in CHECKED]
-    outside = [seeds.of(f"bounds/{name}/outside") for name in CHECKED]
-    slopes, largest = [_slope(seeds, name) for name in CHECKED], max(NUM_SAMPLES)
-    most = max(max(each.values) for each in errors)
-    furthest = max(max(each.values) for each in outside)
-    ends = [seeds.of(f"bounds/{name}/{beta:g}") for name in CHECKED for beta in (BETAS[0], BETAS[-1])]
-    return [
-        Check(
-            claim="The log-ratio of a prefix is beta log E exp(r / beta), to rounding (Proposition 3.1).",
-            paper="proved",
-            here=f"largest error {most:.1e} nats over "
-            f"{seeds.of(f'exact/{CHECKED[0]}/continuations').mean:,.0f} continuations a model and seed",
-            verdict=_exactly(most),
-            why="It holds for any two models whose probabilities of continuations sum to 1, trained or not.",
-        ),
-        Check(
-            claim="The mean of exp(r / beta) over K sampled continuations is exp(q / beta) with a relative "
-            "error that falls like 1 / sqrt(K) (slope over log K within 0.15 of -0.5).",
-            paper="proved",
-            here=", ".join(
-                f"{name} slope {told(slope, percent=False, digits=2)}, error of q / beta at K = {largest} "
-                f"{told(seeds.of(f'sampled/{name}/{largest}'), percent=False, digits=2)} nats"
-                for name, slope in zip(CHECKED, slopes, strict=True)
-            ),
-            verdict=all_of([v for s in slopes for v in (is_above(s, -0.65), is_below(s, -0.35))]),
-            why="The weights exp((r - q) / beta) are uneven: "
-            + "; ".join(
-                f"{name}: {told(seeds.of(f'sampled/{name}/effective'))}% of {largest} samples are "
-                f"effective, the heaviest has {told(seeds.of(f'sampled/{name}/largest'))}% of the estimate"
-                for name in CHECKED
-            ),
-        ),
-        Check(
-            claim="q_s <= q_t <= q_h, near q_h (within 0.1 of the range) for the smallest beta and near q_s "
-            "for the largest (Proposition 3.2).",
-            paper="proved",
-            here=f"furthest outside {furthest:.1e}; place at the ends "
-            + ", ".join(f"{each.mean:.3f}" for each in ends),
-            verdict=all_of(
-                [
-                    _exactly(furthest),
-                    *(is_above(each, 0.9) for each in ends[0::2]),
-                    *(is_below(each, 0.1) for each in ends[1::2]),
-                ]
-            ),
-            why="q_t is a soft maximum of r: beta log E exp(r / beta) is the mean for a large beta and the "
-            "maximum for a small one.",
-        ),
-    ]
-
-
-def _exactly(error: float) -> Verdict:
-    return "holds" if error < FLOAT_ERROR else "does not hold"
 
 
 def _value_checks(seeds: Seeds) -> list[Check]:
@@ -354,49 +247,15 @@ def _value_checks(seeds: Seeds) -> list[Check]:
     ]
 
 
-def _plots(seeds: Seeds) -> list[Plot]:
-    return [
-        Plot(
-            name="theory-sampling",
-            title="Error of a sampled value",
-            kind="curves",
-            x_label="continuations",
-            y_label="error (nats)",
-            x_log2=True,
-            percent=False,
-            series=tuple(
-                Series(
-                    name=name,
-                    x=NUM_SAMPLES,
-                    y=tuple(seeds.of(f"sampled/{name}/{size}") for size in NUM_SAMPLES),
-                )
-                for name in CHECKED
-            ),
-        ),
-        Plot(
-            name="theory-bounds",
-            title="Place of q_t between its bounds",
-            kind="curves",
-            x_label="beta",
-            y_label="0 = mean of r, 1 = maximum of r",
-            x_log2=True,
-            percent=False,
-            series=tuple(
-                Series(name=name, x=BETAS, y=tuple(seeds.of(f"bounds/{name}/{beta:g}") for beta in BETAS))
-                for name in CHECKED
-            ),
-        ),
-        Plot(
-            name="theory-values",
-            title="Rank correlation with the exact value within problems",
-            kind="intervals",
-            x_label="rank correlation",
-            percent=False,
-            series=tuple(
-                Series(name=name, y=(seeds.of(f"values/{name}/rank-correlation"),)) for name in VALUED
-            ),
-        ),
-    ]
+def _plot(seeds: Seeds) -> Plot:
+    return Plot(
+        name="theory-values",
+        title="Rank correlation with the exact value within problems",
+        kind="intervals",
+        x_label="rank correlation",
+        percent=False,
+        series=tuple(Series(name=name, y=(seeds.of(f"values/{name}/rank-correlation"),)) for name in VALUED),
+    )
 
 
 EXPERIMENT = Experiment(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,3 +99,21 @@ def _ledger(output: Path, name: str = "ledger") -> Mapping[str, float]:
     assert manifest is not None, output
     ledger: Mapping[str, float] = manifest[name]
     return ledger
+
+
+def share_to_reach(curve: Sequence[tuple[float, float]], target: float) -> float:
+    """Least x at which a curve reaches ``target``, linear in log x between its points.
+
+    Args:
+        curve: (x, y), x rising.
+        target: A value of y.
+
+    Returns:
+        Infinity if it does not; the first x if it begins there.
+    """
+    if curve[0][1] >= target:
+        return curve[0][0]
+    for (x0, y0), (x1, y1) in itertools.pairwise(curve):
+        if y1 >= target:
+            return float(x0 * (x1 / x0) ** ((target - y0) / (y1 - y0)))
+    return math.inf
