@@ -92,17 +92,18 @@ def accuracy_against_cost(content: Mapping[str, Any], n: int | None = None) -> M
         n: Number of responses; the largest by default.
     """
     points = []
+    n = n or max((int(size) for method in content["methods"] for size in method["accuracy"]), default=1)
     for method in content["methods"]:
         accuracy = {int(size): values for size, values in method["accuracy"].items()}
-        if method["chosen"] is None or not accuracy or not method["cost"]["relative"]:
+        if method["chosen"] is None or n not in accuracy or not method["cost"]["relative"]:
             continue
-        value, low, high = accuracy[n or max(accuracy)]
+        value, low, high = accuracy[n]
         points.append(Point(name=method["name"], x=method["cost"]["relative"], y=value, low=low, high=high))
     return scatter_plot(
         points,
         title="Accuracy against cost",
         x=Axis(label="Cost of data and training, relative to the first method", log2=True),
-        y=Axis(label="Best-of-n accuracy", percent=True),
+        y=Axis(label=f"Best-of-{n} accuracy", percent=True),
         note="Bars: 95% intervals over problems.",
         width=520,
     )
