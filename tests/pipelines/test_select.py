@@ -110,6 +110,35 @@ def test_where_prompts_cannot_give_the_ratio_the_frequent_kind_is_cut(tmp_path: 
     assert sum(each.correct is False for each in part) == 6
 
 
+@pytest.mark.parametrize(("ratio", "scarce"), [("1:10", True), ("10:1", False)])
+@pytest.mark.parametrize("only", [10, 40])
+def test_the_rare_label_does_not_tell_how_hard_its_prompt_is(
+    tmp_path: Path, ratio: str, scarce: bool, only: int
+) -> None:
+    """Prompts with the rare kind only are among its prompts as often as among all that have it."""
+    count = 1000
+    share = {"mixed": 1 - 2 * only / 100, "only": only / 100}
+
+    def correct(prompt: int, index: int) -> bool:
+        if prompt % 100 < only:
+            return scarce
+        return not scarce if prompt % 100 < 2 * only else index % 2 == 0
+
+    rows = [
+        replace(each, correct=correct(int(each.prompt_id[1:]), each.index)) for each in rollouts(count, 2)
+    ]
+    part = kept(tmp_path, write(tmp_path / "graded.jsonl", rows), one_response=ratio)
+    rare = [each for each in part if each.correct is scarce]
+    of_one_kind = sum(int(each.prompt_id[1:]) % 100 < only for each in rare) / len(rare)
+    assert of_one_kind == pytest.approx(share["only"] / (share["only"] + share["mixed"]), abs=0.15)
+    assert len({each.prompt_id for each in part}) == len(part)
+    assert len(part) - len(rare) == 10 * len(rare)
+    # No more of them fit: each takes ten others, and a prompt that has both kinds cannot give both.
+    assert 11 * (len(rare) + 1) > count * (share["mixed"] + share["only"])
+    again = kept(tmp_path, tmp_path / "graded.jsonl", one_response=ratio)
+    assert part == again
+
+
 @pytest.mark.parametrize(("ratio", "correct"), [("1:0", True), ("0:1", False)])
 def test_a_ratio_with_nothing_on_one_side_keeps_one_kind(
     graded: Path, tmp_path: Path, ratio: str, correct: bool

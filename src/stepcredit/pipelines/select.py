@@ -31,7 +31,8 @@ class Options:
     prompts: float = option("share of the prompts", default=1.0)
     responses: int | None = option("responses to each prompt, the first ones of its file", default=None)
     one_response: str | None = option(
-        "RIGHT:WRONG: one response to each prompt, right and wrong ones in this ratio over the prompts",
+        "RIGHT:WRONG: one response to each prompt, right and wrong ones in this ratio over the prompts; "
+        "prompts that do not fit into it are left out",
         default=None,
         metavar="RATIO",
     )
@@ -212,10 +213,11 @@ def _dissimilar(texts: Mapping[str, str], threshold: float) -> Iterator[str]:
 def _one_response(
     by_prompt: Mapping[str, list[Rollout]], names: Iterable[str], ratio: tuple[int, int], seed: int
 ) -> list[Rollout]:
-    """One graded response a prompt, as near to the ratio as the prompts allow.
+    """One graded response a prompt, in the ratio, of as many prompts as give it.
 
-    Prompts with responses of one kind only have no choice; the others make up for them. Where even that
-    does not reach the ratio, responses of the kind that is too frequent are left out.
+    The kind that the ratio has fewer of is drawn from all prompts with such a response, in the order of the
+    seed; the other kind from the prompts that remain. Were the prompts with one kind only to come first,
+    or to make up for a shortage, the rare label would tell how hard its prompt is.
     """
     right: dict[str, Rollout] = {}
     wrong: dict[str, Rollout] = {}
@@ -224,19 +226,17 @@ def _one_response(
             if rollout.correct is not None:
                 (right if rollout.correct else wrong).setdefault(name, rollout)
     order = sorted(right.keys() | wrong.keys(), key=lambda name: _place(seed, "one response " + name))
-    undecided = [name for name in order if name in right and name in wrong]
-    only_right = [name for name in order if name not in wrong]
-    only_wrong = [name for name in order if name not in right]
-    share = ratio[0] / sum(ratio)
-    wanted = round(share * len(order)) - len(only_right)
-    cut = min(max(wanted, 0), len(undecided))
-    chosen_right, chosen_wrong = only_right + undecided[:cut], only_wrong + undecided[cut:]
-    if not ratio[1]:
-        chosen_wrong = []
-    elif not ratio[0]:
-        chosen_right = []
-    else:
-        chosen_right = chosen_right[: max(1, round(len(chosen_wrong) * ratio[0] / ratio[1]))]
-        chosen_wrong = chosen_wrong[: max(1, round(len(chosen_right) * ratio[1] / ratio[0]))]
-    kept = {name: right[name] for name in chosen_right} | {name: wrong[name] for name in chosen_wrong}
+    (few, rare), (many, frequent) = sorted(zip(ratio, (right, wrong), strict=True), key=lambda each: each[0])
+    candidates = [name for name in order if name in rare] if few else []
+    taken = min(1, len(candidates))
+    left = len(frequent) - sum(name in frequent for name in candidates[:taken])
+    for name in candidates[taken:]:
+        left -= name in frequent
+        if round((taken + 1) * many / few) > left:
+            break
+        taken += 1
+    kept = {name: rare[name] for name in candidates[:taken]}
+    others = [name for name in order if name in frequent and name not in kept]
+    count = max(1, round(taken * many / few)) if few else len(others)
+    kept |= {name: frequent[name] for name in others[:count]}
     return [kept[name] for name in by_prompt if name in kept]
