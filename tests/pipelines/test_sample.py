@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,50 @@ def test_shards_put_together_are_the_whole(prompts: Path, tmp_path: Path) -> Non
     assert shards == whole.read_bytes()
 
 
+@pytest.mark.parametrize("shard", [None, "2/2"])
+def test_a_limit_takes_the_first_prompts_and_reads_no_others(
+    prompts: Path, tmp_path: Path, shard: str | None
+) -> None:
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    _run(Options(prompts=prompts, out=whole, num_samples=2, policy=FAKE))
+    prompts.write_text(prompts.read_text(encoding="utf-8") + "not json\n", encoding="utf-8")
+    result = _run(Options(prompts=prompts, out=out, num_samples=2, limit=4, shard=shard, policy=FAKE))
+    lines = whole.read_bytes().splitlines()[:8]
+    wanted = lines if shard is None else lines[4:]
+    assert out.read_bytes().splitlines() == wanted
+    assert (result.num_prompts, result.num_rollouts) == (len(wanted) // 2, len(wanted))
+
+
+def test_a_limit_beyond_the_end_takes_all(prompts: Path, tmp_path: Path) -> None:
+    result = _run(Options(prompts=prompts, out=tmp_path / "out.jsonl", num_samples=1, limit=9, policy=FAKE))
+    assert result.num_prompts == 5
+
+
+def test_a_limited_run_goes_on_but_not_with_another_limit(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.jsonl"
+    options = Options(prompts=prompts, out=out, num_samples=3, limit=3, policy=FAKE)
+    with monkeypatch.context() as patch:
+        _generator(patch, lambda: _Dies(4))
+        with pytest.raises(ConnectionError):
+            _run(options)
+    for other in (2, None):
+        with pytest.raises(UserError, match="other settings"):
+            _run(replace(options, limit=other))
+    assert _run(options).num_rollouts == 9
+    assert _run(options).already_complete
+    with pytest.raises(UserError, match="--overwrite"):
+        _run(replace(options, limit=4))
+
+
+def test_without_a_limit_the_settings_are_what_they_were(prompts: Path, tmp_path: Path) -> None:
+    """An output that was made before there was a limit is still complete."""
+    out = tmp_path / "out.jsonl"
+    _run(Options(prompts=prompts, out=out, num_samples=1, policy=FAKE))
+    assert "limit" not in (read_manifest(out) or {})["settings"]
+
+
 def test_context_is_part_of_the_rollouts_prompt(prompts: Path, tmp_path: Path) -> None:
     examples = tmp_path / "examples.jsonl"
     row = {"id": "e", "prompt_id": "e", "prompt": "What is 1 + 1?", "response": "2"}
@@ -277,6 +322,7 @@ def test_malformed_prompts_are_skipped_and_counted_on_request(tmp_path: Path) ->
         (lambda: GeneratorOptions(model="m", batch_samples=0), "--batch-samples"),
         (lambda: GeneratorOptions(), "--model"),
         (lambda: Options(prompts=Path("p"), out=Path("o"), policy=FAKE, num_samples=0), "--num-samples"),
+        (lambda: Options(prompts=Path("p"), out=Path("o"), policy=FAKE, limit=0), "--limit"),
         (lambda: Options(prompts=Path("p"), out=Path("o"), policy=FAKE, shard="3/2"), "--shard"),
         (lambda: Options(prompts=Path("p"), out=Path("o"), policy=FAKE, shard="0/2"), "--shard"),
         (lambda: Options(prompts=Path("p"), out=Path("o"), policy=FAKE, shard="half"), "--shard"),

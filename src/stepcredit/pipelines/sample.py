@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
-from stepcredit.options import CommandResult, argument, option
+from stepcredit.options import CommandResult, argument, check_at_least_one, option
 from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.pipelines.sampling_plan import Done, Plan, parse_shard, read_examples
 
@@ -30,6 +30,7 @@ class Options:
     prompts: Path = argument("prompts to answer (JSONL, JSON, CSV or Parquet), or hub:NAME[:SPLIT]")
     out: Path = option("rollouts to write (JSONL, CSV or Parquet, by extension)")
     num_samples: int = option("responses to each prompt", default=8)
+    limit: int | None = option("only the first N prompts; default all", default=None, metavar="N")
     seed: int = option(
         "sample i of a prompt is drawn from a random stream of (seed, prompt id, i)", default=0
     )
@@ -59,6 +60,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.num_samples < 1:
             raise UserError(f"{self.num_samples} is not at least 1", where="--num-samples")
+        check_at_least_one(self, "limit")
         parse_shard(self.shard)
 
 
@@ -68,7 +70,7 @@ class SampleResult:
 
     Attributes:
         out: The rollouts.
-        num_prompts: Prompts read (of the shard).
+        num_prompts: Prompts read (within the limit, of the shard).
         num_rollouts: Rollouts in the output.
         num_cut_off: Rollouts that reached the token limit.
         num_skipped: Malformed prompts that were skipped.
@@ -133,6 +135,7 @@ def run(options: Options) -> CommandResult:
         options.prompts,
         columns=parse_columns(options.column),
         subset=options.subset,
+        limit=options.limit,
         shard=options.shard,
         system_prompt=options.system_prompt,
         examples=examples,
@@ -314,7 +317,9 @@ class _Sorted:
 def _source_settings(options: Options) -> dict[str, Any]:
     """What decides which prompts are read, besides the content of a file."""
     hub = str(options.prompts) if str(options.prompts).startswith("hub:") else None
-    return {"column": list(options.column), "subset": options.subset, "hub": hub}
+    settings = {"column": list(options.column), "subset": options.subset, "hub": hub}
+    # Without a limit the settings are those of outputs that were made before there was one.
+    return settings if options.limit is None else {**settings, "limit": options.limit}
 
 
 def _complete(options: Options, plan: Plan) -> SampleResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,18 +97,20 @@ class Plan:
         *,
         columns: Mapping[str, str] | None = None,
         subset: str | None = None,
+        limit: int | None = None,
         shard: str | None = None,
         system_prompt: str | None = None,
         examples: tuple[Message, ...] = (),
         skip_invalid: bool = False,
     ) -> Plan:
-        """Check the whole file before anything is drawn.
+        """Check all that is read of the file before anything is drawn.
 
         Args:
             path: File of prompts, or ``hub:NAME[:SPLIT]``.
             columns: Field of a prompt to the column that holds it.
             subset: Configuration of a hub data set.
-            shard: ``I/N`` takes the I-th of N runs of consecutive prompts.
+            limit: Read only so many prompts, the first ones; without it all.
+            shard: ``I/N`` takes the I-th of N runs of consecutive prompts (of those within the limit).
             system_prompt: See :func:`in_context`.
             examples: See :func:`in_context`.
             skip_invalid: Skip malformed prompts.
@@ -126,16 +129,15 @@ class Plan:
             return read_prompts(path, skip_invalid=skip_invalid)
 
         records = read()
-        ids = [in_context(prompt, system_prompt, examples, path).id for prompt in records]
+        ids = [in_context(prompt, system_prompt, examples, path).id for prompt in islice(records, limit)]
         if not ids:
             raise UserError("has no prompts", where=path)
         number, count = parse_shard(shard)
         first, last = (len(ids) * (number - 1)) // count, (len(ids) * number) // count
 
         def prompts() -> Iterator[Prompt]:
-            for place, prompt in enumerate(read()):
-                if first <= place < last:
-                    yield in_context(prompt, system_prompt, examples, path)
+            for prompt in islice(read(), first, last):
+                yield in_context(prompt, system_prompt, examples, path)
 
         positions = {name: place for place, name in enumerate(ids[first:last])}
         return cls(positions=positions, num_skipped=records.num_skipped, prompts=prompts)
