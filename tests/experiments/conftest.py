@@ -6,18 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from stepcredit.reproduction.scale import Scale, read_scale, resized
+from stepcredit.reproduction.scale import Scale, Sizes, read_scale
 from stepcredit.reproduction.store import Store
 from stepcredit.reproduction.world import World
 
-SIZES = {
-    "train_prompts": 12,
-    "train_responses": 4,
-    "dev_prompts": 4,
-    "test_prompts": 4,
-    "test_responses": 8,
-    "completions": 2,
-}
+SIZES = Sizes(
+    train_prompts=12, train_responses=4, dev_prompts=4, test_prompts=4, test_responses=8, completions=2
+)
 _SHORT = {"epochs": 1, "batch_size": 16}
 """Few steps, but enough for a model to leave its reference."""
 
@@ -25,7 +20,7 @@ _SHORT = {"epochs": 1, "batch_size": 16}
 @pytest.fixture(scope="session")
 def tiny_scale() -> Scale:
     """The lab's recipe at sizes that run in seconds, with two generators."""
-    scale = resized(read_scale("lab"), SIZES)
+    scale = replace(read_scale("lab"), sizes=SIZES)
     generators = {name: scale.generators[name] for name in ("weak", "mid")}
     return replace(scale, n=(2, 4), generators=generators, training={**scale.training, **_SHORT})
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,8 +81,11 @@ def test_the_fastest_turn_counts_and_the_first_does_not(monkeypatch: pytest.Monk
     assert consumed == [0, 1, 2] * 3
 
 
-def test_at_the_papers_scale_the_commands_own_times_are_read(tmp_path: Path) -> None:
-    scale = read_scale("paper")
+def test_at_the_papers_scale_device_seconds_of_the_commands_are_compared(tmp_path: Path) -> None:
+    """Generation takes 4 engines of 2 devices, scoring one device for four times as long."""
+    scale = replace(
+        read_scale("paper"), policy={"generator": "vllm", "tensor_parallel": 2, "data_parallel": 4}
+    )
 
     def timed(name: str, seconds: float) -> Path:
         path = tmp_path / name
@@ -92,13 +96,20 @@ def test_at_the_papers_scale_the_commands_own_times_are_read(tmp_path: Path) -> 
     files = InferenceFiles(
         models={},
         prompts=tmp_path,
-        generated={name: timed(f"{name}.jsonl", 200.0) for name in scale.generators},
-        scores={name: {LIVE: timed(f"{name}-live.jsonl", 100.0)} for name in scale.generators},
+        generated={name: timed(f"{name}.jsonl", 50.0) for name in scale.generators},
+        scores={name: {LIVE: timed(f"{name}-live.jsonl", 200.0)} for name in scale.generators},
     )
     measured = measure(World(scale, Store(tmp_path), seed=0), files)
     assert measured[f"llama-70b/{LIVE}/time"] == 1.5
     assert measured[f"{LIVE}/time"] == 1.5
     assert measured[f"llama-70b/{LIVE}/operations"] == pytest.approx(1 + 2 * 8.03 / 70.6)
+
+
+def test_what_is_timed_is_told_for_each_scale(tiny_scale: Scale) -> None:
+    generators = tiny_scale.generators
+    paper = replace(read_scale("paper"), generators=generators)
+    assert "processor time" in conclude(made_up(numbers), tiny_scale).differs
+    assert "device-seconds" in conclude(made_up(numbers), paper).differs
 
 
 def test_the_papers_scale_is_planned(tmp_path: Path) -> None:

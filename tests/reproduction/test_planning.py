@@ -14,7 +14,7 @@ from stepcredit.cli.parser import OneLineParser, add_settings, build
 from stepcredit.experiments.reproduce import NAMES
 from stepcredit.reproduction.experiment import Experiment, load_experiment
 from stepcredit.reproduction.planning import PlannedCommand, plan, total_line
-from stepcredit.reproduction.scale import Machine, Scale, read_scale
+from stepcredit.reproduction.scale import Machine, Scale, read_scale, resized
 from stepcredit.reproduction.world import World
 
 PARAMETERS = 8.03e9
@@ -106,6 +106,18 @@ def test_sampling_costs_a_forward_pass_a_token(paper: Scale, tmp_path: Path) -> 
     assert found["sample"].flops == pytest.approx(2 * 70.6e9 * tokens)
     assert found["sample"].hours == pytest.approx(2 * 70.6e9 * tokens / 1e15 / 3600)
     assert found["grade"].flops == 0
+
+
+def test_the_sizes_decide_how_much_of_a_file_of_prompts_is_answered(paper: Scale, tmp_path: Path) -> None:
+    smaller = resized(paper, {"train_prompts": 200})
+    found = costs(World.train_set, smaller, tmp_path)["sample"]
+    assert " --limit 200" in found.line
+    assert found.tokens == 200 * 100 + 200 * 8 * 400
+    more = costs(lambda world: world.responses("train", num_prompts=300), smaller, tmp_path)["sample"]
+    assert " --limit 300" in more.line
+    assert more.tokens == 300 * 100 + 300 * 8 * 400
+    lab = costs(World.train_set, read_scale("lab"), tmp_path)["sample"]
+    assert "--limit" not in lab.line
 
 
 def test_training_costs_three_passes_recomputation_and_the_reference(paper: Scale, tmp_path: Path) -> None:

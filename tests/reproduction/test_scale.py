@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from stepcredit.errors import UserError
+from stepcredit.pipelines.generator_options import GeneratorOptions
 from stepcredit.reproduction.scale import SCALES, read_scale, resized
 
 
@@ -45,6 +46,27 @@ def test_an_experiment_may_change_settings_and_sizes() -> None:
     assert scale.config("implicit-ce", beta=7.0).beta == 7.0
     smaller = resized(scale, {"train_prompts": 3})
     assert (smaller.sizes.train_prompts, smaller.sizes.test_prompts) == (3, scale.sizes.test_prompts)
+
+
+def test_fewer_test_responses_leave_fewer_numbers_to_choose_from() -> None:
+    scale = read_scale("lab")
+    assert resized(scale, {"test_responses": 32}).n == (4, 16)
+    assert resized(scale, {"test_responses": 64}).n == (4, 16, 64)
+    with pytest.raises(UserError, match=r"test_responses=15 is too small.*Use at least 16"):
+        resized(scale, {"test_responses": 15})
+
+
+def test_the_experiments_need_eight_training_responses() -> None:
+    scale = read_scale("paper")
+    assert resized(scale, {"train_responses": 8}).sizes.train_responses == 8
+    with pytest.raises(UserError, match="the experiments need 8 responses"):
+        resized(scale, {"train_responses": 7})
+
+
+def test_a_launched_command_takes_all_devices_and_an_engine_what_it_is_told() -> None:
+    scale = read_scale("paper")
+    engine = GeneratorOptions(model="m", generator="vllm", tensor_parallel=2, data_parallel=3)
+    assert (scale.devices("train"), scale.devices("sample", engine), scale.devices("score")) == (8, 6, 1)
 
 
 def test_mistakes_are_told() -> None:

@@ -7,7 +7,9 @@ Differs from the paper: the lab's generators are all of one size, so the share f
 only in the operations, which are also worked out for the paper's sizes. Timed are one response to each test
 problem (equal responses, which are scored only once, do not occur), written and scored in one process with
 the same threads; of several turns the fastest counts. Processor time is taken, which other work on the
-machine does not lengthen. At the paper's scale the commands' own wall-clock times are taken.
+machine does not lengthen. At the paper's scale device-seconds are taken: the wall-clock time of each command,
+loading of models included, times the devices that it runs on, since generation spreads over several and
+scoring runs on one.
 """
 
 from __future__ import annotations
@@ -141,19 +143,22 @@ def fastest(work: Mapping[str, Callable[[], Iterable[object]]], turns: int = TUR
 
 
 def _timed_commands(scale: Scale, files: Files) -> dict[str, float]:
-    """From the manifests of the commands that wrote and scored."""
+    """Device-seconds, from the manifests of the commands that wrote and scored: wall seconds x devices."""
+    from stepcredit.pipelines.generator_options import GeneratorOptions
     from stepcredit.runs import read_manifest
 
-    def seconds(output: Path) -> float:
+    def seconds(output: Path, devices: int) -> float:
         manifest = read_manifest(output)
         assert manifest is not None, output
-        return float(manifest["wall_seconds"])
+        return float(manifest["wall_seconds"]) * devices
 
+    engine = GeneratorOptions(**scale.policy, model=scale.generators[scale.base])
+    writing, scoring = scale.devices("sample", engine), scale.devices("score")
     numbers: dict[str, float] = {}
     for policy, scores in files.scores.items():
-        generation = seconds(files.generated[policy])
+        generation = seconds(files.generated[policy], writing)
         for way, path in scores.items():
-            numbers[f"{policy}/{way}/time"] = 1 + seconds(path) / generation
+            numbers[f"{policy}/{way}/time"] = 1 + seconds(path, scoring) / generation
             relative_size = scale.parameters[scale.base] / scale.parameters[policy]
             numbers[f"{policy}/{way}/operations"] = 1 + PASSES[way] * relative_size
     return numbers
@@ -185,10 +190,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         name="inference-cost",
         title="What does scoring add to the time of writing?",
         purpose="Generation and scoring of the same responses, by ordinary and implicit PRMs.",
-        differs=(
-            "The lab's generators are of one size. One response a problem, in one process with the same "
-            f"threads, processor time, the fastest of {TURNS} turns."
-        ),
+        differs=_differs(scale),
         tables=(
             Table(
                 title="Generation and scoring, relative to generation alone",
@@ -210,6 +212,18 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         checks=tuple(_checks(seeds, ways, policies)),
         plots=(_plot(seeds, ways),),
         notes=tuple(_notes(seeds, policies)),
+    )
+
+
+def _differs(scale: Scale) -> str:
+    if scale.is_lab:
+        return (
+            "The lab's generators are of one size. One response a problem, in one process with the same "
+            f"threads, processor time, the fastest of {TURNS} turns."
+        )
+    return (
+        "Time is device-seconds of each command, loading of models included: wall seconds times the devices "
+        "that it runs on, of which generation and scoring take different numbers."
     )
 
 

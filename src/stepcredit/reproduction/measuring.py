@@ -64,12 +64,10 @@ class TestBed:
         found = {key: np.where(valid, column[rows], 0.0) for key, column in columns.scores.items()}
         return Scored(name=name, columns=columns, rows=rows, scores=found, incomplete={})
 
-    def best_of_n(
-        self, scores: NDArray[np.float64], samples: Samples | None = None
-    ) -> dict[int, NDArray[np.float64]]:
+    def best_of_n(self, scores: NDArray[np.float64]) -> dict[int, NDArray[np.float64]]:
         """Each n to each problem's expected accuracy, over all subsets of n responses."""
-        part = samples or self.samples
-        found = best_of_n(scores, part.correct, part.num_responses, self.ns)
+        samples = self.samples
+        found = best_of_n(scores, samples.correct, samples.num_responses, self.ns)
         return dict(zip(self.ns, found, strict=True))
 
     def accuracy(self, scores: Path, aggregate: str) -> dict[int, float]:

@@ -88,7 +88,8 @@ def plan(experiments: Sequence[Experiment], scale: Scale, out: Path) -> list[Pla
             planned.append(PlannedCommand(command=command, line=line, out=options.out))
         else:
             assert scale.machine is not None
-            hours = cost.flops / _speed(scale.machine, _devices(command, options, scale)) / 3600
+            devices = scale.devices(command, getattr(options, "policy", None))
+            hours = cost.flops / _speed(scale.machine, devices) / 3600
             planned.append(
                 PlannedCommand(
                     command=command,
@@ -123,15 +124,6 @@ def _amounts(tokens: float, flops: float, hours: float) -> str:
     return f"{tokens:.2e} tokens, {flops:.2e} operations, {hours:.2f} hours"
 
 
-def _devices(command: str, options: Any, scale: Scale) -> int:
-    """What is launched as several processes takes all, an engine as many as it is told, the rest one."""
-    assert scale.machine is not None
-    if command in scale.launchers:
-        return scale.machine.devices
-    policy = getattr(options, "policy", None)
-    return 1 if policy is None else int(policy.tensor_parallel * policy.data_parallel)
-
-
 def _speed(machine: Machine, devices: int) -> float:
     return devices * machine.device_flops * machine.utilisation
 
@@ -162,17 +154,12 @@ class _Reckoning:
 
     def __init__(self, scale: Scale, machine: Machine) -> None:
         self._scale, self._machine = scale, machine
-        sizes = scale.sizes
-        counts = {"train": sizes.train_prompts, "dev": sizes.dev_prompts, "test": sizes.test_prompts}
-        self._prompts = {Path(scale.prompts[split]): float(count) for split, count in counts.items()}
         self._volumes: dict[Path, _Volume] = {}
-        count = float(sizes.train_prompts)
+        count = float(scale.sizes.train_prompts)
         for other in scale.other_kinds.values():
-            if other.prompts is not None:
-                self._prompts[Path(other.prompts)] = count
             if other.graded is not None:
                 path = Path(other.graded)
-                self._volumes[path] = _Volume({path: (count, count * sizes.train_responses)})
+                self._volumes[path] = _Volume({path: (count, count * scale.sizes.train_responses)})
         self._trained: dict[str, TrainConfig] = {}
 
     def cost(self, command: str, options: Any) -> _Cost | None:
@@ -201,9 +188,10 @@ class _Reckoning:
         return None if parameters is None else _Cost(tokens, 2 * parameters * tokens)
 
     def _sample(self, options: Any) -> _Cost | None:
-        count = self._prompts.get(options.prompts)
-        if count is None:
+        # The files are taken to hold as many prompts as are asked of them.
+        if options.limit is None:
             return None
+        count = float(options.limit)
         responses = count * options.num_samples
         self._volumes[options.out] = _Volume({options.prompts: (count, responses)})
         machine = self._machine

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from stepcredit.errors import UserError
-from stepcredit.pipelines.generator_options import SamplingOptions
+from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
 from stepcredit.pipelines.grader_options import GraderOptions
 from stepcredit.recipes import reproduction_path
 from stepcredit.training.config import TrainConfig
 
 SCALES = ("lab", "paper")
+LEAST_TRAIN_RESPONSES = 8
+"""The experiments compare up to so many responses to an instruction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +149,21 @@ class Scale:
         """The largest number of responses to choose from."""
         return max(self.n)
 
+    def devices(self, command: str, policy: GeneratorOptions | None = None) -> int:
+        """Accelerators that a command uses.
+
+        What is launched as several processes takes all of the machine's, an engine as many as it is told,
+        the rest one.
+
+        Args:
+            command: Its name.
+            policy: What it generates with, if it does.
+        """
+        if command in self.launchers:
+            assert self.machine is not None, "a recipe with launchers says how many devices there are"
+            return self.machine.devices
+        return 1 if policy is None else policy.tensor_parallel * policy.data_parallel
+
 
 def read_scale(name: str, *, quick: bool = False) -> Scale:
     """The recipe of a scale.
@@ -183,13 +200,29 @@ def _other_kind(what: Mapping[str, Any]) -> OtherKind:
 
 
 def resized(scale: Scale, sizes: Mapping[str, int]) -> Scale:
-    """The scale with other sizes.
+    """The scale with other sizes, without the numbers of responses to choose from that are then too large.
 
     Raises:
-        UserError: A size is not known, or not at least 1.
+        UserError: A size is not known, not at least 1, or too small for what the experiments compare.
     """
     known = {each.name for each in fields(Sizes)}
     for name, value in sizes.items():
         if name not in known or value < 1:
             raise UserError(f"{name}={value} is not a size", where="--size", mend=f"use {', '.join(known)}")
-    return replace(scale, sizes=replace(scale.sizes, **sizes))
+    if sizes.get("train_responses", LEAST_TRAIN_RESPONSES) < LEAST_TRAIN_RESPONSES:
+        raise UserError(
+            f"train_responses={sizes['train_responses']} is too small: the experiments need "
+            f"{LEAST_TRAIN_RESPONSES} responses to compare fewer with",
+            where="--size",
+            mend=f"leave it at {LEAST_TRAIN_RESPONSES}; train_prompts makes the data smaller",
+        )
+    changed = replace(scale.sizes, **sizes)
+    n = tuple(each for each in scale.n if each <= changed.test_responses)
+    if len(n) < 2:
+        raise UserError(
+            f"test_responses={changed.test_responses} is too small: responses are chosen from "
+            f"{', '.join(map(str, scale.n))}, and the experiments need two of these",
+            where="--size",
+            mend=f"use at least {sorted(scale.n)[1]}",
+        )
+    return replace(scale, sizes=changed, n=n)

@@ -97,11 +97,14 @@ class World:
         scale, sizes = self.scale, self.scale.sizes
         counts = {"train": sizes.train_prompts, "dev": sizes.dev_prompts, "test": sizes.test_prompts}
         usual = sizes.test_responses if split == "test" else sizes.train_responses
+        count = num_prompts or counts[split]
         policy = policy or scale.base
         options = sample.Options(
-            prompts=self.prompts(split, num_prompts or counts[split], kind=kind),
+            prompts=self.prompts(split, count, kind=kind),
             out=Path(),
             num_samples=num_samples or usual,
+            # The lab's prompts are written in the number that is asked for.
+            limit=None if scale.is_lab else count,
             seed=self.seed,
             policy=GeneratorOptions(
                 **scale.policy,
@@ -117,8 +120,8 @@ class World:
 
         Args:
             split: ``train``, ``dev`` or ``test``.
-            how: ``policy`` (a generator; the base by default), ``sampling``, ``num_prompts`` (on the lab)
-                and ``num_samples`` (the scale's by default), ``model`` (a trained model that writes
+            how: ``policy`` (a generator; the base by default), ``sampling``, ``num_prompts`` and
+                ``num_samples`` (the scale's by default), ``model`` (a trained model that writes
                 instead), ``kind`` (of other instructions).
         """
         other = self.scale.other_kinds.get(how.get("kind") or "")
@@ -177,28 +180,25 @@ class World:
         )
         return self.store.make("train", method, options, suffix="")
 
-    def math_shepherd(self, data: Path | None = None, **changes: Any) -> Path:
-        """Monte-Carlo step labels, soft unless ``label`` says otherwise."""
+    def math_shepherd(self, data: Path | None = None) -> Path:
+        """Soft Monte-Carlo step labels."""
         scale = self.scale
         options = label_math_shepherd.Options(
-            **{
-                "graded": data or self.train_set(),
-                "out": Path(),
-                "num_completions": scale.sizes.completions,
-                "label": "soft",
-                "steps": str(scale.training["step_rule"]),
-                "seed": self.seed,
-                "policy": self._policy(),
-                "draw": scale.train_sampling,
-                "grading": scale.grader,
-                **changes,
-            }
+            graded=data or self.train_set(),
+            out=Path(),
+            num_completions=scale.sizes.completions,
+            label="soft",
+            steps=str(scale.training["step_rule"]),
+            seed=self.seed,
+            policy=self._policy(),
+            draw=scale.train_sampling,
+            grading=scale.grader,
         )
         return self.store.make("label math-shepherd", options.label, options)
 
-    def true_labels(self, data: Path | None = None) -> Path:
-        """True step labels, by the lab's rule."""
-        source = data or self.train_set()
+    def true_labels(self) -> Path:
+        """True step labels of the train set, by the lab's rule."""
+        source = self.train_set()
         settings = {"data": f"{source.parent.name}/{source.name}"}
         out = self.store.path("label true", "true", settings, ".jsonl")
         if not self.store.is_planning:
@@ -224,13 +224,13 @@ class World:
         options = score.Options(input=data, prm=str(prm), out=Path(), **changes)
         return self.store.make("score", Path(prm).name.rpartition("-")[0] or Path(prm).name, options)
 
-    def reference_log_probability(self, data: Path, aggregate: str = "mean", **changes: Any) -> Path:
-        """The untrained model's own log-probability as a score."""
+    def reference_log_probability(self, data: Path, **changes: Any) -> Path:
+        """The untrained model's own log-probability, mean over tokens, as a score."""
         return self.score(
             data,
             self.base,
             family="log-probability",
-            aggregate=aggregate,
+            aggregate="mean",
             steps=str(self.scale.training["step_rule"]),
             **changes,
         )
