@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -62,9 +64,36 @@ def test_positions_are_steps_or_the_answer() -> None:
     assert found.distance() == pytest.approx(0.1)
 
 
+def naive_calibration_error(learned: list[float], exact: list[float]) -> float:
+    bins: dict[int, list[int]] = {}
+    for index, value in enumerate(learned):
+        bins.setdefault(min(int(value * 10), 9), []).append(index)
+    gaps = [abs(math.fsum(learned[index] - exact[index] for index in held)) for held in bins.values()]
+    return math.fsum(gaps) / len(learned)
+
+
+def test_calibration_error_is_that_of_its_definition_over_all_and_by_position() -> None:
+    generator = np.random.default_rng(5)
+    learned, exact = generator.random((2, 300))
+    learned[:2] = 0.0, 1.0  # the ends of the first and the last bin
+    step = generator.integers(1, 4, 300)
+    found = values([0] * 300, step.tolist(), learned.tolist(), exact.tolist())
+    numbers = found.numbers("v", ("1", "2", "answer"))
+    assert numbers["v/calibration-error"] == pytest.approx(
+        naive_calibration_error(learned.tolist(), exact.tolist()), abs=1e-12
+    )
+    for number, position in ((1, "1"), (2, "2"), (3, "answer")):
+        at = step == number
+        assert numbers[f"v/calibration-error/{position}"] == pytest.approx(
+            naive_calibration_error(learned[at].tolist(), exact[at].tolist()), abs=1e-12
+        )
+
+
 def test_what_cannot_be_compared_is_not_a_number_and_is_left_out() -> None:
     found = values([0, 1], [1, 1], [0.5, 0.6], [0.4, 0.8])
     assert np.isnan(found.rank_correlation())
     assert np.isnan(found.order())
     numbers = found.numbers("v", ("1", "answer"))
-    assert numbers == pytest.approx({"v/calibration-error": 0.15, "v/distance/1": 0.15})
+    assert numbers == pytest.approx(
+        {"v/calibration-error": 0.15, "v/calibration-error/1": 0.15, "v/distance/1": 0.15}
+    )

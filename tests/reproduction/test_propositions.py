@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from stepcredit.reproduction.propositions import (
     trees,
     weight_numbers,
 )
+from stepcredit.scorers import ImplicitPRM
+from stepcredit.types import Rollout
 
 PROMPT = "7*8+5-3+9="
 PREFIXES = (ResponsePrefix(PROMPT, "7*8=6\n"), ResponsePrefix(PROMPT, "7*8=6\n6+5=1\n"))
@@ -58,6 +61,34 @@ def test_weights_of_sampled_continuations_have_a_mean_of_one(prm: Path) -> None:
     weights = np.exp(found)
     error = weights.std(axis=1) / np.sqrt(200)
     assert (np.abs(weights.mean(axis=1) - 1) < 4 * error + 1e-6).all()
+
+
+def test_weights_are_those_of_the_tokens_after_the_prefix_wherever_steps_end(
+    prm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Usual; after a blank line, which belongs to the prefix's last step; and ended at once.
+    endings = ("6+5=1\n1-3=8\n#8", "\n#1", "")
+    prefixes = (ResponsePrefix(PROMPT, "7*8=6\n"), ResponsePrefix(PROMPT, ""))
+    written = [
+        Rollout(id=f"{n}/{i}", prompt_id=str(n), index=i, prompt=PROMPT, response=each.text + ending)
+        for n, each in enumerate(prefixes)
+        for i, ending in enumerate(endings)
+    ]
+
+    class Written:
+        def generate(self, _: object) -> list[Rollout]:
+            return written
+
+    monkeypatch.setattr("stepcredit.pipelines.generator_options.make_generator", lambda *_, **__: Written())
+    found = log_weights({"prm": prm}, policy_path("mid"), prefixes, num_samples=3, max_new_tokens=24, seed=1)[
+        "prm"
+    ]
+    for score in ImplicitPRM.from_pretrained(prm, with_tokens=True).score_all(written):
+        number, index = map(int, score.id.split("/"))
+        assert score.token_rewards is not None
+        after = score.token_rewards[len(prefixes[number].text) :]  # one token a character
+        assert found[number, index] == pytest.approx(math.fsum(after) / 0.5, abs=1e-5)
+    assert (found[0] != 0).all()
 
 
 def test_errors_are_those_of_disjoint_groups() -> None:

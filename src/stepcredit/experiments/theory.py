@@ -25,7 +25,7 @@ from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.measuring import TestBed
 from stepcredit.reproduction.proposition_findings import (
     BETAS,
-    CHECKED,
+    CHECKED_MODELS,
     NUM_PREFIXES,
     NUM_SAMPLES,
     proposition_checks,
@@ -39,8 +39,10 @@ from stepcredit.reproduction.world import LAB, Responses, World
 from stepcredit.types import Rollout
 
 HEADS = ("head-on-soft-labels", "head-on-hard-labels")
-LABELS = "soft-labels"
-VALUED = (*OBJECTIVES, *HEADS, LABELS)
+LABELS = ("soft-labels", "hard-labels")
+VALUE_SOURCES = (*OBJECTIVES, *HEADS, *LABELS)
+"""Models, and the labels that the heads learn from."""
+
 DEPTH = 3
 NUM_TREES = 4
 POSITIONS = ("1", "2", "3", "4", "answer")
@@ -52,13 +54,13 @@ class Files:
 
     Attributes:
         models: Method to its model.
-        labels: Training responses with soft Monte-Carlo labels.
+        labels: Kind of Monte-Carlo labels to the training responses that have them.
         test: The base's responses.
         scores: Method to its scores of the distinct ones.
     """
 
     models: Mapping[str, Path]
-    labels: Path
+    labels: Mapping[str, Path]
     test: Responses
     scores: Mapping[str, Path]
 
@@ -73,13 +75,13 @@ def prepare(world: World) -> Files:
     }
     test = world.test_set()
     scores = {name: world.score(test.distinct, prm) for name, prm in models.items()}
-    return Files(models=models, labels=soft, test=test, scores=scores)
+    return Files(models=models, labels=dict(zip(LABELS, (soft, hard), strict=True)), test=test, scores=scores)
 
 
 def measure(world: World, files: Files) -> Measurement:
     """Errors of both propositions, and distances of learned values from exact ones."""
     bed = TestBed(files.test, world.scale.n)
-    checked = {name: files.models[name] for name in CHECKED}
+    checked = {name: files.models[name] for name in CHECKED_MODELS}
     prefixes = _prefixes(bed.distinct)
     numbers: dict[str, float] = {}
     for name, found in propositions.trees(
@@ -97,7 +99,9 @@ def measure(world: World, files: Files) -> Measurement:
     for name, each in weights.items():
         numbers |= propositions.weight_numbers(name, each, NUM_SAMPLES)
     tutor = tutor_named(world.scale.generators[world.scale.base].removeprefix(LAB))
-    learned = {LABELS: learned_values.of_labels(read_rollouts(files.labels), tutor)}
+    learned = {
+        name: learned_values.of_labels(read_rollouts(labels), tutor) for name, labels in files.labels.items()
+    }
     for name, scores in files.scores.items():
         learned[name] = learned_values.of_scores(bed.distinct, read_score_columns(scores), tutor)
     for name, values in learned.items():
@@ -148,15 +152,15 @@ def conclude(seeds: Seeds, _: Scale) -> Finding:
         plots=(*proposition_plots(seeds), _plot(seeds)),
         notes=(
             "The exact value is the tutor's: the policy that continues a prefix imitates it closely, not "
-            "perfectly. How far soft Monte-Carlo labels of the policy's own completions are from it is the "
-            "row soft-labels, on training responses.",
-            "q of an empty response is 0 whatever the problem, so the sigmoid of q is no probability before "
-            "the answer is there; order within a problem is what a value can be asked for.",
+            "perfectly. The rows soft-labels and hard-labels tell how far Monte-Carlo labels of the policy's "
+            "own completions are from it, on training responses; models are measured on test responses.",
+            "q of an empty response is 0 whatever the problem, so its sigmoid is 1/2 however hard the "
+            "problem is; order within a problem does not depend on that.",
         ),
     )
 
 
-def _closeness_tables(seeds: Seeds) -> tuple[Table, Table]:
+def _closeness_tables(seeds: Seeds) -> tuple[Table, ...]:
     def cells(name: str, *keys: str) -> tuple[Cell, ...]:
         return tuple(
             seeds.of(f"values/{name}/{key}") if f"values/{name}/{key}" in seeds else None for key in keys
@@ -164,12 +168,13 @@ def _closeness_tables(seeds: Seeds) -> tuple[Table, Table]:
 
     after = tuple(f"after step {p}" if p != "answer" else "with the answer" for p in POSITIONS)
 
-    def table(title: str, whole: str, by_position: str, caption: str) -> Table:
-        keys = (whole, *(f"{by_position}/{p}" for p in POSITIONS))
+    def table(title: str, by_position: str, caption: str, *, whole: str | None = None) -> Table:
+        first = () if whole is None else (whole,)
+        keys = (*first, *(f"{by_position}/{p}" for p in POSITIONS))
         return Table(
             title=title,
-            columns=(whole.replace("-", " "), *after),
-            rows=tuple((name, cells(name, *keys)) for name in VALUED),
+            columns=(*(each.replace("-", " ") for each in first), *after),
+            rows=tuple((name, cells(name, *keys)) for name in VALUE_SOURCES),
             caption=caption,
             percent=False,
             digits=2,
@@ -178,16 +183,22 @@ def _closeness_tables(seeds: Seeds) -> tuple[Table, Table]:
     return (
         table(
             "Order of learned against exact values within problems",
-            "rank-correlation",
             "order",
             "Spearman's correlation over all prefixes of a problem; by position Goodman and Kruskal's gamma "
             "over prefixes of one problem with equally many steps.",
+            whole="rank-correlation",
         ),
         table(
             "Learned values as probabilities",
             "calibration-error",
+            "Expected calibration error against the exact values, in ten equal bins: of all prefixes, and of "
+            "those at a position. Few prefixes tend to make it larger.",
+            whole="calibration-error",
+        ),
+        table(
+            "Distance of learned values from exact ones",
             "distance",
-            "Expected calibration error of all prefixes; by position the mean distance from the exact value.",
+            "Mean absolute difference of the prefixes at a position.",
         ),
     )
 
@@ -196,7 +207,13 @@ def _value_checks(seeds: Seeds) -> list[Check]:
     def correlation(name: str) -> Estimate:
         return seeds.of(f"values/{name}/rank-correlation")
 
-    soft, hard = HEADS
+    def correlations(names: Sequence[str]) -> str:
+        return ", ".join(
+            f"{name} {told(correlation(name), percent=False, digits=2)}"
+            for name in names
+            if f"values/{name}/rank-correlation" in seeds
+        )
+
     gains = {
         head: seeds.difference("values/implicit-ce/rank-correlation", f"values/{head}/rank-correlation")
         for head in HEADS
@@ -206,11 +223,10 @@ def _value_checks(seeds: Seeds) -> list[Check]:
             claim="Every objective learns values that follow the exact ones within a problem (rank "
             "correlation above 0.3).",
             paper="not measured",
-            here=", ".join(
-                f"{name} {told(correlation(name), percent=False, digits=2)}" for name in OBJECTIVES
-            ),
+            here=correlations(OBJECTIVES),
             verdict=all_of([is_above(correlation(name), 0.3) for name in OBJECTIVES]),
-            why="Outcomes fix the value of whole responses; by Proposition 3.1 those of prefixes follow.",
+            why="Training constrains only the value of whole responses; how it is laid on prefixes is left "
+            "to the model (arXiv:2604.13197), and it need not be the chance of a right answer.",
         ),
         Check(
             claim="Implicit values (CE) order prefixes better than value heads on Monte-Carlo labels.",
@@ -220,9 +236,8 @@ def _value_checks(seeds: Seeds) -> list[Check]:
                 for head, gain in gains.items()
             ),
             verdict=all_of([is_above(gain) for gain in gains.values()]),
-            why="The labels themselves follow the exact values with a rank correlation of "
-            f"{told(seeds.of('values/soft-labels/rank-correlation'), percent=False, digits=2)}; a head "
-            f"learns {told(correlation(soft), percent=False, digits=2)} of that on new problems.",
+            why=f"Rank correlations with the exact values: {correlations(LABELS)} on training responses; "
+            f"{correlations(HEADS)} on test responses.",
         ),
         Check(
             claim="The sigmoid of the implicit value is a calibrated probability of a right answer (error "
@@ -230,7 +245,7 @@ def _value_checks(seeds: Seeds) -> list[Check]:
             paper="not claimed",
             here=", ".join(
                 f"{name} {told(seeds.of(f'values/{name}/calibration-error'), percent=False, digits=2)}"
-                for name in ("implicit-ce", soft, hard)
+                for name in ("implicit-ce", *HEADS)
             ),
             verdict=is_below(seeds.of("values/implicit-ce/calibration-error"), 0.05),
             why="CE's mean distance from the exact value: "
@@ -254,7 +269,11 @@ def _plot(seeds: Seeds) -> Plot:
         kind="intervals",
         x_label="rank correlation",
         percent=False,
-        series=tuple(Series(name=name, y=(seeds.of(f"values/{name}/rank-correlation"),)) for name in VALUED),
+        series=tuple(
+            Series(name=name, y=(seeds.of(f"values/{name}/rank-correlation"),))
+            for name in VALUE_SOURCES
+            if f"values/{name}/rank-correlation" in seeds
+        ),
     )
 
 

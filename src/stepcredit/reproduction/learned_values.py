@@ -68,7 +68,10 @@ class LearnedValues:
         return (right - wrong) / (right + wrong) if right + wrong else float("nan")
 
     def calibration_error(self) -> float:
-        """Expected calibration error against the exact values."""
+        """Expected calibration error: distance of mean learned and mean exact value in a bin, over the bins.
+
+        Ten equal bins of [0, 1] hold the learned values; each weighs as much as it holds.
+        """
         return reliability(self.learned, self.exact).error
 
     def distance(self) -> float:
@@ -79,8 +82,8 @@ class LearnedValues:
         """Closeness by name, without what a small sample lacks the prefixes for.
 
         Returns:
-            ``KEY/rank-correlation``, ``KEY/calibration-error``, and for each position ``KEY/order/POSITION``
-            and ``KEY/distance/POSITION``.
+            ``KEY/rank-correlation``, ``KEY/calibration-error``, and for each position ``KEY/order/POSITION``,
+            ``KEY/calibration-error/POSITION`` and ``KEY/distance/POSITION``.
         """
         found = {
             f"{key}/rank-correlation": self.rank_correlation(),
@@ -90,6 +93,7 @@ class LearnedValues:
             part = self.at(position)
             if len(part.learned):
                 found[f"{key}/order/{position}"] = part.order()
+                found[f"{key}/calibration-error/{position}"] = part.calibration_error()
                 found[f"{key}/distance/{position}"] = part.distance()
         return {name: value for name, value in found.items() if np.isfinite(value)}
 

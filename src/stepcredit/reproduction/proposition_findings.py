@@ -10,14 +10,14 @@ import numpy as np
 from stepcredit.reports.finding import Check, Estimate, Plot, Series, Table, Verdict
 from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
 
-CHECKED = ("implicit-ce", "implicit-dpo")
+CHECKED_MODELS = ("implicit-ce", "implicit-dpo")
 """Models on which the propositions are checked."""
 
 BETAS = tuple(4.0**exponent for exponent in range(-4, 5))
 NUM_PREFIXES = 16
 NUM_SAMPLES = (16, 64, 256, 1024)
 FLOAT_ERROR = 1e-9
-"""In nats; values of a few nats summed over ten thousand continuations in float64 keep twelve digits."""
+"""In nats times beta; values of a few nats summed over ten thousand continuations keep twelve digits."""
 
 
 def proposition_tables(seeds: Seeds) -> tuple[Table, Table]:
@@ -42,7 +42,7 @@ def proposition_plots(seeds: Seeds) -> tuple[Plot, Plot]:
                     x=NUM_SAMPLES,
                     y=tuple(seeds.of(f"sampled/{name}/{size}") for size in NUM_SAMPLES),
                 )
-                for name in CHECKED
+                for name in CHECKED_MODELS
             ),
         ),
         Plot(
@@ -55,7 +55,7 @@ def proposition_plots(seeds: Seeds) -> tuple[Plot, Plot]:
             percent=False,
             series=tuple(
                 Series(name=name, x=BETAS, y=tuple(seeds.of(f"bounds/{name}/{beta:g}") for beta in BETAS))
-                for name in CHECKED
+                for name in CHECKED_MODELS
             ),
         ),
     )
@@ -88,7 +88,7 @@ def _sampled(seeds: Seeds) -> Table:
                     *(seeds.of(f"sampled/{name}/{what}") for what in ("mean", "effective", "largest")),
                 ),
             )
-            for name in CHECKED
+            for name in CHECKED_MODELS
         ),
         caption=(
             f"Root mean square in nats of q / beta, over {NUM_PREFIXES} prefixes. Slope: logarithm of the "
@@ -104,7 +104,9 @@ def _bounds(seeds: Seeds) -> Table:
     return Table(
         title="Proposition 3.2: place of q_t between q_s (0) and q_h (1)",
         columns=tuple(f"beta = {beta:.3g}" for beta in BETAS),
-        rows=tuple((name, tuple(seeds.of(f"bounds/{name}/{beta:g}") for beta in BETAS)) for name in CHECKED),
+        rows=tuple(
+            (name, tuple(seeds.of(f"bounds/{name}/{beta:g}") for beta in BETAS)) for name in CHECKED_MODELS
+        ),
         caption="r held fixed at the trained beta; mean over prefixes.",
         percent=False,
         digits=3,
@@ -113,18 +115,19 @@ def _bounds(seeds: Seeds) -> Table:
 
 def proposition_checks(seeds: Seeds) -> list[Check]:
     """Whether both propositions hold on trained models, to rounding or as far as samples tell."""
-    errors = [seeds.of(f"exact/{name}/error") for name in CHECKED]
-    outside = [seeds.of(f"bounds/{name}/outside") for name in CHECKED]
-    slopes, largest = [_slope(seeds, name) for name in CHECKED], max(NUM_SAMPLES)
+    errors = [seeds.of(f"exact/{name}/error") for name in CHECKED_MODELS]
+    outside = [seeds.of(f"bounds/{name}/outside") for name in CHECKED_MODELS]
+    continuations = seeds.of(f"exact/{CHECKED_MODELS[0]}/continuations")
+    slopes, largest = [_slope(seeds, name) for name in CHECKED_MODELS], max(NUM_SAMPLES)
     most = max(max(each.values) for each in errors)
     furthest = max(max(each.values) for each in outside)
-    ends = [seeds.of(f"bounds/{name}/{beta:g}") for name in CHECKED for beta in (BETAS[0], BETAS[-1])]
+    ends = [seeds.of(f"bounds/{name}/{beta:g}") for name in CHECKED_MODELS for beta in (BETAS[0], BETAS[-1])]
     return [
         Check(
             claim="The log-ratio of a prefix is beta log E exp(r / beta), to rounding (Proposition 3.1).",
             paper="proved",
-            here=f"largest error {most:.1e} nats over "
-            f"{seeds.of(f'exact/{CHECKED[0]}/continuations').mean:,.0f} continuations a model and seed",
+            here=f"largest error {most:.1e} nats times beta over "
+            f"{continuations.mean:,.0f} continuations a model and seed",
             verdict=_exactly(most),
             why="It holds for any two models whose probabilities of continuations sum to 1, trained or not.",
         ),
@@ -135,14 +138,14 @@ def proposition_checks(seeds: Seeds) -> list[Check]:
             here=", ".join(
                 f"{name} slope {told(slope, percent=False, digits=2)}, error of q / beta at K = {largest} "
                 f"{told(seeds.of(f'sampled/{name}/{largest}'), percent=False, digits=2)} nats"
-                for name, slope in zip(CHECKED, slopes, strict=True)
+                for name, slope in zip(CHECKED_MODELS, slopes, strict=True)
             ),
             verdict=all_of([v for s in slopes for v in (is_above(s, -0.65), is_below(s, -0.35))]),
-            why="The weights exp((r - q) / beta) are uneven: "
+            why="How evenly the weights exp((r - q) / beta) are spread: "
             + "; ".join(
                 f"{name}: {told(seeds.of(f'sampled/{name}/effective'))}% of {largest} samples are "
                 f"effective, the heaviest has {told(seeds.of(f'sampled/{name}/largest'))}% of the estimate"
-                for name in CHECKED
+                for name in CHECKED_MODELS
             ),
         ),
         Check(

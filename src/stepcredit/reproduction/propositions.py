@@ -38,6 +38,16 @@ class ResponsePrefix:
     prompt: str
     text: str
 
+    def rollout(self, identifier: str) -> Rollout:
+        """The start as a response that was cut off there, so that no end-of-turn is scored."""
+        return Rollout(
+            id=identifier,
+            prompt_id=identifier,
+            prompt=self.prompt,
+            response=self.text,
+            finish_reason="length",
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Tree:
@@ -45,9 +55,9 @@ class Tree:
 
     Attributes:
         completions: Under the reference.
-        rewards: r of prefix and continuation (beta included).
+        rewards: r of prefix and continuation, in nats times beta.
         beta: Of the reward model.
-        value: The implicit value q_t of the prefix.
+        value: The implicit value q_t of the prefix, in nats times beta.
     """
 
     completions: Completions
@@ -79,12 +89,7 @@ def trees(
     from stepcredit.steps import StepRule
 
     encoding = ChatEncoding(load_tokenizer(reference), StepRule.parse("newline"))
-    encoded = [
-        encoding.encode(
-            Rollout(id="", prompt_id="", prompt=each.prompt, response=each.text, finish_reason="length")
-        ).encoded
-        for each in prefixes
-    ]
+    encoded = [encoding.encode(each.rollout(str(number))).encoded for number, each in enumerate(prefixes)]
     of_reference = _double(reference)
     known = [
         enumerate_completions(
@@ -115,9 +120,9 @@ def tree_numbers(name: str, found: Sequence[Tree], betas: Sequence[float]) -> di
     """How far the implicit value is from the exact one, and where it lies between its bounds.
 
     Returns:
-        ``exact/NAME/error`` in nats, the largest; ``exact/NAME/continuations``; ``bounds/NAME/BETA``, the
-        mean place between the mean of r (0) and its maximum (1), and ``bounds/NAME/outside``, how far it
-        is beyond one of them.
+        ``exact/NAME/error`` in nats times beta, the largest; ``exact/NAME/continuations``;
+        ``bounds/NAME/BETA``, the mean place between the mean of r (0) and its maximum (1), and
+        ``bounds/NAME/outside``, how far it is beyond one of them, in nats times beta.
     """
     numbers = {
         f"exact/{name}/error": max(abs(tree.value - tree.exact().log_mean_exp) for tree in found),
@@ -161,7 +166,7 @@ def log_weights(
     Args:
         models: Implicit reward models.
         reference: Their reference, which is sampled at temperature 1.
-        prefixes: Where continuations start: empty, or the end of a step.
+        prefixes: Where continuations start: the start of the response, where q is 0, or the end of a token.
         num_samples: Continuations of each.
         max_new_tokens: Where a continuation is cut off.
         seed: Of the continuations.
@@ -182,14 +187,16 @@ def log_weights(
     generator = make_generator(GeneratorOptions(model=str(reference)))
     rollouts = [each for each in generator.generate(requests) if isinstance(each, Rollout)]
     rollouts.sort(key=lambda each: (int(each.prompt_id), each.index))
+    # A response need not have a step that ends with its prefix: a blank line that follows belongs to the
+    # prefix's last step, and so does the end-of-turn of a response that ends at once. The prefix has.
+    starts = [each.rollout(str(number)) for number, each in enumerate(prefixes) if each.text]
     found = {}
     for name, path in models.items():
         prm = ImplicitPRM.from_pretrained(path)
-        weights = []
-        for rollout, score in zip(rollouts, prm.score_all(rollouts), strict=True):
-            end = len(prefixes[int(rollout.prompt_id)].text)
-            value = next((step.value for step in score.steps if step.end == end), 0.0)
-            weights.append((score.reward - value) / prm.beta)
+        value = {score.prompt_id: score.reward for score in prm.score_all(starts)}
+        weights = [
+            (score.reward - value.get(score.prompt_id, 0.0)) / prm.beta for score in prm.score_all(rollouts)
+        ]
         found[name] = np.array(weights).reshape(len(prefixes), num_samples)
     return found
 
