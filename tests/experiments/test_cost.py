@@ -65,7 +65,7 @@ def lab() -> Scale:
 
 def test_the_papers_costs_give_its_verdicts(lab: Scale) -> None:
     finding = conclude(seeds({f"{CE}/8": 0.8, f"{SHEPHERD}/{DOUBLED}": 0.6}), lab)
-    assert [check.verdict for check in finding.checks] == ["holds"] * 5
+    assert [check.verdict for check in finding.checks] == ["holds"] * 4
     rows = dict(finding.tables[0].rows)
     for method, published in PAPER.items():
         ours = [cell.mean for cell in rows[method][::3]]  # type: ignore[union-attr]
@@ -93,7 +93,7 @@ def test_where_it_draws_level_is_told_with_its_cost(lab: Scale) -> None:
 
 def test_without_more_data_there_is_no_claim_about_them(lab: Scale) -> None:
     finding = conclude(seeds({}, doubled=False), lab)
-    assert len(finding.checks) == 4
+    assert len(finding.checks) == 3
 
 
 def test_a_cheap_labelling_fails_the_claim_that_it_is_dear(lab: Scale) -> None:

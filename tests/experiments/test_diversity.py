@@ -8,7 +8,7 @@ from tests.experiments.made_up import check_of, made_up, planned, run_twice, ver
 from stepcredit.experiments.diversity import (
     DISSIMILAR,
     EXPERIMENT,
-    RANDOM_HALF,
+    RANDOM,
     TWO_POLICIES,
     prepare,
 )
@@ -36,7 +36,7 @@ def test_data_that_add_five_points_help(tiny_scale: Scale) -> None:
 
 def test_fewer_instructions_are_compared_with_as_good_as_equally_many(tiny_scale: Scale) -> None:
     def rule(name: str) -> float:
-        return 0.5 - 0.1 * (RANDOM_HALF in name) - 0.04 * (DISSIMILAR in name)
+        return 0.5 - 0.1 * (RANDOM in name) - 0.04 * (DISSIMILAR in name)
 
     check = check_of(
         EXPERIMENT.conclude(made_up(rule), tiny_scale), "near-duplicate instructions does not help CE"
@@ -54,7 +54,7 @@ def test_half_of_the_responses_are_another_policys(tiny_world: World) -> None:
     assert sorted({each.policy for each in rollouts if each.policy}) == ["mid", "weak"]
     assert sum(each.policy == "mid" for each in rollouts) == len(rollouts) // 2 == 24
     assert numbers[f"{DISSIMILAR}/instructions"] <= numbers["usual/instructions"] == 12
-    assert numbers[f"{RANDOM_HALF}/instructions"] == 6
+    assert numbers[f"{RANDOM}/instructions"] == 6
     assert "Of 12" in finding.notes[0]
 
 

@@ -47,7 +47,7 @@ def test_a_best_reward_model_that_is_the_best_policy_fails_the_claim(tiny_scale:
     found = conclude(seeds, tiny_scale)
     check = check_of(found, "The best reward model")
     # One objective is both, so that there is no lead.
-    assert check.verdict == "undecided"
+    assert check.verdict == "does not hold"
     assert "+0.0 [+0.0, +0.0]" in check.here
     assert check_of(found, "Trained as a reward model").verdict == "does not hold"
 

@@ -37,9 +37,10 @@ def test_votes_that_lose_to_the_plain_one_fail_the_claim(tiny_scale: Scale) -> N
 
 def test_a_strong_model_that_gains_most_fails_the_last_claim(tiny_scale: Scale) -> None:
     seeds = made_up(lambda name: 0.7 if f"implicit-dpo/{VOTE}" in name else numbers(name))
-    check = check_of(conclude(seeds, tiny_scale), "adds most")
+    check = check_of(conclude(seeds, tiny_scale), "adds more")
     assert check.verdict == "does not hold"
-    assert check.here.startswith("implicit-kto gains +7.0")
+    # KTO gains 7 points, DPO 21 and the other two 3 each: 9 on average.
+    assert check.here.startswith("more by -2.0")
 
 
 def test_every_method_has_a_row_beside_the_papers(tiny_scale: Scale) -> None:

@@ -154,8 +154,8 @@ def test_a_folder_holds_the_page_the_pictures_and_every_seeds_numbers(tmp_path: 
     assert content["settings"]["command"] == "stepcredit reproduce made-up"
     readme = (folder / "README.md").read_text()
     assert "| CE | 50.0 [48.0, 52.0] | 48.4 |" in readme
-    assert "| It fails. | 0 \\| 1 | -2.0 | **does not hold** |" in readme
-    assert "*Why (It fails):* Too <easy>." in readme
+    assert "| 2 | It fails. | **does not hold** | 0 \\| 1 | -2.0 |" in readme
+    assert "- *Why 2:* Too <easy>." in readme
     assert "    stepcredit reproduce made-up" in readme
     assert "5 seeds (0 to 4), scale lab, train prompts 1,200, commit 0123456789abcdef, torch 2.13" in readme
     for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", readme):
@@ -253,10 +253,10 @@ def test_the_page_of_findings_has_claim_paper_here_verdict_and_why(tmp_path: Pat
     (results / "made-up" / "investigation.md").write_text("The world is too easy: see the log.\n")
     write_findings_page(results, tmp_path / "docs" / "findings.md")
     text = (tmp_path / "docs" / "findings.md").read_text()
-    assert "Of 3 claims 1 hold here, 1 do not hold, 1 are undecided." in text
+    assert "Of 3 published claims 1 hold here, 1 do not hold, 1 are undecided." in text
     assert "## 1. Does it | hold?" in text
-    assert "| It fails. | 0 \\| 1 | -2.0 | **does not hold** |" in text
-    assert "*Why (It fails):* Too <easy>." in text
+    assert "| 1.2 | It fails. | **does not hold** | 0 \\| 1 | -2.0 |" in text
+    assert "- *Why 1.2:* Too <easy>." in text
     assert "The world is too easy: see the log." in text
     assert "(results/made-up/README.md)" in text
     assert "No results are published yet." in findings_page(tmp_path / "nothing", tmp_path)

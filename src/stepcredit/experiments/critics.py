@@ -13,14 +13,15 @@ Over-optimisation is prepared and measured in ``reproduction/over_optimisation.p
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stepcredit.evaluation.score_columns import REWARD, read_score_columns
-from stepcredit.reports.finding import Check, Estimate, Finding, Table
+from stepcredit.reports.finding import Check, Estimate, Finding, Table, Verdict
 from stepcredit.reproduction import over_optimisation
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.measuring import TestBed, choose_aggregate, minimum_is_last
@@ -37,6 +38,10 @@ from stepcredit.stats import spearman
 
 IMPLICIT, HEAD, STEP_MODEL = "implicit-ce", "outcome-head", "math-shepherd"
 MODELS = (IMPLICIT, "implicit-dpo", HEAD, STEP_MODEL)
+ENOUGH_PROBLEMS = 0.2
+"""Share of the problems whose responses must differ in length for a correlation to be told."""
+SMALLEST_GAIN = 1e-3
+"""Of a model that gains less there is no part to speak of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +84,13 @@ def prepare(world: World) -> Files:
 def measure(world: World, files: Files) -> Measurement:
     """Everything that critics name, then choices at temperature 1 with each remedy."""
     base = TestBed(files.test[world.scale.base], world.scale.n)
-    right = {each.id: bool(each.correct) for each in base.distinct}
     numbers: dict[str, float] = {}
     for name, scores in files.scores[world.scale.base].items():
         columns = read_score_columns(scores)
-        correlation = spearman(columns.scores[REWARD], columns.num_tokens)
-        numbers[f"length/{name}"] = 0.0 if math.isnan(correlation) else correlation
-        is_right = np.array([float(right[identifier]) for identifier in columns.ids])
-        correlation = spearman(is_right, columns.num_tokens)
-        numbers["length/a right answer"] = 0.0 if math.isnan(correlation) else correlation
+        problems = [base.problem_of[identifier] for identifier in columns.ids]
+        within = correlation_within(columns.scores[REWARD], columns.num_tokens, problems)
+        numbers["length/problems"] = len(within) / base.samples.num_problems
+        numbers[f"length/{name}"] = float(np.mean(within)) if within else 0.0
         if name != HEAD:
             if world.scale.is_lab:
                 numbers[f"lowest-is-first-wrong/{name}"] = base.lowest_is_first_wrong(scores)
@@ -106,6 +109,17 @@ def measure(world: World, files: Files) -> Measurement:
             numbers[f"{key}/auc"] = bed.outcome_auc(scores, aggregate)
         numbers[f"generator/{policy}/pass@1"] = single
     return numbers | over_optimisation.measure(world, files.choices)
+
+
+def correlation_within(
+    rewards: NDArray[np.float64], lengths: NDArray[np.int64], problems: Sequence[str]
+) -> list[float]:
+    """Spearman's correlation of reward with length for each problem whose responses differ in length."""
+    rows: dict[str, list[int]] = {}
+    for row, problem in enumerate(problems):
+        rows.setdefault(problem, []).append(row)
+    found = [spearman(rewards[part], lengths[part]) for part in rows.values() if len(part) > 1]
+    return [each for each in found if math.isfinite(each)]
 
 
 def conclude(seeds: Seeds, scale: Scale) -> Finding:
@@ -142,12 +156,12 @@ def _habits(seeds: Seeds) -> Table:
     published = {IMPLICIT: "over 50 (one implicit PRM)", STEP_MODEL: "17 (a PRM with process labels)"}
     return Table(
         title="Habits of scores",
-        columns=("lowest step is the last", "published", "correlation of reward with length"),
+        columns=("lowest step is the last", "published"),
         rows=tuple(
-            (name, (cell(f"minimum-is-last/{name}"), published.get(name), cell(f"length/{name}")))
-            for name in ("chance", *MODELS)
+            (name, (cell(f"minimum-is-last/{name}"), published.get(name)))
+            for name in ("chance", IMPLICIT, "implicit-dpo", STEP_MODEL)
         ),
-        caption="Per cent. Published: arXiv:2501.07301. Spearman's correlation over distinct test responses.",
+        caption="Per cent of the distinct test responses. Published: arXiv:2501.07301.",
     )
 
 
@@ -180,17 +194,18 @@ def _generators(seeds: Seeds, scale: Scale) -> Table:
 
 def _habit_checks(seeds: Seeds, scale: Scale) -> list[Check]:
     last, chance = seeds.of(f"minimum-is-last/{IMPLICIT}"), seeds.of("minimum-is-last/chance")
-    length = seeds.of(f"length/{IMPLICIT}")
+    length, varies = seeds.of(f"length/{IMPLICIT}"), seeds.of("length/problems")
     others = [policy for policy in scale.generators if policy != scale.base]
 
-    def lost(numbers: Measurement, policy: str, name: str) -> float:
-        return numbers[f"generator/{scale.base}/{name}/gain"] - numbers[f"generator/{policy}/{name}/gain"]
+    def part_kept(numbers: Measurement, policy: str, name: str) -> float:
+        gain = max(numbers[f"generator/{scale.base}/{name}/gain"], SMALLEST_GAIN)
+        return numbers[f"generator/{policy}/{name}/gain"] / gain
 
-    def loss(policy: str, name: str) -> Estimate:
-        return seeds.derived(lambda each: lost(each, policy, name))
+    def kept(policy: str, name: str) -> Estimate:
+        return seeds.derived(lambda each: part_kept(each, policy, name))
 
-    def extra_loss(policy: str) -> Estimate:
-        return seeds.derived(lambda each: lost(each, policy, IMPLICIT) - lost(each, policy, HEAD))
+    def extra(policy: str) -> Estimate:
+        return seeds.derived(lambda each: part_kept(each, policy, IMPLICIT) - part_kept(each, policy, HEAD))
 
     return [
         Check(
@@ -201,45 +216,56 @@ def _habit_checks(seeds: Seeds, scale: Scale) -> list[Check]:
             why=_why_not_last(seeds),
         ),
         Check(
-            claim="The reward follows length (rank correlation further than 0.1 from 0).",
+            claim="Among responses to one problem the reward follows length (rank correlation further than "
+            "0.1 from 0).",
             paper="reported of implicit rewards",
-            here=", ".join(f"{name} {told(seeds.of(f'length/{name}'))}" for name in MODELS),
-            verdict=is_above(length, 0.1) if length.mean > 0 else is_below(length, -0.1),
-            why="More steps leave more room for errors: being right itself correlates with length by "
-            f"{told(seeds.of('length/a right answer'), sign=True)}.",
+            here=f"{IMPLICIT} {told(length, percent=False, digits=2, sign=True)}",
+            verdict=_follows(length) if varies.mean >= ENOUGH_PROBLEMS else "not measured",
+            why=f"In {told(varies)}% of the problems responses differ in length at all. Other models: "
+            + ", ".join(
+                f"{name} {told(seeds.of(f'length/{name}'), percent=False, digits=2, sign=True)}"
+                for name in MODELS
+                if name != IMPLICIT
+            )
+            + ".",
         ),
         Check(
-            claim="On other generators' responses an implicit PRM loses more of its gain than a value head.",
+            claim="On other generators' responses an implicit PRM loses a larger part of its gain than a "
+            "value head.",
             paper="worse out of distribution (arXiv:2409.03650, 2507.07981)",
             here="; ".join(
-                f"{policy}: lost {told(loss(policy, IMPLICIT))} against {told(loss(policy, HEAD))}"
+                f"{policy}: keeps {told(kept(policy, IMPLICIT))}% of its gain against "
+                f"{told(kept(policy, HEAD))}%"
                 for policy in others
             ),
-            verdict=all_of([is_above(extra_loss(policy)) for policy in others]),
-            why=f"On {scale.base}'s responses the implicit PRM goes {_gain(seeds, scale.base, IMPLICIT)}% of "
-            f"the way from one response to the oracle and the value head {_gain(seeds, scale.base, HEAD)}%; "
-            "who has gained little has little to lose. "
-            + "; ".join(
-                f"{policy}: {_gain(seeds, policy, IMPLICIT)} against {_gain(seeds, policy, HEAD)}"
-                for policy in others
-            )
+            verdict=all_of([is_below(extra(policy)) for policy in others])
+            if is_above(seeds.of(f"generator/{scale.base}/{HEAD}/gain")) == "holds"
+            else "not measured",
+            why="Of the way from one response to the oracle the implicit PRM goes, by generator, "
+            + _gains(seeds, scale, IMPLICIT)
+            + "; the value head "
+            + _gains(seeds, scale, HEAD)
             + ".",
         ),
     ]
 
 
-def _gain(seeds: Seeds, policy: str, name: str) -> str:
-    return told(seeds.of(f"generator/{policy}/{name}/gain"))
+def _follows(correlation: Estimate) -> Verdict:
+    """Whether a correlation is further than 0.1 from 0, to either side."""
+    return is_above(correlation, 0.1) if correlation.mean > 0 else is_below(correlation, -0.1)
+
+
+def _gains(seeds: Seeds, scale: Scale, name: str) -> str:
+    return ", ".join(
+        f"{told(seeds.of(f'generator/{policy}/{name}/gain'))}% ({policy})" for policy in scale.generators
+    )
 
 
 def _why_not_last(seeds: Seeds) -> str:
     key = f"lowest-is-first-wrong/{IMPLICIT}"
     if key not in seeds:
         return ""
-    return (
-        f"The lowest step is the first wrong one in {told(seeds.of(key))}% of the responses with a wrong "
-        "step: the error is where the outcome is decided, and the last step only repeats the digit before it."
-    )
+    return f"The lowest step is the first wrong one in {told(seeds.of(key))}% of responses with a wrong one."
 
 
 EXPERIMENT = Experiment(

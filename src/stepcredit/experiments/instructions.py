@@ -92,7 +92,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         title="Do more instructions help?",
         purpose="Reward models trained on a part of the instructions, with all their responses (finding 3).",
         differs=(
-            "The lab's world; smaller shares are contained in larger ones; the score that stands for a "
+            f"{scale.setting}; smaller shares are contained in larger ones; the score that stands for a "
             "response is chosen on development problems for each model."
         ),
         tables=(*(_table(seeds, scale, method) for method in METHODS), _amounts(seeds)),
@@ -162,9 +162,8 @@ def _why(seeds: Seeds) -> str:
     if first not in seeds:
         return ""
     return (
-        f"Of {SHARES[0]:.0%} of the instructions the responses show each fact of the lab "
-        f"{seeds.of(first).mean:.0f} times, of all of them {seeds.of(last).mean:.0f} times; what is gained "
-        "flattens as every fact has been seen in right and wrong responses."
+        f"The responses to {SHARES[0]:.0%} of the instructions show each fact of the lab that they hold "
+        f"{seeds.of(first).mean:.0f} times, those to all of them {seeds.of(last).mean:.0f} times."
     )
 
 

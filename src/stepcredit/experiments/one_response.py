@@ -91,7 +91,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         title="Is one response to each instruction enough?",
         purpose="CE and KTO trained on one response to each instruction (finding 5).",
         differs=(
-            "The lab's world; which response of an instruction is trained on decides the shares of right "
+            f"{scale.setting}; which response of an instruction is trained on decides the shares of right "
             "and wrong ones."
         ),
         tables=(_accuracies(seeds, scale), _contents_table(seeds)),

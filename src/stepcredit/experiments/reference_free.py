@@ -91,7 +91,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         title="Is the reference needed?",
         purpose="Training and scoring with and without the reference (finding 8).",
         differs=(
-            "The lab's world; the score that stands for a response is chosen on development problems for "
+            f"{scale.setting}; the score that stands for a response is chosen on development problems for "
             "each combination; training without the reference keeps the method's settings."
         ),
         tables=(_table(seeds, scale),),
@@ -144,7 +144,7 @@ def _checks(seeds: Seeds, method: str) -> list[Check]:
                 paper=f"50.4 to {PAPER[training, scoring]}" if published else "not published",
                 here=f"loses {told(found, sign=True)}",
                 verdict=is_below(found, MARGIN),
-                why=_why(seeds) if scoring == WITHOUT else _STARTS_BELOW,
+                why=_why(seeds, training, scoring),
             )
             for (training, scoring), found in lost.items()
         ),
@@ -161,18 +161,22 @@ def _checks(seeds: Seeds, method: str) -> list[Check]:
     ]
 
 
-_STARTS_BELOW = (
-    "Without the reference the reward of every response starts below 0, by what it takes to write it, and "
-    "training must first make up for that; the order of responses to one problem is what is left."
-)
-
-
-def _why(seeds: Seeds) -> str:
-    return (
-        "A score without the reference is the log-ratio plus what the reference gives the response, and that "
-        f"tells right from wrong responses with AUC {told(seeds.of(f'{UNTRAINED}/AUC'))} (50 is chance): an "
-        "added term that says little of correctness."
-    )
+def _why(seeds: Seeds, training: str, scoring: str) -> str:
+    """What leaving the reference out puts in its place."""
+    parts = []
+    if training == WITHOUT:
+        parts.append(
+            "In training the reward is then beta log pi itself, which for two responses differs by what the "
+            "base "
+            "gives them too."
+        )
+    if scoring == WITHOUT:
+        parts.append(
+            "In scoring what the reference gives a response is added to the log-ratio; it tells right from "
+            "wrong "
+            f"responses with AUC {told(seeds.of(f'{UNTRAINED}/AUC'))} (50 is chance)."
+        )
+    return " ".join(parts)
 
 
 def _plot(seeds: Seeds) -> Plot:

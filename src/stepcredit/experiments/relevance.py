@@ -77,8 +77,8 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         title="Do instructions of another kind help?",
         purpose="Instructions of other kinds are added to the training data (finding 6).",
         differs=(
-            "The lab's other operations and another base stand for general and code instructions; half as "
-            "many are added as there are relevant ones."
+            f"{scale.setting}; half as many instructions of each other kind are added as there are relevant "
+            "ones" + (": other operations, and another base." if scale.is_lab else ".")
         ),
         tables=(_table(seeds, scale),),
         checks=tuple(_check(seeds, scale, method) for method in METHODS),
@@ -112,9 +112,13 @@ def _check(seeds: Seeds, scale: Scale, method: str) -> Check:
         paper=PAPER if method == "implicit-dpo" else "not published",
         here=", ".join(f"{kind} {told(each, sign=True)}" for kind, each in gains.items()),
         verdict=all_of([is_no_gain(each, MARGIN) for each in gains.values()]),
-        why="Other operations and another base share no fact with the problems that are tested."
-        if scale.is_lab
-        else "",
+        why=f"{seeds.of(f'{method}/responses').mean:.0f} relevant responses were trained on, and with each "
+        "kind "
+        + ", ".join(
+            f"{seeds.of(f'{with_kind(method, kind)}/responses').mean:.0f} ({kind})"
+            for kind in scale.other_kinds
+        )
+        + ".",
     )
 
 

@@ -108,7 +108,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         title="Do more responses help, and more than more instructions?",
         purpose="Reward models trained on fewer responses to each instruction (finding 4).",
         differs=(
-            "The lab's world; fewer responses are contained in more; instructions and responses are "
+            f"{scale.setting}; fewer responses are contained in more; instructions and responses are "
             "compared between models trained on equally many responses."
         ),
         tables=(*(_table(seeds, scale, method) for method in COUNTS), _equal_cost(seeds, n)),
@@ -205,19 +205,19 @@ def _responses_gain_more(seeds: Seeds, method: str, n: int) -> Check:
         )
         for share, count in EQUAL_COST
     }
-    pairs = ""
-    if method == "implicit-dpo":
-        share, count = EQUAL_COST[0]
-        fewer = _number(seeds, f"{by_instructions(method, share)}/units")
-        shorter = _number(seeds, f"{by_responses(method, count)}/units")
-        pairs = f"An epoch of {share:.0%} x 8 holds {fewer} pairs, one of 100% x {count} holds {shorter}."
+    kind = "pairs" if method == "implicit-dpo" else "responses"
+    share, count = EQUAL_COST[0]
+    fewer = _number(seeds, f"{by_instructions(method, share)}/units")
+    shorter = _number(seeds, f"{by_responses(method, count)}/units")
     return Check(
         claim=f"{LABELS[method]} gains more from more responses than from more instructions, at equal cost.",
         paper=PAPER_EQUAL_COST[method],
         here="fewer instructions less fewer responses: "
         + ", ".join(f"{told(each, sign=True)} at {name}" for name, each in differences.items()),
         verdict=all_of([is_above(each) for each in differences.values()]),
-        why=pairs,
+        why=f"Equal cost is equally many graded responses. An epoch of {share:.0%} x 8 holds {fewer} {kind}, "
+        "one of "
+        f"100% x {count} holds {shorter}.",
     )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -179,9 +178,11 @@ def _checks(seeds: Seeds) -> list[Check]:
     def over_alone(name: str) -> Estimate:
         return seeds.difference(f"{name}/{VOTE}", f"{name}/{ALONE}")
 
-    weakest = min(OBJECTIVES, key=lambda name: seeds.of(f"{name}/{ALONE}").mean)
-    others = [name for name in OBJECTIVES if name != weakest]
-    more = [seeds.derived(partial(_extra_gain, weakest, name)) for name in others]
+    def weakest(known: Seeds) -> str:
+        return min(OBJECTIVES, key=lambda name: known.of(f"{name}/{ALONE}").mean)
+
+    more = seeds.named_by_others(weakest, _extra_gain)
+    alone = [seeds.of(f"{name}/{ALONE}").mean for name in OBJECTIVES]
     return [
         Check(
             claim="A vote weighted by an implicit PRM beats the plain vote, whatever the objective.",
@@ -189,6 +190,7 @@ def _checks(seeds: Seeds) -> list[Check]:
             here="weighted less plain vote: "
             + ", ".join(f"{name} {told(over_votes(name), sign=True)}" for name in OBJECTIVES),
             verdict=all_of([is_above(over_votes(name)) for name in OBJECTIVES]),
+            why=f"sigmoid(score) gives right and wrong responses on average {_weights(seeds)}.",
         ),
         Check(
             claim="A weighted vote beats the implicit PRM alone, whatever the objective.",
@@ -199,35 +201,44 @@ def _checks(seeds: Seeds) -> list[Check]:
             why=_why_votes_dilute(seeds),
         ),
         Check(
-            claim="Voting adds most to the objective that is weakest alone.",
+            claim="Voting adds more to the objective that is weakest alone than to the others on average.",
             paper="KTO, the weakest, gains 4.7, the others 1.1 to 3.5",
-            here=f"{weakest} gains {told(over_alone(weakest), sign=True)}; that is more by "
-            + ", ".join(f"{told(each, sign=True)} ({name})" for name, each in zip(others, more, strict=True)),
-            verdict=all_of([is_above(each) for each in more]),
+            here=f"more by {told(more, sign=True)} (named by the other seeds)",
+            verdict=is_above(more),
+            why=f"Alone the four lie within {100 * (max(alone) - min(alone)):.1f} points; in the paper 4.7.",
         ),
     ]
 
 
-def _why_votes_dilute(seeds: Seeds) -> str:
-    added = seeds.difference(f"majority/{ALONE}", "pass@1")
-    weights = "; ".join(
+def _weights(seeds: Seeds) -> str:
+    return "; ".join(
         f"{name} {seeds.of(f'{name}/weight/right').mean:.2f} and {seeds.of(f'{name}/weight/wrong').mean:.2f}"
         for name in OBJECTIVES
     )
+
+
+def _why_votes_dilute(seeds: Seeds) -> str:
+    added = seeds.difference(f"majority/{ALONE}", "pass@1")
+    tuned = ", ".join(
+        f"{name} {told(seeds.difference(f'{name}/{TUNED}', f'{name}/{ALONE}'), sign=True)}"
+        for name in OBJECTIVES
+    )
     return (
-        f"The plain vote adds {told(added, sign=True)} to a single response: wrong answers are "
-        "misconceptions, which repeat. Where the vote fails though some response is right, a right response "
-        f"would have to weigh {told(seeds.of('ratio needed'), percent=False)} times as much as a wrong one "
-        "(median over problems), and sigmoid(score) at temperature 1 gives right and wrong responses on "
-        f"average {weights}. A chosen temperature makes "
-        "the weights more uneven and brings the vote near the reward model alone."
+        f"The plain vote adds {told(added, sign=True)} to a single response. Where it fails though some "
+        "response "
+        f"is right, a right response would have to weigh {told(seeds.of('ratio needed'), percent=False)} "
+        "times "
+        f"as much as a wrong one (median over problems); the weights are {_weights(seeds)}. With a "
+        "temperature "
+        f"chosen on development problems the vote less the reward model alone is {tuned}."
     )
 
 
-def _extra_gain(first: str, second: str, each: Measurement) -> float:
-    """How much more voting adds to one method than to another."""
-    gains = [each[f"{name}/{VOTE}"] - each[f"{name}/{ALONE}"] for name in (first, second)]
-    return gains[0] - gains[1]
+def _extra_gain(each: Measurement, weakest: str) -> float:
+    """How much more voting adds to one objective than to the others on average."""
+    gains = {name: each[f"{name}/{VOTE}"] - each[f"{name}/{ALONE}"] for name in OBJECTIVES}
+    others = [gain for name, gain in gains.items() if name != weakest]
+    return gains[weakest] - sum(others) / len(others)
 
 
 def _plot(seeds: Seeds) -> Plot:

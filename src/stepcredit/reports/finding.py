@@ -100,7 +100,7 @@ class Check:
 
     Attributes:
         claim: In one sentence.
-        paper: The published numbers.
+        paper: The published numbers; a text that begins with "not" where nothing was published.
         here: The numbers of this run.
         verdict: Whether it holds here.
         why: What explains it, where something does.
@@ -111,6 +111,11 @@ class Check:
     here: str
     verdict: Verdict
     why: str = ""
+
+    @property
+    def is_published(self) -> bool:
+        """Whether somebody claimed it; the other checks are questions of our own."""
+        return not self.paper.startswith("not ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

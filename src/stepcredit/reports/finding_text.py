@@ -78,7 +78,7 @@ def finding_markdown(finding: Finding) -> str:
     """The page of a published finding; pictures are named as they lie beside it."""
     settings = finding.settings or {}
     parts = [f"# {finding.title}", finding.purpose, f"**What differs from the paper.** {finding.differs}"]
-    parts += ["## Claims", claims_table(finding.checks), *whys(finding.checks)]
+    parts += ["## Claims", claims_table(finding.checks), whys(finding.checks)]
     if finding.plots:
         parts += ["## Plots", *(f"![{plot.title}]({plot.name}.svg)" for plot in finding.plots)]
     seeds = seeds_of(finding)
@@ -110,15 +110,24 @@ def _made(settings: Mapping[str, Any], seeds: int) -> Iterator[str]:
     )
 
 
-def claims_table(checks: Sequence[Check]) -> str:
-    """Claim, published and own numbers, and verdict as a Markdown table."""
-    rows = [(each.claim, each.paper, each.here, f"**{each.verdict}**") for each in checks]
-    return _markdown(("claim", "paper", "here", "verdict"), rows)
+def claims_table(checks: Sequence[Check], prefix: str = "") -> str:
+    """Number, claim, verdict, published and own numbers as a Markdown table.
+
+    Args:
+        checks: The claims.
+        prefix: Before each number, such as ``3.`` for a page's third finding.
+    """
+    rows = [
+        (f"{prefix}{number}", each.claim, f"**{each.verdict}**", each.paper, each.here)
+        for number, each in enumerate(checks, 1)
+    ]
+    return _markdown(("", "claim", "verdict", "paper", "here"), rows)
 
 
-def whys(checks: Sequence[Check]) -> list[str]:
-    """What explains a verdict, for those checks that say it, as Markdown paragraphs."""
-    return [f"*Why ({each.claim.rstrip('.')}):* {each.why}" for each in checks if each.why]
+def whys(checks: Sequence[Check], prefix: str = "") -> str:
+    """What explains the verdicts, a Markdown item for each check that says it, by its number."""
+    numbered = enumerate(checks, 1)
+    return "\n".join(f"- *Why {prefix}{number}:* {each.why}" for number, each in numbered if each.why)
 
 
 def _markdown_table(table: Table) -> str:

@@ -139,6 +139,26 @@ def write_findings_page(results: str | Path, path: str | Path, order: Sequence[s
         temporary.write_text(text, encoding="utf-8")
 
 
+def _tally(checks: Sequence[Check]) -> str:
+    """How many claims hold: those that somebody published, and the questions of our own."""
+    words: dict[Verdict, str] = {
+        "holds": "hold here",
+        "does not hold": "do not hold",
+        "undecided": "are undecided",
+        "not measured": "are not measured",
+    }
+
+    def counted(part: Sequence[Check]) -> str:
+        counts = Counter(check.verdict for check in part)
+        return ", ".join(f"{counts[verdict]} {word}" for verdict, word in words.items() if counts[verdict])
+
+    published = [check for check in checks if check.is_published]
+    own = [check for check in checks if not check.is_published]
+    told = [f"Of {len(published)} published claims {counted(published)}."] if published else []
+    told += [f"Of {len(own)} that nobody published {counted(own)}."] if own else []
+    return " ".join(told)
+
+
 def findings_page(results: str | Path, folder: str | Path, order: Sequence[str] = ()) -> str:
     """Claim, paper, here, verdict and why of every published finding, as Markdown.
 
@@ -151,27 +171,27 @@ def findings_page(results: str | Path, folder: str | Path, order: Sequence[str] 
     results = Path(results)
     findings = read_findings(results, order)
     checks = [check for finding in findings for check in finding.checks]
-    words: dict[Verdict, str] = {
-        "holds": "hold here",
-        "does not hold": "do not hold",
-        "undecided": "are undecided",
-        "not measured": "are not measured",
-    }
-    counts = Counter(check.verdict for check in checks)
-    told = ", ".join(f"{counts[verdict]} {word}" for verdict, word in words.items() if counts[verdict])
     parts = [
         "# The paper's findings, repeated",
         "Claims of [arXiv:2412.01981](https://arxiv.org/abs/2412.01981) and of its critics beside what "
         "`stepcredit reproduce` measured. A claim *holds* if the whole 95% interval over seeds, which redraw "
         "problems, responses and training, lies on its side; it *does not hold* if the whole interval lies "
-        "on the other side; otherwise it is *undecided*. This page is made from the results by "
-        "`make findings`; [how to run and extend the experiments](reproduction.md).",
-        f"Of {len(checks)} claims {told}." if checks else "No results are published yet.",
+        "on the other side; otherwise it is *undecided*. A claim of several parts fails if one part fails, "
+        "and "
+        "is undecided if one is. Intervals are Student's, so an end may lie outside of what is possible; "
+        "nothing "
+        "is corrected for the number of claims; and the lab's policies are the same in all seeds, so that an "
+        "interval says nothing of other worlds. Where no other unit is named the paper's numbers are "
+        "accuracies on "
+        "MATH-500 in per cent, means over three generators and best-of-4, 16 and 64. This page is made from "
+        "the "
+        "results by `make findings`; [how to run and extend the experiments](reproduction.md).",
+        _tally(checks) if checks else "No results are published yet.",
     ]
     for number, finding in enumerate(findings, 1):
         link = Path(os.path.relpath(results / finding.name / "README.md", folder)).as_posix()
         parts += [f"## {number}. {finding.title}", f"{finding.purpose} [Tables and plots]({link}).", ""]
-        parts += [claims_table(finding.checks), *whys(finding.checks)]
+        parts += [claims_table(finding.checks, f"{number}."), whys(finding.checks, f"{number}.")]
         investigation = results / finding.name / INVESTIGATION
         if investigation.is_file():
             parts.append(investigation.read_text(encoding="utf-8").strip())

@@ -52,6 +52,11 @@ class TestBed:
         """The scored responses."""
         return [without_bulk(rollout) for rollout in read_rollouts(self.responses.distinct)]
 
+    @cached_property
+    def problem_of(self) -> dict[str, str]:
+        """Id of each scored response to its problem."""
+        return {each.id: each.prompt_id for each in self.distinct}
+
     def scored(self, scores: Path, name: str = "scores") -> Scored:
         """Every response with the scores of its equal among the distinct ones."""
         columns = read_score_columns(scores)

@@ -17,7 +17,13 @@ UNSHARED = " (unshared)"
 
 
 def operations(
-    data: Path, labels: Path | None, model: Path, *, paired: bool, has_reference: bool
+    data: Path,
+    labels: Path | None,
+    model: Path,
+    *,
+    paired: bool,
+    has_reference: bool,
+    mismatched: bool = False,
 ) -> dict[str, float]:
     """Floating-point operations of collecting, labelling and training.
 
@@ -32,6 +38,7 @@ def operations(
         model: What was trained.
         paired: Only instructions with right and wrong responses were trained on.
         has_reference: The reference's log-probabilities of the distinct responses were computed once.
+        mismatched: Policy and reference read each prompt with another one's response too, as KTO does.
 
     Returns:
         Each of :data:`PARTS`, and each followed by :data:`UNSHARED`.
@@ -41,7 +48,9 @@ def operations(
     forward = 2.0 * trained["model_parameters"]
     training = 3 * forward * trained["trained_tokens"]
     if has_reference:
-        training += forward * tokens.distinct
+        training += forward * tokens.distinct * (2 if mismatched else 1)
+    if mismatched:
+        training += forward * trained["trained_tokens"]
     labelling = unshared = 0.0
     if labels is not None:
         labelled = _ledger(labels)

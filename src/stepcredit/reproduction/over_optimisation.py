@@ -17,6 +17,7 @@ import numpy as np
 from stepcredit.checkpoints import PRMCard
 from stepcredit.reproduction.measuring import TestBed
 from stepcredit.reproduction.remedies import AS_TRAINED, RARE, REMEDIES, Scoring, TokenBed
+from stepcredit.reproduction.tokens import read_token_rewards
 from stepcredit.reproduction.world import Responses, World
 from stepcredit.stats import auc
 
@@ -29,8 +30,8 @@ AGGREGATES = ("min", "sum")
 """What stands for a response: the lowest step, as in the paper, and the outcome reward."""
 
 _REFERENCE = "reference"
-_HOT, _HOT_SHARE = 1.5, 4
-"""Temperature of off-support negatives, and one in how many training responses is such a one."""
+_HOT, _HOT_SAMPLES = 1.5, 2
+"""Temperature of off-support negatives, and how many responses are drawn for one wrong one."""
 
 _OTHER_SEED = 1000
 
@@ -43,11 +44,13 @@ class Choices:
         responses: ``dev`` and ``test`` at temperature 1, and ``usual``: test responses as usual.
         models: Model to its directory, which says its beta.
         tokens: The same names to token rewards of each model; under ``reference`` its log-probabilities.
+        negatives: The reference's log-probabilities of the off-support negatives.
     """
 
     responses: Mapping[str, Responses]
     models: Mapping[str, Path]
     tokens: Mapping[str, Mapping[str, Path]]
+    negatives: Path
 
 
 def prepare(world: World, usual: Responses) -> Choices:
@@ -58,10 +61,12 @@ def prepare(world: World, usual: Responses) -> Choices:
         usual: The base's test responses as usual.
     """
     first = OPTIMISED[0]
+    negatives = _negatives(world)
+    kept = world.select(world.train_set(), responses=world.scale.sizes.train_responses - 1)
     models = {name: world.train(name) for name in OPTIMISED} | {
         LOWER_OF_TWO: world.train(first, seed=world.seed + _OTHER_SEED),
         PREFIXES: world.train(first, objective="ce-prefix"),
-        OFF_SUPPORT: world.train(first, _with_hot_responses(world)),
+        OFF_SUPPORT: world.train(first, world.select(kept, negatives)),
     }
     sampling = replace(world.scale.sampling, temperature=1.0, top_p=1.0)
     dev = world.responses("dev", sampling=sampling, num_samples=world.scale.sizes.test_responses)
@@ -79,15 +84,15 @@ def prepare(world: World, usual: Responses) -> Choices:
         responses=responses,
         models=models,
         tokens={name: tokens(each.distinct) for name, each in responses.items()},
+        negatives=world.reference_log_probability(negatives, tokens=True),
     )
 
 
-def _with_hot_responses(world: World) -> Path:
-    """As many training responses as usual, some drawn so hot that they leave the reference's support."""
-    num_hot = max(1, world.scale.sizes.train_responses // _HOT_SHARE)
+def _negatives(world: World) -> Path:
+    """One wrong response to each instruction, drawn so hot that it leaves the reference's support."""
     sampling = replace(world.scale.train_sampling, temperature=_HOT)
-    usual = world.select(world.train_set(), responses=world.scale.sizes.train_responses - num_hot)
-    return world.select(usual, world.responses("train", sampling=sampling, num_samples=num_hot))
+    hot = world.responses("train", sampling=sampling, num_samples=_HOT_SAMPLES)
+    return world.select(hot, one_response="0:1")
 
 
 def measure(world: World, choices: Choices) -> dict[str, float]:
@@ -99,6 +104,8 @@ def measure(world: World, choices: Choices) -> dict[str, float]:
         "test/oracle": free.pass_at(max(free.ns)),
         "test/distinct": float(free.samples.num_distinct().mean()),
     }
+    negatives = read_token_rewards(choices.negatives)
+    numbers["negatives/rare"] = float((negatives.lowest(negatives.rewards) < math.log(RARE)).mean())
     first = OPTIMISED[0]
     trials: list[tuple[str, str, tuple[str, ...]]] = [
         (name, remedy, (name,)) for name in OPTIMISED for remedy in REMEDIES
@@ -135,12 +142,16 @@ def _token_beds(choices: Choices, beds: Mapping[str, TestBed]) -> dict[str, Toke
 
 
 def _cause(key: str, free: TokenBed, scoring: Scoring) -> dict[str, float]:
-    """Share of responses with a token outside the support: wrong ones, and those that are picked of all."""
+    """Share of responses with a token outside the support, of problems where a wrong one is picked of all.
+
+    Of those problems' picks, and of all of their wrong responses.
+    """
     samples, rare = free.bed.samples, free.holds_rare()
     picked = np.where(samples.valid, free.scores(scoring), -np.inf).argmax(axis=1)
     rows = np.arange(len(picked))
     wrong = ~samples.correct[rows, picked]
     rare_and_wrong = rare[rows, picked][wrong]
+    rivals = (~samples.correct & samples.valid)[wrong]
     picks = np.zeros_like(rare)
     picks[rows[wrong], picked[wrong]] = True
     ratios = free.rare_ratios(scoring.models[0], picks)
@@ -148,7 +159,7 @@ def _cause(key: str, free: TokenBed, scoring: Scoring) -> dict[str, float]:
         f"{key}/ratio of rare tokens": float(np.median(ratios)) if ratios.size else 0.0,
         f"{key}/wrong picks": float(wrong.mean()),
         f"{key}/rare among wrong picks": float(rare_and_wrong.mean()) if wrong.any() else 0.0,
-        f"{key}/rare among wrong": float(rare[~samples.correct & samples.valid].mean()),
+        f"{key}/rare among wrong": float(rare[wrong][rivals].mean()) if wrong.any() else 0.0,
     }
 
 

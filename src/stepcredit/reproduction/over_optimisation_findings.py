@@ -5,10 +5,17 @@ What is measured, and on what, is in :mod:`stepcredit.reproduction.over_optimisa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from stepcredit.reports.finding import Check, Estimate, Plot, Series, Table
-from stepcredit.reproduction.over_optimisation import AGGREGATES, OPTIMISED, TRAINED_REMEDIES
+from stepcredit.reproduction.over_optimisation import (
+    AGGREGATES,
+    LOWER_OF_TWO,
+    OFF_SUPPORT,
+    OPTIMISED,
+    PREFIXES,
+    TRAINED_REMEDIES,
+)
 from stepcredit.reproduction.remedies import AS_TRAINED, FILTER, REMEDIES
 from stepcredit.reproduction.scale import Scale
 from stepcredit.reproduction.seeds import Seeds, all_of, is_above, is_below, told
@@ -16,7 +23,9 @@ from stepcredit.reproduction.seeds import Seeds, all_of, is_above, is_below, tol
 FIRST = OPTIMISED[0]
 TRUNCATED = "truncated sampling"
 ON_TRIAL = tuple(name for name in REMEDIES if name not in (AS_TRAINED, FILTER))
-"""Remedies that leave sampler, responses and model alone."""
+"""Ways to score that leave sampler, responses and model alone; the filter is what shows the cause."""
+
+NOT_IN_PAPER = "not in the paper"
 
 SCORED_BY = {"min": "by the lowest step", "sum": "by the sum of steps"}
 
@@ -71,6 +80,8 @@ def _first_errors(seeds: Seeds) -> Table:
     keys = [(name, kind) for name in OPTIMISED for kind in ("on support", "off support")]
 
     def cell(name: str, remedy: str, kind: str) -> Estimate | None:
+        if remedy == FILTER:
+            return None  # it puts every rare token below all others, whatever it is worth
         key = f"steps/{name}/{remedy}/{kind}"
         return seeds.of(key) if key in seeds else None
 
@@ -85,84 +96,118 @@ def _first_errors(seeds: Seeds) -> Table:
 
 
 def optimisation_checks(seeds: Seeds, scale: Scale) -> list[Check]:
-    """Whether best-of-n falls, why, and what keeps it from falling."""
+    """Whether best-of-n falls, what causes it, and what keeps it from falling."""
     most, fewer = scale.largest_n, scale.n[-2]
-    cases = [(name, by) for name in OPTIMISED for by in AGGREGATES]
-
-    def rise(remedy: str, name: str, by: str) -> Estimate:
-        return _rise(seeds, scale, f"test/{name}/{by}/{remedy}")
-
-    def all_cases(cell: dict[tuple[str, str], Estimate]) -> str:
-        return "; ".join(
-            f"{name} {SCORED_BY[by]} {told(each, sign=True)}" for (name, by), each in cell.items()
-        )
-
-    falls = {case: rise(AS_TRAINED, *case) for case in cases}
+    falls = _of_cases(seeds, scale, AS_TRAINED, _rises)
     enriched = {
         (name, by): seeds.difference(
             f"cause/{name}/{by}/rare among wrong picks", f"cause/{name}/{by}/rare among wrong"
         )
-        for name, by in cases
+        for name, by in falls
     }
     first = f"cause/{FIRST}/min"
-    checks = [
+    without = _of_cases(seeds, scale, FILTER, _rises)
+    return [
         Check(
             claim=f"At temperature 1 best-of-{most} falls below best-of-{fewer}.",
-            paper="not measured; CE on the 70B model's responses: 70.6 / 67.0 / 67.2 at 4 / 16 / 64",
-            here=all_cases(falls),
+            paper=NOT_IN_PAPER,
+            here=_cases_told(falls),
             verdict=all_of([is_below(each) for each in falls.values()]),
-            why="The more responses, the more of them hold a token whose log-ratio is high by accident.",
+            why="The next two claims are about the cause.",
         ),
         Check(
-            claim="Tokens outside the reference's support cause it: wrong picks hold one more often than "
-            "wrong responses do.",
-            paper="not measured",
+            claim="Where a wrong response is picked, it holds a token outside the reference's support more "
+            "often than the wrong responses to the same problem do.",
+            paper=NOT_IN_PAPER,
             here=f"{FIRST} {SCORED_BY['min']}: {told(seeds.of(f'{first}/rare among wrong picks'))} of the "
             f"wrong picks, {told(seeds.of(f'{first}/rare among wrong'))} of the wrong responses; difference: "
-            + all_cases(enriched),
+            + _cases_told(enriched),
             verdict=all_of([is_above(each) for each in enriched.values()]),
             why=_why_off_support(seeds),
         ),
+        Check(
+            claim="Such tokens cause the fall: without the responses that hold one, best-of-"
+            f"{most} is better than best-of-{fewer} by what more responses are worth.",
+            paper=NOT_IN_PAPER,
+            here=_cases_told(without),
+            verdict=all_of([is_above(each) for each in without.values()]),
+            why="The same responses, models and problems; only the choice differs.",
+        ),
+        *(_remedy_check(seeds, scale, remedy) for remedy in (*ON_TRIAL, *TRAINED_REMEDIES, TRUNCATED)),
     ]
-    for remedy in ON_TRIAL:
-        rises = {case: rise(remedy, *case) for case in cases}
-        gains = {
-            (name, by): seeds.difference(
-                f"test/{name}/{by}/{remedy}/{most}", f"test/{name}/{by}/{AS_TRAINED}/{most}"
-            )
-            for name, by in cases
-        }
-        checks.append(
-            Check(
-                claim=f"Scoring by {remedy} makes best-of-{most} better than best-of-{fewer} at temperature "
-                "1, without touching the sampler.",
-                paper="no remedy known",
-                here=f"{all_cases(rises)}. @{most} against as trained: {all_cases(gains)}",
-                verdict=all_of([is_above(each) for each in rises.values()]),
-                why=_why_remedy(seeds, remedy),
-            )
-        )
-    return checks
 
 
-_WHY: Mapping[str, str] = {
-    "reference-free": "Without the reference a rare token earns nothing for being rare.",
-    "likelihood term": "What a rare token earns shrinks with the reference's share, but never to nothing.",
+def _remedy_check(seeds: Seeds, scale: Scale, remedy: str) -> Check:
+    """A remedy must keep best-of-n rising, and pick better than none."""
+    most, fewer = scale.largest_n, scale.n[-2]
+    rises = _of_cases(seeds, scale, remedy, _rises)
+    gains = _of_cases(seeds, scale, remedy, _gains)
+    subject = remedy[0].upper() + remedy[1:]
+    return Check(
+        claim=f"{subject} makes best-of-{most} better than best-of-{fewer} at temperature 1, and better than "
+        "it is without" + ("." if remedy == TRUNCATED else "; the sampler stays as it is."),
+        paper=NOT_IN_PAPER,
+        here=f"@{most} less @{fewer}: {_cases_told(rises)}. @{most} less that without: {_cases_told(gains)}",
+        verdict=all_of([is_above(each) for each in (*rises.values(), *gains.values())]),
+        why=_why_remedy(seeds, remedy),
+    )
+
+
+_Cases = dict[tuple[str, str], Estimate]
+"""(Reward model, what stands for a response) to an estimate."""
+
+
+def _of_cases(
+    seeds: Seeds, scale: Scale, remedy: str, what: Callable[[Seeds, Scale, str, str], Estimate]
+) -> _Cases:
+    """One estimate a model and score; remedies that train anew are on the first model only."""
+    models = OPTIMISED[:1] if remedy in TRAINED_REMEDIES else OPTIMISED
+    return {(name, by): what(seeds, scale, remedy, f"{name}/{by}") for name in models for by in AGGREGATES}
+
+
+def _place(remedy: str, case: str) -> str:
+    """Truncated sampling is the usual one; the others choose among responses with nothing cut off."""
+    return f"usual/{case}/{AS_TRAINED}" if remedy == TRUNCATED else f"test/{case}/{remedy}"
+
+
+def _rises(seeds: Seeds, scale: Scale, remedy: str, case: str) -> Estimate:
+    return _rise(seeds, scale, _place(remedy, case))
+
+
+def _gains(seeds: Seeds, scale: Scale, remedy: str, case: str) -> Estimate:
+    most = scale.largest_n
+    return seeds.difference(f"{_place(remedy, case)}/{most}", f"test/{case}/{AS_TRAINED}/{most}")
+
+
+def _cases_told(cells: _Cases) -> str:
+    return "; ".join(f"{name} {SCORED_BY[by]} {told(each, sign=True)}" for (name, by), each in cells.items())
+
+
+_WHAT_IT_DOES: Mapping[str, str] = {
+    "reference-free": "Without the reference no token earns anything for being rare.",
+    "likelihood term": "A part of the reference's log-probability is added back to the log-ratio.",
     "reference floor": "A token that the reference hardly writes earns what the model itself makes of "
     "it, and all others keep their log-ratio.",
     "lower bound": "A log-ratio counts for less the fewer such tokens training has seen.",
+    LOWER_OF_TWO: "Another order of training gives another ratio where nothing fixes it.",
+    PREFIXES: "Every prefix is trained to tell the outcome; same settings as without.",
+    TRUNCATED: "The rarest tokens, together less than top-p leaves, are never drawn.",
 }
-"""Remedy to what it does to a token outside the reference's support."""
+"""What a remedy does to a token outside the reference's support, whatever comes of it."""
 
 
 def _why_remedy(seeds: Seeds, remedy: str) -> str:
-    if remedy in _WHY:
-        return _WHY[remedy]
+    if remedy == OFF_SUPPORT:
+        return (
+            "One response to each instruction is a wrong one drawn at temperature 1.5, of which "
+            f"{told(seeds.of('negatives/rare'))}% hold a token outside the support."
+        )
+    if remedy in _WHAT_IT_DOES:
+        return _WHAT_IT_DOES[remedy]
     nats = seeds.of(f"cause/{FIRST}/min/ratio of rare tokens")
     return (
-        "The ratios that mislead are not large: of tokens outside the support in wrong picks the median is "
-        f"{told(nats, percent=False, digits=2, sign=True)} nats, which no bound reaches that leaves other "
-        "tokens alone."
+        "No ratio counts beyond a bound of 0.25 to 4 nats; of tokens outside the support in wrong picks the "
+        f"median ratio is {told(nats, percent=False, digits=2, sign=True)} nats."
     )
 
 

@@ -86,6 +86,7 @@ class Scale:
         other_kinds: Instructions of other kinds.
         sizes: How much data.
         similar_prompts: Near-duplicate instructions share this part of their three-character pieces.
+        dissimilar_share: About the share of the instructions that is left without near-duplicates.
         n: Responses to choose from.
         seeds: How often everything is drawn and trained anew.
         sampling: How test responses are drawn.
@@ -107,6 +108,7 @@ class Scale:
     other_kinds: Mapping[str, OtherKind]
     sizes: Sizes
     similar_prompts: float
+    dissimilar_share: float
     n: tuple[int, ...]
     seeds: int
     sampling: SamplingOptions
@@ -124,6 +126,11 @@ class Scale:
     def is_lab(self) -> bool:
         """Whether the truth of every step is known."""
         return self.name == "lab"
+
+    @property
+    def setting(self) -> str:
+        """Where an experiment takes place, as the beginning of what differs from the paper."""
+        return "The lab's world and policies" if self.is_lab else "Models and data of the paper's sizes"
 
     def config(self, method: str, **changes: Any) -> TrainConfig:
         """Training settings of a method.

@@ -45,6 +45,24 @@ class Seeds:
         """The first less the second, seed by seed."""
         return estimate([each[first] - each[second] for each in self.measurements])
 
+    def named_by_others(
+        self, name: Callable[[Seeds], str], formula: Callable[[Measurement, str], float]
+    ) -> Estimate:
+        """A number that depends on which of several things is largest, or least.
+
+        For each seed the other seeds say which: picking the largest of noisy numbers would favour it. The
+        values of the seeds then depend on each other a little, so that the interval is approximate.
+
+        Args:
+            name: Which it is, by some seeds.
+            formula: The number, from one seed's measurement and that name.
+        """
+        values = []
+        for place, each in enumerate(self.measurements):
+            rest = [other for number, other in enumerate(self.measurements) if number != place]
+            values.append(formula(each, name(Seeds(rest or self.measurements))))
+        return estimate(values)
+
     def derived(self, formula: Callable[[Measurement], float]) -> Estimate:
         """Anything that is computed from one seed's measurement."""
         return estimate([formula(each) for each in self.measurements])
