@@ -47,6 +47,7 @@ def measurement(scale: Scale, shift: float) -> dict[str, float]:
             numbers[f"cause/{name}/{by}/rare among wrong"] = 0.1
             numbers[f"cause/{name}/{by}/ratio of rare tokens"] = 0.8
             for remedy in (*REMEDIES, *TRAINED_REMEDIES):
+                numbers[f"strength/{name}/{by}/{remedy}"] = 0.1
                 for index, n in enumerate(scale.n):
                     for where in ("test", "usual"):
                         slope = -0.05 if (remedy, where) == (AS_TRAINED, "test") else 0.05

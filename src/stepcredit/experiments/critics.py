@@ -128,8 +128,8 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         name="critics",
         title="What do critics of implicit PRMs say, and does it hold here?",
         purpose=(
-            "Last-step minimum, length, other generators; over-optimisation at temperature 1, its cause, and "
-            "remedies."
+            "Last-step minimum, length, other generators; over-optimisation at temperature 1 without top-p, "
+            "its cause, and remedies."
         ),
         differs="The paper asks none of this; numbers beside the lab's are those of the works named.",
         tables=(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from stepcredit.reports.finding import Check, Estimate, Finding, Plot, Series, Table
 from stepcredit.reproduction.experiment import Experiment
-from stepcredit.reproduction.measuring import TestBed, development_accuracies, share_right
+from stepcredit.reproduction.measuring import AGGREGATES, TestBed, development_accuracies, share_right
 from stepcredit.reproduction.scale import Scale
 from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
 from stepcredit.reproduction.world import Responses, World
@@ -119,6 +119,7 @@ def measure(world: World, files: Files) -> Measurement:
         accuracy_of = development_accuracies(files.dev, files.dev_scores[name])
         chosen[name] = max(accuracy_of, key=lambda aggregate: accuracy_of[aggregate])
         numbers[f"development/{name}"] = accuracy_of[chosen[name]]
+        numbers |= {f"chosen/{name}/{each}": float(each == chosen[name]) for each in AGGREGATES}
     for policy, responses in files.test.items():
         bed = TestBed(responses, world.scale.n)
         numbers[f"{policy}/pass@1"] = bed.pass_at(1)
@@ -164,9 +165,25 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             f"{scale.setting}; expectations over all subsets of n; the score that stands for "
             "a response is chosen on development problems for each method."
         ),
-        tables=(table, _published()),
+        tables=(table, _published(), _choices(seeds)),
         checks=tuple(_checks(seeds)),
         plots=(_plot(seeds),),
+    )
+
+
+def _choices(seeds: Seeds) -> Table:
+    """What stands for a response, which is chosen on development problems in each seed."""
+
+    def told_choice(name: str) -> str:
+        counts = {each: sum(seeds.of(f"chosen/{name}/{each}").values) for each in AGGREGATES}
+        return ", ".join(f"{each} {count:.0f}" for each, count in counts.items() if count)
+
+    return Table(
+        title="What stands for a response",
+        columns=("chosen: number of seeds", "development problems"),
+        rows=tuple((name, (told_choice(name), seeds.of(f"development/{name}"))) for name in METHODS),
+        caption="Of the lowest step (min), mean, sum and last step; accuracy of best-of-4 on development "
+        "problems, in per cent.",
     )
 
 

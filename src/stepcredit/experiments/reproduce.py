@@ -157,7 +157,7 @@ def _conclude(
     from stepcredit.reproduction.seeds import Seeds
     from stepcredit.runs import Manifest, manifest_path, run_facts, write_json
 
-    settings = _settings(options, scale)
+    settings = _settings(replace(options, names=(experiment.name,)), scale)
     finding = replace(experiment.conclude(Seeds(numbers), scale), settings=settings | run_facts())
     measured = options.out / "measurements" / finding.name
     manifest = Manifest("reproduce", settings, inputs=sorted(measured.glob("*.json")))

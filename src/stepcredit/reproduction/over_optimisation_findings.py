@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from stepcredit.reports.finding import Check, Estimate, Plot, Series, Table
+from stepcredit.reports.finding import Cell, Check, Estimate, Plot, Series, Table
 from stepcredit.reproduction.over_optimisation import (
     AGGREGATES,
     LOWER_OF_TWO,
@@ -33,6 +33,7 @@ SCORED_BY = {"min": "by the lowest step", "sum": "by the sum of steps"}
 def optimisation_tables(seeds: Seeds, scale: Scale) -> tuple[Table, ...]:
     """Best-of-n with every remedy, and what the rewards of first wrong steps are worth."""
     return (
+        _rules(seeds),
         *(_remedies(seeds, scale, name, by) for name in OPTIMISED for by in AGGREGATES),
         *([_first_errors(seeds)] if f"steps/{FIRST}/{AS_TRAINED}/off support" in seeds else []),
     )
@@ -41,6 +42,46 @@ def optimisation_tables(seeds: Seeds, scale: Scale) -> tuple[Table, ...]:
 def optimisation_plots(seeds: Seeds, scale: Scale) -> tuple[Plot, ...]:
     """Accuracy over the number of responses with every remedy, by each score."""
     return tuple(_plot(seeds, scale, by) for by in AGGREGATES)
+
+
+_RULES: Mapping[str, str] = {
+    AS_TRAINED: "log pi - log pi_ref",
+    FILTER: "the same; responses with a token of pi_ref < c come last",
+    "clipped log-ratio": "the same, no further than c from 0",
+    "reference-free": "log pi",
+    "likelihood term": "log pi - (1 - c) log pi_ref (arXiv:2404.01054)",
+    "reference floor": "log pi - log max(pi_ref, c)",
+    "lower bound": "log pi - log pi_ref - c (pi_ref^-0.5 - 1)",
+    LOWER_OF_TWO: "as trained; of two models the lower reward of each step",
+    PREFIXES: "as trained, but with the prefix objective",
+    OFF_SUPPORT: "as trained, but with off-support negatives",
+}
+"""Remedy to the reward of a token in units of beta, with a strength c."""
+
+
+def _rules(seeds: Seeds) -> Table:
+    """What each remedy is, and the strength that was chosen."""
+
+    def strengths(remedy: str, by: str) -> str:
+        chosen = seeds.of(f"strength/{FIRST}/{by}/{remedy}").values
+        return ", ".join(f"{each:g}" for each in chosen) if len(REMEDIES[remedy].strengths) > 1 else ""
+
+    def row(remedy: str) -> tuple[Cell, ...]:
+        known = REMEDIES.get(remedy)
+        tried = "" if known is None else ", ".join(f"{each:g}" for each in known.strengths if each)
+        chosen = [strengths(remedy, by) if known is not None else "" for by in AGGREGATES]
+        return (_RULES[remedy], tried or None, *(each or None for each in chosen))
+
+    return Table(
+        title="What the remedies are",
+        columns=(
+            "reward of a token, over beta",
+            "c tried",
+            *(f"c chosen in each seed, {FIRST} {SCORED_BY[by]}" for by in AGGREGATES),
+        ),
+        rows=tuple((remedy, row(remedy)) for remedy in _RULES),
+        caption="Strengths are chosen on development responses at temperature 1.",
+    )
 
 
 def _remedies_of(name: str) -> tuple[str, ...]:
@@ -66,7 +107,7 @@ def _remedies(seeds: Seeds, scale: Scale, name: str, by: str) -> Table:
     rows.append((TRUNCATED, (*accuracy, _rise(seeds, scale, usual), accuracy[-1])))
     return Table(
         title=f"Best-of-n at temperature 1: {name} {SCORED_BY[by]}",
-        columns=(*(f"@{n}" for n in scale.n), f"@{most} less @{fewer}", f"@{most}, usual sampling"),
+        columns=(*(f"@{n}" for n in scale.n), f"@{most} less @{fewer}", f"@{most}, top-p as usual"),
         rows=tuple(rows),
         caption=(
             f"Per cent. One response {told(seeds.of('test/pass@1'))}, oracle "
@@ -109,7 +150,7 @@ def optimisation_checks(seeds: Seeds, scale: Scale) -> list[Check]:
     without = _of_cases(seeds, scale, FILTER, _rises)
     return [
         Check(
-            claim=f"At temperature 1 best-of-{most} falls below best-of-{fewer}.",
+            claim=f"At temperature 1 without top-p best-of-{most} falls below best-of-{fewer}.",
             paper=NOT_IN_PAPER,
             here=_cases_told(falls),
             verdict=all_of([is_below(each) for each in falls.values()]),
@@ -144,8 +185,9 @@ def _remedy_check(seeds: Seeds, scale: Scale, remedy: str) -> Check:
     gains = _of_cases(seeds, scale, remedy, _gains)
     subject = remedy[0].upper() + remedy[1:]
     return Check(
-        claim=f"{subject} makes best-of-{most} better than best-of-{fewer} at temperature 1, and better than "
-        "it is without" + ("." if remedy == TRUNCATED else "; the sampler stays as it is."),
+        claim=f"{subject} makes best-of-{most} better than best-of-{fewer} at temperature 1 without top-p, "
+        "and "
+        "better than it is without" + ("." if remedy == TRUNCATED else "; the sampler stays as it is."),
         paper=NOT_IN_PAPER,
         here=f"@{most} less @{fewer}: {_cases_told(rises)}. @{most} less that without: {_cases_told(gains)}",
         verdict=all_of([is_above(each) for each in (*rises.values(), *gains.values())]),
