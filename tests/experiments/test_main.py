@@ -34,7 +34,7 @@ def test_the_objective_that_is_compared_is_chosen_on_development_problems(tiny_s
     [
         ("autopsv", 0.6, "beats step models"),
         ("implicit-dpo", 0.3, "By DPO and NCA"),
-        ("implicit-kto", 0.6, "By CE and KTO it does not"),
+        ("implicit-kto", 0.6, "By CE and KTO"),
         ("autopsv", 0.6, "pick worse than plain voting"),
         ("implicit-nca", 0.6, "DPO makes the best"),
         ("implicit-kto", 0.6, "KTO makes the weakest"),

@@ -238,7 +238,7 @@ def _checks(seeds: Seeds) -> list[Check]:
             why=plain_vote,
         ),
         Check(
-            claim="By CE and KTO it does not.",
+            claim="By CE and KTO an implicit PRM does not pick better than plain voting.",
             paper="CE 48.4, KTO 45.7, the vote about 49.1",
             here=_told({name: votes[name] for name in ("implicit-ce", "implicit-kto")}),
             verdict=all_of([is_below(votes[name]) for name in ("implicit-ce", "implicit-kto")]),
