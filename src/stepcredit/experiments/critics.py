@@ -197,6 +197,8 @@ def _habit_checks(seeds: Seeds, scale: Scale) -> list[Check]:
     length, varies = seeds.of(f"length/{IMPLICIT}"), seeds.of("length/problems")
     others = [policy for policy in scale.generators if policy != scale.base]
 
+    head_gains = is_above(seeds.of(f"generator/{scale.base}/{HEAD}/gain")) == "holds"
+
     def part_kept(numbers: Measurement, policy: str, name: str) -> float:
         gain = max(numbers[f"generator/{scale.base}/{name}/gain"], SMALLEST_GAIN)
         return numbers[f"generator/{policy}/{name}/gain"] / gain
@@ -219,28 +221,26 @@ def _habit_checks(seeds: Seeds, scale: Scale) -> list[Check]:
             claim="Among responses to one problem the reward follows length (rank correlation further than "
             "0.1 from 0).",
             paper="reported of implicit rewards",
-            here=f"{IMPLICIT} {told(length, percent=False, digits=2, sign=True)}",
-            verdict=_follows(length) if varies.mean >= ENOUGH_PROBLEMS else "not measured",
-            why=f"In {told(varies)}% of the problems responses differ in length at all. Other models: "
-            + ", ".join(
+            here=", ".join(
                 f"{name} {told(seeds.of(f'length/{name}'), percent=False, digits=2, sign=True)}"
                 for name in MODELS
-                if name != IMPLICIT
             )
-            + ".",
+            if varies.mean >= ENOUGH_PROBLEMS
+            else "responses to one problem are about equally long",
+            verdict=_follows(length) if varies.mean >= ENOUGH_PROBLEMS else "not measured",
+            why=f"In {told(varies)}% of the problems responses differ in length at all; {IMPLICIT} decides.",
         ),
         Check(
             claim="On other generators' responses an implicit PRM loses a larger part of its gain than a "
             "value head.",
             paper="worse out of distribution (arXiv:2409.03650, 2507.07981)",
             here="; ".join(
-                f"{policy}: keeps {told(kept(policy, IMPLICIT))}% of its gain against "
-                f"{told(kept(policy, HEAD))}%"
+                f"{policy}: keeps {told(kept(policy, IMPLICIT))}% of its gain"
+                + (f" against {told(kept(policy, HEAD))}%" if head_gains else "")
                 for policy in others
-            ),
-            verdict=all_of([is_below(extra(policy)) for policy in others])
-            if is_above(seeds.of(f"generator/{scale.base}/{HEAD}/gain")) == "holds"
-            else "not measured",
+            )
+            + ("" if head_gains else "; the value head has no certain gain to lose"),
+            verdict=all_of([is_below(extra(policy)) for policy in others]) if head_gains else "not measured",
             why="Of the way from one response to the oracle the implicit PRM goes, by generator, "
             + _gains(seeds, scale, IMPLICIT)
             + "; the value head "
