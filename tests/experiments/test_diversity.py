@@ -54,7 +54,7 @@ def test_half_of_the_responses_are_another_policys(tiny_world: World) -> None:
     assert sorted({each.policy for each in rollouts if each.policy}) == ["mid", "weak"]
     assert sum(each.policy == "mid" for each in rollouts) == len(rollouts) // 2 == 24
     assert numbers[f"{DISSIMILAR}/instructions"] <= numbers["usual/instructions"] == 12
-    assert numbers[f"{RANDOM}/instructions"] == 6
+    assert numbers[f"{RANDOM}/instructions"] == round(12 * tiny_world.scale.dissimilar_share)
     assert "Of 12" in finding.notes[0]
 
 
