@@ -27,10 +27,10 @@ ENCODED = [
 
 
 def log_probs(model: Any, tokens: list[int]) -> list[float]:
-    """Of every token but the first, in float64."""
+    """Of every token but the first, by a float64 model."""
     ids = torch.tensor([tokens])
     with torch.no_grad():
-        logits = model.double()(input_ids=ids).logits[0, :-1]
+        logits = model(input_ids=ids).logits[0, :-1]
     return [float(x) for x in logits.log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]]
 
 
@@ -67,7 +67,8 @@ class StubServer:
 
 @pytest.fixture
 def server(make_model: Any) -> Iterator[StubServer]:
-    stub = StubServer(make_model(12))
+    # Converted once: requests are answered at the same time, and converting changes weights in place.
+    stub = StubServer(make_model(12).double())
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -222,10 +223,10 @@ def test_vllm_gathers_scored_tokens_where_it_can(
     fake: Any = ModuleType("vllm")
     fake.SamplingParams, fake.__version__ = SamplingParams, "0.0"
     monkeypatch.setitem(sys.modules, "vllm", fake)
-    source = VLLMTokenLogProbs(FakeEngine(make_model(12)), weights_hash="w")
+    source = VLLMTokenLogProbs(FakeEngine(make_model(12).double()), weights_hash="w")
     items = ENCODED[:2]
     for item, values in zip(items, source.of(items), strict=True):
-        expected = log_probs(make_model(12), list(item.token_ids))[item.scored_start - 1 :]
+        expected = log_probs(make_model(12).double(), list(item.token_ids))[item.scored_start - 1 :]
         assert values.tolist() == pytest.approx(expected, abs=1e-5)
     assert source.fingerprint != VLLMTokenLogProbs(FakeEngine(None), weights_hash="v").fingerprint
 

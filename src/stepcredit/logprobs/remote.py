@@ -106,9 +106,10 @@ class RemoteTokenLogProbs:
                 where=self.base_url,
                 mend="use another --server-interface, or a server that echoes log-probabilities",
             ) from error
-        if values.shape != (item.num_scored,) or np.isnan(values).any():
+        missing = int(np.isnan(values).sum())
+        if values.shape != (item.num_scored,) or missing:
             raise DataError(
-                f"gave {values.size} log-probabilities for {item.num_scored} scored tokens",
+                f"gave {values.size - missing} log-probabilities for {item.num_scored} scored tokens",
                 where=self.base_url,
                 mend="check that the server's model and tokenizer are those of --prm",
             )
