@@ -1,4 +1,4 @@
-"""Errors that a user can mend: each says what is wrong, where, and what to do."""
+"""Errors that a user can fix: each says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """A mistake in the input or the call, told in one line.
+    """A mistake in the input or the call, reported in one line.
 
     The command line prints it without a traceback and exits with code 2.
 
     Args:
         problem: What is wrong, with the offending value.
         where: The file, line, field or option concerned, e.g. ``rollouts.jsonl:7``.
-        mend: What the user can do about it.
+        hint: What the user can do about it.
     """
 
-    def __init__(self, problem: str, *, where: str | Path | None = None, mend: str | None = None) -> None:
+    def __init__(self, problem: str, *, where: str | Path | None = None, hint: str | None = None) -> None:
         self.problem = problem
         self.where = None if where is None else str(where)
-        self.mend = mend
+        self.hint = hint
         text = problem if self.where is None else f"{self.where}: {problem}"
-        if mend is not None:
-            text = f"{text.rstrip('.')}. {mend[0].upper()}{mend[1:]}"
+        if hint is not None:
+            text = f"{text.rstrip('.')}. {hint[0].upper()}{hint[1:]}"
         super().__init__(" ".join(text.split()))
 
 
@@ -40,5 +40,5 @@ class MissingExtraError(UserError):
     def __init__(self, package: str, extra: str, *, needed_for: str) -> None:
         super().__init__(
             f"{needed_for} needs the package {package!r}, which is not installed",
-            mend=f"install it with: pip install 'stepcredit[{extra}]'",
+            hint=f"install it with: pip install 'stepcredit[{extra}]'",
         )

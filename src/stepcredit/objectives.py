@@ -294,5 +294,5 @@ def get_objective(name: str) -> Objective:
     except KeyError as error:
         known = ", ".join(OBJECTIVES)
         raise UserError(
-            f"{name!r} is not an objective", where="--objective", mend=f"use one of: {known}"
+            f"{name!r} is not an objective", where="--objective", hint=f"use one of: {known}"
         ) from error

@@ -65,13 +65,13 @@ class StepRule:
         """
         kind, colon, parameter = text.partition(":")
         if kind not in {rule.partition(":")[0] for rule in _RULES}:
-            raise UserError(f"no step rule {text!r}", where="--steps", mend=f"use {', '.join(_RULES)}")
+            raise UserError(f"no step rule {text!r}", where="--steps", hint=f"use {', '.join(_RULES)}")
         if kind not in ("separator", "regex"):
             if colon:
                 raise UserError(f"the step rule {kind!r} takes no parameter", where="--steps")
             return cls(kind)
         if not parameter:
-            raise UserError(f"{kind!r} needs its text", where="--steps", mend=f"write {kind}:TEXT")
+            raise UserError(f"{kind!r} needs its text", where="--steps", hint=f"write {kind}:TEXT")
         if kind == "separator":
             parameter = re.sub(r"\\([nrt\\])", lambda match: _ESCAPES[match[1]], parameter)
         rule = cls(kind, parameter)
@@ -215,7 +215,7 @@ def locate(rollout: Rollout, texts: Sequence[str]) -> tuple[Step, ...]:
             raise DataError(
                 f"step {number + 1} of the field 'steps' is not in the response after the step before it",
                 where=rollout.id,
-                mend="remove the field to split by a rule, or mend the row",
+                hint="remove the field to split by a rule, or hint the row",
             )
         starts.append(found)
         position = found + len(text)

@@ -15,7 +15,7 @@ from stepcredit.experiments import reproduce
 from stepcredit.reports.finding import Check, Finding, Table
 from stepcredit.reproduction import running
 from stepcredit.reproduction.experiment import Experiment
-from stepcredit.reproduction.seeds import Seeds, is_above, told
+from stepcredit.reproduction.seeds import Seeds, format_estimate, is_above
 
 
 def conclude(seeds: Seeds, scale: Any) -> Finding:
@@ -26,7 +26,7 @@ def conclude(seeds: Seeds, scale: Any) -> Finding:
         purpose="To see.",
         differs="Everything.",
         tables=(Table(title="Gain", columns=("here",), rows=(("it", (found,)),)),),
-        checks=(Check(claim="It gains.", paper="1", here=told(found), verdict=is_above(found)),),
+        checks=(Check(claim="It gains.", paper="1", here=format_estimate(found), verdict=is_above(found)),),
     )
 
 

@@ -133,8 +133,8 @@ def test_failed_prompts_can_be_tried_again(
         again = _run(Options(prompts=prompts, out=out, num_samples=2, policy=FAKE))
     assert again.already_complete
     assert "1 prompts failed; --retry-failed" in again.to_text()
-    mended = _run(Options(prompts=prompts, out=out, num_samples=2, policy=FAKE, retry_failed=True))
-    assert (mended.num_rollouts, mended.num_failed, mended.failures) == (10, 0, None)
+    retried = _run(Options(prompts=prompts, out=out, num_samples=2, policy=FAKE, retry_failed=True))
+    assert (retried.num_rollouts, retried.num_failed, retried.failures) == (10, 0, None)
     assert list(read_rollouts(out)) == list(read_rollouts(whole))
     assert not failures_path(out).exists()
     assert not list(tmp_path.glob("*.partial*"))

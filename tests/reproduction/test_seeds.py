@@ -12,11 +12,11 @@ from stepcredit.reproduction.seeds import (
     Seeds,
     all_of,
     estimate,
+    format_estimate,
     is_above,
     is_below,
     is_no_gain,
     student_quantile,
-    told,
 )
 
 TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262, 30: 2.042, 120: 1.980}
@@ -57,7 +57,7 @@ def test_one_seed_has_no_interval_and_decides_nothing() -> None:
     found = estimate([0.7])
     assert (found.low, found.high) == (None, None)
     assert is_above(found) == is_below(found, 1.0) == "undecided"
-    assert told(found) == "70.0"
+    assert format_estimate(found) == "70.0"
 
 
 def test_differences_are_taken_within_a_seed() -> None:
@@ -113,6 +113,6 @@ def test_one_part_that_fails_fails_the_claim() -> None:
 
 
 def test_an_estimate_in_words() -> None:
-    assert told(between(0.38, 0.444)) == "41.2 [38.0, 44.4]"
-    assert told(between(0.01, 0.03), sign=True) == "+2.0 [+1.0, +3.0]"
-    assert told(between(-1.5, 2.5), percent=False, digits=2, sign=True) == "+0.50 [-1.50, +2.50]"
+    assert format_estimate(between(0.38, 0.444)) == "41.2 [38.0, 44.4]"
+    assert format_estimate(between(0.01, 0.03), sign=True) == "+2.0 [+1.0, +3.0]"
+    assert format_estimate(between(-1.5, 2.5), percent=False, digits=2, sign=True) == "+0.50 [-1.50, +2.50]"

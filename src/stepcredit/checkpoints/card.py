@@ -107,11 +107,11 @@ class PRMCard:
             raise CheckpointError(
                 "is not a trained PRM (it has no prm.json)",
                 where=directory,
-                mend="pass --reference and --beta to use a plain checkpoint as an implicit PRM",
+                hint="pass --reference and --beta to use a plain checkpoint as an implicit PRM",
             ) from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise CheckpointError(
-                f"is not JSON ({error})", where=path, mend="train or copy it again"
+                f"is not JSON ({error})", where=path, hint="train or copy it again"
             ) from error
         return cls._from_json(content, path)
 
@@ -126,7 +126,7 @@ class PRMCard:
             raise CheckpointError(
                 f"is not a prm.json of format {_FORMAT}",
                 where=path,
-                mend="use a matching version of stepcredit",
+                hint="use a matching version of stepcredit",
             )
         reference = content.pop("reference", None)
         try:
@@ -167,7 +167,7 @@ class PRMCard:
             raise CheckpointError(
                 f"the {' and the '.join(differing)} {verb} from what it was trained with",
                 where=directory,
-                mend="restore the files that were saved with the PRM",
+                hint="restore the files that were saved with the PRM",
             )
 
     def _base_hashes(self, directory: Path) -> tuple[str | None, str | None]:

@@ -65,6 +65,6 @@ def weights_hash(directory: str | Path) -> str:
         raise CheckpointError(
             "holds no weights (*.safetensors or *.gguf)",
             where=directory,
-            mend="name a directory that save_pretrained wrote, or pass --allow-pickle for *.bin of the hub",
+            hint="name a directory that save_pretrained wrote, or pass --allow-pickle for *.bin of the hub",
         )
     return hash_json([[file.name, _file_hash(file)] for file in files])

@@ -48,7 +48,7 @@ def load_model(
     """
     options = replace(options or LoadOptions(), **overrides)
     if options.device_map is not None and options.device != "auto":
-        raise UserError("cannot be given with --device-map", where="--device", mend="leave one of them out")
+        raise UserError("cannot be given with --device-map", where="--device", hint="leave one of them out")
     path = resolve(source, revision=options.revision, also=options.unsafe_patterns)
     if (path / "adapter_config.json").is_file():
         return _load_adapter(path, options, model_class)
@@ -89,7 +89,7 @@ def _load_weights(
         raise CheckpointError(
             f"cannot be loaded as a model ({first_line(error)})",
             where=source,
-            mend=mending(str(error), path, allow_pickle=options.allow_pickle),
+            hint=mending(str(error), path, allow_pickle=options.allow_pickle),
         ) from error
     missing = [name for name in missing if not set(name.split(".")) & set(provided)]
     if missing:
@@ -97,7 +97,7 @@ def _load_weights(
             f"lacks weights of a {type(model).__name__}: {', '.join(missing[:3])}"
             f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}",
             where=source,
-            mend="name a checkpoint that was trained as such a model",
+            hint="name a checkpoint that was trained as such a model",
         )
     return model.eval()  # type: ignore[no-any-return]
 
@@ -133,7 +133,7 @@ def pick_device(device: str) -> str:
             raise UserError(
                 f"{device!r} cannot be used here ({first_line(error)})",
                 where="--device",
-                mend="use auto, which takes what there is",
+                hint="use auto, which takes what there is",
             ) from error
         return device
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -171,7 +171,7 @@ def _load_adapter(path: Path, options: LoadOptions, model_class: Any) -> PreTrai
         raise CheckpointError(
             "holds no adapter_model.safetensors",
             where=path,
-            mend="pass --allow-pickle if you trust its *.bin",
+            hint="pass --allow-pickle if you trust its *.bin",
         )
     base, options = adapter_base(path), replace(options, revision=None)
     config = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
@@ -188,6 +188,6 @@ def _load_adapter(path: Path, options: LoadOptions, model_class: Any) -> PreTrai
         raise CheckpointError(
             f"cannot be loaded as an adapter of {base} ({first_line(error)})",
             where=path,
-            mend="name an adapter that peft wrote for this base",
+            hint="name an adapter that peft wrote for this base",
         ) from error
     return adapted.eval()  # type: ignore[no-any-return]

@@ -56,7 +56,7 @@ def resolve(
         return path
     looks_local = str(source).startswith((".", "/", "~")) or str(source).count("/") != 1 or path.is_file()
     if looks_local:
-        raise CheckpointError("is not a model directory", where=source, mend="check the path")
+        raise CheckpointError("is not a model directory", where=source, hint="check the path")
     from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.jinja", "*.model", "*.txt", *also]
@@ -69,7 +69,7 @@ def resolve(
         raise CheckpointError(
             f"is not a directory here and could not be fetched from the hub ({reason})",
             where=source,
-            mend="check the path or name, and that the hub can be reached",
+            hint="check the path or name, and that the hub can be reached",
         ) from error
 
 
@@ -86,7 +86,7 @@ def adapter_base(path: Path) -> str:
         base = None
     if not isinstance(base, str) or not base:
         raise CheckpointError(
-            "does not name its base model", where=file, mend="give base_model_name_or_path in it"
+            "does not name its base model", where=file, hint="give base_model_name_or_path in it"
         )
     beside = path / base
     return str(beside if beside.is_dir() else base)

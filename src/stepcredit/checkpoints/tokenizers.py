@@ -49,7 +49,7 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
         raise CheckpointError(
             f"has no tokenizer that can be loaded ({first_line(error)})",
             where=source,
-            mend="save one there with tokenizer.save_pretrained",
+            hint="save one there with tokenizer.save_pretrained",
         ) from error
 
 
@@ -103,7 +103,7 @@ def load_config(source: str | Path, options: LoadOptions | None = None) -> Any:
         raise CheckpointError(
             f"has no model configuration that can be read ({first_line(error)})",
             where=source,
-            mend=mending(str(error), path),
+            hint=mending(str(error), path),
         ) from error
 
 
@@ -119,5 +119,5 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
         raise CheckpointError(
             f"the tokenizer has ids up to {largest}, the model only {embeddings.num_embeddings} embeddings",
             where=where,
-            mend="restore the tokenizer that was saved with the model",
+            hint="restore the tokenizer that was saved with the model",
         )

@@ -1,6 +1,6 @@
 """The command line: parse, call, print.
 
-Exit codes: 0 done, 1 a bug (with its traceback), 2 a mistake that the user can mend (in one line),
+Exit codes: 0 done, 1 a bug (with its traceback), 2 a mistake that the user can fix (in one line),
 130 interrupted.
 """
 
@@ -117,7 +117,7 @@ def _no_command(words: Sequence[str]) -> int:
         names = [command.name for command in COMMANDS] + list(GROUPS)
         close = difflib.get_close_matches(wanted, names, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "see stepcredit --help"
-        raise UserError(f"there is no command {wanted!r}", mend=hint)
+        raise UserError(f"there is no command {wanted!r}", hint=hint)
     commands = [each for each in COMMANDS if group is None or each.name.split()[0] == group]
     width = max(len(each.name) for each in commands)
     about = "Process rewards for reasoning, from answer labels alone." if group is None else GROUPS[group]

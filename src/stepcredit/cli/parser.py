@@ -17,11 +17,11 @@ from stepcredit.errors import UserError
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are user errors, told in one line."""
+    """An argument parser whose errors are user errors, reported in one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raise the usage error instead of printing the usage."""
-        raise UserError(message, mend=f"see {self.prog} --help")
+        raise UserError(message, hint=f"see {self.prog} --help")
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UserError(
             "cannot be read",
             where=path,
-            mend=f"check the path given to --config, or use a recipe: {', '.join(recipe_names())}",
+            hint=f"check the path given to --config, or use a recipe: {', '.join(recipe_names())}",
         ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -227,7 +227,7 @@ def _flatten(content: Mapping[str, Any], settings: Sequence[Setting], path: Path
         else:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]}?" if close else "see --help for the options"
-            raise UserError(f"unknown option {raw!r}", where=path, mend=hint)
+            raise UserError(f"unknown option {raw!r}", where=path, hint=hint)
     return flat
 
 
@@ -245,7 +245,7 @@ def build(options_class: type, given: Mapping[str, Any], config: Path | None = N
     for setting in settings:
         if setting.key not in values:
             if setting.required:
-                raise UserError(f"{setting.shown} is missing", mend=f"{setting.field.metadata['help']}")
+                raise UserError(f"{setting.shown} is missing", hint=f"{setting.field.metadata['help']}")
             continue
         value = values[setting.key]
         where = setting.shown if setting.key in given else f"{origin[setting.key]}: {setting.key}"
@@ -256,7 +256,7 @@ def build(options_class: type, given: Mapping[str, Any], config: Path | None = N
             raise UserError(
                 f"{value!r} is not {_type_name(setting.kind)}",
                 where=where,
-                mend=setting.field.metadata["help"],
+                hint=setting.field.metadata["help"],
             ) from error
         choices = setting.field.metadata.get("choices")
         if choices and converted[setting.path] is not None and converted[setting.path] not in choices:

@@ -39,7 +39,7 @@ class UniqueIds:
         self._seen.add(hash(name))
         if len(self._seen) == before:
             raise DataError(
-                f"the id {name!r} is there twice", where=where, mend="make ids unique within the file"
+                f"the id {name!r} is there twice", where=where, hint="make ids unique within the file"
             )
 
 
@@ -92,7 +92,7 @@ class Records(Iterator[Record], Generic[Record]):
             where = f"{self.source}:{number}"
             try:
                 if isinstance(row, Malformed):
-                    raise DataError(row.problem, where=where, mend="mend the line, or pass --skip-invalid")
+                    raise DataError(row.problem, where=where, hint="hint the line, or pass --skip-invalid")
                 records = tuple(parse(row, where, position))
                 for record in records:
                     ids.add(record.id, where)

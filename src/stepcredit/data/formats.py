@@ -102,7 +102,7 @@ def _renamed(rows: Iterator[NumberedRow], columns: Mapping[str, str], source: st
             raise DataError(
                 f"there is no column {min(missing)!r}; there are {', '.join(map(str, row))}",
                 where=f"{source}:{number}",
-                mend="mend --column",
+                hint="hint --column",
             )
         kept = {name: value for name, value in row.items() if name not in taken and name not in columns}
         yield number, {**{field: _as_text(field, row[column]) for field, column in columns.items()}, **kept}

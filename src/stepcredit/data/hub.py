@@ -32,7 +32,7 @@ def read_hub(source: str, subset: str | None = None) -> Iterator[NumberedRow]:
         raise DataError(
             f"cannot be loaded ({type(error).__name__}: {error})",
             where=source,
-            mend="check the name, --subset and the split, and that the hub can be reached",
+            hint="check the name, --subset and the split, and that the hub can be reached",
         ) from error
 
 

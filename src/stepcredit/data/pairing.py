@@ -122,7 +122,7 @@ def mismatch_responses(prompt_ids: Sequence[str], *, seed: int = 0) -> NDArray[n
     if 2 * largest > len(prompt_ids):
         raise DataError(
             "KTO needs responses to other prompts, but one prompt has more than half of all responses",
-            mend="add responses to other prompts, or use another objective",
+            hint="add responses to other prompts, or use another objective",
         )
     generator = np.random.default_rng([seed, 3])
     order = np.concatenate(

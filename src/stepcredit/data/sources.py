@@ -48,7 +48,7 @@ def file_kind(path: str | Path) -> str:
     for extension in EXTENSIONS:
         if name.endswith(extension):
             return extension.removesuffix(".gz").lstrip(".")
-    raise DataError("the extension is not known", where=path, mend=f"use one of {', '.join(EXTENSIONS)}")
+    raise DataError("the extension is not known", where=path, hint=f"use one of {', '.join(EXTENSIONS)}")
 
 
 def check_readable(path: str | Path) -> Path:
@@ -59,9 +59,9 @@ def check_readable(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.is_dir():
-        raise DataError("is a folder, not a file", where=path, mend="name a file inside it")
+        raise DataError("is a folder, not a file", where=path, hint="name a file inside it")
     if not path.exists():
-        raise DataError("no such file", where=path, mend="check the path")
+        raise DataError("no such file", where=path, hint="check the path")
     file_kind(path)
     try:
         path.open("rb").close()
@@ -92,7 +92,7 @@ def read_rows(path: str | Path) -> Iterator[NumberedRow]:
             else:
                 yield from _line_rows(handle)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"damaged gzip file ({error})", where=path, mend="make or copy it again") from error
+        raise DataError(f"damaged gzip file ({error})", where=path, hint="make or copy it again") from error
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -135,7 +135,7 @@ def _array_rows(handle: IO[bytes], path: Path) -> Iterator[NumberedRow]:
     buffer, ended, number, first = "", False, 0, True
 
     def fail(problem: str) -> DataError:
-        return DataError(problem, where=f"{path}, row {number + 1}", mend="mend the JSON array")
+        return DataError(problem, where=f"{path}, row {number + 1}", hint="hint the JSON array")
 
     def more() -> None:
         nonlocal buffer, ended

@@ -40,7 +40,7 @@ def make_encoding(
     if convention == "best-of-n":
         return BestOfNEncoding(tokenizer, max_tokens=max_tokens)
     raise UserError(
-        f"no convention {convention!r}", where="--convention", mend=f"use {', '.join(CONVENTIONS)}"
+        f"no convention {convention!r}", where="--convention", hint=f"use {', '.join(CONVENTIONS)}"
     )
 
 

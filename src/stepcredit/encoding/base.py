@@ -33,13 +33,13 @@ class EncodingError(DataError):
             ``not-encodable`` (the chat template refuses it, or its listed steps are not its own).
         problem: What is wrong.
         where: The rollout's id.
-        mend: What the user can do.
+        hint: What the user can do.
     """
 
     def __init__(
-        self, kind: EncodingProblem, problem: str, *, where: str | None = None, mend: str | None = None
+        self, kind: EncodingProblem, problem: str, *, where: str | None = None, hint: str | None = None
     ) -> None:
-        super().__init__(problem, where=where, mend=mend)
+        super().__init__(problem, where=where, hint=hint)
         self.kind = kind
 
 
@@ -86,7 +86,7 @@ def as_messages(prompt: PromptText) -> list[Message]:
         DataError: It has no turns.
     """
     if not prompt and not isinstance(prompt, str):
-        raise DataError("the prompt is a conversation without turns", mend="give it at least a user turn")
+        raise DataError("the prompt is a conversation without turns", hint="give it at least a user turn")
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 
@@ -101,7 +101,7 @@ def check_length(token_ids: Sequence[int], max_tokens: int | None, rollout_id: s
             "too-long",
             f"prompt and response have {len(token_ids)} tokens, more than the context of {max_tokens}",
             where=rollout_id,
-            mend=f"{LEAVE_OUT}, or use a model with a longer context",
+            hint=f"{LEAVE_OUT}, or use a model with a longer context",
         )
 
 

@@ -112,7 +112,7 @@ class ChatEncoding:
             starts = (*starts, len(rollout.response))
         if not response_ids:
             raise EncodingError(
-                "nothing-to-score", "the response has no tokens", where=rollout.id, mend=LEAVE_OUT
+                "nothing-to-score", "the response has no tokens", where=rollout.id, hint=LEAVE_OUT
             )
         prompt_ids = prompt.head_ids + prompt.tail_ids
         token_ids = prompt_ids + response_ids
@@ -152,7 +152,7 @@ class ChatEncoding:
                 "prompt-not-prefix",
                 f"the response's start {rollout.response[:12]!r} merges with the prompt's last token",
                 where=rollout.id,
-                mend=f"record response_token_ids when sampling, or {LEAVE_OUT}",
+                hint=f"record response_token_ids when sampling, or {LEAVE_OUT}",
             )
         starts = accumulate((start - len(tail) for start, _ in offsets[len(tail_ids) :]), max)
         return ids[len(tail_ids) :], tuple(starts)
@@ -166,7 +166,7 @@ class ChatEncoding:
                 "tokens-do-not-match",
                 "response_token_ids do not decode to the response",
                 where=rollout.id,
-                mend="remove the field to score the text, or sample again",
+                hint="remove the field to score the text, or sample again",
             )
         with contextlib.suppress(EncodingError):
             ids, starts = self._tokenise(rollout, prompt)

@@ -52,7 +52,7 @@ class PublishedEncoding(ABC):
         texts = [f"Step {number}: {text}" for number, text in enumerate(self.step_texts(rollout), 1)]
         if not texts:
             raise EncodingError(
-                "nothing-to-score", "the response has no steps", where=rollout.id, mend=LEAVE_OUT
+                "nothing-to-score", "the response has no steps", where=rollout.id, hint=LEAVE_OUT
             )
         prompt = as_messages(rollout.prompt)
         steps = join(texts, "\n\n")

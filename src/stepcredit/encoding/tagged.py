@@ -168,7 +168,7 @@ class RLHFlowEncoding:
                     "prompt-not-prefix",
                     "the chat template changes earlier turns when one is added",
                     where=rollout.id,
-                    mend="use the chat template that belongs to the model",
+                    hint="use the chat template that belongs to the model",
                 )
             token_ids = longer
             answer = len(token_ids) - 1 - token_ids[::-1].index(self.label_ids[0])
@@ -192,7 +192,7 @@ def _at_tags(
             "tag-in-response",
             f"the response holds {encoding.tag}, at which the model is read",
             where=rollout.id,
-            mend=LEAVE_OUT,
+            hint=LEAVE_OUT,
         )
     token_ids = tuple(encoded["input_ids"])
     check_length(token_ids, encoding.max_tokens, rollout.id)

@@ -25,13 +25,13 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
         raise CheckpointError(
             "the tokenizer gives no character offsets (it is a slow one)",
             where=name,
-            mend="save it as a fast tokenizer (tokenizer.json)",
+            hint="save it as a fast tokenizer (tokenizer.json)",
         )
     if getattr(tokenizer, "chat_template", None) is None:
         raise CheckpointError(
             "the tokenizer has no chat template",
             where=name,
-            mend="use an instruction-tuned model, or add a chat_template.jinja",
+            hint="use an instruction-tuned model, or add a chat_template.jinja",
         )
 
 
@@ -52,7 +52,7 @@ def render(
         lines = str(error).splitlines() or [type(error).__name__]
         raise DataError(
             f"the chat template refuses the prompt ({lines[0][:200]})",
-            mend="check the roles and their order",
+            hint="check the roles and their order",
         ) from error
     return text
 
@@ -83,7 +83,7 @@ def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
         raise CheckpointError(
             f"even for a plain question, {error.problem}",
             where=tokenizer.name_or_path,
-            mend="restore the chat template that was saved with the model",
+            hint="restore the chat template that was saved with the model",
         ) from error
     suffix = answered[answered.rfind(_PROBE) + len(_PROBE) :] if _PROBE in answered else ""
     control = special_token_ids(tokenizer)
@@ -94,7 +94,7 @@ def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
         raise CheckpointError(
             "the tokenizer has no end-of-turn token",
             where=tokenizer.name_or_path,
-            mend="set its eos_token",
+            hint="set its eos_token",
         )
     return int(tokenizer.eos_token_id)
 

@@ -103,7 +103,7 @@ def usable_sizes(
         raise UserError(
             f"the smallest number of responses to a problem is {smallest}",
             where="--n",
-            mend=f"ask for {smallest} or less",
+            hint=f"ask for {smallest} or less",
         )
     return kept, tuple(n for n in wanted if n > smallest)
 

@@ -169,7 +169,7 @@ def _known(scores: Mapping[str, Any], scorer: str, aggregate: str) -> str:
         raise UserError(
             f"scorer {scorer!r} has no {aggregate!r} for every response",
             where="--aggregate",
-            mend=f"use one of {', '.join(scores)}",
+            hint=f"use one of {', '.join(scores)}",
         )
     return aggregate
 

@@ -44,7 +44,7 @@ def split_off(joined: Joined, development: Development | None) -> tuple[Joined, 
         raise UserError(
             f"leaves {int((~held_out).sum())} problems to report and {int(held_out.sum())} to choose on",
             where="--dev-fraction",
-            mend="use more problems or another fraction",
+            hint="use more problems or another fraction",
         )
     return select(joined, ~held_out), select(joined, held_out)
 

@@ -185,7 +185,7 @@ def join_labels(
         raise DataError(
             f"no labelled step can be evaluated: {why}",
             where=source,
-            mend="score this file with the step rule that it is labelled by (stepcredit score --steps)",
+            hint="score this file with the step rule that it is labelled by (stepcredit score --steps)",
         )
     return LabelledSteps(
         ids=tuple(ids),

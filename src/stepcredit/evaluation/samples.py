@@ -133,7 +133,7 @@ def join(
         else:
             graded.append(without_bulk(rollout))
     if not graded:
-        raise DataError("no response is graded", where=source, mend="grade them first: stepcredit grade")
+        raise DataError("no response is graded", where=source, hint="grade them first: stepcredit grade")
     if ungraded_ids:
         excluded["rollouts that are not graded"] = len(ungraded_ids)
     places = {}
@@ -170,13 +170,13 @@ def _check_match(
         raise DataError(
             f"not one of its ids is in {source}",
             where=columns.source,
-            mend="give the scores of these rollouts",
+            hint="give the scores of these rollouts",
         )
     if missing and not skip_invalid:
         raise DataError(
             f"lacks the scores of {len(missing)} rollouts of {source}, the first of them {missing[0]!r}",
             where=columns.source,
-            mend="score the whole file, or pass --skip-invalid to leave those out",
+            hint="score the whole file, or pass --skip-invalid to leave those out",
         )
     for each in graded:
         row = rows.get(each.id)
@@ -184,7 +184,7 @@ def _check_match(
             raise DataError(
                 f"rollout {each.id!r} is of prompt {columns.prompt_ids[row]!r}, not {each.prompt_id!r}",
                 where=columns.source,
-                mend="give the scores of these rollouts",
+                hint="give the scores of these rollouts",
             )
     known = {each.id for each in graded} | ungraded_ids
     surplus = sum(identifier not in known for identifier in columns.ids)

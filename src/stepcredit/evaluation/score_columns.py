@@ -99,7 +99,7 @@ class _Builder:
             sound = False
         if not sound:
             score_from_json(row, where)  # names the field that is wrong
-            raise DataError("is not a score", where=where, mend="make it with stepcredit score")
+            raise DataError("is not a score", where=where, hint="make it with stepcredit score")
         self._unique.add(identifier, where)
         count = len(self.ids)
         self.ids.append(identifier)
@@ -122,8 +122,18 @@ class _Builder:
         self.rewritten = self.rewritten or row.get("scored_text") is not None
 
     def build(self, source: str, num_skipped: int = 0, first_skipped: str | None = None) -> ScoreColumns:
+        """What was appended, as arrays.
+
+        Args:
+            source: Where the scores come from, for messages.
+            num_skipped: Rows that were left out.
+            first_skipped: Why the first of them was.
+
+        Raises:
+            DataError: Nothing was appended.
+        """
         if not self.ids:
-            raise DataError("holds no scores", where=source, mend="make it with stepcredit score")
+            raise DataError("holds no scores", where=source, hint="make it with stepcredit score")
         return ScoreColumns(
             source=source,
             ids=tuple(self.ids),
@@ -169,7 +179,7 @@ def read_score_columns(path: str | Path, *, skip_invalid: bool = False) -> Score
         where = f"{path}:{number}"
         try:
             if isinstance(row, Malformed):
-                raise DataError(row.problem, where=where, mend="mend the line, or pass --skip-invalid")
+                raise DataError(row.problem, where=where, hint="hint the line, or pass --skip-invalid")
             builder.add(row, where)
         except DataError as error:
             if not skip_invalid:

@@ -23,7 +23,7 @@ from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.measuring import TestBed, choose_aggregate
 from stepcredit.reproduction.operations import PARTS, UNSHARED, operations, share_to_reach
 from stepcredit.reproduction.scale import Scale
-from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
+from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
 from stepcredit.reproduction.world import Responses, World
 
 CE, DPO, NCA, KTO = "implicit-ce", "implicit-dpo", "implicit-nca", "implicit-kto"
@@ -88,6 +88,7 @@ def prepare(world: World) -> Files:
     dev, test = world.dev_set(), world.test_set()
 
     def run(method: str, data: Path) -> Run:
+        """A method's labels, where it needs them, its model, and that model's scores."""
         labels = None
         if method in (SHEPHERD, SHEPHERD_TOKENS):
             labels = world.math_shepherd(data)
@@ -221,7 +222,7 @@ def _accuracy_table(seeds: Seeds, used: Sequence[str]) -> Table:
             known = f"{method}/{amount}/accuracy" in seeds
             cells.append(seeds.of(f"{method}/{amount}/accuracy") if known else None)
             cost = relative(seeds, method, amount, to=(CE, last)) if known else None
-            cells.append(None if cost is None else told(cost, percent=False, digits=2))
+            cells.append(None if cost is None else format_estimate(cost, percent=False, digits=2))
         return tuple(cells)
 
     headings: list[str] = []
@@ -304,22 +305,22 @@ def _checks(seeds: Seeds, used: Sequence[str]) -> list[Check]:
         Check(
             claim="Math-Shepherd costs more than ten times the operations of CE.",
             paper="38.8 times",
-            here=f"{told(shepherd, percent=False)}; with shared prefixes {told(shared, percent=False)}",
+            here=f"{format_estimate(shepherd, percent=False)}; with shared prefixes {format_estimate(shared, percent=False)}",
             verdict=is_above(shepherd, 10.0),
             why=_why_less(seeds, last),
         ),
         Check(
             claim="AutoPSV costs more than CE and less than Math-Shepherd.",
             paper="4.3 times CE; Math-Shepherd 38.8 times",
-            here=f"{told(autopsv, percent=False)}; Math-Shepherd more by "
-            f"{told(dearer, percent=False, sign=True)}",
+            here=f"{format_estimate(autopsv, percent=False)}; Math-Shepherd more by "
+            f"{format_estimate(dearer, percent=False, sign=True)}",
             verdict=all_of([is_above(autopsv, 1.0), is_above(dearer)]),
             why="AutoPSV's labels take the training of a verifier and one pass over the responses.",
         ),
         Check(
             claim=f"DPO costs less than CE with {first} responses, more with {last}: pairs grow faster.",
             paper="0.3, 0.8, 1.8 times with 2, 4, 8 responses",
-            here=f"{told(few, percent=False, digits=2)} and {told(many, percent=False, digits=2)}",
+            here=f"{format_estimate(few, percent=False, digits=2)} and {format_estimate(many, percent=False, digits=2)}",
             verdict=all_of([is_below(few, 1.0), is_above(many, 1.0)]),
             why="Of n responses, half of them right, come n^2 / 4 pairs of two responses each.",
         ),
@@ -331,9 +332,9 @@ def _checks(seeds: Seeds, used: Sequence[str]) -> list[Check]:
             Check(
                 claim="Math-Shepherd does not draw level with CE even on twice the instructions.",
                 paper="not measured; on the same data CE 48.4, Math-Shepherd 47.8",
-                here=f"CE less Math-Shepherd on twice as many {told(behind, sign=True)}",
+                here=f"CE less Math-Shepherd on twice as many {format_estimate(behind, sign=True)}",
                 verdict=is_above(behind),
-                why=f"Twice the instructions change its accuracy by {told(rise, sign=True)}.",
+                why=f"Twice the instructions change its accuracy by {format_estimate(rise, sign=True)}.",
             )
         )
     return checks

@@ -32,7 +32,7 @@ from stepcredit.reproduction.over_optimisation_findings import (
     optimisation_tables,
 )
 from stepcredit.reproduction.scale import Scale
-from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
+from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
 from stepcredit.reproduction.world import Responses, World
 from stepcredit.stats import spearman
 
@@ -213,7 +213,7 @@ def _habit_checks(seeds: Seeds, scale: Scale) -> list[Check]:
         Check(
             claim="The lowest step of an implicit PRM is the last one in over half of the responses.",
             paper="over 50% for one implicit PRM, 17% with process labels (arXiv:2501.07301)",
-            here=f"{told(last)}; by chance {told(chance)}",
+            here=f"{format_estimate(last)}; by chance {format_estimate(chance)}",
             verdict=is_above(last, 0.5),
             why=_why_not_last(seeds),
         ),
@@ -222,21 +222,21 @@ def _habit_checks(seeds: Seeds, scale: Scale) -> list[Check]:
             "0.1 from 0).",
             paper="reported of implicit rewards",
             here=", ".join(
-                f"{name} {told(seeds.of(f'length/{name}'), percent=False, digits=2, sign=True)}"
+                f"{name} {format_estimate(seeds.of(f'length/{name}'), percent=False, digits=2, sign=True)}"
                 for name in MODELS
             )
             if varies.mean >= ENOUGH_PROBLEMS
             else "responses to one problem are about equally long",
             verdict=_follows(length) if varies.mean >= ENOUGH_PROBLEMS else "not measured",
-            why=f"In {told(varies)}% of the problems responses differ in length at all; {IMPLICIT} decides.",
+            why=f"In {format_estimate(varies)}% of the problems responses differ in length at all; {IMPLICIT} decides.",
         ),
         Check(
             claim="On other generators' responses an implicit PRM loses a larger part of its gain than a "
             "value head.",
             paper="worse out of distribution (arXiv:2409.03650, 2507.07981)",
             here="; ".join(
-                f"{policy}: keeps {told(kept(policy, IMPLICIT))}% of its gain"
-                + (f" against {told(kept(policy, HEAD))}%" if head_gains else "")
+                f"{policy}: keeps {format_estimate(kept(policy, IMPLICIT))}% of its gain"
+                + (f" against {format_estimate(kept(policy, HEAD))}%" if head_gains else "")
                 for policy in others
             )
             + ("" if head_gains else "; the value head has no certain gain to lose"),
@@ -257,7 +257,8 @@ def _follows(correlation: Estimate) -> Verdict:
 
 def _gains(seeds: Seeds, scale: Scale, name: str) -> str:
     return ", ".join(
-        f"{told(seeds.of(f'generator/{policy}/{name}/gain'))}% ({policy})" for policy in scale.generators
+        f"{format_estimate(seeds.of(f'generator/{policy}/{name}/gain'))}% ({policy})"
+        for policy in scale.generators
     )
 
 
@@ -265,7 +266,7 @@ def _why_not_last(seeds: Seeds) -> str:
     key = f"lowest-is-first-wrong/{IMPLICIT}"
     if key not in seeds:
         return ""
-    return f"The lowest step is the first wrong one in {told(seeds.of(key))}% of responses with a wrong one."
+    return f"The lowest step is the first wrong one in {format_estimate(seeds.of(key))}% of responses with a wrong one."
 
 
 EXPERIMENT = Experiment(

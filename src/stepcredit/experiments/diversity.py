@@ -17,7 +17,7 @@ from pathlib import Path
 from stepcredit.reports.finding import Cell, Check, Estimate, Finding, Plot, Table
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.scale import Scale
-from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_no_gain, told
+from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, format_estimate, is_no_gain
 from stepcredit.reproduction.variants import (
     Variants,
     accuracy_cells,
@@ -120,19 +120,19 @@ def _table(seeds: Seeds, scale: Scale) -> Table:
         title=f"Accuracy of best-of-n on responses of {scale.base}",
         columns=(*(f"@{n}" for n in scale.n), "average", "gain", "paper's average"),
         rows=tuple(rows),
-        caption=f"Per cent. A single response: {told(seeds.of('pass@1'))}.",
+        caption=f"Per cent. A single response: {format_estimate(seeds.of('pass@1'))}.",
     )
 
 
 def _left(seeds: Seeds, scale: Scale) -> str:
     def number(data: str) -> str:
-        return told(seeds.of(f"{data}/instructions"), percent=False, digits=0)
+        return format_estimate(seeds.of(f"{data}/instructions"), percent=False, digits=0)
 
     return (
         f"Of {number('usual')} instructions {number(DISSIMILAR)} are left where none may share "
         f"{scale.similar_prompts:.0%} of its three-character pieces with another; {number(RANDOM)} are "
-        f"left at random. {told(seeds.of('usual/right'))} per cent of the usual responses are right, "
-        f"{told(seeds.of(f'{TWO_POLICIES}/right'))} of those of two policies."
+        f"left at random. {format_estimate(seeds.of('usual/right'))} per cent of the usual responses are right, "
+        f"{format_estimate(seeds.of(f'{TWO_POLICIES}/right'))} of those of two policies."
     )
 
 
@@ -150,16 +150,16 @@ def _checks(seeds: Seeds, scale: Scale, method: str) -> list[Check]:
         Check(
             claim=f"Half the responses from another policy ({other}) do not help {label}: that {below}.",
             paper="50.4 to 49.9" if published else "not published",
-            here=told(two, sign=True),
+            here=format_estimate(two, sign=True),
             verdict=is_no_gain(two, MARGIN),
-            why=f"{told(seeds.of('usual/right'))}% of the usual responses are right, "
-            f"{told(seeds.of(f'{TWO_POLICIES}/right'))}% of those of two policies.",
+            why=f"{format_estimate(seeds.of('usual/right'))}% of the usual responses are right, "
+            f"{format_estimate(seeds.of(f'{TWO_POLICIES}/right'))}% of those of two policies.",
         ),
         Check(
             claim=f"Leaving out near-duplicate instructions does not help {label}: that {below}.",
             paper="50.4 to 48.2" if published else "not published",
-            here=f"{told(left, sign=True)}; against about as many instructions at random "
-            f"{told(over_random, sign=True)}",
+            here=f"{format_estimate(left, sign=True)}; against about as many instructions at random "
+            f"{format_estimate(over_random, sign=True)}",
             verdict=all_of([is_no_gain(left, MARGIN), is_no_gain(over_random, MARGIN)]),
             why=f"{seeds.of(f'{DISSIMILAR}/instructions').mean:.0f} of "
             f"{seeds.of('usual/instructions').mean:.0f} instructions are left, "

@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 from stepcredit.reports.finding import Cell, Check, Estimate, Finding, Plot, Series, Table, Verdict
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.scale import Scale, read_scale
-from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
+from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
 from stepcredit.reproduction.world import World
 
 ORDINARY, LIVE = "value head", "implicit, live reference"
@@ -238,7 +238,7 @@ def _checks(seeds: Seeds, ways: list[str], policies: tuple[str, ...]) -> list[Ch
         Check(
             claim=f"With a live reference scoring takes {NEAR:g} to 2.5 times an ordinary PRM's time.",
             paper="2.0 times with each generator (202, 142, 22 against 101, 71, 11)",
-            here=f"{told(live, percent=False, digits=2)} times",
+            here=f"{format_estimate(live, percent=False, digits=2)} times",
             verdict=all_of([is_above(live, NEAR), is_below(live, 2.5)]),
         )
     ]
@@ -252,7 +252,7 @@ def _checks(seeds: Seeds, ways: list[str], policies: tuple[str, ...]) -> list[Ch
             Check(
                 claim=f"{subject} brings scoring below {NEAR:g} times an ordinary PRM's time.",
                 paper="not measured; with a live reference 2.0 times",
-                here=f"{told(times, percent=False, digits=2)} times",
+                here=f"{format_estimate(times, percent=False, digits=2)} times",
                 verdict=verdict,
                 why=_READ_TWICE if way == ADAPTER and verdict == "does not hold" else "",
             )
@@ -275,7 +275,11 @@ def _larger_generator(seeds: Seeds, policies: tuple[str, ...]) -> Check:
         claim="The larger the generator, the less scoring adds.",
         paper="with reference 302, 242, 122% for 7B, 8B, 70B",
         here=f"operations at those sizes: {at_paper_sizes(LIVE)}%"
-        + ("; the generators here are of one size" if same_size else f"; time less by {told(less)}%"),
+        + (
+            "; the generators here are of one size"
+            if same_size
+            else f"; time less by {format_estimate(less)}%"
+        ),
         verdict=verdict,
     )
 
@@ -285,7 +289,7 @@ def _notes(seeds: Seeds, policies: tuple[str, ...]) -> list[str]:
     if "threads" not in seeds:
         return []
     times = ", ".join(
-        f"{policy} {told(seeds.of(name), percent=False)}"
+        f"{policy} {format_estimate(seeds.of(name), percent=False)}"
         for policy, name in zip(policies, names, strict=True)
     )
     return [

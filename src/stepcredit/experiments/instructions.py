@@ -18,7 +18,7 @@ from stepcredit.reports.finding import Check, Finding, Plot, Series, Table
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.measuring import sightings
 from stepcredit.reproduction.scale import Scale
-from stepcredit.reproduction.seeds import Measurement, Seeds, is_above, told
+from stepcredit.reproduction.seeds import Measurement, Seeds, format_estimate, is_above
 from stepcredit.reproduction.variants import (
     Variants,
     measure_variants,
@@ -142,7 +142,9 @@ def _check(seeds: Seeds, method: str, n: int) -> Check:
     first, last = variant(method, SHARES[0]), variant(method, SHARES[-1])
     gain = seeds.difference(f"{last}/{n}", f"{first}/{n}")
     steps = [
-        told(seeds.difference(f"{variant(method, later)}/{n}", f"{variant(method, earlier)}/{n}"), sign=True)
+        format_estimate(
+            seeds.difference(f"{variant(method, later)}/{n}", f"{variant(method, earlier)}/{n}"), sign=True
+        )
         for earlier, later in pairwise(SHARES)
     ]
     published = [sum(column) / len(column) for column in zip(*PAPER[method].values(), strict=True)]
@@ -151,7 +153,7 @@ def _check(seeds: Seeds, method: str, n: int) -> Check:
             f"{METHODS[method]} gains from four times the instructions (best-of-{n}, mean over generators)."
         ),
         paper=f"{published[0]:.1f} to {published[-1]:.1f}",
-        here=f"{told(gain, sign=True)}; quarter by quarter {', '.join(steps)}",
+        here=f"{format_estimate(gain, sign=True)}; quarter by quarter {', '.join(steps)}",
         verdict=is_above(gain),
         why=_why(seeds),
     )

@@ -10,16 +10,16 @@ response (lowest step, mean, sum, last) is chosen on development problems instea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from stepcredit.reports.finding import Check, Estimate, Finding, Plot, Series, Table
+from stepcredit.reports.finding import Check, Estimate, Finding, Plot, Series, Table, Verdict
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.measuring import AGGREGATES, TestBed, development_accuracies, share_right
 from stepcredit.reproduction.scale import Scale
-from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
+from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
 from stepcredit.reproduction.world import Responses, World
 
 OBJECTIVES = ("implicit-dpo", "implicit-kto", "implicit-nca", "implicit-ce")
@@ -154,7 +154,9 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             for name in rows
         ),
         caption="Per cent. One response is right in "
-        + ", ".join(f"{told(seeds.of(f'{policy}/pass@1'))} ({policy})" for policy in scale.generators)
+        + ", ".join(
+            f"{format_estimate(seeds.of(f'{policy}/pass@1'))} ({policy})" for policy in scale.generators
+        )
         + ".",
     )
     return Finding(
@@ -199,71 +201,102 @@ def _published() -> Table:
 
 
 def _checks(seeds: Seeds) -> list[Check]:
-    def gain(method: str, over: str) -> Estimate:
-        return seeds.difference(f"average/{method}", f"average/{over}")
-
-    def gains(methods: Sequence[str], over: str) -> dict[str, Estimate]:
-        return {name: gain(name, over) for name in methods}
-
-    def best_over(name: str) -> Estimate:
-        """Of the objective that did best on the seed's development problems."""
-        return seeds.derived(lambda each: each[f"average/{best_objective(each)}"] - each[f"average/{name}"])
-
-    over_labels = {over: best_over(over) for over in STEP_MODELS}
-    votes = gains((*OBJECTIVES, *STEP_MODELS), "majority")
-    lead = {name: gain("implicit-dpo", name) for name in OBJECTIVES if name != "implicit-dpo"}
-    behind = {name: gain(name, "implicit-kto") for name in OBJECTIVES if name != "implicit-kto"}
-    vote, likelihood = (
-        seeds.derived(partial(_over_single, method=name)) for name in ("majority", "log-probability")
-    )
-    balance = {name: gain(name, "implicit-ce") for name in BALANCED}
-    plain_vote = f"The vote adds {told(vote, sign=True)} to a single response."
-    development = ", ".join(f"{name} {told(seeds.of(f'development/{name}'))}" for name in OBJECTIVES)
     return [
-        Check(
-            claim="An implicit PRM beats step models trained on Monte-Carlo and AutoPSV labels.",
-            paper="DPO 50.4, Math-Shepherd 47.8, AutoPSV 45.7",
-            here=f"the objective that is best on development problems less {_told(over_labels)}; CE less "
-            + _told(gains_of_ce(seeds)),
-            verdict=all_of([is_above(each) for each in over_labels.values()]),
-            why="The development problems choose among four objectives, each with as many settings as each "
-            "step "
-            "model has; CE alone is told beside.",
+        _over_step_models(seeds),
+        *_vote_checks(seeds),
+        *_objective_checks(seeds),
+        _over_likelihood(seeds),
+    ]
+
+
+def _less(seeds: Seeds, methods: Iterable[str], over: str) -> dict[str, Estimate]:
+    """Each method's average less that of another."""
+    return {name: seeds.difference(f"average/{name}", f"average/{over}") for name in methods}
+
+
+def _best_over(seeds: Seeds, method: str) -> Estimate:
+    """The objective that did best on the seed's development problems, less a method."""
+    return seeds.derived(lambda each: each[f"average/{best_objective(each)}"] - each[f"average/{method}"])
+
+
+def _added(seeds: Seeds, what: str, method: str) -> str:
+    added = seeds.derived(partial(_over_single, method=method))
+    return f"{what} adds {format_estimate(added, sign=True)} to a single response."
+
+
+def _over_step_models(seeds: Seeds) -> Check:
+    gains = {name: _best_over(seeds, name) for name in STEP_MODELS}
+    of_ce = {name: seeds.difference("average/implicit-ce", f"average/{name}") for name in STEP_MODELS}
+    return Check(
+        claim="An implicit PRM beats step models trained on Monte-Carlo and AutoPSV labels.",
+        paper="DPO 50.4, Math-Shepherd 47.8, AutoPSV 45.7",
+        here=f"the objective that is best on development problems less {_told(gains)}; CE less {_told(of_ce)}",
+        verdict=all_of([is_above(each) for each in gains.values()]),
+        why="The development problems choose among four objectives, each with as many settings as each step "
+        "model has; CE alone is told beside.",
+    )
+
+
+def _vote_checks(seeds: Seeds) -> list[Check]:
+    votes = _less(seeds, (*OBJECTIVES, *STEP_MODELS), "majority")
+
+    def check(claim: str, paper: str, methods: tuple[str, ...], side: Callable[[Estimate], Verdict]) -> Check:
+        return Check(
+            claim=claim,
+            paper=f"{paper}, the vote about 49.1",
+            here=_told({name: votes[name] for name in methods}),
+            verdict=all_of([side(votes[name]) for name in methods]),
+            why=_added(seeds, "The vote", "majority"),
+        )
+
+    return [
+        check(
+            "By DPO and NCA an implicit PRM picks better than plain voting.",
+            "DPO 50.4, NCA 49.4",
+            ("implicit-dpo", "implicit-nca"),
+            is_above,
         ),
-        Check(
-            claim="By DPO and NCA an implicit PRM picks better than plain voting.",
-            paper="DPO 50.4, NCA 49.4, the vote about 49.1",
-            here=_told({name: votes[name] for name in ("implicit-dpo", "implicit-nca")}),
-            verdict=all_of([is_above(votes[name]) for name in ("implicit-dpo", "implicit-nca")]),
-            why=plain_vote,
+        check(
+            "By CE and KTO an implicit PRM does not pick better than plain voting.",
+            "CE 48.4, KTO 45.7",
+            ("implicit-ce", "implicit-kto"),
+            is_below,
         ),
-        Check(
-            claim="By CE and KTO an implicit PRM does not pick better than plain voting.",
-            paper="CE 48.4, KTO 45.7, the vote about 49.1",
-            here=_told({name: votes[name] for name in ("implicit-ce", "implicit-kto")}),
-            verdict=all_of([is_below(votes[name]) for name in ("implicit-ce", "implicit-kto")]),
-            why=plain_vote,
+        check(
+            "Step models trained on Monte-Carlo and AutoPSV labels pick worse than plain voting.",
+            "Math-Shepherd 47.8, AutoPSV 45.7",
+            STEP_MODELS,
+            is_below,
         ),
-        Check(
-            claim="Step models trained on Monte-Carlo and AutoPSV labels pick worse than plain voting.",
-            paper="Math-Shepherd 47.8, AutoPSV 45.7, the vote about 49.1",
-            here=_told({name: votes[name] for name in STEP_MODELS}),
-            verdict=all_of([is_below(votes[name]) for name in STEP_MODELS]),
-            why=plain_vote,
-        ),
+    ]
+
+
+def _objective_checks(seeds: Seeds) -> list[Check]:
+    development = ", ".join(
+        f"{name} {format_estimate(seeds.of(f'development/{name}'))}" for name in OBJECTIVES
+    )
+    chosen = f"On development problems (best-of-4): {development}."
+    lead = {
+        name: seeds.difference("average/implicit-dpo", f"average/{name}")
+        for name in OBJECTIVES
+        if name != "implicit-dpo"
+    }
+    behind = _less(seeds, (name for name in OBJECTIVES if name != "implicit-kto"), "implicit-kto")
+    balance = _less(seeds, BALANCED, "implicit-ce")
+    return [
         Check(
             claim="DPO makes the best implicit PRM.",
             paper="DPO 50.4, NCA 49.4, CE 48.4, KTO 45.7",
             here=f"implicit-dpo less {_told(lead)}",
             verdict=all_of([is_above(each) for each in lead.values()]),
-            why=f"On development problems (best-of-4): {development}.",
+            why=chosen,
         ),
         Check(
             claim="KTO makes the weakest implicit PRM.",
             paper="KTO 45.7, the others 48.4 to 50.4",
             here=f"less implicit-kto: {_told(behind)}",
             verdict=all_of([is_above(each) for each in behind.values()]),
-            why=f"On development problems (best-of-4): {development}.",
+            why=chosen,
         ),
         Check(
             claim="Balancing right and wrong responses within each instruction helps CE a little, over the "
@@ -276,26 +309,25 @@ def _checks(seeds: Seeds) -> list[Check]:
                     is_below(balance["implicit-ce-dataset-balanced"]),
                 ]
             ),
-            why=f"{told(seeds.of('train/right'))}% of the training responses are right.",
-        ),
-        Check(
-            claim="The untrained model's own log-probability is no substitute.",
-            paper="45.8, the weakest but KTO and AutoPSV",
-            here="the objective that is best on development problems less log-probability "
-            + told(best_over("log-probability"), sign=True),
-            verdict=is_above(best_over("log-probability")),
-            why=f"The log-probability adds {told(likelihood, sign=True)} to a single response.",
+            why=f"{format_estimate(seeds.of('train/right'))}% of the training responses are right.",
         ),
     ]
 
 
-def gains_of_ce(seeds: Seeds) -> dict[str, Estimate]:
-    """CE, without a choice among objectives, less each step model."""
-    return {name: seeds.difference("average/implicit-ce", f"average/{name}") for name in STEP_MODELS}
+def _over_likelihood(seeds: Seeds) -> Check:
+    gain = _best_over(seeds, "log-probability")
+    return Check(
+        claim="The untrained model's own log-probability is no substitute.",
+        paper="45.8, the weakest but KTO and AutoPSV",
+        here="the objective that is best on development problems less log-probability "
+        + format_estimate(gain, sign=True),
+        verdict=is_above(gain),
+        why=_added(seeds, "The log-probability", "log-probability"),
+    )
 
 
 def _told(gains: Mapping[str, Estimate]) -> str:
-    return ", ".join(f"{name} {told(each, sign=True)}" for name, each in gains.items())
+    return ", ".join(f"{name} {format_estimate(each, sign=True)}" for name, each in gains.items())
 
 
 def _over_single(each: Measurement, method: str) -> float:

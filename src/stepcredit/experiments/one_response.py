@@ -16,7 +16,7 @@ from pathlib import Path
 from stepcredit.reports.finding import Check, Finding, Plot, Series, Table
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.scale import Scale
-from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, told
+from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, format_estimate, is_above
 from stepcredit.reproduction.variants import (
     Variants,
     measure_variants,
@@ -165,7 +165,8 @@ def _above_pass_at_1(
         paper=published,
         here=f"best-of-{n} less pass@1: "
         + ", ".join(
-            f"{told(each, sign=True)} ({policy}, {ratio})" for (ratio, policy), each in gains.items()
+            f"{format_estimate(each, sign=True)} ({policy}, {ratio})"
+            for (ratio, policy), each in gains.items()
         ),
         verdict=all_of([is_above(each) for each in gains.values()]),
         why="; ".join(

@@ -25,7 +25,7 @@ from stepcredit.reports.finding import Cell, Check, Estimate, Finding, Plot, Ser
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.measuring import TestBed, choose_aggregate, share_right
 from stepcredit.reproduction.scale import Scale
-from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
+from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
 from stepcredit.reproduction.world import Responses, World
 from stepcredit.stats import spearman
 
@@ -147,7 +147,7 @@ def _table(seeds: Seeds, scale: Scale, betas: Sequence[str]) -> Table:
         policies = (seeds.of(f"{name}{beta}/{GREEDY}"), seeds.of(f"{name}{beta}/{SAMPLED}"))
         if name == BASE:
             return name, (*policies, None, None, as_policy, as_reward)
-        moved = told(seeds.of(f"{name}{beta}/{NATS}"), percent=False)
+        moved = format_estimate(seeds.of(f"{name}{beta}/{NATS}"), percent=False)
         return name + beta, (*policies, seeds.of(f"{name}{beta}/{AS_REWARD}"), moved, as_policy, as_reward)
 
     return Table(
@@ -210,8 +210,8 @@ def _checks(seeds: Seeds, beta: str) -> list[Check]:
             claim=claim("The best reward model is not the best policy."),
             paper="DPO is the best reward model (50.4) and the worst policy (25.8), KTO the reverse",
             here=f"the best policy less the best reward model (named by the other seeds), greedy: "
-            f"{told(lead, sign=True)}. Rank correlation over the objectives "
-            f"{told(correlation, percent=False, digits=2, sign=True)} (the paper's numbers: -0.80)",
+            f"{format_estimate(lead, sign=True)}. Rank correlation over the objectives "
+            f"{format_estimate(correlation, percent=False, digits=2, sign=True)} (the paper's numbers: -0.80)",
             verdict=is_above(lead) if any(lead.values) else "does not hold",
             why=_why_close(seeds, beta),
         ),
@@ -246,17 +246,16 @@ def _why_close(seeds: Seeds, beta: str) -> str:
 def _why(seeds: Seeds, beta: str) -> str:
     """How far log-probabilities moved for the rewards that an objective asks for."""
     moved = ", ".join(
-        f"{name} {told(seeds.of(f'{name}{beta}/{NATS}'), percent=False)}" for name in OBJECTIVES
+        f"{name} {format_estimate(seeds.of(f'{name}{beta}/{NATS}'), percent=False)}" for name in OBJECTIVES
     )
     return (
         "A reward is beta times a log-ratio, so the smaller beta, the further the same reward moves the "
-        "model: "
-        f"a test response's log-probability by (nats) {moved}."
+        f"model: a test response's log-probability by (nats) {moved}."
     )
 
 
 def _changes(over_base: Mapping[str, Estimate], names: list[str]) -> str:
-    changes = ", ".join(f"{name} {told(over_base[name], sign=True)}" for name in names)
+    changes = ", ".join(f"{name} {format_estimate(over_base[name], sign=True)}" for name in names)
     return f"greedy, less the base: {changes}"
 
 

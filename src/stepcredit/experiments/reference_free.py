@@ -18,7 +18,7 @@ from stepcredit.reports.finding import Cell, Check, Finding, Plot, Series, Table
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.measuring import TestBed
 from stepcredit.reproduction.scale import Scale
-from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
+from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
 from stepcredit.reproduction.variants import (
     Scorer,
     Variants,
@@ -117,7 +117,7 @@ def _table(seeds: Seeds, scale: Scale) -> Table:
         title=f"Accuracy of best-of-n on responses of {scale.base}, with and without the reference",
         columns=(*(f"@{n}" for n in scale.n), "average", "paper's average"),
         rows=(*rows, row(UNTRAINED, UNTRAINED, PAPER_UNTRAINED)),
-        caption=f"Per cent. A single response: {told(seeds.of('pass@1'))}.",
+        caption=f"Per cent. A single response: {format_estimate(seeds.of('pass@1'))}.",
     )
 
 
@@ -142,7 +142,7 @@ def _checks(seeds: Seeds, method: str) -> list[Check]:
                     f"{100 * MARGIN:.0f} points against both with it."
                 ),
                 paper=f"50.4 to {PAPER[training, scoring]}" if published else "not published",
-                here=f"loses {told(found, sign=True)}",
+                here=f"loses {format_estimate(found, sign=True)}",
                 verdict=is_below(found, MARGIN),
                 why=_why(seeds, training, scoring),
             )
@@ -152,11 +152,11 @@ def _checks(seeds: Seeds, method: str) -> list[Check]:
             claim=f"Each of {label}'s four combinations picks better than the untrained log-probability.",
             paper="50.2 to 50.6 against 45.8" if published else "not published",
             here=", ".join(
-                f"{told(found, sign=True)} ({training}, {scoring})"
+                f"{format_estimate(found, sign=True)} ({training}, {scoring})"
                 for (training, scoring), found in gains.items()
             ),
             verdict=all_of([is_above(found) for found in gains.values()]),
-            why=f"The untrained log-probability adds {told(untrained, sign=True)} to a single response.",
+            why=f"The untrained log-probability adds {format_estimate(untrained, sign=True)} to a single response.",
         ),
     ]
 
@@ -166,15 +166,13 @@ def _why(seeds: Seeds, training: str, scoring: str) -> str:
     parts = []
     if training == WITHOUT:
         parts.append(
-            "In training the reward is then beta log pi itself, which for two responses differs by what the "
-            "base "
-            "gives them too."
+            "In training the reward is then beta log pi itself, which for two responses differs by what "
+            "the base gives them too."
         )
     if scoring == WITHOUT:
         parts.append(
             "In scoring what the reference gives a response is added to the log-ratio; it tells right from "
-            "wrong "
-            f"responses with AUC {told(seeds.of(f'{UNTRAINED}/AUC'))} (50 is chance)."
+            f"wrong responses with AUC {format_estimate(seeds.of(f'{UNTRAINED}/AUC'))} (50 is chance)."
         )
     return " ".join(parts)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from stepcredit.reports.finding import Cell, Check, Finding, Plot, Table
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.scale import Scale
-from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_no_gain, told
+from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, format_estimate, is_no_gain
 from stepcredit.reproduction.variants import (
     Variants,
     accuracy_cells,
@@ -92,13 +92,13 @@ def _table(seeds: Seeds, scale: Scale) -> Table:
         kinds = {label: method} | {f"{label} + {kind}": with_kind(method, kind) for kind in scale.other_kinds}
         for told_as, name in kinds.items():
             gain = None if name == method else seeds.difference(name, method)
-            responses = told(seeds.of(f"{name}/responses"), percent=False, digits=0)
+            responses = format_estimate(seeds.of(f"{name}/responses"), percent=False, digits=0)
             rows.append((told_as, (*accuracy_cells(seeds, name, scale), gain, responses)))
     return Table(
         title=f"Accuracy of best-of-n on responses of {scale.base}",
         columns=(*(f"@{n}" for n in scale.n), "average", "gain", "responses trained on"),
         rows=tuple(rows),
-        caption=f"Per cent. A single response: {told(seeds.of('pass@1'))}. The paper's averages: {PAPER}.",
+        caption=f"Per cent. A single response: {format_estimate(seeds.of('pass@1'))}. The paper's averages: {PAPER}.",
     )
 
 
@@ -110,10 +110,10 @@ def _check(seeds: Seeds, scale: Scale, method: str) -> Check:
             f"{100 * MARGIN:.0f} points."
         ),
         paper=PAPER if method == "implicit-dpo" else "not published",
-        here=", ".join(f"{kind} {told(each, sign=True)}" for kind, each in gains.items()),
+        here=", ".join(f"{kind} {format_estimate(each, sign=True)}" for kind, each in gains.items()),
         verdict=all_of([is_no_gain(each, MARGIN) for each in gains.values()]),
-        why=f"{seeds.of(f'{method}/responses').mean:.0f} relevant responses were trained on, and with each "
-        "kind "
+        why=f"{seeds.of(f'{method}/responses').mean:.0f} relevant responses were trained on, and with "
+        "each kind "
         + ", ".join(
             f"{seeds.of(f'{with_kind(method, kind)}/responses').mean:.0f} ({kind})"
             for kind in scale.other_kinds

@@ -174,7 +174,7 @@ def _conclude(
 def _names(options: Options) -> list[str]:
     for name in options.names:
         if name not in (*NAMES, ALL):
-            raise UserError(f"there is no experiment {name!r}", mend=f"use {', '.join(NAMES)} or all")
+            raise UserError(f"there is no experiment {name!r}", hint=f"use {', '.join(NAMES)} or all")
     return list(NAMES) if ALL in options.names or not options.names else list(dict.fromkeys(options.names))
 
 
@@ -185,7 +185,7 @@ def _scale(options: Options) -> Scale:
     for each in options.sizes:
         name, _, value = each.partition("=")
         if not value.isdigit():
-            raise UserError(f"{each!r} is not a size", where="--size", mend="write it as train_prompts=200")
+            raise UserError(f"{each!r} is not a size", where="--size", hint="write it as train_prompts=200")
         sizes[name] = int(value)
     scale = resized(read_scale(options.scale, quick=options.quick), sizes)
     if options.seeds is not None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from stepcredit.reports.finding import Cell, Check, Finding, Plot, Series, Table
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.scale import Scale
-from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, told
+from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, format_estimate, is_above
 from stepcredit.reproduction.variants import (
     Variants,
     measure_variants,
@@ -176,7 +176,7 @@ def _equal_cost(seeds: Seeds, n: int) -> Table:
 
 
 def _number(seeds: Seeds, name: str) -> str:
-    return told(seeds.of(name), percent=False, digits=0)
+    return format_estimate(seeds.of(name), percent=False, digits=0)
 
 
 def _gain(seeds: Seeds, method: str, n: int) -> Check:
@@ -187,7 +187,7 @@ def _gain(seeds: Seeds, method: str, n: int) -> Check:
     return Check(
         claim=f"{LABELS[method]} gains from {counts[-1]} responses an instruction instead of {counts[0]}.",
         paper=f"{published[0]:.1f} to {published[-1]:.1f}, mean over generators",
-        here=told(gain, sign=True),
+        here=format_estimate(gain, sign=True),
         verdict=is_above(gain),
         why=f"An epoch holds {_number(seeds, f'{first}/units')} and {_number(seeds, f'{last}/units')} "
         f"{'pairs' if method == 'implicit-dpo' else 'responses'}.",
@@ -213,11 +213,10 @@ def _responses_gain_more(seeds: Seeds, method: str, n: int) -> Check:
         claim=f"{LABELS[method]} gains more from more responses than from more instructions, at equal cost.",
         paper=PAPER_EQUAL_COST[method],
         here="fewer instructions less fewer responses: "
-        + ", ".join(f"{told(each, sign=True)} at {name}" for name, each in differences.items()),
+        + ", ".join(f"{format_estimate(each, sign=True)} at {name}" for name, each in differences.items()),
         verdict=all_of([is_above(each) for each in differences.values()]),
-        why=f"Equal cost is equally many graded responses. An epoch of {share:.0%} x 8 holds {fewer} {kind}, "
-        "one of "
-        f"100% x {count} holds {shorter}.",
+        why=f"Equal cost is equally many graded responses. An epoch of {share:.0%} x 8 holds {fewer} "
+        f"{kind}, one of 100% x {count} holds {shorter}.",
     )
 
 

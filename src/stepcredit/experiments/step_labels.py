@@ -17,7 +17,7 @@ from stepcredit.reports.finding import Cell, Check, Finding, Plot, Table
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.measuring import TestBed
 from stepcredit.reproduction.scale import Scale
-from stepcredit.reproduction.seeds import Measurement, Seeds, is_no_gain, told
+from stepcredit.reproduction.seeds import Measurement, Seeds, format_estimate, is_no_gain
 from stepcredit.reproduction.variants import (
     Variants,
     accuracy_cells,
@@ -122,7 +122,7 @@ def _table(seeds: Seeds, scale: Scale) -> Table:
         columns=(*(f"@{n}" for n in scale.n), "average", "gain", "first wrong step AUC", "paper's average"),
         rows=tuple(rows),
         caption=(
-            f"Per cent. A single response: {told(seeds.of('pass@1'))}. The AUC is that of the step reward, "
+            f"Per cent. A single response: {format_estimate(seeds.of('pass@1'))}. The AUC is that of the step reward, "
             "first wrong steps against right steps before any error."
         ),
     )
@@ -139,14 +139,14 @@ def _check(seeds: Seeds, method: str, labels: str) -> Check:
             f"{100 * MARGIN:.0f} points to a second stage on {CONTROL}."
         ),
         paper="50.4 to 50.1 (against the first stage)" if (method, labels) in PAPER else "not published",
-        here=f"{told(gain, sign=True)}; against the first stage "
-        f"{told(seeds.difference(second, first), sign=True)}",
+        here=f"{format_estimate(gain, sign=True)}; against the first stage "
+        f"{format_estimate(seeds.difference(second, first), sign=True)}",
         verdict=is_no_gain(gain, MARGIN),
-        why=f"A second stage on {CONTROL} adds {told(seeds.difference(control, first), sign=True)}."
+        why=f"A second stage on {CONTROL} adds {format_estimate(seeds.difference(control, first), sign=True)}."
         + (
             ""
             if step_auc is None
-            else f" AUC of first wrong steps: {told(step_auc, sign=True)} by the labels."
+            else f" AUC of first wrong steps: {format_estimate(step_auc, sign=True)} by the labels."
         ),
     )
 

@@ -34,7 +34,7 @@ from stepcredit.reproduction.proposition_findings import (
 )
 from stepcredit.reproduction.propositions import ResponsePrefix
 from stepcredit.reproduction.scale import Scale
-from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
+from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
 from stepcredit.reproduction.world import LAB, Responses, World
 from stepcredit.types import Rollout
 
@@ -209,7 +209,7 @@ def _value_checks(seeds: Seeds) -> list[Check]:
 
     def correlations(names: Sequence[str]) -> str:
         return ", ".join(
-            f"{name} {told(correlation(name), percent=False, digits=2)}"
+            f"{name} {format_estimate(correlation(name), percent=False, digits=2)}"
             for name in names
             if f"values/{name}/rank-correlation" in seeds
         )
@@ -232,7 +232,7 @@ def _value_checks(seeds: Seeds) -> list[Check]:
             claim="Implicit values (CE) order prefixes better than value heads on Monte-Carlo labels.",
             paper="argued from Proposition 3.2: hard labels overrate, soft ones underrate",
             here=", ".join(
-                f"less {head} {told(gain, percent=False, digits=2, sign=True)}"
+                f"less {head} {format_estimate(gain, percent=False, digits=2, sign=True)}"
                 for head, gain in gains.items()
             ),
             verdict=all_of([is_above(gain) for gain in gains.values()]),
@@ -244,7 +244,7 @@ def _value_checks(seeds: Seeds) -> list[Check]:
             "below 0.05).",
             paper="not claimed",
             here=", ".join(
-                f"{name} {told(seeds.of(f'values/{name}/calibration-error'), percent=False, digits=2)}"
+                f"{name} {format_estimate(seeds.of(f'values/{name}/calibration-error'), percent=False, digits=2)}"
                 for name in ("implicit-ce", *HEADS)
             ),
             verdict=is_below(seeds.of("values/implicit-ce/calibration-error"), 0.05),

@@ -23,7 +23,7 @@ from stepcredit.reports.finding import Cell, Check, Estimate, Finding, Plot, Ser
 from stepcredit.reproduction.experiment import Experiment
 from stepcredit.reproduction.measuring import TestBed, choose_aggregate
 from stepcredit.reproduction.scale import Scale
-from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, told
+from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, format_estimate, is_above
 from stepcredit.reproduction.world import Responses, World
 from stepcredit.stats import sigmoid
 
@@ -143,7 +143,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         ),
         rows=(("plain vote", plain), *((name, row(name)) for name in METHODS)),
         caption=f"Per cent, mean over n = {', '.join(map(str, scale.n))}. One response is right in "
-        f"{told(seeds.of('pass@1'))}. The paper's are means over three generators.",
+        f"{format_estimate(seeds.of('pass@1'))}. The paper's are means over three generators.",
     )
     return Finding(
         name="voting",
@@ -188,7 +188,7 @@ def _checks(seeds: Seeds) -> list[Check]:
             claim="A vote weighted by an implicit PRM beats the plain vote, whatever the objective.",
             paper="KTO 50.4, NCA 51.8, DPO 51.5, CE 51.9; the plain vote about 49.1",
             here="weighted less plain vote: "
-            + ", ".join(f"{name} {told(over_votes(name), sign=True)}" for name in OBJECTIVES),
+            + ", ".join(f"{name} {format_estimate(over_votes(name), sign=True)}" for name in OBJECTIVES),
             verdict=all_of([is_above(over_votes(name)) for name in OBJECTIVES]),
             why=f"sigmoid(score) gives right and wrong responses on average {_weights(seeds)}.",
         ),
@@ -196,14 +196,14 @@ def _checks(seeds: Seeds) -> list[Check]:
             claim="A weighted vote beats the implicit PRM alone, whatever the objective.",
             paper="KTO +4.7, NCA +2.4, DPO +1.1, CE +3.5",
             here="weighted vote less alone: "
-            + ", ".join(f"{name} {told(over_alone(name), sign=True)}" for name in OBJECTIVES),
+            + ", ".join(f"{name} {format_estimate(over_alone(name), sign=True)}" for name in OBJECTIVES),
             verdict=all_of([is_above(over_alone(name)) for name in OBJECTIVES]),
             why=_why_votes_dilute(seeds),
         ),
         Check(
             claim="Voting adds more to the objective that is weakest alone than to the others on average.",
             paper="KTO, the weakest, gains 4.7, the others 1.1 to 3.5",
-            here=f"more by {told(more, sign=True)} (named by the other seeds)",
+            here=f"more by {format_estimate(more, sign=True)} (named by the other seeds)",
             verdict=is_above(more),
             why=f"Alone the four lie within {100 * (max(alone) - min(alone)):.1f} points; in the paper 4.7.",
         ),
@@ -220,17 +220,15 @@ def _weights(seeds: Seeds) -> str:
 def _why_votes_dilute(seeds: Seeds) -> str:
     added = seeds.difference(f"majority/{ALONE}", "pass@1")
     tuned = ", ".join(
-        f"{name} {told(seeds.difference(f'{name}/{TUNED}', f'{name}/{ALONE}'), sign=True)}"
+        f"{name} {format_estimate(seeds.difference(f'{name}/{TUNED}', f'{name}/{ALONE}'), sign=True)}"
         for name in OBJECTIVES
     )
     return (
-        f"The plain vote adds {told(added, sign=True)} to a single response. Where it fails though some "
-        "response "
-        f"is right, a right response would have to weigh {told(seeds.of('ratio needed'), percent=False)} "
-        "times "
-        f"as much as a wrong one (median over problems); the weights are {_weights(seeds)}. With a "
-        "temperature "
-        f"chosen on development problems the vote less the reward model alone is {tuned}."
+        f"The plain vote adds {format_estimate(added, sign=True)} to a single response. Where it fails though some "
+        "response is right, a right response would have to weigh "
+        f"{format_estimate(seeds.of('ratio needed'), percent=False)} times as much as a wrong one (median over "
+        f"problems); the weights are {_weights(seeds)}. With a temperature chosen on development problems "
+        f"the vote less the reward model alone is {tuned}."
     )
 
 

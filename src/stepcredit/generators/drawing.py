@@ -118,5 +118,5 @@ def draw(
 def _not_numbers() -> CheckpointError:
     return CheckpointError(
         "the model's next-token logits are not numbers (NaN or infinite)",
-        mend="check the weights, and that the number format (--dtype) is one the model was made for",
+        hint="check the weights, and that the number format (--dtype) is one the model was made for",
     )

@@ -122,13 +122,13 @@ class OpenAIGenerator:
         if key is None and address is None:
             raise UserError(
                 "the environment variable OPENAI_API_KEY is not set",
-                mend="set it, or name a server with --base-url",
+                hint="set it, or name a server with --base-url",
             )
         if address is not None and urlsplit(address).username is not None:
             raise UserError(
                 "the address holds a user name or password",
                 where="--base-url",
-                mend="give keys in the environment variable OPENAI_API_KEY",
+                hint="give keys in the environment variable OPENAI_API_KEY",
             )
         self._key, self._base_url = key or "none", address
         self._told = False
@@ -261,7 +261,7 @@ class OpenAIGenerator:
             opening = self._format.opening(request.prompt.prompt, request.response_prefix)
             return client.completions.with_raw_response.create(prompt=list(opening.token_ids), **settings)
         if request.response_prefix:
-            raise UserError("the chat interface cannot continue a response", mend="use --api completions")
+            raise UserError("the chat interface cannot continue a response", hint="use --api completions")
         prompt = request.prompt.prompt
         messages: Any = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         return client.chat.completions.with_raw_response.create(messages=messages, **settings)
@@ -275,7 +275,7 @@ class OpenAIGenerator:
         return UserError(
             problem,
             where=self._base_url or "the server",
-            mend="check --base-url, --model and OPENAI_API_KEY; the same command then goes on from here",
+            hint="check --base-url, --model and OPENAI_API_KEY; the same command then goes on from here",
         )
 
 

@@ -41,7 +41,7 @@ class PromptFormat:
         if not getattr(tokenizer, "chat_template", None):
             raise CheckpointError(
                 "the tokenizer has no chat template, so prompts cannot be formatted",
-                mend="use an instruction-tuned model, or add a chat_template.jinja beside the tokenizer",
+                hint="use an instruction-tuned model, or add a chat_template.jinja beside the tokenizer",
             )
         self.tokenizer = tokenizer
         self._formatted = lru_cache(maxsize=1024)(self._format)

@@ -69,7 +69,7 @@ class TransformersGenerator:
             raise CheckpointError(
                 f"the model has {error}, which this generator cannot fork",
                 where=name,
-                mend="use --generator vllm",
+                hint="use --generator vllm",
             ) from error
         self._limits = limits or BatchLimits.fitting(model)
         text_config = model.config.get_text_config(decoder=True)
@@ -204,6 +204,6 @@ def _end_tokens(model: Any, prompt_format: PromptFormat, name: str) -> set[int]:
         raise CheckpointError(
             "neither the tokenizer nor the generation configuration names an end-of-turn token",
             where=name,
-            mend="set eos_token in tokenizer_config.json",
+            hint="set eos_token in tokenizer_config.json",
         )
     return tokens

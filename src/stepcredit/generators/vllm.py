@@ -250,7 +250,7 @@ class _Copies:
             answer = pipe.recv()
         except EOFError as error:
             raise UserError(
-                "a vLLM process ended (see its messages above)", mend="the same command goes on from here"
+                "a vLLM process ended (see its messages above)", hint="the same command goes on from here"
             ) from error
         if isinstance(answer, _Trouble):
             raise UserError(answer.text)

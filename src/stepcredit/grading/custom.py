@@ -34,7 +34,7 @@ class FunctionGrader(Grader):
         module, colon, function = target.partition(":")
         if not module or not colon or not function.isidentifier():
             raise UserError(
-                f"{PREFIX}{target} names no function", where="--grader", mend="write python:module:function"
+                f"{PREFIX}{target} names no function", where="--grader", hint="write python:module:function"
             )
         self._target, self._time_limit = target, time_limit
         self._pool = WorkerPool(

@@ -37,7 +37,7 @@ def make_grader(name: str, *, num_workers: int = 2, **options: Any) -> Grader:
         raise UserError(
             f"there is no grader {name!r}",
             where="--grader",
-            mend=f"use one of {', '.join(GRADERS)} or python:module:function",
+            hint=f"use one of {', '.join(GRADERS)} or python:module:function",
         )
     given = {option: value for option, value in options.items() if value is not None}
     known = inspect.signature(grader).parameters
@@ -45,7 +45,7 @@ def make_grader(name: str, *, num_workers: int = 2, **options: Any) -> Grader:
         if option not in known:
             raise UserError(
                 f"the grader {name!r} has no option {option!r}",
-                mend=f"it takes: {', '.join(sorted(set(known) - {'num_workers'})) or 'none'}",
+                hint=f"it takes: {', '.join(sorted(set(known) - {'num_workers'})) or 'none'}",
             )
     if "num_workers" in known:
         given["num_workers"] = num_workers

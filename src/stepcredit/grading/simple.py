@@ -75,7 +75,7 @@ class NumericGrader(_TextGrader):
     def _compare(self, found: str, answer: str) -> Grade:
         expected = _number_in(answer)
         if expected is None:
-            raise DataError(f"the reference answer {answer!r} is not a number", mend="use --grader math")
+            raise DataError(f"the reference answer {answer!r} is not a number", hint="use --grader math")
         value = _number_in(found)
         if value is None:
             return Grade(False, None, NO_ANSWER)
@@ -135,7 +135,7 @@ class ChoiceGrader(_TextGrader):
         if reference is None:
             raise DataError(
                 f"the reference answer {answer!r} does not start with a choice's letter",
-                mend="use --grader exact or math",
+                hint="use --grader exact or math",
             )
         letter = _first_letter(found) or found.strip().upper()
         correct = letter == reference[1].upper()

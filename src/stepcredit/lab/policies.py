@@ -24,7 +24,7 @@ def policy_path(name: str) -> Path:
         UserError: There is no such policy.
     """
     if name not in POLICY_NAMES:
-        raise UserError(f"there is no lab policy {name!r}", mend=f"use {', '.join(POLICY_NAMES)}")
+        raise UserError(f"there is no lab policy {name!r}", hint=f"use {', '.join(POLICY_NAMES)}")
     return Path(str(resources.files("stepcredit.lab"))) / "checkpoints" / name
 
 

@@ -156,7 +156,7 @@ def parse_problem(prompt: PromptText) -> Problem:
     match = _PROBLEM.fullmatch(text)
     if match is None:
         raise DataError(
-            f"{text!r} is not a problem of the lab", mend="write one such as '7*8+5-3=', with single digits"
+            f"{text!r} is not a problem of the lab", hint="write one such as '7*8+5-3=', with single digits"
         )
     marker, start, rest = match.groups()
     problem = Problem(int(start), rest[::2], tuple(int(digit) for digit in rest[1::2]), int(marker or 10))
@@ -185,7 +185,7 @@ def draw_problems(
     """
     if split not in SPLIT_SHARES:
         raise UserError(
-            f"unknown split {split!r}", where="lab problems", mend=f"use {', '.join(SPLIT_SHARES)}"
+            f"unknown split {split!r}", where="lab problems", hint=f"use {', '.join(SPLIT_SHARES)}"
         )
     problems: list[Problem] = []
     seen: set[Problem] = set()
@@ -199,7 +199,7 @@ def draw_problems(
                 raise UserError(
                     f"found only {len(problems)} of {count} different problems",
                     where=f"lab split {split!r}, domain {domain.name!r}",
-                    mend="ask for fewer, or allow more operations",
+                    hint="ask for fewer, or allow more operations",
                 )
             continue
         fruitless = 0

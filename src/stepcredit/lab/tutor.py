@@ -122,7 +122,7 @@ def tutor_named(name: str) -> Tutor:
         UserError: There is no such tutor.
     """
     if name not in TUTORS:
-        raise UserError(f"there is no tutor {name!r}", where="lab", mend=f"use {', '.join(TUTORS)}")
+        raise UserError(f"there is no tutor {name!r}", where="lab", hint=f"use {', '.join(TUTORS)}")
     return TUTORS[name]
 
 

@@ -110,7 +110,7 @@ def _check_sampling(sampling: Sampling) -> None:
         raise UserError(
             "a tutor writes from its own distribution only",
             where="sampling",
-            mend="use temperature 1 and no top-p, top-k or min-p",
+            hint="use temperature 1 and no top-p, top-k or min-p",
         )
 
 

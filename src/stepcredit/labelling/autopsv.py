@@ -154,7 +154,7 @@ def _choose(lowest: Float[np.ndarray, " items"], right: Bool[np.ndarray, " items
             f"all {len(right)} development items are {'right' if right.all() else 'wrong'}, so no threshold "
             "can be chosen",
             where="--dev",
-            mend="use more development problems, or pass --threshold",
+            hint="use more development problems, or pass --threshold",
         )
     values = np.unique(np.concatenate([[-1.0, 0.0], np.clip(lowest, -1.0, 0.0)]))
     candidates = np.concatenate([values, (values[1:] + values[:-1]) / 2])
@@ -177,4 +177,4 @@ def as_verifier(scorer: object, where: str) -> StepModelScorer:
     """
     if isinstance(scorer, StepModelScorer) and scorer.family == "value-head":
         return scorer
-    raise CheckpointError("is not a value-head model", where=where, mend="train one with --family value-head")
+    raise CheckpointError("is not a value-head model", where=where, hint="train one with --family value-head")

@@ -117,7 +117,7 @@ def with_labels(rollout: Rollout, kind: str) -> Rollout:
     content: Any = rollout.extras.get(FIELD)
     if not isinstance(content, dict) or kind not in content:
         raise DataError(
-            f"has no {kind} labels", where=rollout.id, mend="label it with: stepcredit label math-shepherd"
+            f"has no {kind} labels", where=rollout.id, hint="label it with: stepcredit label math-shepherd"
         )
     labels = zip(content["end"], content[kind], strict=True)
     return replace(rollout, step_labels=tuple(StepLabel(end, label) for end, label in labels))

@@ -97,5 +97,5 @@ def _check(item: Encoded, row: NDArray[np.float32]) -> None:
     if np.isnan(row).any():
         raise DataError(
             f"the model gives NaN log-probabilities for a sequence of {len(item.token_ids)} tokens",
-            mend="check the weights, or load the model as float32",
+            hint="check the weights, or load the model as float32",
         )

@@ -40,7 +40,7 @@ def causal_lm_of(model: nn.Module) -> Any:
     if not hasattr(inner, "get_output_embeddings") or inner.get_output_embeddings() is None:
         raise CheckpointError(
             f"{type(inner).__name__} has no output embedding, so it gives no token probabilities",
-            mend="name a causal language model",
+            hint="name a causal language model",
         )
     return inner
 
@@ -144,7 +144,7 @@ def _head_is_known(causal_lm: Any) -> bool:
             raise CheckpointError(
                 "gives log-probabilities that are not numbers",
                 where=causal_lm.config.name_or_path or type(causal_lm).__name__,
-                mend="check its weights, or load it with --dtype float32",
+                hint="check its weights, or load it with --dtype float32",
             )
         projected = _projected_log_probs(causal_lm, batch, **inputs)
     finally:

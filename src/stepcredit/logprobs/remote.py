@@ -61,9 +61,9 @@ class RemoteTokenLogProbs:
         retries: int = 6,
     ) -> None:
         if interface not in INTERFACES:
-            raise UserError(f"no interface {interface!r}", mend=f"use {', '.join(INTERFACES)}")
+            raise UserError(f"no interface {interface!r}", hint=f"use {', '.join(INTERFACES)}")
         if not base_url.startswith(("http://", "https://")):
-            raise UserError("is not an address", where=base_url, mend="start it with http:// or https://")
+            raise UserError("is not an address", where=base_url, hint="start it with http:// or https://")
         self.base_url = base_url.rstrip("/")
         self.model = model
         self.interface = interface
@@ -104,14 +104,14 @@ class RemoteTokenLogProbs:
             raise DataError(
                 f"the answer holds no log-probabilities of the prompt ({type(error).__name__}: {error})",
                 where=self.base_url,
-                mend="use another --server-interface, or a server that echoes log-probabilities",
+                hint="use another --server-interface, or a server that echoes log-probabilities",
             ) from error
         missing = int(np.isnan(values).sum())
         if values.shape != (item.num_scored,) or missing:
             raise DataError(
                 f"gave {values.size - missing} log-probabilities for {item.num_scored} scored tokens",
                 where=self.base_url,
-                mend="check that the server's model and tokenizer are those of --prm",
+                hint="check that the server's model and tokenizer are those of --prm",
             )
         return values
 
@@ -146,12 +146,12 @@ class RemoteTokenLogProbs:
                     raise UserError(
                         f"the server answered {error.code}: {_reason(error)}",
                         where=address,
-                        mend="check the address, the model's name, its context length and OPENAI_API_KEY",
+                        hint="check the address, the model's name, its context length and OPENAI_API_KEY",
                     ) from error
             except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
                 if last:
                     raise UserError(
-                        f"no answer ({error})", where=address, mend="check that the server is running"
+                        f"no answer ({error})", where=address, hint="check that the server is running"
                     ) from error
                 if attempt == 0:
                     warn(f"{address}: no answer ({error}); tried {self.retries} more times")

@@ -57,7 +57,7 @@ class RowStore:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
-            raise UserError("is not a folder", where=self.directory, mend="name another cache") from error
+            raise UserError("is not a folder", where=self.directory, hint="name another cache") from error
         self._places: dict[bytes, tuple[_Place, ...]] = {}
         self._consumed: dict[str, int] = {}
         self._writer: _ShardWriter | None = None
@@ -155,7 +155,7 @@ class RowStore:
             # What was half written is covered by checksums; later rows go to a fresh shard.
             self._writer = None
             raise UserError(
-                f"cannot be written: {error.strerror}", where=self.directory, mend="free some space"
+                f"cannot be written: {error.strerror}", where=self.directory, hint="free some space"
             ) from error
         for key, place in places.items():
             self._add(key, place)

@@ -77,7 +77,7 @@ class VLLMTokenLogProbs:
             )
         else:
             raise DataError(
-                "vLLM gave no log-probabilities of the prompt", mend="switch its prefix cache off"
+                "vLLM gave no log-probabilities of the prompt", hint="switch its prefix cache off"
             )
         if values.shape != (len(scored),) or np.isnan(values).any():
             raise DataError(f"vLLM gave {values.size} log-probabilities for {len(scored)} scored tokens")

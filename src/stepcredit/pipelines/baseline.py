@@ -74,7 +74,7 @@ def run(options: Options) -> Result:
         return Result(out=options.out, already_done=True, counts=earlier.get("counts", {}))
     if not write_rows(options.out, _scores(options, manifest)):
         options.out.unlink()
-        raise DataError("holds no response", where=options.rollouts, mend="check the file")
+        raise DataError("holds no response", where=options.rollouts, hint="check the file")
     write_json(manifest_path(options.out), manifest.to_json())
     return Result(out=options.out, already_done=False, counts=manifest.counts)
 

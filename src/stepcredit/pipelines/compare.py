@@ -186,7 +186,7 @@ def _check_files(recipe: Recipe) -> None:
     files = [recipe.train, recipe.dev, recipe.test, *recipe.collection]
     for path in [*files, *(method.data for method in recipe.methods if method.data is not None)]:
         if not path.is_file():
-            raise UserError("there is no such file", where=path, mend="check the recipe's paths and --root")
+            raise UserError("there is no such file", where=path, hint="check the recipe's paths and --root")
 
 
 def _evaluate(options: Options, recipe: Recipe, searched: Mapping[str, Searched]) -> Result:

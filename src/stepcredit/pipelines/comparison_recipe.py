@@ -116,13 +116,13 @@ def read_recipe(path: Path, root: Path = Path()) -> Recipe:
     except OSError as error:
         known = ", ".join(comparison_names())
         raise UserError(
-            "cannot be read", where=path, mend=f"check the path, or use one that ships: {known}"
+            "cannot be read", where=path, hint=f"check the path, or use one that ships: {known}"
         ) from error
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"is not YAML ({problem})", where=path) from error
     if not isinstance(content, dict):
-        raise UserError("does not hold settings", where=path, mend="write them as name: value")
+        raise UserError("does not hold settings", where=path, hint="write them as name: value")
     return recipe_from(content, root=root, where=str(path))
 
 
@@ -156,7 +156,7 @@ def _known(content: Mapping[str, Any], kind: type[Any], where: str) -> dict[str,
     for name in content:
         if name not in names:
             raise UserError(
-                f"there is no setting {name!r}", where=where, mend=f"use {', '.join(sorted(names))}"
+                f"there is no setting {name!r}", where=where, hint=f"use {', '.join(sorted(names))}"
             )
     return dict(content)
 
@@ -177,7 +177,7 @@ def _method(content: Mapping[str, Any], root: Path, where: str) -> ComparedMetho
         values["data"] = root / str(values["data"])
     if values.get("baseline") not in (None, *BASELINES):
         raise UserError(
-            f"there is no baseline {values['baseline']!r}", where=where, mend=f"use {', '.join(BASELINES)}"
+            f"there is no baseline {values['baseline']!r}", where=where, hint=f"use {', '.join(BASELINES)}"
         )
     return ComparedMethod(**values)
 
@@ -225,7 +225,7 @@ def _check(recipe: Recipe, where: str) -> None:
         raise UserError(
             f"methods are tried with different numbers of settings ({told})",
             where=f"{where}: search",
-            mend="give each method equally many combinations, so that none has the larger budget",
+            hint="give each method equally many combinations, so that none has the larger budget",
         )
     for position, method in enumerate(recipe.methods):
         configs = [config for _, config in method.trials(recipe.settings)] if method.train is not None else []
@@ -233,7 +233,7 @@ def _check(recipe: Recipe, where: str) -> None:
             raise UserError(
                 "tries the same settings twice",
                 where=f"{where}: {method.name}",
-                mend="change one of its grids",
+                hint="change one of its grids",
             )
         if method.start_from is not None and method.start_from not in [
             earlier.name for earlier in recipe.methods[:position] if earlier.train is not None

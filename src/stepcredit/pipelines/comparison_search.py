@@ -233,7 +233,7 @@ def _development_accuracy(recipe: Recipe, scores: Path) -> tuple[float, str]:
         raise UserError(
             f"has no prompt with {recipe.choose_at} responses",
             where=recipe.dev,
-            mend="lower choose_at, or sample more responses",
+            hint="lower choose_at, or sample more responses",
         )
     best = max(rows, key=lambda row: row.accuracy)
     return best.accuracy, str(best.aggregate)

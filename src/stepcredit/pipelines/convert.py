@@ -86,7 +86,7 @@ def run(options: Options) -> Result:
     _check(options)
     source, target = named_format(options.from_format), named_format(options.to_format, to_write=True)
     if source.holds_prompts and not target.holds_prompts:
-        raise UserError("prompts have no responses", where="--to", mend="use --to prompts")
+        raise UserError("prompts have no responses", where="--to", hint="use --to prompts")
     columns = parse_columns(options.column)
     manifest = Manifest("convert", _settings(options), inputs=[options.source])
     if check_output(options.out, manifest, overwrite=options.overwrite):
@@ -116,7 +116,7 @@ def run(options: Options) -> Result:
 def _check(options: Options) -> None:
     source = Path(options.source)
     if options.out.exists() and source.exists() and options.out.samefile(source):
-        raise UserError("is the source itself", where=options.out, mend="choose another --out")
+        raise UserError("is the source itself", where=options.out, hint="choose another --out")
     if options.limit is not None and options.limit < 1:
         raise UserError(f"{options.limit} is not 1 or more", where="--limit")
 

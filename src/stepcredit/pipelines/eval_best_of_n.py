@@ -90,12 +90,12 @@ def run(options: Options) -> EvalResult:
     unknown = [kind for kind in kinds if kind not in VOTE_KINDS]
     if unknown:
         raise UserError(
-            f"{unknown[0]!r} is not a vote", where="--weighted", mend=f"use {', '.join(VOTE_KINDS)}"
+            f"{unknown[0]!r} is not a vote", where="--weighted", hint=f"use {', '.join(VOTE_KINDS)}"
         )
     if options.draws < 100:
-        raise UserError(f"{options.draws} draws give no interval", where="--draws", mend="use 1000 or more")
+        raise UserError(f"{options.draws} draws give no interval", where="--draws", hint="use 1000 or more")
     if options.resamples < 2:
-        raise UserError(f"{options.resamples} is too few", where="--resamples", mend="use 100 or more")
+        raise UserError(f"{options.resamples} is too few", where="--resamples", hint="use 100 or more")
     if options.out is not None:
         check_results(options.out, _manifest(options), overwrite=options.overwrite)
     joined = _read(options.graded, options.scores, "--scores", options.skip_invalid)
@@ -150,7 +150,7 @@ def _development(options: Options) -> Development | None:
             raise UserError("needs --dev, the rollouts that it scores", where="--dev-scores")
         return None
     if options.dev is not None and options.dev_fraction is not None:
-        raise UserError("cannot be given with --dev-fraction", where="--dev", mend="choose on one of them")
+        raise UserError("cannot be given with --dev-fraction", where="--dev", hint="choose on one of them")
     if options.dev_fraction is not None:
         if not 0.0 < options.dev_fraction < 1.0:
             raise UserError(f"{options.dev_fraction:g} is not between 0 and 1", where="--dev-fraction")
@@ -162,7 +162,7 @@ def _development(options: Options) -> Development | None:
         raise UserError(
             f"names {', '.join(dev_names) or 'no scorer'}, but --scores names {', '.join(names) or 'none'}",
             where="--dev-scores",
-            mend="give the development scores of every scorer under the same name",
+            hint="give the development scores of every scorer under the same name",
         )
     joined = _read(options.dev, options.dev_scores, "--dev-scores", options.skip_invalid)
     return Development(joined=joined, name=str(options.dev))
@@ -206,7 +206,7 @@ def named_files(scores: Sequence[str], flag: str) -> Iterator[tuple[str, Path]]:
             raise UserError(f"{each!r} is not NAME=FILE", where=flag)
         if name in seen:
             raise UserError(
-                f"the name {name!r} is there twice", where=flag, mend="give each scorer its own name"
+                f"the name {name!r} is there twice", where=flag, hint="give each scorer its own name"
             )
         seen.add(name)
         yield name, Path(path)

@@ -79,7 +79,7 @@ def run(options: Options) -> ConventionsResult:
     from stepcredit.evaluation.best_of_n import usable_sizes
 
     if options.draws < 100:
-        raise UserError(f"{options.draws} draws give no interval", where="--draws", mend="use 1000 or more")
+        raise UserError(f"{options.draws} draws give no interval", where="--draws", hint="use 1000 or more")
     rollouts = list(read_rollouts_as(options.data, options.format, skip_invalid=options.skip_invalid))
     counts = Counter(rollout.prompt_id for rollout in rollouts if rollout.correct is not None)
     graded = min(counts.values(), default=0) > 1
@@ -90,10 +90,10 @@ def run(options: Options) -> ConventionsResult:
         raise UserError(
             "has neither several graded responses to each problem nor step labels",
             where=options.data,
-            mend="grade it first: stepcredit grade",
+            hint="grade it first: stepcredit grade",
         )
     if options.out.is_file():
-        raise UserError("is a file", where=options.out, mend="name a folder as --out")
+        raise UserError("is a file", where=options.out, hint="name a folder as --out")
     conventions = _conventions(options, graded=graded)
     scorings = {name: _score_options(options, name, how) for name, how in conventions.items()}
     settings = {name: getattr(options, name) for name in ("format", "steps", "n", "draws", "seed")}

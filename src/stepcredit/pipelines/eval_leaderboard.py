@@ -54,7 +54,7 @@ def run(options: Options) -> Result:
     from stepcredit.reports.page import write_page
 
     if options.out.exists() and not options.overwrite:
-        raise UserError("already exists", where=options.out, mend="choose another --out, or pass --overwrite")
+        raise UserError("already exists", where=options.out, hint="choose another --out, or pass --overwrite")
     boards = collect(options.folder, options.out)
     write_page(options.out, render_leaderboard(boards, title=options.title))
     return Result(options.out, tuple(boards))

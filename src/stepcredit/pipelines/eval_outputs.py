@@ -22,7 +22,7 @@ def check_results(folder: Path, manifest: Manifest, *, overwrite: bool) -> None:
         UserError: It does, and ``overwrite`` is off; or it is a file.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError("is a file", where=folder, mend="name a folder as --out")
+        raise UserError("is a file", where=folder, hint="name a folder as --out")
     check_output(folder / RESULTS, manifest, overwrite=overwrite)
 
 

@@ -97,7 +97,7 @@ def _tuned_on(options: Options, parts: Sequence[Part]) -> str | None:
             raise UserError(
                 f"there is no data named {options.tune_on!r}",
                 where="--tune-on",
-                mend=f"use {', '.join(names)}",
+                hint=f"use {', '.join(names)}",
             )
         return options.tune_on
     return next((name for name in names if "gsm8k" in name.lower()), None)

@@ -99,7 +99,7 @@ class GeneratorOptions:
 
     def __post_init__(self) -> None:
         if self.model is None and self.generator != "fake":
-            raise UserError("--model is missing", mend="name the policy's directory or hub name")
+            raise UserError("--model is missing", hint="name the policy's directory or hub name")
         for name in ("batch_samples", "batch_tokens", "concurrency", "tensor_parallel", "data_parallel"):
             if getattr(self, name) < 1:
                 raise UserError(

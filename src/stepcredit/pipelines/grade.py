@@ -98,7 +98,7 @@ def run(options: Options) -> Result:
     from stepcredit.data import count_rows, finish_lines, read_rollouts_as
 
     if options.out.exists() and options.rollouts.exists() and options.out.samefile(options.rollouts):
-        raise UserError("is the input itself", where=options.out, mend="choose another --out")
+        raise UserError("is the input itself", where=options.out, hint="choose another --out")
     finalise = finish_lines(options.out)
     rollouts = read_rollouts_as(options.rollouts, options.format, skip_invalid=options.skip_invalid)
     with _grader(options) as grader:
@@ -285,9 +285,9 @@ def _check_not_empty(options: Options, manifest: Manifest, lines: ResumableLines
         return
     lines.partial.unlink(missing_ok=True)
     if not manifest.counts.get("rollouts"):
-        raise DataError("there are no rollouts in it", where=options.rollouts, mend="check the file")
+        raise DataError("there are no rollouts in it", where=options.rollouts, hint="check the file")
     raise DataError(
         "no rollout has a reference answer, so nothing can be graded",
         where=options.rollouts,
-        mend="give each row its 'answer'",
+        hint="give each row its 'answer'",
     )

@@ -64,7 +64,7 @@ class Options:
             raise UserError(
                 f"an outcome verifier is not {self.config.family} with {self.config.objective}",
                 where="--family, --objective",
-                mend="use value-head with token-ce",
+                hint="use value-head with token-ce",
             )
         if self.threshold is not None and not -1 <= self.threshold <= 0:
             raise UserError(f"must lie in [-1, 0], got {self.threshold}", where="--threshold")
@@ -200,7 +200,7 @@ def _choose(options: Options, scorer: StepModelScorer, manifest: Manifest) -> Th
             changes.append(autopsv.relative_changes(found.values))
             correct.append(rollout.correct)
     if not changes:
-        raise DataError("holds nothing to choose a threshold on", where=options.dev, mend="grade it first")
+        raise DataError("holds nothing to choose a threshold on", where=options.dev, hint="grade it first")
     if options.choose_by == "step-labels":
         return autopsv.choose_by_step_labels(changes, labels)
     return autopsv.choose_by_outcomes(changes, correct)
@@ -212,7 +212,7 @@ def _true_labels(options: Options, rollout: Rollout, ends: Sequence[int]) -> lis
         raise DataError(
             "has no step labels at the ends of its steps",
             where=f"{options.dev}: {rollout.id}",
-            mend="choose by outcomes, or pass the --steps that its labels belong to",
+            hint="choose by outcomes, or pass the --steps that its labels belong to",
         )
     return [labels[end] for end in ends]
 

@@ -190,7 +190,7 @@ def _check(options: Options, completions: PrefixCompletions) -> None:
         raise DataError(
             "no rollout is graded and has a reference answer, so completions cannot be graded",
             where=options.graded,
-            mend="grade them first with: stepcredit grade",
+            hint="grade them first with: stepcredit grade",
         )
 
 
@@ -280,7 +280,7 @@ def _finish(
         raise UserError(
             f"all {completions.num_failed:,} prefixes failed",
             where=options.graded,
-            mend=f"see {failures_path(options.out)}",
+            hint=f"see {failures_path(options.out)}",
         )
     manifest = lines.manifest
     made_by: Ledger | None = getattr(generator, "ledger", None)

@@ -146,14 +146,14 @@ def dev_steps(inputs: LabelledInputs, parts: Sequence[Part]) -> tuple[list[Part]
 def _sources(inputs: LabelledInputs) -> dict[str, str]:
     data = inputs.data if inputs.dev is None else (*inputs.data, f"{DEV}={inputs.dev}")
     if not inputs.data:
-        raise UserError("DATA is missing", mend="name at least one file or hub:DATASET[:SPLIT]")
+        raise UserError("DATA is missing", hint="name at least one file or hub:DATASET[:SPLIT]")
     found: dict[str, str] = {}
     for each in data:
         name, separator, source = each.partition("=")
         if not separator or "/" in name:
             name, source = Path(each).name.split(".")[0].split(":")[-1], each
         if name in found:
-            raise UserError(f"the name {name!r} is there twice", where="DATA", mend="write NAME=FILE")
+            raise UserError(f"the name {name!r} is there twice", where="DATA", hint="write NAME=FILE")
         if not name or not source:
             raise UserError(f"{each!r} is not [NAME=]FILE", where="DATA")
         found[name] = source
@@ -171,7 +171,7 @@ def _read_scores(inputs: LabelledInputs, subsets: Sequence[str]) -> dict[str, di
             raise UserError(f"{each!r} is not SCORER=FILE", where="--scores")
         if subset and subset not in subsets:
             raise UserError(
-                f"there is no data named {subset!r}", where="--scores", mend=f"use {', '.join(subsets)}"
+                f"there is no data named {subset!r}", where="--scores", hint=f"use {', '.join(subsets)}"
             )
         named.append((scorer, [subset] if subset else list(subsets), Path(path)))
     columns = read_many_score_columns([path for *_, path in named], skip_invalid=inputs.skip_invalid)
@@ -182,7 +182,7 @@ def _read_scores(inputs: LabelledInputs, subsets: Sequence[str]) -> dict[str, di
                 raise UserError(
                     f"the scores of {scorer!r} for {subset!r} are there twice ({file})",
                     where="--scores",
-                    mend="write SCORER/NAME=FILE, one for each part of the data",
+                    hint="write SCORER/NAME=FILE, one for each part of the data",
                 )
             found[subset][scorer] = content
     return found

@@ -243,7 +243,7 @@ def _finish(
         raise UserError(
             f"all {len(failed):,} prompts failed, the first because {failures[0].reason}",
             where=options.prompts,
-            mend=f"see {failures_path(options.out)}",
+            hint=f"see {failures_path(options.out)}",
         )
     ledger: Ledger | None = getattr(generator, "ledger", None)
     if ledger is not None:

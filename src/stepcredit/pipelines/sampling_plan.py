@@ -25,7 +25,7 @@ def parse_shard(shard: str | None) -> tuple[int, int]:
     number, slash, count = shard.partition("/")
     if slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
         return int(number), int(count)
-    raise UserError(f"{shard!r} is not I/N with I between 1 and N", where="--shard", mend="e.g. --shard 2/8")
+    raise UserError(f"{shard!r} is not I/N with I between 1 and N", where="--shard", hint="e.g. --shard 2/8")
 
 
 def read_examples(few_shot: Path | None) -> tuple[Message, ...]:
@@ -68,7 +68,7 @@ def in_context(
             raise DataError(
                 "the prompt has a system message already",
                 where=f"{path}: prompt {prompt.id!r}" if path else f"prompt {prompt.id!r}",
-                mend="leave --system-prompt out",
+                hint="leave --system-prompt out",
             )
         opening, conversation = conversation[:1], conversation[1:]
     elif system_prompt is not None:

@@ -130,7 +130,7 @@ def _connect(ray: Any, address: str, num_workers: int | None) -> None:
         ray.init(**options)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"no Ray cluster can be reached ({error})", where=f"--ray {address}", mend="use --ray local"
+            f"no Ray cluster can be reached ({error})", where=f"--ray {address}", hint="use --ray local"
         ) from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

@@ -155,29 +155,29 @@ def run(options: Options) -> Result | TextResult:
 
 def _check(options: Options, path: Path, out: Path) -> None:
     if options.prompt is not None:
-        raise UserError("needs --text, the solution to score", where="--prompt", mend="or leave it out")
+        raise UserError("needs --text, the solution to score", where="--prompt", hint="or leave it out")
     for flag, output in (("--out", out), ("--html", options.html)):
         if output is not None and output.exists() and path.exists() and output.samefile(path):
-            raise UserError("is the input itself", where=output, mend=f"choose another {flag}")
+            raise UserError("is the input itself", where=output, hint=f"choose another {flag}")
     if options.html is None:
         if options.html_ids:
             raise UserError("needs --html, the page to write", where="--html-ids")
         return
     if options.html.is_dir():
-        raise UserError("is a folder", where=options.html, mend="name a file as --html")
+        raise UserError("is a folder", where=options.html, hint="name a file as --html")
     if options.html.absolute() == out.absolute():
-        raise UserError("is the file of scores too", where=options.html, mend="choose another --html")
+        raise UserError("is the file of scores too", where=options.html, hint="choose another --html")
     if options.html_rows < 1:
         raise UserError(f"must be 1 or more, got {options.html_rows}", where="--html-rows")
 
 
 def _run_text(options: Options) -> TextResult:
     if options.prompt is None:
-        raise UserError("needs the problem too", where="--text", mend="pass --prompt TEXT")
+        raise UserError("needs the problem too", where="--text", hint="pass --prompt TEXT")
     outputs = (("INPUT file", options.input), ("--out", options.out), ("--html", options.html))
     for name, given in outputs:
         if given is not None:
-            raise UserError(f"takes no {name}", where="--text", mend="leave one of them out")
+            raise UserError(f"takes no {name}", where="--text", hint="leave one of them out")
     assert options.text is not None
     try:
         response = sys.stdin.read() if options.text == "-" else options.text
@@ -258,7 +258,7 @@ def _score_file(
             scored += 1
             progress.advance()
     if not scored:
-        raise DataError("holds no response that can be scored", where=path, mend="check the file")
+        raise DataError("holds no response that can be scored", where=path, hint="check the file")
     counts["scored"] = scored
     counts.update(sorted(left_out.items()))
     if rollouts.num_skipped:

@@ -54,7 +54,7 @@ class ImplicitOptions:
     def __post_init__(self) -> None:
         if self.beta is not None and not 0 < self.beta < math.inf:
             raise UserError(
-                f"must be above 0 and finite, got {self.beta}", where="--beta", mend="pass e.g. 0.05"
+                f"must be above 0 and finite, got {self.beta}", where="--beta", hint="pass e.g. 0.05"
             )
 
     def directory(self) -> Path:
@@ -133,7 +133,7 @@ class ScorerOptions(ImplicitOptions):
         from stepcredit.scorers.families import load_scorer
 
         if self.reference is not None and self.reference_server is not None:
-            raise UserError("is given twice", where="--reference", mend="leave out --reference-server")
+            raise UserError("is given twice", where="--reference", hint="leave out --reference-server")
         server = self.reference_server
         return load_scorer(
             self.prm,
@@ -178,5 +178,5 @@ class ScorerOptions(ImplicitOptions):
 
         base_url, _, model = address.partition("#")
         if not model:
-            raise UserError("does not name the model", where=address, mend="write URL#MODEL")
+            raise UserError("does not name the model", where=address, hint="write URL#MODEL")
         return RemoteTokenLogProbs(base_url, model, interface=self.server_interface)

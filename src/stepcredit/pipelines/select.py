@@ -106,7 +106,7 @@ def run(options: Options) -> Result:
     if options.step_labels is not None:
         kept = [with_labels(rollout, options.step_labels) for rollout in kept]
     if not kept:
-        raise DataError("nothing is left", where=options.rollouts[0], mend="select less strictly")
+        raise DataError("nothing is left", where=options.rollouts[0], hint="select less strictly")
     manifest.count("responses kept", len(kept))
     manifest.count("prompts kept", len({rollout.prompt_id for rollout in kept}))
     write_rows(options.out, map(rollout_to_json, kept))
@@ -117,7 +117,7 @@ def run(options: Options) -> Result:
 def _check(options: Options) -> tuple[int, int] | None:
     named = [path.resolve() for path in options.rollouts]
     if twice := next((path for path in named if named.count(path) > 1), None):
-        raise UserError("is named twice", where=twice, mend="name each file once")
+        raise UserError("is named twice", where=twice, hint="name each file once")
     if not 0 < options.prompts <= 1:
         raise UserError(f"must lie in (0, 1], got {options.prompts}", where="--prompts")
     check_at_least_one(options, "responses")
@@ -128,7 +128,7 @@ def _check(options: Options) -> tuple[int, int] | None:
     right, _, wrong = options.one_response.partition(":")
     if not (right.isdigit() and wrong.isdigit() and int(right) + int(wrong)):
         raise UserError(
-            f"{options.one_response!r} is not a ratio", where="--one-response", mend="write it as 1:1 or 1:10"
+            f"{options.one_response!r} is not a ratio", where="--one-response", hint="write it as 1:1 or 1:10"
         )
     return int(right), int(wrong)
 

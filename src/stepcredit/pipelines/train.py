@@ -133,7 +133,7 @@ def run(options: Options) -> Result:
     inputs = [options.graded] + ([] if options.dev is None else [options.dev])
     for path in inputs:
         if not path.is_file():
-            raise UserError("there is no such file", where=path, mend="check the path")
+            raise UserError("there is no such file", where=path, hint="check the path")
     sources = Sources.find(
         options.model, options.reference, options.load, trains_adapter=bool(options.config.lora_rank)
     )
@@ -181,7 +181,7 @@ def _train(options: Options, sources: Sources, work: Path, manifest: Manifest) -
         )
     except DataError as error:
         # What is wrong with the rollouts as a whole is found where nobody knows their file.
-        raise DataError(error.problem, where=error.where or options.graded, mend=error.mend) from error
+        raise DataError(error.problem, where=error.where or options.graded, hint=error.hint) from error
     manifest.counts.update(trained.counts)
     skipped = sum(records.num_skipped for records in (rollouts, heldout) if records is not None)
     if skipped:
@@ -254,7 +254,7 @@ def _save(options: Options, sources: Sources, trained: TrainedModel, manifest: M
             raise UserError(
                 f"the model cannot be written ({error}); its checkpoints are kept",
                 where=options.out,
-                mend="make room and run the same command again",
+                hint="make room and run the same command again",
             ) from error
         write_log(directory / LOG_FILE, trained.log)
         text = model_card(

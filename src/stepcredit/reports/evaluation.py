@@ -75,11 +75,11 @@ def read_evaluation(path: str | Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError("cannot be read", where=path, mend="name a results.json") from error
+        raise DataError("cannot be read", where=path, hint="name a results.json") from error
     except ValueError as error:
         raise DataError(f"is not JSON ({error})", where=path) from error
     if not isinstance(content, dict) or not {"command", "title", "data", "results"} <= content.keys():
-        raise DataError("is not an evaluation", where=path, mend="name what stepcredit eval wrote into --out")
+        raise DataError("is not an evaluation", where=path, hint="name what stepcredit eval wrote into --out")
     return content
 
 

@@ -128,7 +128,7 @@ def join_examples(
     if missing:
         raise DataError(
             f"{len(missing)} scores have no rollout, the first is {missing[0]!r}",
-            mend="pass the rollouts that were scored",
+            hint="pass the rollouts that were scored",
         )
     return tuple(example_of(by_id[score.id], score, first_wrong_step=known.get(score.id)) for score in scores)
 

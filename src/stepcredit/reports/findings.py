@@ -60,7 +60,7 @@ def finding_from_json(content: Any, *, where: str | Path) -> Finding:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"is not a finding ({error})", where=where, mend="run `stepcredit reproduce` again"
+            f"is not a finding ({error})", where=where, hint="run `stepcredit reproduce` again"
         ) from error
 
 
@@ -174,18 +174,15 @@ def findings_page(results: str | Path, folder: str | Path, order: Sequence[str] 
     parts = [
         "# The paper's findings, repeated",
         "Claims of [arXiv:2412.01981](https://arxiv.org/abs/2412.01981) and of its critics beside what "
-        "`stepcredit reproduce` measured. A claim *holds* if the whole 95% interval over seeds, which redraw "
-        "problems, responses and training, lies on its side; it *does not hold* if the whole interval lies "
-        "on the other side; otherwise it is *undecided*. A claim of several parts fails if one part fails, "
-        "and "
-        "is undecided if one is. Intervals are Student's, so an end may lie outside of what is possible; "
-        "nothing "
-        "is corrected for the number of claims; and the lab's policies are the same in all seeds, so that an "
-        "interval says nothing of other worlds. Where no other unit is named the paper's numbers are "
-        "accuracies on "
-        "MATH-500 in per cent, means over three generators and best-of-4, 16 and 64. This page is made from "
-        "the "
-        "results by `make findings`; [how to run and extend the experiments](reproduction.md).",
+        "`stepcredit reproduce` measured. A claim *holds* if the whole 95% interval over seeds, which "
+        "redraw problems, responses and training, lies on its side; it *does not hold* if the whole "
+        "interval lies on the other side; otherwise it is *undecided*. A claim of several parts fails if "
+        "one part fails, and is undecided if one is. Intervals are Student's, so an end may lie outside of "
+        "what is possible; nothing is corrected for the number of claims; and the lab's policies are the "
+        "same in all seeds, so that an interval says nothing of other worlds. Where no other unit is named "
+        "the paper's numbers are accuracies on MATH-500 in per cent, means over three generators and "
+        "best-of-4, 16 and 64. This page is made from the results by `make findings`; [how to run and "
+        "extend the experiments](reproduction.md).",
         _tally(checks) if checks else "No results are published yet.",
     ]
     for number, finding in enumerate(findings, 1):

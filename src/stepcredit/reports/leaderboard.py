@@ -95,7 +95,7 @@ def collect(folder: str | Path, page: str | Path) -> list[Board]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError("is not a folder", where=folder, mend="name the folder that holds evaluations")
+        raise DataError("is not a folder", where=folder, hint="name the folder that holds evaluations")
     groups: dict[tuple[str, str, str], tuple[str, list[Entry]]] = {}
     for path in sorted(folder.rglob(RESULTS)):
         content = read_evaluation(path)
@@ -105,7 +105,7 @@ def collect(folder: str | Path, page: str | Path) -> list[Board]:
             key = content["command"], metric, "+".join(content.get("data", [str(path)]))
             groups.setdefault(key, (content["title"], []))[1].extend(entries)
     if not groups:
-        raise DataError(f"holds no {RESULTS}", where=folder, mend="write one with stepcredit eval ... --out")
+        raise DataError(f"holds no {RESULTS}", where=folder, hint="write one with stepcredit eval ... --out")
     return [
         Board(title=title, metric=metric, entries=tuple(_ranked(entries)))
         for (_, metric, _), (title, entries) in groups.items()

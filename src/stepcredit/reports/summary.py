@@ -204,10 +204,10 @@ def read_summary(path: str | Path) -> DemoSummary:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
-            "cannot be read", where=path, mend="name a directory that `stepcredit demo` wrote"
+            "cannot be read", where=path, hint="name a directory that `stepcredit demo` wrote"
         ) from error
     except ValueError as error:
-        raise DataError(f"is not JSON ({error})", where=path, mend="run `stepcredit demo` again") from error
+        raise DataError(f"is not JSON ({error})", where=path, hint="run `stepcredit demo` again") from error
     return parse_record(DemoSummary, content, where=str(path))
 
 

@@ -18,7 +18,7 @@ from stepcredit.reproduction.over_optimisation import (
 )
 from stepcredit.reproduction.remedies import AS_TRAINED, FILTER, REMEDIES
 from stepcredit.reproduction.scale import Scale
-from stepcredit.reproduction.seeds import Seeds, all_of, is_above, is_below, told
+from stepcredit.reproduction.seeds import Seeds, all_of, format_estimate, is_above, is_below
 
 FIRST = OPTIMISED[0]
 TRUNCATED = "truncated sampling"
@@ -110,8 +110,8 @@ def _remedies(seeds: Seeds, scale: Scale, name: str, by: str) -> Table:
         columns=(*(f"@{n}" for n in scale.n), f"@{most} less @{fewer}", f"@{most}, top-p as usual"),
         rows=tuple(rows),
         caption=(
-            f"Per cent. One response {told(seeds.of('test/pass@1'))}, oracle "
-            f"{told(seeds.of('test/oracle'))}; {seeds.of('test/distinct').mean:.1f} of "
+            f"Per cent. One response {format_estimate(seeds.of('test/pass@1'))}, oracle "
+            f"{format_estimate(seeds.of('test/oracle'))}; {seeds.of('test/distinct').mean:.1f} of "
             f"{scale.sizes.test_responses} responses are distinct."
         ),
     )
@@ -160,8 +160,8 @@ def optimisation_checks(seeds: Seeds, scale: Scale) -> list[Check]:
             claim="Where a wrong response is picked, it holds a token outside the reference's support more "
             "often than the wrong responses to the same problem do.",
             paper=NOT_IN_PAPER,
-            here=f"{FIRST} {SCORED_BY['min']}: {told(seeds.of(f'{first}/rare among wrong picks'))} of the "
-            f"wrong picks, {told(seeds.of(f'{first}/rare among wrong'))} of the wrong responses; difference: "
+            here=f"{FIRST} {SCORED_BY['min']}: {format_estimate(seeds.of(f'{first}/rare among wrong picks'))} of the "
+            f"wrong picks, {format_estimate(seeds.of(f'{first}/rare among wrong'))} of the wrong responses; difference: "
             + _cases_told(enriched),
             verdict=all_of([is_above(each) for each in enriched.values()]),
             why=_why_off_support(seeds),
@@ -186,8 +186,7 @@ def _remedy_check(seeds: Seeds, scale: Scale, remedy: str) -> Check:
     subject = remedy[0].upper() + remedy[1:]
     return Check(
         claim=f"{subject} makes best-of-{most} better than best-of-{fewer} at temperature 1 without top-p, "
-        "and "
-        "better than it is without" + ("." if remedy == TRUNCATED else "; the sampler stays as it is."),
+        "and better than it is without" + ("." if remedy == TRUNCATED else "; the sampler stays as it is."),
         paper=NOT_IN_PAPER,
         here=f"@{most} less @{fewer}: {_cases_told(rises)}. @{most} less that without: {_cases_told(gains)}",
         verdict=all_of([is_above(each) for each in (*rises.values(), *gains.values())]),
@@ -222,7 +221,9 @@ def _gains(seeds: Seeds, scale: Scale, remedy: str, case: str) -> Estimate:
 
 
 def _cases_told(cells: _Cases) -> str:
-    return "; ".join(f"{name} {SCORED_BY[by]} {told(each, sign=True)}" for (name, by), each in cells.items())
+    return "; ".join(
+        f"{name} {SCORED_BY[by]} {format_estimate(each, sign=True)}" for (name, by), each in cells.items()
+    )
 
 
 _WHAT_IT_DOES: Mapping[str, str] = {
@@ -242,14 +243,14 @@ def _why_remedy(seeds: Seeds, remedy: str) -> str:
     if remedy == OFF_SUPPORT:
         return (
             "One response to each instruction is a wrong one drawn at temperature 1.5, of which "
-            f"{told(seeds.of('negatives/rare'))}% hold a token outside the support."
+            f"{format_estimate(seeds.of('negatives/rare'))}% hold a token outside the support."
         )
     if remedy in _WHAT_IT_DOES:
         return _WHAT_IT_DOES[remedy]
     nats = seeds.of(f"cause/{FIRST}/min/ratio of rare tokens")
     return (
         "No ratio counts beyond a bound of 0.25 to 4 nats; of tokens outside the support in wrong picks the "
-        f"median ratio is {told(nats, percent=False, digits=2, sign=True)} nats."
+        f"median ratio is {format_estimate(nats, percent=False, digits=2, sign=True)} nats."
     )
 
 
@@ -258,8 +259,8 @@ def _why_off_support(seeds: Seeds) -> str:
     if not all(key in seeds for key in keys.values()):
         return ""
     return (
-        f"Step rewards tell first wrong steps from right ones with AUC {told(seeds.of(keys['on']))} where "
-        f"all of the wrong step is within the support, and {told(seeds.of(keys['off']))} where it is not."
+        f"Step rewards tell first wrong steps from right ones with AUC {format_estimate(seeds.of(keys['on']))} where "
+        f"all of the wrong step is within the support, and {format_estimate(seeds.of(keys['off']))} where it is not."
     )
 
 

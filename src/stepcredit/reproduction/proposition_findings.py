@@ -5,10 +5,12 @@ What is measured, and how, is in :mod:`stepcredit.reproduction.propositions`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from stepcredit.reports.finding import Check, Estimate, Plot, Series, Table, Verdict
-from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, is_above, is_below, told
+from stepcredit.reproduction.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
 
 CHECKED_MODELS = ("implicit-ce", "implicit-dpo")
 """Models on which the propositions are checked."""
@@ -27,36 +29,38 @@ def proposition_tables(seeds: Seeds) -> tuple[Table, Table]:
 
 def proposition_plots(seeds: Seeds) -> tuple[Plot, Plot]:
     """The same as curves."""
+
+    def curves(name: str, title: str, x_label: str, y_label: str, key: str, x: Sequence[float]) -> Plot:
+        return Plot(
+            name=name,
+            title=title,
+            kind="curves",
+            x_label=x_label,
+            y_label=y_label,
+            x_log2=True,
+            percent=False,
+            series=tuple(
+                Series(name=model, x=tuple(x), y=tuple(seeds.of(f"{key}/{model}/{each:g}") for each in x))
+                for model in CHECKED_MODELS
+            ),
+        )
+
     return (
-        Plot(
-            name="theory-sampling",
-            title="Error of a sampled value",
-            kind="curves",
-            x_label="continuations",
-            y_label="error (nats)",
-            x_log2=True,
-            percent=False,
-            series=tuple(
-                Series(
-                    name=name,
-                    x=NUM_SAMPLES,
-                    y=tuple(seeds.of(f"sampled/{name}/{size}") for size in NUM_SAMPLES),
-                )
-                for name in CHECKED_MODELS
-            ),
+        curves(
+            "theory-sampling",
+            "Error of a sampled value",
+            "continuations",
+            "error (nats)",
+            "sampled",
+            NUM_SAMPLES,
         ),
-        Plot(
-            name="theory-bounds",
-            title="Place of q_t between its bounds",
-            kind="curves",
-            x_label="beta",
-            y_label="0 = mean of r, 1 = maximum of r",
-            x_log2=True,
-            percent=False,
-            series=tuple(
-                Series(name=name, x=BETAS, y=tuple(seeds.of(f"bounds/{name}/{beta:g}") for beta in BETAS))
-                for name in CHECKED_MODELS
-            ),
+        curves(
+            "theory-bounds",
+            "Place of q_t between its bounds",
+            "beta",
+            "0 = mean of r, 1 = maximum of r",
+            "bounds",
+            BETAS,
         ),
     )
 
@@ -136,15 +140,15 @@ def proposition_checks(seeds: Seeds) -> list[Check]:
             "error that falls like 1 / sqrt(K) (slope over log K within 0.15 of -0.5).",
             paper="proved",
             here=", ".join(
-                f"{name} slope {told(slope, percent=False, digits=2)}, error of q / beta at K = {largest} "
-                f"{told(seeds.of(f'sampled/{name}/{largest}'), percent=False, digits=2)} nats"
+                f"{name} slope {format_estimate(slope, percent=False, digits=2)}, error of q / beta at K = {largest} "
+                f"{format_estimate(seeds.of(f'sampled/{name}/{largest}'), percent=False, digits=2)} nats"
                 for name, slope in zip(CHECKED_MODELS, slopes, strict=True)
             ),
             verdict=all_of([v for s in slopes for v in (is_above(s, -0.65), is_below(s, -0.35))]),
             why="How evenly the weights exp((r - q) / beta) are spread: "
             + "; ".join(
-                f"{name}: {told(seeds.of(f'sampled/{name}/effective'))}% of {largest} samples are "
-                f"effective, the heaviest has {told(seeds.of(f'sampled/{name}/largest'))}% of the estimate"
+                f"{name}: {format_estimate(seeds.of(f'sampled/{name}/effective'))}% of {largest} samples are "
+                f"effective, the heaviest has {format_estimate(seeds.of(f'sampled/{name}/largest'))}% of the estimate"
                 for name in CHECKED_MODELS
             ),
         ),

@@ -147,7 +147,7 @@ class Scale:
             raise UserError(
                 f"there is no method {method!r}",
                 where=f"recipe {self.name}",
-                mend=f"use {', '.join(self.methods)}",
+                hint=f"use {', '.join(self.methods)}",
             )
         return TrainConfig(**{**self.training, **own, **changes})
 
@@ -186,7 +186,7 @@ def read_scale(name: str, *, quick: bool = False) -> Scale:
 
     path = reproduction_path(name)
     if path is None:
-        raise UserError(f"there is no scale {name!r}", where="--scale", mend=f"use {', '.join(SCALES)}")
+        raise UserError(f"there is no scale {name!r}", where="--scale", hint=f"use {', '.join(SCALES)}")
     content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     small, few = content.pop("quick"), content.pop("quick_seeds")
     content["sizes"] = Sizes(**(small if quick else content["sizes"]))
@@ -215,13 +215,13 @@ def resized(scale: Scale, sizes: Mapping[str, int]) -> Scale:
     known = {each.name for each in fields(Sizes)}
     for name, value in sizes.items():
         if name not in known or value < 1:
-            raise UserError(f"{name}={value} is not a size", where="--size", mend=f"use {', '.join(known)}")
+            raise UserError(f"{name}={value} is not a size", where="--size", hint=f"use {', '.join(known)}")
     if sizes.get("train_responses", LEAST_TRAIN_RESPONSES) < LEAST_TRAIN_RESPONSES:
         raise UserError(
             f"train_responses={sizes['train_responses']} is too small: the experiments need "
             f"{LEAST_TRAIN_RESPONSES} responses to compare fewer with",
             where="--size",
-            mend=f"leave it at {LEAST_TRAIN_RESPONSES}; train_prompts makes the data smaller",
+            hint=f"leave it at {LEAST_TRAIN_RESPONSES}; train_prompts makes the data smaller",
         )
     changed = replace(scale.sizes, **sizes)
     n = tuple(each for each in scale.n if each <= changed.test_responses)
@@ -230,6 +230,6 @@ def resized(scale: Scale, sizes: Mapping[str, int]) -> Scale:
             f"test_responses={changed.test_responses} is too small: responses are chosen from "
             f"{', '.join(map(str, scale.n))}, and the experiments need two of these",
             where="--size",
-            mend=f"use at least {sorted(scale.n)[1]}",
+            hint=f"use at least {sorted(scale.n)[1]}",
         )
     return replace(scale, sizes=changed, n=n)

@@ -123,7 +123,7 @@ def all_of(verdicts: Sequence[Verdict]) -> Verdict:
     return min(verdicts, key=worst_first.index, default="holds")
 
 
-def told(found: Estimate, *, percent: bool = True, digits: int = 1, sign: bool = False) -> str:
+def format_estimate(found: Estimate, *, percent: bool = True, digits: int = 1, sign: bool = False) -> str:
     """An estimate in words: ``41.2 [38.0, 44.4]``."""
     factor, mark = (100.0, "+" if sign else "") if percent else (1.0, "+" if sign else "")
     text = f"{factor * found.mean:{mark}.{digits}f}"

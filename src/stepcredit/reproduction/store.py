@@ -70,10 +70,10 @@ class RunByCommand:
             raise UserError(
                 f"there is no program {error.filename!r}",
                 where=line,
-                mend="install it, or change `launchers`",
+                hint="install it, or change `launchers`",
             ) from error
         if code:
-            raise UserError(f"a command failed with code {code}", where=line, mend="see its message above")
+            raise UserError(f"a command failed with code {code}", where=line, hint="see its message above")
 
 
 @dataclass(slots=True)

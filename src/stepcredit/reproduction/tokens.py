@@ -66,7 +66,7 @@ def read_token_rewards(path: Path) -> TokenRewards:
     step_offsets, token_offsets = [0], [0]
     for score in read_scores(path):
         if not score.token_rewards or score.token_ends is None:
-            raise DataError("has no token rewards", where=f"{path}: {score.id}", mend="score with --tokens")
+            raise DataError("has no token rewards", where=f"{path}: {score.id}", hint="score with --tokens")
         ends = [step.end for step in score.steps]
         # A token starts where the one before it ends; the end-of-turn token belongs to the last step.
         starts = (0, *score.token_ends[:-1])

@@ -43,7 +43,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(
-            f"cannot create the folder {path.parent}", where=path, mend="name another --out"
+            f"cannot create the folder {path.parent}", where=path, hint="name another --out"
         ) from error
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(descriptor)
@@ -108,7 +108,7 @@ def check_output(path: str | Path, manifest: Manifest, *, overwrite: bool) -> bo
     raise UserError(
         "already exists and was made with other settings, inputs or by other means",
         where=path,
-        mend="choose another --out, or pass --overwrite to replace it",
+        hint="choose another --out, or pass --overwrite to replace it",
     )
 
 
@@ -150,7 +150,7 @@ class ResumableLines:
             raise UserError(
                 "holds the start of a run with other settings or inputs",
                 where=self.partial,
-                mend="run with the earlier settings to go on, or pass --overwrite to start anew",
+                hint="run with the earlier settings to go on, or pass --overwrite to start anew",
             )
         if self.partial.exists():
             self._cut_torn_line()
@@ -190,7 +190,7 @@ class ResumableLines:
                     raise UserError(
                         f"damaged line ({error.msg})",
                         where=f"{self.partial}:{number}",
-                        mend="pass --overwrite to start anew",
+                        hint="pass --overwrite to start anew",
                     ) from error
                 yield row
 

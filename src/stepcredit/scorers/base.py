@@ -128,7 +128,7 @@ class WindowedScorer(ABC):
         except EncodingError:
             raise
         except DataError as error:
-            raise EncodingError("not-encodable", error.problem, where=rollout.id, mend=error.mend) from error
+            raise EncodingError("not-encodable", error.problem, where=rollout.id, hint=error.hint) from error
 
     def _to_score(self, rollout: Rollout, encoded: EncodedSteps, judged: Judgement) -> ResponseScore:
         numbers = np.concatenate([[judged.reward], judged.rewards, judged.values])
@@ -136,7 +136,7 @@ class WindowedScorer(ABC):
             raise DataError(
                 f"the model gives a reward of {numbers[~np.isfinite(numbers)][0]}",
                 where=rollout.id,
-                mend="check weights and --beta, or score with --dtype float32",
+                hint="check weights and --beta, or score with --dtype float32",
             )
         token_rewards = judged.token_rewards if self.with_tokens else None
         return ResponseScore(

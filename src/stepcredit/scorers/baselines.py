@@ -118,7 +118,7 @@ class OracleBaseline(ResponseBaseline):
             DataError: The rollout is not graded.
         """
         if rollout.correct is None:
-            raise DataError("is not graded", where=rollout.id, mend="grade it with: stepcredit grade")
+            raise DataError("is not graded", where=rollout.id, hint="grade it with: stepcredit grade")
         return float(rollout.correct)
 
 
@@ -144,4 +144,4 @@ def make_baseline(name: str, rollouts: Callable[[], Iterable[Rollout]], *, seed:
         return SelfConsistencyBaseline.count(rollouts())
     if name == "oracle":
         return OracleBaseline()
-    raise UserError(f"there is no baseline {name!r}", where="--by", mend=f"use {', '.join(BASELINES)}")
+    raise UserError(f"there is no baseline {name!r}", where="--by", hint=f"use {', '.join(BASELINES)}")

@@ -147,7 +147,7 @@ def family_of(path: Path, *, implicit: bool = False) -> str:
     raise CheckpointError(
         "does not tell which kind of reward model it is",
         where=path,
-        mend="pass --reference and --beta for an implicit PRM, or --family",
+        hint="pass --reference and --beta for an implicit PRM, or --family",
     )
 
 
@@ -158,9 +158,9 @@ def _read_configuration(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"is not JSON ({error})", where=file, mend="restore it") from error
+        raise CheckpointError(f"is not JSON ({error})", where=file, hint="restore it") from error
     if not isinstance(content, dict):
-        raise CheckpointError("must be a JSON object", where=file, mend="restore it")
+        raise CheckpointError("must be a JSON object", where=file, hint="restore it")
     return content
 
 
@@ -213,7 +213,7 @@ def load_scorer(
     load = load or LoadOptions()
     path = resolve(directory, revision=load.revision, also=load.unsafe_patterns, weights=policy is None)
     if family not in FAMILIES:
-        raise UserError(f"no family {family!r}", where="--family", mend=f"use {', '.join(FAMILIES)}")
+        raise UserError(f"no family {family!r}", where="--family", hint=f"use {', '.join(FAMILIES)}")
     if family == "auto":
         is_implicit = policy is not None or reference is not None or beta is not None or reference_free
         family = family_of(path, implicit=is_implicit)
@@ -244,14 +244,14 @@ def load_scorer(
     }
     for flag, value in given.items():
         if value is not None:
-            raise UserError(f"has no meaning for a {family} model", where=flag, mend="leave it out")
+            raise UserError(f"has no meaning for a {family} model", where=flag, hint="leave it out")
     rule = StepRule.parse(steps or step_rule_of(path, family))
     if family == "log-probability":
         return _load_log_probability(
             directory, path, rule, convention, response_aggregate or "sum", load, window, with_tokens
         )
     if convention != "clean":
-        raise UserError(f"has no meaning for a {family} model", where="--convention", mend="leave it out")
+        raise UserError(f"has no meaning for a {family} model", where="--convention", hint="leave it out")
     return _load_step_model(directory, path, family, rule, response_aggregate, load, window, with_tokens)
 
 

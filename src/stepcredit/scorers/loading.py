@@ -84,7 +84,7 @@ def load_implicit(
     )
     label = model_label(directory, weights)
     if reference is None and reference_floor > 0:
-        raise UserError("needs a reference", where="--reference-floor", mend="leave it out")
+        raise UserError("needs a reference", where="--reference-floor", hint="leave it out")
     scorer = kind(
         policy,
         reference,
@@ -104,20 +104,20 @@ def _check(
 ) -> float:
     """Refuse what does not fit together; gives the beta to use."""
     if reference_free and reference is not None:
-        raise UserError("a reference-free score has no reference", where="--reference", mend="leave one out")
+        raise UserError("a reference-free score has no reference", where="--reference", hint="leave one out")
     if card is not None and card.family != "implicit":
         raise CheckpointError(
-            f"is a {card.family} model, not an implicit PRM", where=directory, mend="use load_scorer"
+            f"is a {card.family} model, not an implicit PRM", where=directory, hint="use load_scorer"
         )
     beta = card.beta if beta is None and card is not None else beta
     if beta is None:
-        raise CheckpointError("has no beta of its own", where=directory, mend="pass --beta, e.g. 0.05")
+        raise CheckpointError("has no beta of its own", where=directory, hint="pass --beta, e.g. 0.05")
     if not isinstance(beta, int | float):
         raise CheckpointError(
-            f"its beta is not a number but {beta!r}", where=directory, mend="pass --beta, e.g. 0.05"
+            f"its beta is not a number but {beta!r}", where=directory, hint="pass --beta, e.g. 0.05"
         )
     if not 0 < beta < math.inf:
-        raise UserError(f"must be above 0 and finite, got {beta}", where="--beta", mend="pass e.g. 0.05")
+        raise UserError(f"must be above 0 and finite, got {beta}", where="--beta", hint="pass e.g. 0.05")
     return beta
 
 
@@ -141,7 +141,7 @@ def _load_reference(
         raise CheckpointError(
             "is a plain checkpoint, which names no reference",
             where=path,
-            mend="pass --reference, or --reference-free",
+            hint="pass --reference, or --reference-free",
         )
     source: str | Path
     if reference is not None:
@@ -155,14 +155,14 @@ def _load_reference(
         raise CheckpointError(
             "is not the reference that the PRM was trained with (its weights differ)",
             where=source,
-            mend=f"use {recorded.source}",
+            hint=f"use {recorded.source}",
         )
     theirs = load_tokenizer(reference_path, trust_remote_code=load.trust_remote_code)
     if tokenizer_hash(theirs) != tokenizer_hash(tokenizer):
         raise CheckpointError(
             "its tokenizer differs from the PRM's",
             where=source,
-            mend="use the model that the PRM was trained from",
+            hint="use the model that the PRM was trained from",
         )
     if cache is None or not (reference_path / "config.json").is_file():
         return _reference_log_probs(reference_path, tokenizer, load)
@@ -193,7 +193,7 @@ def _locate(source: str | Path, prm: Path, revision: str | None, also: Sequence[
         raise CheckpointError(
             f"the reference model {source} is not there",
             where=prm,
-            mend="pass --reference with where it is now",
+            hint="pass --reference with where it is now",
         ) from error
 
 
@@ -232,5 +232,5 @@ def _recorded_limit(path: Path, load: LoadOptions) -> int | None:
         raise CheckpointError(
             f"its config.json cannot be read ({str(error).splitlines()[0][:200]})",
             where=path,
-            mend="restore it, or pass --trust-remote-code if it needs the code that comes with it",
+            hint="restore it, or pass --trust-remote-code if it needs the code that comes with it",
         ) from error

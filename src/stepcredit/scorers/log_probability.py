@@ -42,7 +42,7 @@ class LogProbabilityScorer(WindowedScorer):
             raise UserError(
                 f"no aggregate {response_reward!r} of log-probabilities",
                 where="--aggregate",
-                mend=f"use {', '.join(REWARDS)}",
+                hint=f"use {', '.join(REWARDS)}",
             )
         super().__init__(encoding, window=window, with_tokens=with_tokens)
         self.model = model

@@ -105,7 +105,7 @@ class HeadReader(StepReader):
         raise CheckpointError(
             f"has {logits.shape[1]} classes, not one or two",
             where=model.config.name_or_path or None,
-            mend="name a token classifier of right and wrong steps",
+            hint="name a token classifier of right and wrong steps",
         )
 
 
@@ -118,7 +118,7 @@ class TokenValueReader(StepReader):
         logits: Tensor = model(**_inputs(batch)).logits.flatten(0, 1).index_select(0, positions).float()
         if logits.shape[1] != 1:
             raise CheckpointError(
-                f"has {logits.shape[1]} classes, not one", mend="name a token classifier with one output"
+                f"has {logits.shape[1]} classes, not one", hint="name a token classifier with one output"
             )
         return logits[:, 0]
 
@@ -146,7 +146,7 @@ class SequenceReader(StepReader):
             raise CheckpointError(
                 f"has {logits.shape[1]} outputs, not one reward",
                 where=model.config.name_or_path or None,
-                mend="name a sequence classifier with num_labels 1",
+                hint="name a sequence classifier with num_labels 1",
             )
         return logits[:, 0]
 

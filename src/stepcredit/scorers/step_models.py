@@ -50,7 +50,7 @@ class StepModelScorer(WindowedScorer):
             raise UserError(
                 f"no aggregate {response_aggregate!r}",
                 where="--aggregate",
-                mend=f"use {', '.join(self.response_aggregates)}",
+                hint=f"use {', '.join(self.response_aggregates)}",
             )
         super().__init__(encoding, window=window, with_tokens=with_tokens)
         self.reader = reader

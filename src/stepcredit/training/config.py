@@ -145,7 +145,7 @@ class TrainConfig:
                 raise UserError(
                     f"there is no {getattr(self, name)!r}",
                     where=_flag(name),
-                    mend=f"use {', '.join(allowed)}",
+                    hint=f"use {', '.join(allowed)}",
                 )
         if self.family != "implicit" and (self.reference_free or self.live_reference):
             raise UserError("only implicit reward models have a reference", where="--family")
@@ -153,13 +153,13 @@ class TrainConfig:
             raise UserError(
                 f"{self.objective} trains implicit reward models only",
                 where="--objective",
-                mend="use ce, token-ce or step-ce",
+                hint="use ce, token-ce or step-ce",
             )
         if self.family == "token-head" and self.objective in _OF_PREFIXES:
             raise UserError(
                 f"{self.objective} asks for the value of a prefix, which a token head does not have",
                 where="--objective",
-                mend="use pair-margin, ce or dpo, or --family value-head",
+                hint="use pair-margin, ce or dpo, or --family value-head",
             )
 
     def determining(self) -> dict[str, Any]:

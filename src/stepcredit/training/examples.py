@@ -129,13 +129,13 @@ def make_training_set(
         rollouts, encoding, objective=objective, over_long=config.over_long, counts=counts
     )
     if not examples:
-        raise DataError(_nothing_left(counts), mend=_mend(counts))
+        raise DataError(_nothing_left(counts), hint=_mend(counts))
     right = [example.label > 0.5 for example in examples]
     if not objective.needs_step_labels and len(set(right)) == 1:
         raise DataError(
             f"all {len(examples)} usable responses are {'right' if right[0] else 'wrong'}, so there is "
             "nothing to tell apart",
-            mend="add harder or easier prompts, or check the grading",
+            hint="add harder or easier prompts, or check the grading",
         )
     prompt_ids = [example.prompt_id for example in examples]
     kept = balance_responses(prompt_ids, right, config.balance, seed=seed)  # type: ignore[arg-type]
@@ -146,7 +146,7 @@ def make_training_set(
         raise DataError(
             "no prompt has both right and wrong responses, so balancing leaves nothing",
             where="--balance",
-            mend="sample more responses of each prompt, or use --balance dataset",
+            hint="sample more responses of each prompt, or use --balance dataset",
         )
     units, mismatched = _units(examples, objective, config, seed, counts)
     counts["examples"], counts["units"] = len(examples), len(units)
@@ -166,7 +166,7 @@ def _units(
         if not pairs.indices:
             raise DataError(
                 "no prompt has both a right and a wrong response, so there is no pair",
-                mend="sample more responses of each prompt, or use an unpaired objective (ce, kto)",
+                hint="sample more responses of each prompt, or use an unpaired objective (ce, kto)",
             )
         return pairs.indices, ()
     mismatched: tuple[Encoded, ...] = ()

@@ -109,5 +109,5 @@ def push_to_hub(directory: Path, repository: str, *, private: bool) -> None:
         raise UserError(
             f"the model is saved in {directory} but could not be uploaded ({reason})",
             where=f"--push-to-hub {repository}",
-            mend="log in with: hf auth login, then upload the directory, or run the command again",
+            hint="log in with: hf auth login, then upload the directory, or run the command again",
         ) from error

@@ -77,7 +77,7 @@ def _with_adapter(policy: nn.Module, config: TrainConfig) -> Any:
         raise UserError(
             f"no adapter can be put there ({error})",
             where="--lora-targets",
-            mend="name modules of this model",
+            hint="name modules of this model",
         ) from error
 
 
@@ -95,7 +95,7 @@ def _adapter_again(policy: Any, config: TrainConfig) -> Any:
         raise UserError(
             f"the adapter that training starts from has rank {rank}, not {config.lora_rank}",
             where="--lora-rank",
-            mend=f"use {rank}, or 0 to merge it and train all weights",
+            hint=f"use {rank}, or 0 to merge it and train all weights",
         )
     policy.set_adapter("default")  # which makes it trainable
     return policy
@@ -116,7 +116,7 @@ def packs(policy: nn.Module, data: TrainingSet, config: TrainConfig) -> bool:
     possible = enable_packing(policy)
     if config.layout == "packed" and not possible:
         raise UserError(
-            "this model's attention cannot run packed sequences", where="--layout", mend="use padded"
+            "this model's attention cannot run packed sequences", where="--layout", hint="use padded"
         )
     return possible
 

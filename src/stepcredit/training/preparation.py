@@ -40,7 +40,7 @@ def context_length(model: str | Path, config: TrainConfig, load: LoadOptions) ->
         raise UserError(
             f"{config.max_tokens} is more than the model's context of {context} tokens",
             where="--max-tokens",
-            mend="lower it, or use a model with a longer context",
+            hint="lower it, or use a model with a longer context",
         )
     return config.max_tokens or context
 

@@ -178,7 +178,7 @@ def _read(
         raise DataError(
             f"none of the {counts['rollouts']} held-out rollouts can be used",
             where="--dev",
-            mend="grade them first with: stepcredit grade",
+            hint="grade them first with: stepcredit grade",
         )
     trained_on = {example.prompt_id for example in data.examples}
     shared = len({example.prompt_id for example in examples} & trained_on)
@@ -205,7 +205,7 @@ def _policy_and_reference(
         raise UserError(
             "the base of a sharded adapter cannot be asked beside the policy",
             where="--live-reference",
-            mend="leave it out; the reference is then computed once before training",
+            hint="leave it out; the reference is then computed once before training",
         )
     own_network = has_own_network(config, reference, sharded=sharded)
     policy = None if own_network else load_policy(model, config, load, arguments.device)

@@ -31,14 +31,14 @@ def prepare_launch(precision: str) -> None:
             f"{asked} was asked for, but the run's precision is {precision}; the policy would round "
             "otherwise than the reference",
             where="accelerate launch --mixed_precision",
-            mend="leave it out, and pass --precision to stepcredit",
+            hint="leave it out, and pass --precision to stepcredit",
         )
     for name, variable in (("DeepSpeed", "DEEPSPEED"), ("Megatron-LM", "MEGATRON_LM")):
         if _is_on(f"ACCELERATE_USE_{variable}"):
             raise UserError(
                 f"{name} takes the vocabulary projection apart, so training cannot use it",
                 where="accelerate launch",
-                mend="shard with --use_fsdp --fsdp_version 2",
+                hint="shard with --use_fsdp --fsdp_version 2",
             )
     if not _is_on("ACCELERATE_USE_FSDP"):
         return
@@ -46,13 +46,13 @@ def prepare_launch(precision: str) -> None:
         raise UserError(
             "FSDP of version 1 flattens the weights that the vocabulary projection needs",
             where="accelerate launch",
-            mend="add --fsdp_version 2",
+            hint="add --fsdp_version 2",
         )
     if _is_on("FSDP_ACTIVATION_CHECKPOINTING"):
         raise UserError(
             "activations are recomputed by the trainer, not by FSDP",
             where="accelerate launch --fsdp_activation_checkpointing",
-            mend="leave it out, and pass --gradient-checkpointing to stepcredit",
+            hint="leave it out, and pass --gradient-checkpointing to stepcredit",
         )
     # Else all processes but the first leave what a checkpoint lacks (a new head) on no device until they
     # are sharded, and place buffers on the CPU; the model runs before that, for the reference.

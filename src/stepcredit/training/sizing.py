@@ -54,7 +54,7 @@ def model_shape(model: str, options: PlanOptions, load: LoadOptions) -> Shape:
     except CheckpointError as error:
         raise UserError(
             f"the size of {model} is not known ({error.problem})",
-            mend="pass --model-parameters, --model-layers and --model-width",
+            hint="pass --model-parameters, --model-layers and --model-width",
         ) from error
     with torch.device("meta"):
         network: Any = transformers.AutoModelForCausalLM.from_config(
@@ -78,7 +78,7 @@ def workload(
             raise UserError(
                 "there is no such file",
                 where=graded,
-                mend="check the path, or state --examples and --mean-tokens for the dry run",
+                hint="check the path, or state --examples and --mean-tokens for the dry run",
             )
         warn(f"{graded}: there is no such file; its size is taken as stated")
         tokens = options.examples * options.mean_tokens

@@ -317,5 +317,5 @@ def _check_finite(losses: Tensor, ids: Sequence[str]) -> None:
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     raise UserError(
         f"the loss is not a finite number for {shown}; training stopped, the last checkpoint is kept",
-        mend="lower --learning-rate or --beta, or leave these rollouts out",
+        hint="lower --learning-rate or --beta, or leave these rollouts out",
     )

@@ -35,14 +35,14 @@ def claim(work: Path, settings_hash: str, *, overwrite: bool) -> Iterator[None]:
     try:
         work.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError("cannot be made a directory", where=work, mend="name another --out") from error
+        raise UserError("cannot be made a directory", where=work, hint="name another --out") from error
     descriptor = os.open(work, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                "another run is training there now", where=work, mend="wait for it, or name another --out"
+                "another run is training there now", where=work, hint="wait for it, or name another --out"
             ) from error
         _prepare(work, settings_hash, overwrite=overwrite)
         try:
@@ -66,7 +66,7 @@ def _prepare(work: Path, settings_hash: str, *, overwrite: bool) -> None:
         raise UserError(
             "holds the start of a run with other settings or inputs",
             where=work,
-            mend="run with the earlier settings to go on, or pass --overwrite to start anew",
+            hint="run with the earlier settings to go on, or pass --overwrite to start anew",
         )
     with atomic_path(stamp) as temporary:
         temporary.write_text(settings_hash, encoding="utf-8")

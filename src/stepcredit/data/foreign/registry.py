@@ -105,8 +105,8 @@ def named_format(name: str, *, to_write: bool = False) -> ForeignFormat:
     """
     form = FORMATS.get(name)
     if form is None:
-        raise UserError(f"there is no format {name!r}", mend=f"use one of {', '.join(FORMATS)}")
+        raise UserError(f"there is no format {name!r}", hint=f"use one of {', '.join(FORMATS)}")
     if to_write and form.write is None:
         writable = ", ".join(other.name for other in FORMATS.values() if other.write is not None)
-        raise UserError(f"the format {name!r} is only read", where="--to", mend=f"use one of {writable}")
+        raise UserError(f"the format {name!r} is only read", where="--to", hint=f"use one of {writable}")
     return form
