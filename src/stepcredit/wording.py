@@ -1,0 +1,35 @@
+"""Numbers with their nouns, so that no message says "1 rollouts"."""
+
+from __future__ import annotations
+
+
+def quantity(number: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun: ``1 rollout``, ``12,800 rollouts``, ``0 wrong prefixes``.
+
+    Args:
+        number: How many.
+        noun: Singular; of several words the last one takes the ending (``wrong step``).
+        plural: Where it is not formed by rule.
+    """
+    return f"{number:,} {agree(number, noun, plural)}"
+
+
+def agree(number: int, singular: str, plural: str | None = None) -> str:
+    """The word that agrees with a number: a noun, a verb (``differs``, ``differ``) or a pronoun.
+
+    Args:
+        number: How many.
+        singular: For exactly one.
+        plural: For all other numbers; by rule where it is not given, which is right for nouns only.
+    """
+    if number == 1:
+        return singular
+    return _plural(singular) if plural is None else plural
+
+
+def _plural(noun: str) -> str:
+    if noun.endswith(("s", "x", "z", "ch", "sh")):
+        return noun + "es"
+    if noun.endswith("y") and noun[-2:-1] not in tuple("aeiou"):
+        return noun[:-1] + "ies"
+    return noun + "s"
