@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stepcredit.reports.finding import Estimate, Verdict
-from stepcredit.stats import student_t_two_sided
+from stepcredit.stats import student_quantile
 
 Measurement = Mapping[str, float]
 """What one seed gave: names such as ``mid/implicit-ce/best-of-16`` to numbers."""
@@ -81,17 +81,6 @@ def estimate(values: Sequence[float]) -> Estimate:
     variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
     reach = student_quantile(count - 1) * math.sqrt(variance / count)
     return Estimate(mean=mean, low=mean - reach, high=mean + reach, values=tuple(values))
-
-
-def student_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
-    """The t that Student's statistic stays within, to either side, with this probability."""
-    low, high = 0.0, 1.0
-    while student_t_two_sided(high, degrees) > 1 - confidence:
-        high *= 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if student_t_two_sided(middle, degrees) > 1 - confidence else (low, middle)
-    return (low + high) / 2
 
 
 def is_above(found: Estimate, bound: float = 0.0) -> Verdict:

@@ -1,4 +1,4 @@
-"""Estimators, intervals and tests; NumPy only."""
+"""Estimators, intervals and tests, on NumPy arrays."""
 
 from stepcredit.stats.bootstrap import Interval, ProblemBootstrap
 from stepcredit.stats.classification import (
@@ -14,7 +14,7 @@ from stepcredit.stats.classification import (
     sigmoid,
     spearman,
 )
-from stepcredit.stats.significance import holm, paired_p_values, student_t_two_sided
+from stepcredit.stats.significance import holm, paired_p_values, student_quantile
 from stepcredit.stats.subsets import best_of_first_n, best_of_n, pass_at_n, rank_weights, response_mask
 from stepcredit.stats.votes import NO_ANSWER, majority_vote, majority_vote_of_first_n
 from stepcredit.stats.weighted_votes import VoteEstimate, VoteSubsets, max_vote
@@ -46,5 +46,5 @@ __all__ = [
     "response_mask",
     "sigmoid",
     "spearman",
-    "student_t_two_sided",
+    "student_quantile",
 ]
