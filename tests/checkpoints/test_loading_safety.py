@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 
 from stepcredit.checkpoints import LoadOptions, load_model, resolve, weights_hash
 from stepcredit.errors import CheckpointError
-from stepcredit.pipelines.scorer_options import ScorerOptions
+from stepcredit.scorers.options import ScorerOptions
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from tests.logprobs.naive import naive_token_log_probs
 from tests.logprobs.tiny_models import NOT_PACKABLE, PACKABLE, prompt_groups, tiny_model
 from torch import Tensor, nn
 
 from stepcredit.errors import CheckpointError
 from stepcredit.logprobs import TokenBatch, enable_log_probs, enable_packing, pack, pad, token_log_probs
-from stepcredit.logprobs.naive import naive_token_log_probs
 
 SEQUENCES = prompt_groups()
 Layout = Literal["right", "left", "packed", "shared"]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from tests.logprobs.naive import in_float64, naive_token_log_probs
 from tests.logprobs.tiny_models import prompt_groups, tiny_model
 
 from stepcredit.logprobs import LocalTokenLogProbs
-from stepcredit.logprobs.naive import in_float64, naive_token_log_probs
 from stepcredit.types import Encoded
 
 SEQUENCES = prompt_groups()

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from tests.logprobs.naive import naive_target_log_probs
 from torch import Tensor
 
-from stepcredit.logprobs.naive import naive_target_log_probs
 from stepcredit.logprobs.projection import (
     LOGIT_CHUNK_BYTES,
     LogitTransform,

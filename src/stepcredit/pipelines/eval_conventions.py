@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
 from stepcredit.options import argument, option
-from stepcredit.pipelines.scorer_options import ImplicitOptions
 from stepcredit.runs import Manifest, atomic_path, check_output, manifest_path, write_json
+from stepcredit.scorers.options import ImplicitOptions
 
 if TYPE_CHECKING:
     from stepcredit.evaluation.conventions import Convention, ConventionResult

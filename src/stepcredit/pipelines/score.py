@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import argument, option
-from stepcredit.pipelines.scorer_options import ScorerOptions
 from stepcredit.runs import Manifest, Progress, ResumableLines, atomic_path, read_manifest, warn
+from stepcredit.scorers.options import ScorerOptions
 
 if TYPE_CHECKING:
     from stepcredit.data import Records

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from stepcredit.pipelines.generator_options import GeneratorOptions, make_generator
 from stepcredit.pipelines.scale_out import RowWorker, over_ray
-from stepcredit.pipelines.scorer_options import ScorerOptions
 from stepcredit.runs import Ledger
+from stepcredit.scorers.options import ScorerOptions
 from stepcredit.types import GenerationFailure, GenerationRequest, ResponseScore, Rollout, Sampling
 
 if TYPE_CHECKING:

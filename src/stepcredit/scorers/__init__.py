@@ -1,10 +1,15 @@
 """Scorers: every kind of reward model behind one protocol."""
 
-from stepcredit.scorers.base import Judgement, WindowedScorer
-from stepcredit.scorers.families import FAMILIES, load_scorer
-from stepcredit.scorers.implicit import ImplicitPRM
-from stepcredit.scorers.log_probability import LogProbabilityScorer
-from stepcredit.scorers.step_models import StepModelScorer
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stepcredit.scorers.base import Judgement, WindowedScorer
+    from stepcredit.scorers.families import FAMILIES, load_scorer
+    from stepcredit.scorers.implicit import ImplicitPRM
+    from stepcredit.scorers.log_probability import LogProbabilityScorer
+    from stepcredit.scorers.step_models import StepModelScorer
 
 __all__ = [
     "FAMILIES",
@@ -15,3 +20,22 @@ __all__ = [
     "WindowedScorer",
     "load_scorer",
 ]
+
+_HOMES = {
+    "FAMILIES": "families",
+    "ImplicitPRM": "implicit",
+    "Judgement": "base",
+    "LogProbabilityScorer": "log_probability",
+    "StepModelScorer": "step_models",
+    "WindowedScorer": "base",
+    "load_scorer": "families",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import names on first use: the options live here too, and the command line starts fast."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stepcredit.scorers' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"stepcredit.scorers.{_HOMES[name]}"), name)
