@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from stepcredit.checkpoints import LoadOptions, load_model, resolve, weights_hash
+from stepcredit.checkpoints import LoadOptions, content_hash, load_model, resolve, weights_hash
 from stepcredit.errors import CheckpointError
 from stepcredit.scorers.options import ScorerOptions
 
@@ -71,6 +71,63 @@ def test_a_model_on_a_server_is_fetched_without_its_weights(
     name, revision, patterns = fetched[-1]
     assert (name, revision) == ("some/prm", "x")
     assert {"*.safetensors", "*.bin"} <= set(patterns)
+
+
+@pytest.fixture
+def hub_of_pickles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pickled: Path) -> str:
+    """A hub model that has pickled weights only; gives what is asked for, as the hub does."""
+
+    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        fetched = tmp_path / "fetched" / "-".join(sorted(allow_patterns)).replace("*", "all")
+        fetched.mkdir(parents=True, exist_ok=True)
+        for file in pickled.iterdir():
+            if any(file.match(pattern) for pattern in allow_patterns):
+                shutil.copy(file, fetched)
+        return str(fetched)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    return "some/base"
+
+
+@pytest.fixture
+def adapter_of_pickles(tmp_path: Path, make_model: Any, make_tokenizer: Any, hub_of_pickles: str) -> Path:
+    """An adapter, with safetensors, of that model."""
+    torch.manual_seed(3)
+    adapted: Any = get_peft_model(
+        make_model(1), LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    )
+    adapted.peft_config["default"].base_model_name_or_path = hub_of_pickles
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    make_tokenizer().save_pretrained(str(tmp_path / "adapter"))
+    return tmp_path / "adapter"
+
+
+def test_an_adapter_of_a_pickled_base_is_scored_named_and_found_again_by_flag_only(
+    adapter_of_pickles: Path, tmp_path: Path, make_model: Any, make_tokenizer: Any
+) -> None:
+    words = ScorerOptions(prm=str(adapter_of_pickles), beta=1.0, load=LoadOptions(allow_pickle=True))
+    score = words.load_scorer().score("3 + 4?", "7")
+    adapted: Any = load_model(adapter_of_pickles, words.load)
+    adapted.merge_and_unload().save_pretrained(str(tmp_path / "merged"))
+    make_model(1).save_pretrained(str(tmp_path / "base"))
+    for name in ("merged", "base"):
+        make_tokenizer().save_pretrained(str(tmp_path / name))
+    plain = ScorerOptions(prm=str(tmp_path / "merged"), reference=str(tmp_path / "base"), beta=1.0)
+    assert score.reward == pytest.approx(plain.load_scorer().score("3 + 4?", "7").reward, abs=1e-5)
+    assert abs(score.reward) > 1e-3
+    assert words.determining()["prm"] == content_hash(adapter_of_pickles, also=("*.bin",))
+    with pytest.raises(CheckpointError, match=r"holds no weights.*--allow-pickle"):
+        ScorerOptions(prm=str(adapter_of_pickles), beta=1.0).load_scorer()
+
+
+def test_a_reference_is_the_base_of_an_adapter_that_is_off_and_both_where_it_is_on(
+    adapter_of_pickles: Path, pickled: Path
+) -> None:
+    also = LoadOptions(allow_pickle=True).unsafe_patterns
+    assert content_hash(pickled) == weights_hash(pickled)
+    assert content_hash(adapter_of_pickles, also=also, adapter_off=True) == weights_hash(pickled)
+    whole = content_hash(adapter_of_pickles, also=also)
+    assert whole not in (weights_hash(pickled), weights_hash(adapter_of_pickles))
 
 
 def test_a_changed_file_gets_a_new_hash(tmp_path: Path, make_model: Any) -> None:

@@ -1,7 +1,7 @@
 """Models on disk: loading them safely, naming them by content, and what a saved PRM says of itself."""
 
 from stepcredit.checkpoints.card import PRMCard, Reference
-from stepcredit.checkpoints.hashes import template_hash, tokenizer_hash, weights_hash
+from stepcredit.checkpoints.hashes import content_hash, template_hash, tokenizer_hash, weights_hash
 from stepcredit.checkpoints.loading import load_model, pick_device, quiet
 from stepcredit.checkpoints.saving import save_prm
 from stepcredit.checkpoints.sources import LoadOptions, adapter_base, resolve
@@ -13,6 +13,7 @@ __all__ = [
     "Reference",
     "adapter_base",
     "check_vocabulary",
+    "content_hash",
     "load_config",
     "load_model",
     "load_tokenizer",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,12 @@ class PRMCard:
         write_json(Path(directory) / FILE_NAME, {"format": _FORMAT, **asdict(self)})
 
     def check(
-        self, directory: str | Path, *, tokenizer_hash: str | None = None, template_hash: str | None = None
+        self,
+        directory: str | Path,
+        *,
+        tokenizer_hash: str | None = None,
+        template_hash: str | None = None,
+        also: Sequence[str] = (),
     ) -> None:
         """Compare what is loaded with what the PRM was trained with.
 
@@ -147,13 +152,14 @@ class PRMCard:
             directory: Its weights, and the base that an adapter names, are compared where they are there.
             tokenizer_hash: Of the tokenizer that was loaded.
             template_hash: Of its chat template.
+            also: Further files to fetch of an adapter's base (:attr:`LoadOptions.unsafe_patterns`).
 
         Raises:
             CheckpointError: Naming each thing that differs.
         """
         compared = {
             "weights": (self.weights_hash, _weights_hash(directory)),
-            "adapter's base": self._base_hashes(Path(directory)),
+            "adapter's base": self._base_hashes(Path(directory), also),
             "tokenizer": (self.tokenizer_hash, tokenizer_hash),
             "chat template": (self.template_hash, template_hash),
         }
@@ -170,12 +176,12 @@ class PRMCard:
                 hint="restore the files that were saved with the PRM",
             )
 
-    def _base_hashes(self, directory: Path) -> tuple[str | None, str | None]:
+    def _base_hashes(self, directory: Path, also: Sequence[str]) -> tuple[str | None, str | None]:
         """Hashes of an adapter's base: as recorded where the base is the reference, and as found."""
         if self.reference is None or not self.reference.adapter_off:
             return None, None
         try:
-            return self.reference.weights_hash, _weights_hash(resolve(adapter_base(directory)))
+            return self.reference.weights_hash, _weights_hash(resolve(adapter_base(directory), also=also))
         except (CheckpointError, OSError):
             return None, None  # Loading tells what is not there.
 

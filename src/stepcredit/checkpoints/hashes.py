@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stepcredit.checkpoints.sources import adapter_base, resolve
 from stepcredit.errors import CheckpointError
 from stepcredit.runs import hash_file, hash_json
 
@@ -68,3 +70,21 @@ def weights_hash(directory: str | Path) -> str:
             hint="name a directory that save_pretrained wrote, or pass --allow-pickle for *.bin of the hub",
         )
     return hash_json([[file.name, _file_hash(file)] for file in files])
+
+
+def content_hash(path: str | Path, *, also: Sequence[str] = (), adapter_off: bool = False) -> str:
+    """Hash of everything that a model computes with: its weights and, for an adapter, its base's.
+
+    Args:
+        path: Directory, or one GGUF file.
+        also: Further files to fetch of an adapter's base (:attr:`LoadOptions.unsafe_patterns`).
+        adapter_off: Hash an adapter's base alone.
+
+    Raises:
+        CheckpointError: There are no weights.
+    """
+    path = Path(path)
+    if not (path / "adapter_config.json").is_file():
+        return weights_hash(path)
+    base = weights_hash(resolve(adapter_base(path), also=also))
+    return base if adapter_off else hash_json([weights_hash(path), base])

@@ -12,6 +12,7 @@ from stepcredit.checkpoints import (
     LoadOptions,
     PRMCard,
     check_vocabulary,
+    content_hash,
     load_model,
     load_tokenizer,
     resolve,
@@ -33,7 +34,7 @@ from stepcredit.logprobs import LocalTokenLogProbs
 from stepcredit.scorers.base import DEFAULT_WINDOW, WindowedScorer
 from stepcredit.scorers.headed import load_headed
 from stepcredit.scorers.implicit import ImplicitPRM
-from stepcredit.scorers.loading import content_hash, context_length, model_label
+from stepcredit.scorers.loading import context_length, model_label
 from stepcredit.scorers.log_probability import LogProbabilityScorer
 from stepcredit.scorers.readers import (
     HeadReader,
@@ -275,7 +276,7 @@ def _load_log_probability(
         max_tokens=context_length(model),
         tokenizer_hash=tokenizer_hash(tokenizer),
     )
-    weights = content_hash(path)
+    weights = content_hash(path, also=load.unsafe_patterns)
     scorer = LogProbabilityScorer(
         LocalTokenLogProbs(model, weights_hash=weights),
         encoding,
@@ -302,7 +303,10 @@ def _load_step_model(
     tokenizer = load_tokenizer(path, trust_remote_code=load.trust_remote_code)
     if PRMCard.exists(path):
         PRMCard.read(path).check(
-            path, tokenizer_hash=tokenizer_hash(tokenizer), template_hash=template_hash(tokenizer)
+            path,
+            tokenizer_hash=tokenizer_hash(tokenizer),
+            template_hash=template_hash(tokenizer),
+            also=load.unsafe_patterns,
         )
     model = _load_step_weights(path, family, load)
     check_vocabulary(model, tokenizer, directory)
@@ -312,7 +316,7 @@ def _load_step_model(
         _make_reader(model, encoding, family),
         encoding,
         family=name,
-        label=model_label(directory, content_hash(path)),
+        label=model_label(directory, content_hash(path, also=load.unsafe_patterns)),
         response_aggregate=response_aggregate or family.response_aggregate,
         window=window,
         with_tokens=with_tokens,

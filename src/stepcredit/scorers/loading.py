@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from stepcredit.checkpoints import (
     LoadOptions,
     PRMCard,
-    adapter_base,
     check_vocabulary,
+    content_hash,
     load_model,
     load_tokenizer,
     pick_device,
@@ -25,7 +25,6 @@ from stepcredit.encoding import make_encoding
 from stepcredit.errors import CheckpointError, UserError
 from stepcredit.logprobs import CachedTokenLogProbs, DeferredTokenLogProbs, LocalTokenLogProbs
 from stepcredit.logprobs.local import CODE_VERSION
-from stepcredit.runs import hash_json
 from stepcredit.scorers.implicit import ImplicitPRM
 from stepcredit.steps import StepRule
 from stepcredit.types import TokenLogProbs
@@ -60,10 +59,15 @@ def load_implicit(
     beta = _check(directory, card, reference, beta, reference_free=reference_free)
     tokenizer = load_tokenizer(path, trust_remote_code=load.trust_remote_code)
     if card is not None:
-        card.check(path, tokenizer_hash=tokenizer_hash(tokenizer), template_hash=template_hash(tokenizer))
+        card.check(
+            path,
+            tokenizer_hash=tokenizer_hash(tokenizer),
+            template_hash=template_hash(tokenizer),
+            also=load.unsafe_patterns,
+        )
     weights, model = None, None
     if policy is None:
-        weights, model = content_hash(path), load_model(path, load)
+        weights, model = content_hash(path, also=load.unsafe_patterns), load_model(path, load)
         check_vocabulary(model, tokenizer, directory)
         policy = LocalTokenLogProbs(model, weights_hash=weights)
     limits = [_recorded_limit(path, load) if model is None else context_length(model)]
@@ -135,7 +139,9 @@ def _load_reference(
     is_adapter = (path / "adapter_config.json").is_file()
     if reference is None and is_adapter and (recorded is None or recorded.adapter_off):
         model = load_model(path, load) if policy is None else policy
-        off = LocalTokenLogProbs(model, weights_hash=content_hash(path), adapter_off=True)
+        off = LocalTokenLogProbs(
+            model, weights_hash=content_hash(path, also=load.unsafe_patterns), adapter_off=True
+        )
         return off, context_length(model)
     if reference is None and recorded is None:
         raise CheckpointError(
@@ -168,7 +174,7 @@ def _load_reference(
         return _reference_log_probs(reference_path, tokenizer, load)
     # What is in the cache already needs no model.
     identity = {
-        "weights": content_hash(reference_path),
+        "weights": content_hash(reference_path, also=load.unsafe_patterns),
         "load": [load.dtype, pick_device(load.device), load.device_map, load.attention],
         "versions": [CODE_VERSION, version("torch"), version("transformers")],
     }
@@ -183,7 +189,9 @@ def _reference_log_probs(
 ) -> tuple[TokenLogProbs, int | None]:
     model = load_model(path, load)
     check_vocabulary(model, tokenizer, path)
-    return LocalTokenLogProbs(model, weights_hash=content_hash(path)), context_length(model)
+    return LocalTokenLogProbs(
+        model, weights_hash=content_hash(path, also=load.unsafe_patterns)
+    ), context_length(model)
 
 
 def _locate(source: str | Path, prm: Path, revision: str | None, also: Sequence[str]) -> Path:
@@ -201,13 +209,6 @@ def model_label(source: str | Path, weights: str | None) -> str:
     """What names a model in score files: its last name and the start of its weights' hash, if known."""
     name = Path(source).name
     return name if weights is None else f"{name}@{weights.removeprefix('sha256:')[:8]}"
-
-
-def content_hash(path: Path) -> str:
-    """Hash of a model's weights; of an adapter, together with its base's."""
-    if not (path / "adapter_config.json").is_file():
-        return weights_hash(path)
-    return hash_json([weights_hash(path), weights_hash(resolve(adapter_base(path)))])
 
 
 def context_length(model: Any) -> int | None:

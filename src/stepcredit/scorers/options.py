@@ -153,16 +153,15 @@ class ScorerOptions(ImplicitOptions):
 
     def determining(self) -> dict[str, Any]:
         """What decides the scores, by content rather than by path; JSON-able, for a manifest."""
-        from stepcredit.checkpoints import PRMCard, resolve
-        from stepcredit.scorers.loading import content_hash
+        from stepcredit.checkpoints import PRMCard, content_hash, resolve
 
-        directory = self.directory()
+        directory, also = self.directory(), self.load.unsafe_patterns
         card = PRMCard.read(directory) if PRMCard.exists(directory) else PRMCard()
         reference = None if card.reference is None else card.reference.weights_hash
         if self.reference is not None:
-            reference = content_hash(resolve(self.reference, also=self.load.unsafe_patterns))
+            reference = content_hash(resolve(self.reference, also=also), also=also)
         return {
-            "prm": self.policy_server or content_hash(directory),
+            "prm": self.policy_server or content_hash(directory, also=also),
             "family": self.resolved_family(),
             "reference": self.reference_server or reference,
             "beta": card.beta if self.beta is None else self.beta,

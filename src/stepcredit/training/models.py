@@ -12,10 +12,9 @@ import transformers
 from torch import nn
 from transformers import TrainingArguments
 
-from stepcredit.checkpoints import LoadOptions, adapter_base, load_model, resolve, weights_hash
+from stepcredit.checkpoints import LoadOptions, content_hash, load_model, resolve
 from stepcredit.errors import UserError
 from stepcredit.logprobs import CachedTokenLogProbs, LocalTokenLogProbs, enable_log_probs, enable_packing
-from stepcredit.runs import hash_json
 from stepcredit.training.config import HEADED_FAMILIES, TrainConfig
 from stepcredit.training.examples import TrainingSet
 from stepcredit.training.preparation import default_tokens_per_forward
@@ -155,22 +154,14 @@ def _reference_source(
         dtype = "bfloat16" if sharded and in_bfloat16 else "float32"
         policy = load_model(name, load, dtype=dtype, device=str(device))
     adapter_off = bool(config.lora_rank) and reference is None
+    path = resolve(name, revision=load.revision, also=load.unsafe_patterns)
     source = LocalTokenLogProbs(
         policy,
-        weights_hash=_content_hash(name, load, adapter_off=adapter_off),
+        weights_hash=content_hash(path, also=load.unsafe_patterns, adapter_off=adapter_off),
         token_budget=token_budget(config, device),
         adapter_off=adapter_off,
     )
     return AutocastLogProbs(source, device.type, torch.bfloat16 if in_bfloat16 and not sharded else None)
-
-
-def _content_hash(name: str | Path, load: LoadOptions, *, adapter_off: bool) -> str:
-    """Hash of a model's weights; of an adapter that is on, together with its base's."""
-    path = resolve(name, revision=load.revision, also=load.unsafe_patterns)
-    if not (path / "adapter_config.json").is_file():
-        return weights_hash(path)
-    base = weights_hash(resolve(adapter_base(path), also=load.unsafe_patterns))
-    return base if adapter_off else hash_json([weights_hash(path), base])
 
 
 def reference_log_probs(
