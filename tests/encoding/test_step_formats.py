@@ -135,7 +135,7 @@ def test_stepwise_ends_each_step_with_the_separator(make_tokenizer: MakeTokenize
 
 def test_a_conversation_is_one_step_read_at_its_end(make_tokenizer: MakeTokenizer) -> None:
     tokenizer = make_tokenizer()
-    encoded = ConversationEncoding(tokenizer).encode(rollout())
+    encoded = ConversationEncoding(tokenizer, NEWLINE).encode(rollout())
     expected = f"<|im_start|>user\n1 + 2?<|im_end|>\n<|im_start|>assistant\n{RESPONSE}<|im_end|>\n"
     assert text_of(tokenizer, encoded) == expected
     assert [step.text for step in encoded.steps] == [RESPONSE]
@@ -147,7 +147,6 @@ def test_a_conversation_is_one_step_read_at_its_end(make_tokenizer: MakeTokenize
     [MathShepherdEncoding, RLHFlowEncoding, SkyworkPRMEncoding, StepwiseEncoding, ConversationEncoding],
 )
 def test_over_long_responses_are_refused(encoding_class: Any, make_tokenizer: MakeTokenizer) -> None:
-    rule = () if encoding_class is ConversationEncoding else (NEWLINE,)
     with pytest.raises(EncodingError, match=r"r1: .*context of 12") as caught:
-        encoding_class(make_tokenizer(), *rule, max_tokens=12).encode(rollout("a b c d e f g h i j k"))
+        encoding_class(make_tokenizer(), NEWLINE, max_tokens=12).encode(rollout("a b c d e f g h i j k"))
     assert caught.value.kind == "too-long"

@@ -129,14 +129,14 @@ def test_responses_without_listed_steps_are_cut_by_the_rule(make_tokenizer: Any)
 
 
 def test_a_response_without_step_numbers_is_one_step(make_tokenizer: Any) -> None:
-    encoding = BestOfNEncoding(make_tokenizer())
+    encoding = BestOfNEncoding(make_tokenizer(), StepRule("auto"))
     encoded = encoding.encode(Rollout(id="1", prompt_id="1", prompt=PROMPT, response="a\n\nb\n"))
     assert encoded.scored_text == "Step 1: a\n\nb"
 
 
 def test_token_ends_are_offsets_in_the_rewritten_text(make_tokenizer: Any) -> None:
     for template in TEMPLATES:
-        encoding = BestOfNEncoding(make_tokenizer(template))
+        encoding = BestOfNEncoding(make_tokenizer(template), StepRule("auto"))
         encoded = encoding.encode(Rollout(id="1", prompt_id="1", prompt=PROMPT, response="Step 1: pens"))
         assert encoded.scored_text is not None
         assert len(encoded.token_ends) == encoded.encoded.num_scored
@@ -149,7 +149,7 @@ def test_token_ends_are_offsets_in_the_rewritten_text(make_tokenizer: Any) -> No
 @pytest.mark.parametrize("response", ["", "  \n"])
 def test_nothing_to_score_is_an_encoding_error(response: str, make_tokenizer: Any) -> None:
     for encoding in (
-        BestOfNEncoding(make_tokenizer()),
+        BestOfNEncoding(make_tokenizer(), StepRule("auto")),
         ProcessBenchEncoding(make_tokenizer(), StepRule("auto")),
     ):
         with pytest.raises(EncodingError) as caught:

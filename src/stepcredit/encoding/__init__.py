@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CONVENTIONS = ("clean", "processbench", "best-of-n")
-"""How implicit rewards are laid on steps: ours, and the two published evaluators'."""
+"""How implicit rewards are divided among steps: our way, and the two published evaluators'."""
 
 
 def make_encoding(
@@ -36,9 +36,9 @@ def make_encoding(
     if convention == "clean":
         return ChatEncoding(tokenizer, step_rule, max_tokens=max_tokens, tokenizer_hash=tokenizer_hash)
     if convention == "processbench":
-        return ProcessBenchEncoding(tokenizer, step_rule, max_tokens=max_tokens)
+        return ProcessBenchEncoding(tokenizer, step_rule, max_tokens)
     if convention == "best-of-n":
-        return BestOfNEncoding(tokenizer, max_tokens=max_tokens)
+        return BestOfNEncoding(tokenizer, step_rule, max_tokens)
     raise UserError(
         f"no convention {convention!r}", where="--convention", hint=f"use {', '.join(CONVENTIONS)}"
     )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from stepcredit.errors import DataError
+from stepcredit.steps import StepRule
 from stepcredit.types import Encoded, Message, PromptText, Rollout, Step
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 EncodingProblem = Literal[
     "too-long",
@@ -77,6 +82,37 @@ class Encoding(Protocol):
             EncodingError: It cannot be encoded exactly.
         """
         ...
+
+
+class StepEncoding(ABC):
+    """What the formats of step models share.
+
+    Args:
+        tokenizer: The model's.
+        step_rule: How responses are cut into steps.
+        max_tokens: The model's context; longer sequences are refused.
+    """
+
+    name: str
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, max_tokens: int | None = None
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.step_rule = step_rule
+        self.max_tokens = max_tokens
+
+    @abstractmethod
+    def encode(self, rollout: Rollout) -> EncodedSteps:
+        """Encode one rollout.
+
+        Raises:
+            EncodingError: It cannot be encoded exactly.
+        """
+
+    def ids(self, text: str) -> list[int]:
+        """Tokens of a text, without those that a tokenizer puts around one."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def as_messages(prompt: PromptText) -> list[Message]:

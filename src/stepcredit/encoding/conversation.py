@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stepcredit.encoding.base import EncodedSteps, as_messages, check_length
+from stepcredit.encoding.base import EncodedSteps, StepEncoding, as_messages, check_length
 from stepcredit.encoding.template import check_tokenizer, render
-from stepcredit.steps import steps_at
+from stepcredit.steps import StepRule, steps_at
 from stepcredit.types import Encoded, Message, Rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class ConversationEncoding:
-    """Prompt and response as one finished conversation; the response is one step.
-
-    Args:
-        tokenizer: The model's, with a chat template.
-        max_tokens: The model's context.
-    """
+class ConversationEncoding(StepEncoding):
+    """Prompt and response as one finished conversation; the response is one step, whatever the step rule."""
 
     name = "conversation"
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int | None = None) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, max_tokens: int | None = None
+    ) -> None:
         check_tokenizer(tokenizer)
-        self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
+        super().__init__(tokenizer, step_rule, max_tokens)
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
         """Encode one rollout.
@@ -36,7 +32,7 @@ class ConversationEncoding:
         """
         answer: Message = {"role": "assistant", "content": rollout.response}
         text = render(self.tokenizer, [*as_messages(rollout.prompt), answer], add_generation_prompt=False)
-        token_ids = tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        token_ids = tuple(self.ids(text))
         check_length(token_ids, self.max_tokens, rollout.id)
         encoded = Encoded(token_ids, 1, (len(token_ids) - 1,))
         return EncodedSteps(encoded=encoded, steps=steps_at(rollout.response, [len(rollout.response)]))

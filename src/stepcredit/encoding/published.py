@@ -12,12 +12,19 @@ Entry ``b_k`` of the evaluators' shifted log-probabilities belongs to token ``b_
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from stepcredit.encoding.base import LEAVE_OUT, EncodedSteps, EncodingError, as_messages, check_length
+from stepcredit.encoding.base import (
+    LEAVE_OUT,
+    EncodedSteps,
+    EncodingError,
+    StepEncoding,
+    as_messages,
+    check_length,
+)
 from stepcredit.encoding.template import check_tokenizer, render
 from stepcredit.steps import StepRule, join, step_texts
 from stepcredit.types import Encoded, Message, Rollout
@@ -28,20 +35,14 @@ if TYPE_CHECKING:
 _LLAMA3_TAILS = ("<|start_header_id|>assistant<|end_header_id|>", "<|eot_id|>")
 
 
-class PublishedEncoding(ABC):
-    """What the two evaluators have in common.
+class PublishedEncoding(StepEncoding):
+    """What the two evaluators have in common."""
 
-    Args:
-        tokenizer: A fast tokenizer with a chat template.
-        max_tokens: The model's context; longer sequences are refused.
-    """
-
-    name: str
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int | None = None) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, max_tokens: int | None = None
+    ) -> None:
         check_tokenizer(tokenizer)
-        self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
+        super().__init__(tokenizer, step_rule, max_tokens)
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
         """Encode one rollout; offsets refer to the rewritten response, ``scored_text``.
@@ -60,7 +61,7 @@ class PublishedEncoding(ABC):
         encoded_whole = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
         token_ids = tuple(encoded_whole["input_ids"])
         check_length(token_ids, self.max_tokens, rollout.id)
-        boundaries = [len(self._ids(self.cut(prompt, texts, count))) - 2 for count in range(len(texts) + 1)]
+        boundaries = [len(self.ids(self.cut(prompt, texts, count))) - 2 for count in range(len(texts) + 1)]
         start = self.scored_start(boundaries[0])
         ends = (min(boundary + 2, len(token_ids)) - start for boundary in boundaries[1:])
         scored_text = "".join(step.text for step in steps)
@@ -96,26 +97,11 @@ class PublishedEncoding(ABC):
         answer: Message = {"role": "assistant", "content": "\n\n".join(texts)}
         return render(self.tokenizer, [*prompt, answer], add_generation_prompt=False)
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
 
 class ProcessBenchEncoding(PublishedEncoding):
-    """As the published ProcessBench evaluator encodes.
-
-    Args:
-        tokenizer: A fast tokenizer with a chat template.
-        step_rule: How responses without listed steps are cut.
-        max_tokens: The model's context.
-    """
+    """As the published ProcessBench evaluator encodes; the step rule cuts responses without listed steps."""
 
     name = "processbench"
-
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, *, max_tokens: int | None = None
-    ) -> None:
-        super().__init__(tokenizer, max_tokens=max_tokens)
-        self.step_rule = step_rule
 
     def step_texts(self, rollout: Rollout) -> list[str]:
         """The row's own steps if it lists them, else those of the step rule."""
@@ -127,7 +113,7 @@ class ProcessBenchEncoding(PublishedEncoding):
 
 
 class BestOfNEncoding(PublishedEncoding):
-    """As the published best-of-n evaluator encodes."""
+    """As the published best-of-n evaluator encodes: it cuts by itself, so the step rule decides nothing."""
 
     name = "best-of-n"
 

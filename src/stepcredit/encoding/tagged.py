@@ -15,6 +15,7 @@ from stepcredit.encoding.base import (
     LEAVE_OUT,
     EncodedSteps,
     EncodingError,
+    StepEncoding,
     as_messages,
     check_length,
     plain_text,
@@ -30,15 +31,10 @@ if TYPE_CHECKING:
 QWEN_SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
-class MathShepherdEncoding:
+class MathShepherdEncoding(StepEncoding):
     """``question step ки``, steps on lines of their own; "+" against "-" is read at each ``ки``.
 
     Wang et al. 2023 (arXiv:2312.08935).
-
-    Args:
-        tokenizer: The model's.
-        step_rule: How responses are cut into steps.
-        max_tokens: The model's context.
 
     Raises:
         CheckpointError: The tokenizer lacks the label tokens.
@@ -49,15 +45,13 @@ class MathShepherdEncoding:
     line_end = "\n"
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, *, max_tokens: int | None = None
+        self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, max_tokens: int | None = None
     ) -> None:
-        self.tokenizer = tokenizer
-        self.step_rule = step_rule
-        self.max_tokens = max_tokens
-        labels = tokenizer("+ -", add_special_tokens=False)["input_ids"]
+        super().__init__(tokenizer, step_rule, max_tokens)
+        labels = self.ids("+ -")
         if len(labels) != 2:  # vocabularies without " -" as one token
-            labels = [tokenizer(label, add_special_tokens=False)["input_ids"][-1] for label in "+-"]
-        self.label_ids: tuple[int, int] = (int(labels[0]), int(labels[1]))
+            labels = [self.ids(label)[-1] for label in "+-"]
+        self.label_ids: tuple[int, int] = (labels[0], labels[1])
         if self.label_ids[0] == self.label_ids[1]:
             raise CheckpointError('does not tell "+" from "-"', where=tokenizer.name_or_path)
 
@@ -76,15 +70,10 @@ class MathShepherdEncoding:
         return _at_tags(rollout, self, encoded, start, tags)
 
 
-class QwenPRMEncoding:
+class QwenPRMEncoding(StepEncoding):
     """The conversation with ``<extra_0>`` after each step, where the classifier's head is read.
 
     Zhang et al. 2025 (arXiv:2501.07301).
-
-    Args:
-        tokenizer: The model's.
-        step_rule: How responses are cut into steps; the model was trained on blank lines.
-        max_tokens: The model's context.
 
     Raises:
         CheckpointError: The tokenizer lacks the tag or a chat template.
@@ -94,14 +83,11 @@ class QwenPRMEncoding:
     tag = "<extra_0>"
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, *, max_tokens: int | None = None
+        self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, max_tokens: int | None = None
     ) -> None:
         check_tokenizer(tokenizer)
-        self.tokenizer = tokenizer
-        self.step_rule = step_rule
-        self.max_tokens = max_tokens
-        tag = tokenizer(self.tag, add_special_tokens=False)["input_ids"]
-        if len(tag) != 1:
+        super().__init__(tokenizer, step_rule, max_tokens)
+        if len(self.ids(self.tag)) != 1:
             raise CheckpointError(f"{self.tag} is not one token", where=tokenizer.name_or_path)
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
@@ -122,15 +108,10 @@ class QwenPRMEncoding:
         return _at_tags(rollout, self, encoded, start, tags)
 
 
-class RLHFlowEncoding:
+class RLHFlowEncoding(StepEncoding):
     """Each step is a user turn (the first with the problem) that is answered by "+".
 
     The probability of "+" against "-" is read before each answer (Xiong et al. 2024, RLHFlow).
-
-    Args:
-        tokenizer: The model's.
-        step_rule: How responses are cut into steps.
-        max_tokens: The model's context.
 
     Raises:
         CheckpointError: The tokenizer has no chat template.
@@ -139,14 +120,11 @@ class RLHFlowEncoding:
     name = "rlhflow"
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, *, max_tokens: int | None = None
+        self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, max_tokens: int | None = None
     ) -> None:
         check_tokenizer(tokenizer)
-        self.tokenizer = tokenizer
-        self.step_rule = step_rule
-        self.max_tokens = max_tokens
-        good, bad = (tokenizer(label, add_special_tokens=False)["input_ids"][-1] for label in "+-")
-        self.label_ids: tuple[int, int] = (int(good), int(bad))
+        super().__init__(tokenizer, step_rule, max_tokens)
+        self.label_ids: tuple[int, int] = (self.ids("+")[-1], self.ids("-")[-1])
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
         """Encode one rollout.
@@ -162,7 +140,7 @@ class RLHFlowEncoding:
             turn = text if conversation else f"{question} {text}"
             conversation += [{"role": "user", "content": turn}, {"role": "assistant", "content": "+"}]
             rendered = render(self.tokenizer, conversation, add_generation_prompt=False)
-            longer = list(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+            longer = self.ids(rendered)
             if longer[: len(token_ids)] != token_ids or self.label_ids[0] not in longer[len(token_ids) :]:
                 raise EncodingError(
                     "prompt-not-prefix",

@@ -109,7 +109,7 @@ STEP_FAMILIES = {
         response_aggregate=TOKEN_MEAN,
     ),
     "orm": StepFamily(
-        encoding=lambda tokenizer, rule, limit: ConversationEncoding(tokenizer, max_tokens=limit),  # noqa: ARG005
+        encoding=lambda tokenizer, rule, limit: ConversationEncoding(tokenizer, rule, limit),
         read="sequence",
         response_aggregate="last",
     ),
