@@ -296,3 +296,37 @@ def test_scores_are_read(tmp_path: Path) -> None:
     )
     (score,) = read_scores(path)
     assert score.reward == 1.0
+
+
+def test_rows_without_ids_get_the_same_ones_on_every_reading(tmp_path: Path) -> None:
+    row = {"prompt": "q", "response": "a"}
+    lines = [json.dumps(row), json.dumps({**row, "id": "own", "prompt_id": "p"}), "{broken", json.dumps(row)]
+    path = write_lines(tmp_path / "rollouts.jsonl", *lines)
+    first, again = (list(read_rollouts(path, skip_invalid=True)) for _ in range(2))
+    assert first == again
+    assert [rollout.id.split("-")[0] for rollout in first] == ["0", "own", "3"]
+    assert first[0].prompt_id == first[2].prompt_id
+
+
+def test_prompts_need_no_more_than_a_prompt(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "prompts.jsonl", '{"prompt": "q", "answer": 2}', '{"prompt": "q"}')
+    first, second = read_prompts(path)
+    assert (first.prompt, first.answer, second.answer) == ("q", "2", None)
+    assert first.id != second.id
+
+
+def test_ends_that_say_neither_are_counted_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"prompt": "q", "response": "a"}
+    reasons = ["eos", "tool_calls", "abort", "tool_calls", "length", None]
+    path = write_lines(
+        tmp_path / "rollouts.jsonl", *(json.dumps({**row, "finish_reason": reason}) for reason in reasons)
+    )
+    reader = read_rollouts(path)
+    ends = [rollout.finish_reason for rollout in reader]
+    assert ends == ["stop", None, None, None, "length", None]
+    assert reader.unclear_ends == {"tool_calls": 2, "abort": 1}
+    list(read_rollouts(path))
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert "3 responses end for another reason" in warning
+    assert "'tool_calls' (2), 'abort' (1)" in warning

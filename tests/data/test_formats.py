@@ -9,8 +9,6 @@ import pytest
 from stepcredit.data import FORMATS, named_format, read_as, read_rollouts_as
 from stepcredit.errors import DataError, UserError
 
-ROLLOUT = {"prompt": "1+1=", "response": "2"}
-
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -31,15 +29,25 @@ def test_every_format_is_known_by_its_name() -> None:
         named_format("x")
 
 
-def test_rollouts_need_their_ids_unless_rows_are_to_be_named(tmp_path: Path) -> None:
-    path = write(
-        tmp_path / "rollouts.jsonl", ROLLOUT, {**ROLLOUT, "id": "own"}, {**ROLLOUT, "prompt": "2+2="}
-    )
-    with pytest.raises(DataError, match=r":1: field 'prompt_id' is missing|:1: field 'id' is missing"):
-        list(read_rollouts_as(path))
-    first, second, third = read_as(path, name_rows=True)
-    assert [rollout.id for rollout in (first, second, third)] == ["0", "own", "2"]
-    assert first.prompt_id == second.prompt_id != third.prompt_id
+def test_columns_inside_objects_are_named_by_dots(tmp_path: Path) -> None:
+    row = {"prompt": "1+1=", "checker": {"style": "rule", "truth": 2}, "info": {"index": 7}, "a.b": "x"}
+    path = write(tmp_path / "prompts.jsonl", row)
+    columns = {"answer": "checker.truth", "id": "info.index", "note": "a.b"}
+    (prompt,) = read_as(path, "prompts", columns=columns)
+    assert (prompt.id, prompt.answer, prompt.extras["note"]) == ("7", "2", "x")
+    assert prompt.extras["checker"] == row["checker"]
+    assert "a.b" not in prompt.extras
+
+
+@pytest.mark.parametrize("column", ["checker.trust", "checker.truth.more", "nothing"])
+def test_a_column_that_is_not_there_makes_a_malformed_row(tmp_path: Path, column: str) -> None:
+    good = {"prompt": "1+1=", "checker": {"truth": 2}, column: "3"}
+    path = write(tmp_path / "prompts.jsonl", good, {"prompt": "1+1=", "checker": {"truth": 2}})
+    with pytest.raises(DataError, match=r"prompts\.jsonl:2: there is no column"):
+        list(read_as(path, "prompts", columns={"answer": column}))
+    reader = read_as(path, "prompts", columns={"answer": column}, skip_invalid=True)
+    assert [prompt.answer for prompt in reader] == ["3"]
+    assert reader.num_skipped == 1
 
 
 def test_prompts_are_not_rollouts(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from tests.evaluation.builders import rollout, score
 from stepcredit.data import score_to_json, write_rows
 from stepcredit.errors import DataError
 from stepcredit.evaluation import score_columns as module
+from stepcredit.evaluation.samples import join
 from stepcredit.evaluation.score_columns import read_many_score_columns, read_score_columns, score_columns
 
 
@@ -29,6 +31,12 @@ def test_columns_hold_what_the_rows_say(tmp_path: Path) -> None:
     assert not columns.rewritten
 
 
+def test_an_id_that_is_a_number_is_text(tmp_path: Path) -> None:
+    write_rows(tmp_path / "scores.jsonl", [row("r0"), row("r1", id=7, prompt_id=12)])
+    columns = read_score_columns(tmp_path / "scores.jsonl")
+    assert (columns.ids[1], columns.prompt_ids[1]) == ("7", "12")
+
+
 def test_records_and_files_give_the_same_columns(tmp_path: Path) -> None:
     scores = [score(rollout(f"r{i}", "a", correct=True), (float(i), -1.0)) for i in range(3)]
     write_rows(tmp_path / "scores.jsonl", map(score_to_json, scores))
@@ -44,7 +52,11 @@ def test_records_and_files_give_the_same_columns(tmp_path: Path) -> None:
         ({"aggregates": {"min": None}}, "field 'aggregates.min' must be a finite number"),
         ({"steps": None}, "field 'steps' must be a list"),
         ({"steps": [{"index": 0}]}, r"steps\[0\]"),
-        ({"id": 7}, "field 'id' must be a string"),
+        ({"id": None}, "field 'id' must be a string"),
+        ({"num_tokens": -1}, "field 'num_tokens' must be a whole number"),
+        ({"reward": True}, "field 'reward' must be a finite number"),
+        ({"scorer": 5}, "field 'scorer' must be a string"),
+        ({"aggregates": {"reward": 1.0}}, "an aggregate cannot be called 'reward'"),
     ],
 )
 def test_a_malformed_row_is_named_by_line_and_field(
@@ -80,3 +92,15 @@ def test_large_files_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.M
     assert [columns.ids for columns in read_many_score_columns(paths)] == [("r0",), ("r1",)]
     with pytest.raises(DataError, match="no such file"):
         read_many_score_columns([*paths, tmp_path / "missing.jsonl"])
+
+
+def test_steps_past_the_response_are_refused() -> None:
+    response = rollout("r0", "a", correct=True)
+    columns = score_columns([score(response, (1.0, -0.5))])
+    columns.check_within(0, response)
+    with pytest.raises(DataError, match="the steps of 'r0' end at character 3, its response at 2"):
+        columns.check_within(0, replace(response, response="a\n"))
+    rewritten = score_columns([replace(score(response, (1.0, -0.5)), scored_text="a\nb")])
+    rewritten.check_within(0, replace(response, response="a\n"))
+    with pytest.raises(DataError, match="end at character 3"):
+        join([replace(response, response="a\n")], {"prm": columns})

@@ -16,9 +16,8 @@ from stepcredit.data.records import (
     prompt_to_json,
     rollout_from_json,
     rollout_to_json,
-    score_from_json,
-    score_to_json,
 )
+from stepcredit.data.scores import is_score, score_from_json, score_to_json
 from stepcredit.data.sources import count_rows
 
 __all__ = [
@@ -27,6 +26,7 @@ __all__ = [
     "UniqueIds",
     "count_rows",
     "finish_lines",
+    "is_score",
     "named_format",
     "parse_columns",
     "prompt_from_json",

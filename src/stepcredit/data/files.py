@@ -8,17 +8,21 @@ import gzip
 import io
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
 from stepcredit.data.cells import row_to_cells
-from stepcredit.data.records import prompt_from_json, rollout_from_json, score_from_json
+from stepcredit.data.records import prompt_from_json, rollout_from_json
+from stepcredit.data.scores import score_from_json
 from stepcredit.data.sources import Malformed, NumberedRow, check_readable, file_kind, read_rows
 from stepcredit.data.strict_json import to_line
 from stepcredit.errors import DataError
-from stepcredit.runs import atomic_path
+from stepcredit.runs import atomic_path, warn
 from stepcredit.types import Prompt, ResponseScore, Rollout
+from stepcredit.wording import agree, quantity
 
 Record = TypeVar("Record", bound=Prompt | Rollout | ResponseScore)
 
@@ -57,6 +61,8 @@ class Records(Iterator[Record], Generic[Record]):
     Attributes:
         num_skipped: Rows skipped so far.
         first_skipped: What was wrong with the first one.
+        unclear_ends: Finish reasons that say neither that a response is whole nor that it was cut off, with
+            the number of rows that have them; a warning says so at the end.
 
     Raises:
         DataError: The source cannot be read; or a row is malformed or its id is there twice.
@@ -73,6 +79,7 @@ class Records(Iterator[Record], Generic[Record]):
         self.source = str(source)
         self.num_skipped = 0
         self.first_skipped: str | None = None
+        self.unclear_ends: Counter[str] = Counter()
         self._skip_invalid = skip_invalid
         self._records = self._stream(rows, parse)
 
@@ -92,10 +99,11 @@ class Records(Iterator[Record], Generic[Record]):
             where = f"{self.source}:{number}"
             try:
                 if isinstance(row, Malformed):
-                    raise DataError(row.problem, where=where, hint="hint the line, or pass --skip-invalid")
+                    raise DataError(row.problem, where=where, hint=row.hint)
                 records = tuple(parse(row, where, position))
                 for record in records:
                     ids.add(record.id, where)
+                    self._note_end(row, record)
             except DataError as error:
                 if not self._skip_invalid:
                     raise
@@ -103,14 +111,39 @@ class Records(Iterator[Record], Generic[Record]):
                 self.first_skipped = self.first_skipped or str(error)
                 continue
             yield from records
+        if self.unclear_ends:
+            warn_once(f"{self.source}: {_unclear_text(self.unclear_ends)}")
+
+    def _note_end(self, row: Mapping[str, Any], record: Record) -> None:
+        reason = row.get("finish_reason")
+        if reason is not None and isinstance(record, Rollout) and record.finish_reason is None:
+            self.unclear_ends[str(reason)] += 1
+
+
+def _unclear_text(ends: Counter[str]) -> str:
+    reasons = ", ".join(f"{reason!r} ({count:,})" for reason, count in ends.most_common())
+    number = sum(ends.values())
+    return (
+        f'{quantity(number, "response")} {agree(number, "ends", "end")} for another reason than "stop" or '
+        f'"length", which is read as null: {reasons}'
+    )
+
+
+@cache
+def warn_once(message: str) -> None:
+    """:func:`~stepcredit.runs.warn`, once per process: some commands read a file twice."""
+    warn(message)
 
 
 def _read(
-    path: str | Path, parse: Callable[[Mapping[str, Any], str], Record], skip_invalid: bool
+    path: str | Path, parse: Callable[[Mapping[str, Any], str, int], Record], skip_invalid: bool
 ) -> Records[Record]:
     path = check_readable(path)
     return Records(
-        path, read_rows(path), lambda row, where, _: (parse(row, where),), skip_invalid=skip_invalid
+        path,
+        read_rows(path),
+        lambda row, where, position: (parse(row, where, position),),
+        skip_invalid=skip_invalid,
     )
 
 
@@ -126,7 +159,7 @@ def read_rollouts(path: str | Path, *, skip_invalid: bool = False) -> Records[Ro
 
 def read_scores(path: str | Path, *, skip_invalid: bool = False) -> Records[ResponseScore]:
     """Stream a file of scores; see :class:`Records`."""
-    return _read(path, score_from_json, skip_invalid)
+    return _read(path, lambda row, where, _position: score_from_json(row, where), skip_invalid)
 
 
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stepcredit.data.fields import name_field
 from stepcredit.data.files import Records
 from stepcredit.data.foreign import Reader, named_format
-from stepcredit.data.foreign.rows import prompt_name
 from stepcredit.data.hub import PREFIX, read_hub
 from stepcredit.data.sources import Malformed, NumberedRow, check_readable, read_rows
 from stepcredit.errors import DataError, UserError
@@ -22,19 +22,19 @@ def read_as(
     *,
     columns: Mapping[str, str] | None = None,
     subset: str | None = None,
-    name_rows: bool = False,
     skip_invalid: bool = False,
 ) -> Records[Any]:
     """Stream the records of a source.
+
+    Rows of prompts and rollouts without an id get one, see :func:`~stepcredit.data.messages.row_name`.
 
     Args:
         source: A file, or ``hub:NAME[:SPLIT]``.
         format: One of :data:`stepcredit.data.foreign.FORMATS`; ``prompts`` yields prompts, all others
             rollouts.
-        columns: Field of the format to the source's column that holds it.
+        columns: Field of the format to the source's column that holds it; dots lead into objects
+            (``reward_model.ground_truth``).
         subset: Configuration of a hub data set.
-        name_rows: Give prompts and rollouts that lack them an id, the row's position, and a prompt id,
-            a hash of the prompt; otherwise they are malformed.
         skip_invalid: As for :class:`~stepcredit.data.files.Records`.
 
     Raises:
@@ -44,8 +44,6 @@ def read_as(
     form = named_format(format)
     rows = _row_source(source, subset, columns or {})
     reader = form.make_reader()
-    if name_rows and form.name in ("prompts", "rollouts"):
-        reader = _naming(reader)
     if form.id_field is not None:
         reader = _with_unique_ids(reader, _repeated(rows(), form.id_field))
     return Records(source, rows(), reader, skip_invalid=skip_invalid)
@@ -85,47 +83,43 @@ def _row_source(
         check_readable(source)
 
     def rows() -> Iterator[NumberedRow]:
-        found = read_hub(str(source), subset) if is_hub else read_rows(source)
-        return _renamed(found, columns, str(source)) if columns else found
+        plain = read_hub(str(source), subset) if is_hub else read_rows(source)
+        return _renamed(plain, columns) if columns else plain
 
     return rows
 
 
-def _renamed(rows: Iterator[NumberedRow], columns: Mapping[str, str], source: str) -> Iterator[NumberedRow]:
-    """Rows with each mapped column under the field's name; a column that had this name is dropped."""
-    taken = set(columns.values())
+def _renamed(rows: Iterator[NumberedRow], columns: Mapping[str, str]) -> Iterator[NumberedRow]:
+    """Rows with each mapped column under the field's name; a column that had this name is dropped.
+
+    An object that a column is taken from stays as it is.
+    """
+    moved = {*columns.values(), *columns}
     for number, row in rows:
         if isinstance(row, Malformed):
             yield number, row
             continue
-        if missing := taken - row.keys():
-            raise DataError(
-                f"there is no column {min(missing)!r}; there are {', '.join(map(str, row))}",
-                where=f"{source}:{number}",
-                hint="hint --column",
-            )
-        kept = {name: value for name, value in row.items() if name not in taken and name not in columns}
-        yield number, {**{field: _as_text(field, row[column]) for field, column in columns.items()}, **kept}
+        try:
+            mapped = {field: _column(row, column) for field, column in columns.items()}
+        except KeyError as error:
+            yield number, Malformed(error.args[0], hint="correct --column")
+            continue
+        yield number, mapped | {name: value for name, value in row.items() if name not in moved}
 
 
-def _as_text(field: str, value: Any) -> Any:
-    """Ids and answers that are numbers elsewhere are text in our records."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return str(value) if is_number and field in ("id", "prompt_id", "answer", "prediction") else value
+def _column(row: Mapping[str, Any], column: str) -> Any:
+    """The value of a column, whose name may lead into objects by dots.
 
-
-def _naming(reader: Reader) -> Reader:
-    def read(row: Mapping[str, Any], where: str, position: int) -> Iterable[Any]:
-        named = {**row, "id": str(position) if row.get("id") is None else row["id"]}
-        if (
-            named.get("prompt_id") is None
-            and "response" in named
-            and isinstance(named.get("prompt"), str | list)
-        ):
-            named["prompt_id"] = prompt_name(named["prompt"])
-        return reader(named, where, position)
-
-    return read
+    Raises:
+        KeyError: There is none; the message says what there is.
+    """
+    if column in row:
+        return row[column]
+    name, dot, rest = column.partition(".")
+    inner = row.get(name)
+    if dot and isinstance(inner, dict):
+        return _column(inner, rest)
+    raise KeyError(f"there is no column {column!r}; there are {', '.join(map(str, row))}")
 
 
 def _repeated(rows: Iterator[NumberedRow], field: str) -> set[int]:
@@ -133,9 +127,12 @@ def _repeated(rows: Iterator[NumberedRow], field: str) -> set[int]:
     seen: set[int] = set()
     repeated: set[int] = set()
     for _, row in rows:
-        if isinstance(row, Malformed) or not isinstance(row.get(field), str | int):
+        if isinstance(row, Malformed):
             continue
-        name = hash(str(row[field]))
+        try:
+            name = hash(name_field(row, field, ""))
+        except DataError:
+            continue  # The reader names it.
         (repeated if name in seen else seen).add(name)
     return repeated
 

@@ -29,9 +29,10 @@ _LONGEST_ROW_CHARACTERS = 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A row that cannot be read, and why."""
+    """A row that cannot be read, why, and what can be done."""
 
     problem: str
+    hint: str = "correct the row, or pass --skip-invalid"
 
 
 NumberedRow = tuple[int, dict[str, Any] | Malformed]

@@ -141,7 +141,7 @@ def join_labels(
     it is not, without labels or without a score are left out and counted.
 
     Raises:
-        DataError: No response is left.
+        DataError: No response is left, or the steps of a score run past its response.
     """
     places = {identifier: row for row, identifier in enumerate(columns.ids)}
     additive = _is_cumulative(columns)
@@ -165,6 +165,7 @@ def join_labels(
         if row is None:
             leave_out("responses without a score")
             continue
+        columns.check_within(row, rollout)
         pieces = _align(rollout, columns, row)
         if pieces is None:
             leave_out("responses whose scored steps do not end where the labelled ones do")

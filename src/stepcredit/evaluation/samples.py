@@ -186,6 +186,8 @@ def _check_match(
                 where=columns.source,
                 hint="give the scores of these rollouts",
             )
+        if row is not None:
+            columns.check_within(row, each)
     known = {each.id for each in graded} | ungraded_ids
     surplus = sum(identifier not in known for identifier in columns.ids)
     if surplus:

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stepcredit.data import UniqueIds, score_from_json, score_to_json
+from stepcredit.data import UniqueIds, is_score, score_from_json, score_to_json
 from stepcredit.data.sources import Malformed, read_rows
 from stepcredit.errors import DataError
-from stepcredit.types import ResponseScore
+from stepcredit.types import ResponseScore, Rollout
 
 REWARD = "reward"
 """The name under which a response's own reward stands beside the aggregates of its steps."""
@@ -59,6 +59,22 @@ class ScoreColumns:
     num_skipped: int = 0
     first_skipped: str | None = None
 
+    def check_within(self, row: int, rollout: Rollout) -> None:
+        """Refuse the steps of a row where they run past the response that they are said to be of.
+
+        Raises:
+            DataError: They do; the message names both.
+        """
+        if self.rewritten or self.step_offsets[row] == self.step_offsets[row + 1]:
+            return
+        end, length = int(self.step_ends[self.step_offsets[row + 1] - 1]), len(rollout.response)
+        if end > length:
+            raise DataError(
+                f"the steps of {rollout.id!r} end at character {end:,}, its response at {length:,}",
+                where=self.source,
+                hint="give the scores of these rollouts",
+            )
+
 
 class _Builder:
     """Collects rows; :meth:`add` leaves nothing behind of a row that it refuses."""
@@ -80,32 +96,15 @@ class _Builder:
         Raises:
             DataError: It is malformed, or its id was there before.
         """
-        try:
-            identifier, prompt_id, scorer = row["id"], row["prompt_id"], row["scorer"]
-            steps, aggregates = row["steps"], row["aggregates"]
-            rewards = array("d", [step["reward"] for step in steps])
-            values = array("d", [step["value"] for step in steps])
-            ends = array("q", [step["end"] for step in steps])
-            numbers = array("d", [row[REWARD], *aggregates.values()])
-            num_tokens = int(row["num_tokens"])
-            sound = (
-                type(identifier) is str
-                and type(prompt_id) is str
-                and all(map(math.isfinite, numbers))
-                and all(map(math.isfinite, rewards))
-                and all(map(math.isfinite, values))
-            )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-            sound = False
-        if not sound:
-            score_from_json(row, where)  # names the field that is wrong
-            raise DataError("is not a score", where=where, hint="make it with stepcredit score")
-        self._unique.add(identifier, where)
+        if not is_score(row):
+            row = score_to_json(score_from_json(row, where))
+        steps, aggregates = row["steps"], row["aggregates"]
+        self._unique.add(row["id"], where)
         count = len(self.ids)
-        self.ids.append(identifier)
-        self.prompt_ids.append(prompt_id)
-        self.columns[REWARD].append(numbers[0])
-        for name, value in zip(aggregates, numbers[1:], strict=True):
+        self.ids.append(row["id"])
+        self.prompt_ids.append(row["prompt_id"])
+        self.columns[REWARD].append(row[REWARD])
+        for name, value in aggregates.items():
             column = self.columns.get(name)
             if column is None:
                 column = self.columns[name] = array("d", [math.nan]) * count
@@ -113,12 +112,12 @@ class _Builder:
         for column in self.columns.values():
             if len(column) == count:
                 column.append(math.nan)
-        self.num_tokens.append(num_tokens)
-        self.step_rewards.extend(rewards)
-        self.step_values.extend(values)
-        self.step_ends.extend(ends)
+        self.num_tokens.append(row["num_tokens"])
+        self.step_rewards.extend([step["reward"] for step in steps])
+        self.step_values.extend([step["value"] for step in steps])
+        self.step_ends.extend([step["end"] for step in steps])
         self.step_offsets.append(len(self.step_rewards))
-        self.scorers.setdefault(scorer)
+        self.scorers.setdefault(row["scorer"])
         self.rewritten = self.rewritten or row.get("scored_text") is not None
 
     def build(self, source: str, num_skipped: int = 0, first_skipped: str | None = None) -> ScoreColumns:
@@ -179,7 +178,7 @@ def read_score_columns(path: str | Path, *, skip_invalid: bool = False) -> Score
         where = f"{path}:{number}"
         try:
             if isinstance(row, Malformed):
-                raise DataError(row.problem, where=where, hint="hint the line, or pass --skip-invalid")
+                raise DataError(row.problem, where=where, hint=row.hint)
             builder.add(row, where)
         except DataError as error:
             if not skip_invalid:

@@ -96,7 +96,6 @@ def run(options: Options) -> Result:
         options.from_format,
         columns=columns,
         subset=options.subset,
-        name_rows=True,
         skip_invalid=options.skip_invalid,
     )
     lost: Counter[str] = Counter()

@@ -123,9 +123,7 @@ class Plan:
 
         def read() -> Records[Prompt]:
             if columns or subset or str(path).startswith("hub:"):
-                return read_as(
-                    path, "prompts", columns=columns, subset=subset, name_rows=True, skip_invalid=skip_invalid
-                )
+                return read_as(path, "prompts", columns=columns, subset=subset, skip_invalid=skip_invalid)
             return read_prompts(path, skip_invalid=skip_invalid)
 
         records = read()

@@ -42,12 +42,12 @@ class ForeignFormat:
     holds_prompts: bool = False
 
 
-def _read_prompt(row: Mapping[str, Any], where: str, _position: int) -> Iterator[Prompt]:
-    yield prompt_from_json(row, where)
+def _read_prompt(row: Mapping[str, Any], where: str, position: int) -> Iterator[Prompt]:
+    yield prompt_from_json(row, where, position)
 
 
-def _read_rollout(row: Mapping[str, Any], where: str, _position: int) -> Iterator[Rollout]:
-    yield rollout_from_json(row, where)
+def _read_rollout(row: Mapping[str, Any], where: str, position: int) -> Iterator[Rollout]:
+    yield rollout_from_json(row, where, position)
 
 
 def _write_prompts(records: Iterable[Prompt | Rollout], lost: Counter[str]) -> Iterator[dict[str, Any]]:

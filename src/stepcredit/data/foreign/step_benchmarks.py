@@ -10,20 +10,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stepcredit.data.foreign.rows import (
-    joined_steps,
-    labels_until_error,
+from stepcredit.data.fields import (
+    is_number,
     name_field,
     optional_text,
-    others,
-    prompt_field,
-    prompt_name,
+    shown,
     text_field,
     texts_field,
     truth_field,
     wrong,
 )
-from stepcredit.data.records import shown
+from stepcredit.data.foreign.rows import joined_steps, labels_until_error, others
+from stepcredit.data.messages import prompt_field, prompt_name
 from stepcredit.errors import DataError
 from stepcredit.types import FinishReason, Rollout, StepLabel
 
@@ -159,7 +157,7 @@ def _path_step(step: Any, path: str, where: str) -> tuple[str, float | None] | N
 
 def _rated(completion: Mapping[str, Any], path: str, where: str) -> tuple[str, float | None]:
     rating = completion.get("rating")
-    if rating is not None and rating not in _RATINGS:
+    if rating is not None and not (is_number(rating) and rating in _RATINGS):
         raise DataError(f"a rating of {path!r} must be -1, 0, 1 or null, not {shown(rating)}", where=where)
     if not isinstance(completion.get("text"), str):
         raise DataError(f"a completion of {path!r} has no text", where=where)

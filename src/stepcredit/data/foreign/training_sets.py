@@ -7,19 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from stepcredit.data.foreign.rows import (
-    joined_steps,
-    name_field,
-    others,
-    prompt_field,
-    prompt_name,
-    text_field,
-    texts_field,
-    truth,
-    truth_field,
-    wrong,
-)
-from stepcredit.data.records import messages_from_json
+from stepcredit.data.fields import name_field, text_field, texts_field, truth, truth_field, wrong
+from stepcredit.data.foreign.rows import joined_steps, others
+from stepcredit.data.messages import messages_from_json, prompt_field, prompt_name
 from stepcredit.errors import DataError
 from stepcredit.types import Message, PromptText, Rollout, StepLabel
 
