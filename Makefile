@@ -34,10 +34,10 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 results: setup
-	$(BIN)/python -m stepcredit.experiments.demo_results --out runs/results --publish docs/results/demo
+	$(BIN)/python -m stepcredit_study.demo_seeds --out runs/results --publish docs/results/demo
 
 findings: setup
-	$(BIN)/python -m stepcredit.experiments.findings --results docs/results --page docs/findings.md
+	$(BIN)/python -m stepcredit_study.findings --results docs/results --page docs/findings.md
 
 clean:
 	rm -rf runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 
-from stepcredit.bench.workload import SHAPES, random_model, response_groups
 from stepcredit.logprobs import LocalTokenLogProbs, pack
+from stepcredit_bench.workload import SHAPES, random_model, response_groups
 
 
 def main() -> None:

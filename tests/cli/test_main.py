@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from importlib import import_module
@@ -44,6 +45,27 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "package"),
+    [(["reproduce", "main"], "stepcredit_study"), (["bench", "score"], "stepcredit_bench")],
+)
+def test_a_command_of_a_package_that_is_not_installed_says_what_to_install(
+    words: list[str],
+    package: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def find_spec(name: str) -> object | None:
+        return None if name == package else importlib.util.find_spec(name)
+
+    monkeypatch.setattr("stepcredit.cli.find_spec", find_spec)
+    assert main(words) == 2
+    message = capsys.readouterr().err
+    assert f"needs the package {package}, which is not installed" in message
+    assert "pip install ." in message
+    assert message.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from stepcredit.experiments import findings
-from stepcredit.experiments.reproduce import NAMES
-from stepcredit.reports.findings import findings_page, read_findings
+from stepcredit_study import findings
+from stepcredit_study.pages.findings import findings_page, read_findings
+from stepcredit_study.reproduce import NAMES
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -14,7 +14,9 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 from stepcredit import __version__
 from stepcredit.cli.commands import COMMANDS, GROUPS, Command
@@ -71,7 +73,7 @@ def _run(words: list[str]) -> int:
     command, rest = _find(words)
     if command is None:
         return _no_command(words)
-    module = import_module(command.module)
+    module = _module_of(command)
     parser = OneLineParser(
         prog=f"stepcredit {command.name}",
         description=(module.__doc__ or command.help).strip(),
@@ -96,6 +98,18 @@ def _run(words: list[str]) -> int:
         if text:
             print(text)
     return 0
+
+
+def _module_of(command: Command) -> ModuleType:
+    """Import a command's module, which may lie in a package beside the library."""
+    package = command.module.partition(".")[0]
+    if find_spec(package) is None:
+        raise UserError(
+            f"needs the package {package}, which is not installed",
+            where=f"stepcredit {command.name}",
+            hint="it is part of the source: run `pip install .` there",
+        )
+    return import_module(command.module)
 
 
 def _find(words: Sequence[str]) -> tuple[Command | None, list[str]]:

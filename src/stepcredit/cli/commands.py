@@ -15,7 +15,8 @@ class Command:
     Attributes:
         name: One word, or two for a command of a group (``eval best-of-n``).
         help: One line.
-        module: Holds the dataclass ``Options`` and the function ``run(options) -> CommandResult``.
+        module: Holds the dataclass ``Options`` and the function ``run(options) -> CommandResult``; of the
+            library, or of a package beside it, which need not be installed.
     """
 
     name: str
@@ -24,11 +25,11 @@ class Command:
 
 
 COMMANDS: tuple[Command, ...] = (
-    Command("demo", "the whole loop on the lab, to an HTML report", "stepcredit.experiments.demo"),
+    Command("demo", "the whole loop on the lab, to an HTML report", "stepcredit.pipelines.demo"),
     Command(
         "reproduce",
         "the paper's findings: measured here, beside the published numbers",
-        "stepcredit.experiments.reproduce",
+        "stepcredit_study.reproduce",
     ),
     Command("sample", "prompts -> rollouts", "stepcredit.pipelines.sample"),
     Command("grade", "rollouts -> graded rollouts", "stepcredit.pipelines.grade"),
@@ -70,8 +71,8 @@ COMMANDS: tuple[Command, ...] = (
         "stepcredit.pipelines.eval_conventions",
     ),
     Command("eval leaderboard", "rank all evaluations of a folder", "stepcredit.pipelines.eval_leaderboard"),
-    Command("bench score", "beside the published evaluator's way", "stepcredit.pipelines.bench_score"),
-    Command("bench train", "beside TRL's trainer and a plain loop", "stepcredit.pipelines.bench_train"),
+    Command("bench score", "beside the published evaluator's way", "stepcredit_bench.score"),
+    Command("bench train", "beside TRL's trainer and a plain loop", "stepcredit_bench.train"),
 )
 
 GROUPS = {

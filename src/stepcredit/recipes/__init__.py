@@ -1,7 +1,6 @@
 """Shipped configurations, each a YAML file that ``stepcredit train --config NAME`` reads.
 
-Those in ``comparisons/`` are what ``stepcredit compare NAME`` reads, those in ``reproduction/`` what
-``stepcredit reproduce EXPERIMENT --scale NAME`` reads.
+Those in ``comparisons/`` are what ``stepcredit compare NAME`` reads.
 """
 
 from __future__ import annotations
@@ -30,10 +29,4 @@ def comparison_names() -> tuple[str, ...]:
 def comparison_path(name: str) -> Path | None:
     """The file of the comparison called ``name``; ``None`` if there is none."""
     path = _HERE / "comparisons" / f"{name}.yaml"
-    return path if path.is_file() else None
-
-
-def reproduction_path(name: str) -> Path | None:
-    """The file of the experiments' scale called ``name``; ``None`` if there is none."""
-    path = _HERE / "reproduction" / f"{name}.yaml"
     return path if path.is_file() else None

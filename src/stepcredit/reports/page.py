@@ -7,19 +7,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from stepcredit.runs import atomic_path
 
+_PACKAGE = "stepcredit.reports"
 ABSENT = "–"
 """Shown for a number that the result files do not have."""
 
 
-def render_page(template: str, /, **context: Any) -> str:
-    """Render a template of this package that extends ``base.html``.
+def render_page(template: str, /, *, package: str = _PACKAGE, **context: Any) -> str:
+    """Render a template that extends ``base.html``.
 
     Args:
         template: File name in ``templates/``.
+        package: Whose ``templates/`` it lies in; those of this package can be extended and included.
         context: What the template shows. ``base.html`` itself uses ``title`` (the document's title,
             required), ``kind`` (what sort of report, beside the name at the top), and ``sections``
             (pairs of anchor and name, for the navigation).
@@ -27,7 +29,7 @@ def render_page(template: str, /, **context: Any) -> str:
     Returns:
         A complete HTML document without any reference to another file or host.
     """
-    return _environment().get_template(template).render(**context)
+    return _environment(package).get_template(template).render(**context)
 
 
 def write_page(path: str | Path, html: str) -> None:
@@ -91,9 +93,9 @@ def duration(seconds: float | None) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def _environment(package: str) -> Environment:
     environment = Environment(
-        loader=PackageLoader("stepcredit.reports"),
+        loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, _PACKAGE))]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

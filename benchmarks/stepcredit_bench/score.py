@@ -1,0 +1,124 @@
+"""How fast, and in how much memory, responses are scored beside the published evaluator's way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.options import check_at_least_one, option
+
+if TYPE_CHECKING:
+    from stepcredit_bench.scoring import ScoreBenchmark
+
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of ``stepcredit bench score``."""
+
+    shape: str = option(
+        "model, with random weights; tiny only shows that it runs",
+        default="smollm2-135m",
+        choices=("smollm2-135m", "tiny"),
+    )
+    groups: int = option("prompts", default=1)
+    responses: int = option("responses of each prompt", default=64)
+    turns: int = option("turns of each side; the fastest counts", default=2)
+    threads: int | None = option("threads of each side; default is all processors", default=None)
+    dtype: str = option("format of our weights and products", default="bfloat16", choices=DTYPES)
+    published_dtype: str = option(
+        "format of the published side; what transformers loaded by default when it was published is float32",
+        default="float32",
+        choices=DTYPES,
+    )
+    seed: int = option("seed of tokens and weights", default=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What ``stepcredit bench score`` prints."""
+
+    benchmark: ScoreBenchmark
+
+    def to_json(self) -> dict[str, Any]:
+        """Ratios, and each side's own numbers.
+
+        ``memory_ratio`` compares what the work takes beyond libraries and loaded weights, which no way of
+        scoring can avoid; ``total_memory_ratio`` compares whole processes.
+        """
+        bench = self.benchmark
+        sides = {
+            name: {
+                **report.to_json(),
+                "responses_per_second": bench.num_responses / report.best_seconds,
+                "scored_tokens_per_second": bench.num_scored / report.best_seconds,
+            }
+            for name, report in bench.sides.items()
+        }
+        ratios: dict[str, float] = {}
+        for name in bench.sides:
+            if name != "ours":
+                ratios[f"speedup_vs_{name}"] = bench.speedup(name)
+                ratios[f"memory_ratio_vs_{name}"] = bench.memory_ratio(name)
+                ratios[f"total_memory_ratio_vs_{name}"] = bench.total_memory_ratio(name)
+                ratios[f"largest_difference_vs_{name}"] = bench.largest_difference(name)
+        return {
+            **ratios,
+            "sides": sides,
+            "shape": bench.work.shape,
+            "responses": bench.num_responses,
+            "scored_tokens": bench.num_scored,
+            "dtype": bench.dtype,
+            "published_dtype": bench.published_dtype,
+            "threads": bench.threads,
+        }
+
+    def to_text(self) -> str:
+        """A table of the sides and a line a ratio."""
+        bench = self.benchmark
+        lines = [
+            f"{bench.num_responses} responses, {bench.num_scored:,} scored tokens, {bench.work.shape}, "
+            f"{bench.threads} threads; ours in {bench.dtype}, published in {bench.published_dtype}",
+            f"{'side':<22}{'responses/s':>12}{'seconds':>10}{'peak MB':>10}{'working MB':>12}",
+        ]
+        for name, report in bench.sides.items():
+            lines.append(
+                f"{name:<22}{bench.num_responses / report.best_seconds:>12.2f}{report.best_seconds:>10.1f}"
+                f"{report.peak_mb:>10.0f}{report.working_mb:>12.0f}"
+            )
+        lines += [
+            f"against {name}: {bench.speedup(name):.2f} x the speed, "
+            f"{bench.memory_ratio(name):.2f} of the working memory (beyond libraries and weights; "
+            f"{bench.total_memory_ratio(name):.2f} with them), log-ratios within "
+            f"{bench.largest_difference(name):.2g} nats a token"
+            for name in bench.sides
+            if name != "ours"
+        ]
+        return "\n".join(lines)
+
+
+def run(options: Options) -> Result:
+    """Measure."""
+    import os
+
+    from stepcredit.runs import Progress
+    from stepcredit_bench.scoring import ScoreWork, run_score_benchmark
+
+    check_at_least_one(options, "groups", "responses", "turns", "threads")
+    sides = 2 if options.dtype == options.published_dtype else 3
+    with Progress("bench score", options.turns * sides, "turns", every=1.0) as progress:
+        benchmark = run_score_benchmark(
+            ScoreWork(
+                shape=options.shape,
+                num_groups=options.groups,
+                responses_per_group=options.responses,
+                seed=options.seed,
+            ),
+            dtype=options.dtype,
+            published_dtype=options.published_dtype,
+            turns=options.turns,
+            threads=options.threads or os.cpu_count() or 1,
+            on_turn=lambda name, seconds: progress.advance(extra=f"{name} took {seconds:.1f} s"),
+        )
+    return Result(benchmark=benchmark)

@@ -1,0 +1,185 @@
+"""Scoring beside the way of the published evaluator of arXiv:2412.01981.
+
+That way: two sequences a batch, padded to the longer; the policy's and then the reference's logits at all
+positions; log-softmax over the whole vocabulary; gather.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from stepcredit.logprobs import LocalTokenLogProbs, pad
+from stepcredit.types import Encoded
+from stepcredit_bench.processes import Side, SideReport, compare
+from stepcredit_bench.workload import random_model, response_groups
+
+PUBLISHED_BATCH = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreWork:
+    """What both sides score.
+
+    Attributes:
+        shape: Name in :data:`~stepcredit_bench.workload.SHAPES`.
+        num_groups: Prompts.
+        responses_per_group: Responses of each.
+        seed: Of tokens and weights.
+    """
+
+    shape: str = "smollm2-135m"
+    num_groups: int = 1
+    responses_per_group: int = 64
+    seed: int = 0
+
+    def sequences(self) -> list[Encoded]:
+        """All responses, group after group."""
+        groups = response_groups(
+            self.shape,
+            num_groups=self.num_groups,
+            responses_per_group=self.responses_per_group,
+            seed=self.seed,
+        )
+        return [item for group in groups for item in group]
+
+
+class _ScoreSide(ABC):
+    """Two models and the work; a response's outcome is its log-ratio, in nats."""
+
+    def __init__(self, work: ScoreWork, dtype: str) -> None:
+        self.work = work
+        self.dtype = dtype
+
+    def load(self) -> None:
+        self.sequences = self.work.sequences()
+        self.policy = random_model(self.work.shape, seed=self.work.seed + 1, dtype=self.dtype)
+        self.reference = random_model(self.work.shape, seed=self.work.seed + 2, dtype=self.dtype)
+
+    def warm_up(self) -> None:
+        self.log_ratios(self.sequences[:PUBLISHED_BATCH])
+
+    def prepare(self) -> None:
+        return  # a turn changes nothing
+
+    def run(self) -> dict[str, Any]:
+        return {"log_ratios": self.log_ratios(self.sequences)}
+
+    @abstractmethod
+    def log_ratios(self, sequences: list[Encoded]) -> list[float]: ...
+
+
+class OurSide(_ScoreSide):
+    """Packed, prompts once, projection at scored positions only, in pieces."""
+
+    def log_ratios(self, sequences: list[Encoded]) -> list[float]:
+        """Sum over each response of policy minus reference."""
+        policy, reference = (
+            LocalTokenLogProbs(model, weights_hash="random").of(sequences)
+            for model in (self.policy, self.reference)
+        )
+        return [
+            float(np.sum(ours, dtype=np.float64) - np.sum(theirs, dtype=np.float64))
+            for ours, theirs in zip(policy, reference, strict=True)
+        ]
+
+
+class PublishedSide(_ScoreSide):
+    """Whole logits of two padded sequences at a time, policy and then reference."""
+
+    @torch.no_grad()
+    def log_ratios(self, sequences: list[Encoded]) -> list[float]:
+        """Sum over each response of policy minus reference."""
+        ratios: list[float] = []
+        for start in range(0, len(sequences), PUBLISHED_BATCH):
+            chosen = sequences[start : start + PUBLISHED_BATCH]
+            batch = pad(chosen)
+            per_token = self._log_probs(self.policy, batch) - self._log_probs(self.reference, batch)
+            for row, item in enumerate(chosen):
+                ratios.append(per_token[row, item.scored_start - 1 : len(item.token_ids) - 1].sum().item())
+        return ratios
+
+    def _log_probs(self, model: Any, batch: Any) -> torch.Tensor:
+        logits: torch.Tensor = model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+        ).logits[:, :-1]
+        gathered = logits.log_softmax(dim=-1).gather(2, batch.input_ids[:, 1:, None])[..., 0]
+        return gathered.float()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreBenchmark:
+    """How fast and in how much memory each side scored.
+
+    Attributes:
+        work: What was scored.
+        dtype: Format of our weights and products.
+        published_dtype: The published side's.
+        threads: Threads of each side.
+        num_scored: Scored tokens.
+        sides: Reports: ``ours``, ``published`` and, where the formats differ, ``published_same_dtype``.
+    """
+
+    work: ScoreWork
+    dtype: str
+    published_dtype: str
+    threads: int
+    num_scored: int
+    sides: dict[str, SideReport]
+
+    @property
+    def num_responses(self) -> int:
+        """Responses that each side scored in a turn."""
+        return self.work.num_groups * self.work.responses_per_group
+
+    def speedup(self, other: str) -> float:
+        """Our responses/s over those of another side."""
+        return self.sides[other].best_seconds / self.sides["ours"].best_seconds
+
+    def memory_ratio(self, other: str) -> float:
+        """Our working memory over another side's: the peak, beyond libraries and loaded weights."""
+        return self.sides["ours"].working_mb / self.sides[other].working_mb
+
+    def total_memory_ratio(self, other: str) -> float:
+        """Our peak resident memory over another side's, libraries and both models' weights included."""
+        return self.sides["ours"].peak_mb / self.sides[other].peak_mb
+
+    def largest_difference(self, other: str) -> float:
+        """Largest difference of a response's log-ratio between the sides, in nats a scored token."""
+        lengths = np.array([item.num_scored for item in self.work.sequences()])
+        ours = np.array(self.sides["ours"].outcome["log_ratios"])
+        theirs = np.array(self.sides[other].outcome["log_ratios"])
+        return float(np.max(np.abs(ours - theirs) / lengths))
+
+
+def run_score_benchmark(
+    work: ScoreWork,
+    *,
+    dtype: str,
+    published_dtype: str,
+    turns: int,
+    threads: int,
+    on_turn: Callable[[str, float], None],
+) -> ScoreBenchmark:
+    """Score by turns, each side in its own process."""
+    sides: dict[str, Callable[[], Side]] = {
+        "ours": partial(OurSide, work, dtype),
+        "published": partial(PublishedSide, work, published_dtype),
+    }
+    if published_dtype != dtype:
+        sides["published_same_dtype"] = partial(PublishedSide, work, dtype)
+    reports = compare(sides, turns=turns, threads=threads, on_turn=on_turn)
+    return ScoreBenchmark(
+        work=work,
+        dtype=dtype,
+        published_dtype=published_dtype,
+        threads=threads,
+        num_scored=sum(item.num_scored for item in work.sequences()),
+        sides=reports,
+    )

@@ -1,1 +1,0 @@
-"""What the experiments share: outputs, settings at each scale, measurements, findings and how they run."""

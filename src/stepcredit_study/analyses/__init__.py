@@ -1,0 +1,1 @@
+"""What single claims compute beyond the shared measurements: operations, values, over-optimisation."""

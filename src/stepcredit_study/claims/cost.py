@@ -1,0 +1,389 @@
+"""Cost: operations of data collection and training, and the accuracy that they buy.
+
+Purpose: labelling every step of every response is what process rewards used to cost. How much is that
+beside an implicit PRM's "sample, grade, train", and what does a step model make of more data?
+
+Differs from the paper: operations are those of the runs' own ledgers (2 a parameter and token forward, 6 in
+training), without passes over development problems, which are chosen freely. Monte-Carlo labels are counted
+twice: as the paper does, every prefix of every response completed anew, and as done here, where responses
+share their prompt and equal prefixes are completed once. Accuracy is best-of-n on the base's responses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stepcredit_study.analyses.operations import PARTS, UNSHARED, operations, share_to_reach
+from stepcredit_study.frame.experiment import Experiment
+from stepcredit_study.frame.measuring import TestBed, choose_aggregate
+from stepcredit_study.frame.scale import Scale
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
+from stepcredit_study.frame.world import Responses, World
+from stepcredit_study.pages.finding import Cell, Check, Estimate, Finding, Plot, Series, Table
+
+CE, DPO, NCA, KTO = "implicit-ce", "implicit-dpo", "implicit-nca", "implicit-kto"
+HEAD, SHEPHERD, AUTOPSV = "outcome-head", "math-shepherd", "autopsv"
+SHEPHERD_TOKENS = "math-shepherd-tokens"
+IMPLICIT = (CE, DPO, NCA, KTO)
+METHODS = (*IMPLICIT, HEAD, SHEPHERD, SHEPHERD_TOKENS, AUTOPSV)
+RESPONSES = (2, 4, 8)
+DOUBLED = "doubled"
+"""All responses to twice as many instructions."""
+
+PAPER: Mapping[str, tuple[str, str, str]] = {
+    CE: ("1", "1", "1"),
+    DPO: ("0.3", "0.8", "1.8"),
+    SHEPHERD: ("38.8", "38.6", "38.8"),
+    AUTOPSV: ("4.3", "4.2", "4.3"),
+}
+"""Operations relative to CE at 2, 4 and 8 responses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One method on one amount of data.
+
+    Attributes:
+        data: Graded training responses.
+        labels: The same with step labels, where the method needs them.
+        model: The trained model.
+        dev_scores: Its scores of development responses.
+        test_scores: Its scores of the base's test responses.
+    """
+
+    data: Path
+    labels: Path | None
+    model: Path
+    dev_scores: Path
+    test_scores: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """Everything that is measured.
+
+    Attributes:
+        dev: Development responses.
+        test: The base's test responses.
+        runs: (method, amount) to its files; an amount is a number of responses, or ``doubled``.
+    """
+
+    dev: Path
+    test: Responses
+    runs: Mapping[tuple[str, str], Run]
+
+
+def amounts(scale: Scale) -> tuple[str, ...]:
+    """Numbers of responses to each training instruction."""
+    return tuple(str(number) for number in RESPONSES if number <= scale.sizes.train_responses)
+
+
+def prepare(world: World) -> Files:
+    """Every method on every amount of data; Math-Shepherd also on twice the instructions (lab)."""
+    dev, test = world.dev_set(), world.test_set()
+
+    def run(method: str, data: Path) -> Run:
+        """A method's labels, where it needs them, its model, and that model's scores."""
+        labels = None
+        if method in (SHEPHERD, SHEPHERD_TOKENS):
+            labels = world.math_shepherd(data)
+        elif method == AUTOPSV:
+            labels = world.autopsv(data)
+        model = world.train(method, labels or data)
+        return Run(
+            data=data,
+            labels=labels,
+            model=model,
+            dev_scores=world.score(dev, model),
+            test_scores=world.score(test.distinct, model),
+        )
+
+    runs: dict[tuple[str, str], Run] = {}
+    for amount in amounts(world.scale):
+        data = world.train_set()
+        if int(amount) < world.scale.sizes.train_responses:
+            data = world.select(data, responses=int(amount))
+        runs |= {(method, amount): run(method, data) for method in METHODS}
+    if world.scale.is_lab:
+        more = world.responses("train", num_prompts=2 * world.scale.sizes.train_prompts)
+        runs[SHEPHERD, DOUBLED] = run(SHEPHERD, more)
+    return Files(dev=dev, test=test, runs=runs)
+
+
+def measure(world: World, files: Files) -> Measurement:
+    """Operations of each part of each run, and its accuracy, mean over n."""
+    bed = TestBed(files.test, world.scale.n)
+    numbers: dict[str, float] = {}
+    for (method, amount), run in files.runs.items():
+        parts = operations(
+            run.data,
+            run.labels,
+            run.model,
+            paired=method in (DPO, NCA),
+            has_reference=method in IMPLICIT,
+            mismatched=method == KTO,
+        )
+        numbers |= {f"{method}/{amount}/{part}": value for part, value in parts.items()}
+        accuracy = bed.accuracy(run.test_scores, choose_aggregate(files.dev, run.dev_scores))
+        numbers[f"{method}/{amount}/accuracy"] = sum(accuracy.values()) / len(accuracy)
+    return numbers
+
+
+def total(each: Measurement, method: str, amount: str, how: str = "") -> float:
+    """Operations of a run; ``how`` is empty or ``UNSHARED``."""
+    return math.fsum(each[f"{method}/{amount}/{part}{how}"] for part in PARTS)
+
+
+def relative(
+    seeds: Seeds, method: str, amount: str, how: str = "", *, to: tuple[str, str] | None = None
+) -> Estimate:
+    """Operations of a run over those of another; by default CE's on the same amount."""
+    other = to or (CE, amount)
+    return seeds.derived(lambda each: total(each, method, amount, how) / total(each, *other, how))
+
+
+def conclude(seeds: Seeds, scale: Scale) -> Finding:
+    """Operations relative to CE, accuracy beside them, and where Math-Shepherd draws level."""
+    used = amounts(scale)
+    return Finding(
+        name="cost",
+        title="What does each method cost, and what does it buy?",
+        purpose="Operations of data collection and training, and accuracy against them.",
+        differs=(
+            f"{scale.setting}; operations by the runs' ledgers, passes over development problems left out; "
+            "counted with and without shared prefixes; epochs are each method's own."
+        ),
+        tables=(
+            _relative_table(seeds, used),
+            _parts_table(seeds, used[-1]),
+            _accuracy_table(seeds, used),
+            _level_table(seeds, used),
+        ),
+        checks=tuple(_checks(seeds, used)),
+        plots=(_plot(seeds, used),),
+    )
+
+
+def _relative_table(seeds: Seeds, used: Sequence[str]) -> Table:
+    columns: list[str] = []
+    for amount in used:
+        columns += [f"{amount} responses", f"{amount}, prefixes shared", f"{amount}, paper"]
+
+    def row(method: str) -> tuple[Cell, ...]:
+        cells: list[Cell] = []
+        for amount in used:
+            published = PAPER[method][RESPONSES.index(int(amount))] if method in PAPER else None
+            cells += [relative(seeds, method, amount, UNSHARED), relative(seeds, method, amount), published]
+        return tuple(cells)
+
+    return Table(
+        title="Operations of data collection and training, relative to CE",
+        columns=tuple(columns),
+        rows=tuple((method, row(method)) for method in METHODS),
+        caption=(
+            "CE on the same number of responses is 1. Prefixes not shared: each response reads its own "
+            "prompt, and Monte-Carlo labels complete every prefix of every response. Shared: prompts are "
+            "read once, and equal prefixes are completed once."
+        ),
+        percent=False,
+        digits=2,
+    )
+
+
+def _parts_table(seeds: Seeds, amount: str) -> Table:
+    def share(method: str, part: str) -> Estimate:
+        return seeds.derived(
+            lambda each: each[f"{method}/{amount}/{part}"] / total(each, CE, amount, UNSHARED)
+        )
+
+    names = ("collection" + UNSHARED, "labelling" + UNSHARED, "labelling", "training")
+    return Table(
+        title=f"Where the operations go, at {amount} responses",
+        columns=("sampling responses", "labelling steps", "labelling, prefixes shared", "training"),
+        rows=tuple((method, tuple(share(method, part) for part in names)) for method in METHODS),
+        caption="In units of all that CE takes. Training includes the pass of the reference.",
+        percent=False,
+        digits=2,
+    )
+
+
+def _accuracy_table(seeds: Seeds, used: Sequence[str]) -> Table:
+    columns = (*used, *([DOUBLED] if f"{SHEPHERD}/{DOUBLED}/accuracy" in seeds else []))
+    last = used[-1]
+
+    def row(method: str) -> tuple[Cell, ...]:
+        cells: list[Cell] = []
+        for amount in columns:
+            known = f"{method}/{amount}/accuracy" in seeds
+            cells.append(seeds.of(f"{method}/{amount}/accuracy") if known else None)
+            cost = relative(seeds, method, amount, to=(CE, last)) if known else None
+            cells.append(None if cost is None else format_estimate(cost, percent=False, digits=2))
+        return tuple(cells)
+
+    headings: list[str] = []
+    for amount in columns:
+        name = f"{amount} responses" if amount != DOUBLED else f"{last} responses, twice the instructions"
+        headings += [name, f"{amount}: cost"]
+    return Table(
+        title="Accuracy and cost by amount of data",
+        columns=tuple(headings),
+        rows=tuple((method, row(method)) for method in METHODS),
+        caption=(
+            "Per cent: best-of-n on the base's responses, mean over n. Cost: operations relative to CE on "
+            f"{last} responses, prefixes shared."
+        ),
+    )
+
+
+def _level_table(seeds: Seeds, used: Sequence[str]) -> Table:
+    """Read off the mean curve, and in how many seeds it is reached at all."""
+    points = _shepherd_amounts(seeds, used)
+    curve, costs = _shepherd_curve(seeds, used)
+
+    def row(amount: str) -> tuple[Cell, ...]:
+        target = seeds.of(f"{CE}/{amount}/accuracy")
+        share = share_to_reach(curve, target.mean)
+        reached = [_share_of(each, points, amount) for each in seeds.measurements]
+        told_reached = f"{sum(map(math.isfinite, reached))} of {len(reached)}"
+        if math.isinf(share):
+            return target, f"not with {curve[-1][0]:g} times the data", None, told_reached
+        cost = math.exp(np.interp(math.log(share), [math.log(x) for x, _ in curve], costs))
+        ours = relative(seeds, CE, amount, UNSHARED, to=(CE, used[-1])).mean
+        least = "at most " if share == curve[0][0] else ""
+        return target, f"{least}{share:.2g}", f"{least}{cost / ours:.1f}", told_reached
+
+    return Table(
+        title="How much data Math-Shepherd needs to draw level with CE",
+        columns=("CE's accuracy", "Math-Shepherd's data", "its cost over CE's there", "seeds that reach it"),
+        rows=tuple((f"CE on {amount} responses", row(amount)) for amount in used),
+        caption=(
+            f"Data in units of {used[-1]} responses to every instruction; between measured amounts "
+            "accuracy is taken as linear in log(data). Cost without shared prefixes."
+        ),
+    )
+
+
+def _shepherd_amounts(seeds: Seeds, used: Sequence[str]) -> list[tuple[float, str]]:
+    """Shares of the data that Math-Shepherd was trained on, and their names."""
+    points = [(int(amount) / int(used[-1]), amount) for amount in used]
+    return [*points, (2.0, DOUBLED)] if f"{SHEPHERD}/{DOUBLED}/accuracy" in seeds else points
+
+
+def _share_of(each: Measurement, points: Sequence[tuple[float, str]], amount: str) -> float:
+    """With what share of the data Math-Shepherd is as good as CE on some responses, in one seed."""
+    curve = [(share, each[f"{SHEPHERD}/{name}/accuracy"]) for share, name in points]
+    return share_to_reach(curve, each[f"{CE}/{amount}/accuracy"])
+
+
+def _shepherd_curve(seeds: Seeds, used: Sequence[str]) -> tuple[list[tuple[float, float]], list[float]]:
+    """Share of the data to mean accuracy, and log of the cost relative to CE on all of them."""
+    points = _shepherd_amounts(seeds, used)
+    all_of_ce = (CE, used[-1])
+    curve = [(share, seeds.of(f"{SHEPHERD}/{amount}/accuracy").mean) for share, amount in points]
+    costs = [relative(seeds, SHEPHERD, amount, UNSHARED, to=all_of_ce).mean for _, amount in points]
+    return curve, [math.log(cost) for cost in costs]
+
+
+def _checks(seeds: Seeds, used: Sequence[str]) -> list[Check]:
+    first, last = used[0], used[-1]
+    shepherd = relative(seeds, SHEPHERD, last, UNSHARED)
+    shared = relative(seeds, SHEPHERD, last)
+    autopsv = relative(seeds, AUTOPSV, last, UNSHARED)
+    dearer = seeds.derived(
+        lambda each: (
+            (total(each, SHEPHERD, last, UNSHARED) - total(each, AUTOPSV, last, UNSHARED))
+            / total(each, CE, last, UNSHARED)
+        )
+    )
+    few, many = relative(seeds, DPO, first, UNSHARED), relative(seeds, DPO, last, UNSHARED)
+    checks = [
+        Check(
+            claim="Math-Shepherd costs more than ten times the operations of CE.",
+            paper="38.8 times",
+            here=f"{format_estimate(shepherd, percent=False)}; with shared prefixes "
+            f"{format_estimate(shared, percent=False)}",
+            verdict=is_above(shepherd, 10.0),
+            why=_why_less(seeds, last),
+        ),
+        Check(
+            claim="AutoPSV costs more than CE and less than Math-Shepherd.",
+            paper="4.3 times CE; Math-Shepherd 38.8 times",
+            here=f"{format_estimate(autopsv, percent=False)}; Math-Shepherd more by "
+            f"{format_estimate(dearer, percent=False, sign=True)}",
+            verdict=all_of([is_above(autopsv, 1.0), is_above(dearer)]),
+            why="AutoPSV's labels take the training of a verifier and one pass over the responses.",
+        ),
+        Check(
+            claim=f"DPO costs less than CE with {first} responses, more with {last}: pairs grow faster.",
+            paper="0.3, 0.8, 1.8 times with 2, 4, 8 responses",
+            here=f"{format_estimate(few, percent=False, digits=2)} and "
+            f"{format_estimate(many, percent=False, digits=2)}",
+            verdict=all_of([is_below(few, 1.0), is_above(many, 1.0)]),
+            why="Of n responses, half of them right, come n^2 / 4 pairs of two responses each.",
+        ),
+    ]
+    if f"{SHEPHERD}/{DOUBLED}/accuracy" in seeds:
+        rise = seeds.difference(f"{SHEPHERD}/{DOUBLED}/accuracy", f"{SHEPHERD}/{last}/accuracy")
+        behind = seeds.difference(f"{CE}/{last}/accuracy", f"{SHEPHERD}/{DOUBLED}/accuracy")
+        checks.append(
+            Check(
+                claim="Math-Shepherd does not draw level with CE even on twice the instructions.",
+                paper="not measured; on the same data CE 48.4, Math-Shepherd 47.8",
+                here=f"CE less Math-Shepherd on twice as many {format_estimate(behind, sign=True)}",
+                verdict=is_above(behind),
+                why=f"Twice the instructions change its accuracy by {format_estimate(rise, sign=True)}.",
+            )
+        )
+    return checks
+
+
+def _why_less(seeds: Seeds, amount: str) -> str:
+    """What the factor is made of here."""
+    labels = seeds.derived(
+        lambda each: (
+            each[f"{SHEPHERD}/{amount}/labelling{UNSHARED}"]
+            / each[f"{SHEPHERD}/{amount}/collection{UNSHARED}"]
+        )
+    )
+    training = seeds.derived(lambda each: each[f"{CE}/{amount}/training"] / total(each, CE, amount, UNSHARED))
+    return (
+        f"Labels take {labels.mean:.0f} times the operations of drawing the responses, and of CE's own "
+        f"operations {training.mean:.0%} are training: the fewer steps a response has and the more epochs "
+        "are trained, the smaller the factor."
+    )
+
+
+def _plot(seeds: Seeds, used: Sequence[str]) -> Plot:
+    def curve(method: str, name: str, how: str) -> Series:
+        known = [each for each in (*used, DOUBLED) if f"{method}/{each}/accuracy" in seeds]
+        return Series(
+            name=name,
+            x=tuple(relative(seeds, method, each, how, to=(CE, used[-1])).mean for each in known),
+            y=tuple(seeds.of(f"{method}/{each}/accuracy") for each in known),
+        )
+
+    shepherd = (curve(SHEPHERD, SHEPHERD, UNSHARED), curve(SHEPHERD, f"{SHEPHERD}, prefixes shared", ""))
+    others = (curve(method, method, UNSHARED) for method in METHODS if method != SHEPHERD)
+    return Plot(
+        name="cost",
+        title="Accuracy against cost, by number of responses",
+        kind="curves",
+        x_label=f"Operations of data and training, relative to CE on {used[-1]} responses",
+        y_label="Accuracy of best-of-n on the base's responses, mean over n",
+        series=(*others, *shepherd),
+        x_log2=True,
+    )
+
+
+EXPERIMENT = Experiment(
+    name="cost",
+    title="operations of data collection and training, and accuracy against them",
+    prepare=prepare,
+    measure=measure,
+    conclude=conclude,
+)

@@ -1,0 +1,198 @@
+"""More instructions: reward models trained on 25, 50, 75 and 100 per cent of them.
+
+Purpose: does an implicit PRM keep getting better as instructions are added?
+
+Differs from the paper: the smaller shares are contained in the larger ones, every share is trained for the
+same number of passes (so a larger one takes more updates, as in the paper), and the score that stands for a
+response is chosen on development problems for each model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from stepcredit_study.frame.experiment import Experiment
+from stepcredit_study.frame.measuring import sightings
+from stepcredit_study.frame.scale import Scale
+from stepcredit_study.frame.seeds import Measurement, Seeds, format_estimate, is_above
+from stepcredit_study.frame.variants import (
+    Variants,
+    measure_variants,
+    score_variants,
+    scorers,
+    trained_counts,
+)
+from stepcredit_study.frame.world import World
+from stepcredit_study.pages.finding import Check, Finding, Plot, Series, Table
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
+METHODS = {"implicit-dpo": "DPO", "implicit-ce": "CE"}
+
+PAPER: Mapping[str, Mapping[str, tuple[float, ...]]] = {
+    "implicit-dpo": {
+        "Mistral-7B": (25.2, 26.8, 27.2, 28.8),
+        "Llama-3.1-8B": (50.0, 53.4, 53.6, 57.0),
+        "Llama-3.1-70B": (70.8, 72.4, 70.4, 72.2),
+    },
+    "implicit-ce": {
+        "Mistral-7B": (23.8, 27.0, 27.8, 28.0),
+        "Llama-3.1-8B": (48.4, 51.4, 54.4, 53.0),
+        "Llama-3.1-70B": (70.4, 68.2, 68.6, 67.2),
+    },
+}
+"""Method, then generator, to best-of-64 at each share, in per cent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Models of each method and share, and what they score.
+
+    Attributes:
+        data: Share to its training data.
+        models: ``METHOD SHARE`` to its model.
+        variants: Their scores.
+    """
+
+    data: Mapping[float, Path]
+    models: Mapping[str, Path]
+    variants: Variants
+
+
+def variant(method: str, share: float) -> str:
+    """Names the model of a method trained on a share of the instructions."""
+    return f"{method} {share:.0%}"
+
+
+def prepare(world: World) -> Files:
+    """Both objectives on each share of the instructions."""
+    train_set = world.train_set()
+    parts = {share: train_set if share == 1 else world.select(train_set, prompts=share) for share in SHARES}
+    models = {
+        variant(method, share): world.train(method, parts[share]) for method in METHODS for share in SHARES
+    }
+    return Files(parts, models, score_variants(world, scorers(world, models), world.scale.generators))
+
+
+def measure(world: World, files: Files) -> Measurement:
+    """Best-of-n of every model, and how much it was trained on."""
+    numbers = measure_variants(world, files.variants) | trained_counts(files.models)
+    if world.scale.is_lab:
+        numbers |= {f"sightings/{share:.0%}": sightings(path) for share, path in files.data.items()}
+    return numbers
+
+
+def conclude(seeds: Seeds, scale: Scale) -> Finding:
+    """A curve for each objective and generator, and whether it rises."""
+    n = scale.largest_n
+    return Finding(
+        name="instructions",
+        title="Do more instructions help?",
+        purpose="Reward models trained on a part of the instructions, with all their responses (finding 3).",
+        differs=(
+            f"{scale.setting}; smaller shares are contained in larger ones; the score that stands for a "
+            "response is chosen on development problems for each model."
+        ),
+        tables=(*(_table(seeds, scale, method) for method in METHODS), _amounts(seeds)),
+        checks=tuple(_check(seeds, method, n) for method in METHODS),
+        plots=tuple(_plot(seeds, scale, method) for method in METHODS),
+    )
+
+
+def _table(seeds: Seeds, scale: Scale, method: str) -> Table:
+    n = scale.largest_n
+    here = [
+        (policy, tuple(seeds.of(f"{policy}/{variant(method, share)}/{n}") for share in SHARES))
+        for policy in scale.generators
+    ]
+    published = PAPER[method]
+    averages = [sum(column) / len(column) for column in zip(*published.values(), strict=True)]
+    paper = [*published.items(), ("average", averages)]
+    return Table(
+        title=f"{METHODS[method]}: accuracy of best-of-{n} by share of the instructions",
+        columns=tuple(f"{share:.0%}" for share in SHARES),
+        rows=(
+            *here,
+            ("average", tuple(seeds.of(f"{variant(method, share)}/{n}") for share in SHARES)),
+            *((f"paper: {name}", tuple(f"{value:.1f}" for value in values)) for name, values in paper),
+        ),
+        caption="Per cent; the paper's are best-of-64.",
+    )
+
+
+def _amounts(seeds: Seeds) -> Table:
+    return Table(
+        title="What an epoch holds",
+        columns=tuple(f"{share:.0%}" for share in SHARES),
+        rows=(
+            (
+                "CE: responses",
+                tuple(seeds.of(f"{variant('implicit-ce', share)}/units") for share in SHARES),
+            ),
+            ("DPO: pairs", tuple(seeds.of(f"{variant('implicit-dpo', share)}/units") for share in SHARES)),
+        ),
+        percent=False,
+        digits=0,
+    )
+
+
+def _check(seeds: Seeds, method: str, n: int) -> Check:
+    first, last = variant(method, SHARES[0]), variant(method, SHARES[-1])
+    gain = seeds.difference(f"{last}/{n}", f"{first}/{n}")
+    steps = [
+        format_estimate(
+            seeds.difference(f"{variant(method, later)}/{n}", f"{variant(method, earlier)}/{n}"), sign=True
+        )
+        for earlier, later in pairwise(SHARES)
+    ]
+    published = [sum(column) / len(column) for column in zip(*PAPER[method].values(), strict=True)]
+    return Check(
+        claim=(
+            f"{METHODS[method]} gains from four times the instructions (best-of-{n}, mean over generators)."
+        ),
+        paper=f"{published[0]:.1f} to {published[-1]:.1f}",
+        here=f"{format_estimate(gain, sign=True)}; quarter by quarter {', '.join(steps)}",
+        verdict=is_above(gain),
+        why=_why(seeds),
+    )
+
+
+def _why(seeds: Seeds) -> str:
+    first, last = (f"sightings/{share:.0%}" for share in (SHARES[0], SHARES[-1]))
+    if first not in seeds:
+        return ""
+    return (
+        f"The responses to {SHARES[0]:.0%} of the instructions show each fact of the lab that they hold "
+        f"{seeds.of(first).mean:.0f} times, those to all of them {seeds.of(last).mean:.0f} times."
+    )
+
+
+def _plot(seeds: Seeds, scale: Scale, method: str) -> Plot:
+    n = scale.largest_n
+    return Plot(
+        name=f"instructions-{METHODS[method].lower()}",
+        title=f"{METHODS[method]}: accuracy of best-of-{n} by number of instructions",
+        kind="curves",
+        x_label="Instructions trained on",
+        y_label=f"Accuracy of best-of-{n}",
+        x_log2=True,
+        series=tuple(
+            Series(
+                name=policy,
+                x=tuple(share * scale.sizes.train_prompts for share in SHARES),
+                y=tuple(seeds.of(f"{policy}/{variant(method, share)}/{n}") for share in SHARES),
+            )
+            for policy in scale.generators
+        ),
+    )
+
+
+EXPERIMENT = Experiment(
+    name="instructions",
+    title="reward models on a part of the instructions (finding 3)",
+    prepare=prepare,
+    measure=measure,
+    conclude=conclude,
+)

@@ -1,0 +1,363 @@
+"""Table 1: best-of-n with every reward model, on responses of three generators.
+
+Purpose: does a language model that saw nothing but right and wrong final answers pick better than voting,
+and than reward models whose step labels cost many times as much?
+
+Differs from the paper: the lab's policies and problems stand for MATH and 7B to 70B models, accuracies are
+expectations over all subsets of n of the responses instead of the first n, and each method's score of a
+response (lowest step, mean, sum, last) is chosen on development problems instead of fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from stepcredit_study.frame.experiment import Experiment
+from stepcredit_study.frame.measuring import AGGREGATES, TestBed, development_accuracies, share_right
+from stepcredit_study.frame.scale import Scale
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
+from stepcredit_study.frame.world import Responses, World
+from stepcredit_study.pages.finding import Check, Estimate, Finding, Plot, Series, Table, Verdict
+
+OBJECTIVES = ("implicit-dpo", "implicit-kto", "implicit-nca", "implicit-ce")
+BALANCED = {"implicit-ce-dataset-balanced": "dataset", "implicit-ce-instruction-balanced": "instruction"}
+BASELINES = ("math-shepherd", "math-shepherd-tokens", "autopsv", "outcome-head")
+STEP_MODELS = ("math-shepherd", "math-shepherd-tokens", "autopsv")
+UNTRAINED = ("log-probability", "self-consistency", "shortest", "random")
+METHODS = (*OBJECTIVES, *BALANCED, *BASELINES, *UNTRAINED)
+
+PAPER_AVERAGES: Mapping[str, str] = {
+    "implicit-dpo": "50.4",
+    "implicit-kto": "45.7",
+    "implicit-nca": "49.4",
+    "implicit-ce": "48.4",
+    "implicit-ce-dataset-balanced": "47.8",
+    "implicit-ce-instruction-balanced": "49.0",
+    "math-shepherd": "47.8",
+    "autopsv": "45.7",
+    "log-probability": "45.8",
+    "majority": "49.1",
+}
+"""Table 1's averages over generators and n, in per cent; plain voting and log-probability from its text."""
+
+PAPER_GENERATORS = ("Mistral-7B", "Llama-3.1-8B", "Llama-3.1-70B")
+PAPER_TABLE: Mapping[str, str] = {
+    "EurusRM-7B": "17.2 21.0 20.4 / 49.6 51.6 51.8 / 69.0 69.6 72.2 / 46.9",
+    "SkyworkRM-Llama3.1-8B": "16.0 19.6 23.4 / 49.0 50.4 48.2 / 70.4 72.6 72.0 / 46.8",
+    "ArmoRM-Llama3-8B": "16.6 21.0 23.2 / 47.8 48.6 49.4 / 70.6 70.8 71.0 / 46.6",
+    "Math-Shepherd-7B (released)": "16.0 21.0 20.4 / 50.0 52.4 52.8 / 66.4 65.8 65.6 / 45.6",
+    "RLHFlow-8B-Mistral-Data": "19.4 25.2 30.2 / 51.8 52.0 50.6 / 70.8 71.0 71.2 / 49.1",
+    "RLHFlow-8B-DS-Data": "17.2 23.0 25.2 / 54.4 54.2 55.8 / 68.6 70.4 73.0 / 49.1",
+    "Math-Shepherd (same data)": "17.6 24.4 26.8 / 50.0 51.4 52.8 / 68.6 69.4 68.8 / 47.8",
+    "AutoPSV (same data)": "16.6 20.6 22.2 / 52.2 51.4 52.2 / 68.4 65.4 62.4 / 45.7",
+    "implicit PRM, DPO": "18.6 24.4 28.8 / 54.0 55.4 57.0 / 71.8 71.2 72.2 / 50.4",
+    "implicit PRM, KTO": "15.6 18.4 18.6 / 49.6 51.8 50.8 / 72.6 67.0 67.2 / 45.7",
+    "implicit PRM, NCA": "18.6 23.8 28.0 / 52.4 53.4 55.2 / 69.0 73.0 71.6 / 49.4",
+    "implicit PRM, CE": "18.8 24.0 28.0 / 52.6 54.4 53.0 / 70.6 67.0 67.2 / 48.4",
+    "CE, dataset-balanced": "18.0 23.6 27.0 / 52.6 54.2 52.6 / 68.6 66.8 67.0 / 47.8",
+    "CE, instruction-balanced": "17.6 22.6 26.2 / 52.6 55.2 54.6 / 69.4 71.2 72.0 / 49.0",
+}
+"""Table 1: best-of-4, 16 and 64 of each generator, and the average."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Scores of every method.
+
+    Attributes:
+        train: Training responses.
+        dev: Development responses.
+        dev_scores: Method to its scores of them.
+        test: Generator to its responses.
+        test_scores: Generator, then method, to its scores.
+    """
+
+    train: Path
+    dev: Path
+    dev_scores: Mapping[str, Path]
+    test: Mapping[str, Responses]
+    test_scores: Mapping[str, Mapping[str, Path]]
+
+
+def trained(world: World) -> dict[str, Path]:
+    """Method to its model."""
+    models = {name: world.train(name) for name in (*OBJECTIVES, "outcome-head")}
+    models |= {name: world.train("implicit-ce", balance=how) for name, how in BALANCED.items()}
+    labels = world.math_shepherd()
+    models |= {name: world.train(name, labels) for name in ("math-shepherd", "math-shepherd-tokens")}
+    return models | {"autopsv": world.train("autopsv", world.autopsv())}
+
+
+def prepare(world: World) -> Files:
+    """All models, and their scores of development and test responses."""
+    models = trained(world)
+    dev = world.dev_set()
+    test = {policy: world.test_set(policy) for policy in world.scale.generators}
+
+    def scores(data: Path) -> dict[str, Path]:
+        found = {name: world.score(data, prm) for name, prm in models.items()}
+        found["log-probability"] = world.reference_log_probability(data)
+        return found | {name: world.baseline(data, name) for name in UNTRAINED if name != "log-probability"}
+
+    return Files(
+        train=world.train_set(),
+        dev=dev,
+        dev_scores=scores(dev),
+        test=test,
+        test_scores={policy: scores(responses.distinct) for policy, responses in test.items()},
+    )
+
+
+def measure(world: World, files: Files) -> Measurement:
+    """Accuracy of every method on each generator's responses at each n."""
+    numbers = {"train/right": share_right(files.train)}
+    chosen: dict[str, str] = {}
+    for name in METHODS:
+        accuracy_of = development_accuracies(files.dev, files.dev_scores[name])
+        chosen[name] = max(accuracy_of, key=lambda aggregate: accuracy_of[aggregate])
+        numbers[f"development/{name}"] = accuracy_of[chosen[name]]
+        numbers |= {f"chosen/{name}/{each}": float(each == chosen[name]) for each in AGGREGATES}
+    for policy, responses in files.test.items():
+        bed = TestBed(responses, world.scale.n)
+        numbers[f"{policy}/pass@1"] = bed.pass_at(1)
+        accuracies = {"majority": bed.majority()}
+        accuracies["oracle"] = {n: bed.pass_at(n) for n in bed.ns}
+        for name in METHODS:
+            accuracies[name] = bed.accuracy(files.test_scores[policy][name], chosen[name])
+        for name, accuracy in accuracies.items():
+            numbers |= {f"{policy}/{name}/{n}": value for n, value in accuracy.items()}
+    for name in ("majority", "oracle", *METHODS):
+        cells = [numbers[f"{policy}/{name}/{n}"] for policy in files.test for n in world.scale.n]
+        numbers[f"average/{name}"] = sum(cells) / len(cells)
+    return numbers
+
+
+def conclude(seeds: Seeds, scale: Scale) -> Finding:
+    """The table, and whether the paper's orderings hold."""
+    rows = ("majority", *METHODS, "oracle")
+    columns = [(policy, n) for policy in scale.generators for n in scale.n]
+    table = Table(
+        title="Accuracy of best-of-n by reward model",
+        columns=(*(f"{policy} @{n}" for policy, n in columns), "average", "paper's average"),
+        rows=tuple(
+            (
+                name,
+                (
+                    *(seeds.of(f"{policy}/{name}/{n}") for policy, n in columns),
+                    seeds.of(f"average/{name}"),
+                    PAPER_AVERAGES.get(name),
+                ),
+            )
+            for name in rows
+        ),
+        caption="Per cent. One response is right in "
+        + ", ".join(
+            f"{format_estimate(seeds.of(f'{policy}/pass@1'))} ({policy})" for policy in scale.generators
+        )
+        + ".",
+    )
+    return Finding(
+        name="main",
+        title="Which reward model picks best?",
+        purpose="Best-of-n with every reward model on responses of three generators (Table 1).",
+        differs=(
+            f"{scale.setting}; expectations over all subsets of n; the score that stands for "
+            "a response is chosen on development problems for each method."
+        ),
+        tables=(table, _published(), _choices(seeds)),
+        checks=tuple(_checks(seeds)),
+        plots=(_plot(seeds),),
+    )
+
+
+def _choices(seeds: Seeds) -> Table:
+    """What stands for a response, which is chosen on development problems in each seed."""
+
+    def told_choice(name: str) -> str:
+        counts = {each: sum(seeds.of(f"chosen/{name}/{each}").values) for each in AGGREGATES}
+        return ", ".join(f"{each} {count:.0f}" for each, count in counts.items() if count)
+
+    return Table(
+        title="What stands for a response",
+        columns=("chosen: number of seeds", "development problems"),
+        rows=tuple((name, (told_choice(name), seeds.of(f"development/{name}"))) for name in METHODS),
+        caption="Of the lowest step (min), mean, sum and last step; accuracy of best-of-4 on development "
+        "problems, in per cent.",
+    )
+
+
+def _published() -> Table:
+    """Table 1 as it is printed, to be read beside ours."""
+    columns = [f"{generator} @{n}" for generator in PAPER_GENERATORS for n in (4, 16, 64)]
+    return Table(
+        title="The paper's Table 1",
+        columns=(*columns, "average"),
+        rows=tuple((name, tuple(cells.replace("/", " ").split())) for name, cells in PAPER_TABLE.items()),
+        caption="Per cent on MATH-500; reward models without data of their own are released ones.",
+    )
+
+
+def _checks(seeds: Seeds) -> list[Check]:
+    return [
+        _over_step_models(seeds),
+        *_vote_checks(seeds),
+        *_objective_checks(seeds),
+        _over_likelihood(seeds),
+    ]
+
+
+def _less(seeds: Seeds, methods: Iterable[str], over: str) -> dict[str, Estimate]:
+    """Each method's average less that of another."""
+    return {name: seeds.difference(f"average/{name}", f"average/{over}") for name in methods}
+
+
+def _best_over(seeds: Seeds, method: str) -> Estimate:
+    """The objective that did best on the seed's development problems, less a method."""
+    return seeds.derived(lambda each: each[f"average/{best_objective(each)}"] - each[f"average/{method}"])
+
+
+def _added(seeds: Seeds, what: str, method: str) -> str:
+    added = seeds.derived(partial(_over_single, method=method))
+    return f"{what} adds {format_estimate(added, sign=True)} to a single response."
+
+
+def _over_step_models(seeds: Seeds) -> Check:
+    gains = {name: _best_over(seeds, name) for name in STEP_MODELS}
+    of_ce = {name: seeds.difference("average/implicit-ce", f"average/{name}") for name in STEP_MODELS}
+    return Check(
+        claim="An implicit PRM beats step models trained on Monte-Carlo and AutoPSV labels.",
+        paper="DPO 50.4, Math-Shepherd 47.8, AutoPSV 45.7",
+        here=f"the objective that is best on development problems less {_told(gains)}; "
+        f"CE less {_told(of_ce)}",
+        verdict=all_of([is_above(each) for each in gains.values()]),
+        why="The development problems choose among four objectives, each with as many settings as each step "
+        "model has; CE alone is told beside.",
+    )
+
+
+def _vote_checks(seeds: Seeds) -> list[Check]:
+    votes = _less(seeds, (*OBJECTIVES, *STEP_MODELS), "majority")
+
+    def check(claim: str, paper: str, methods: tuple[str, ...], side: Callable[[Estimate], Verdict]) -> Check:
+        return Check(
+            claim=claim,
+            paper=f"{paper}, the vote about 49.1",
+            here=_told({name: votes[name] for name in methods}),
+            verdict=all_of([side(votes[name]) for name in methods]),
+            why=_added(seeds, "The vote", "majority"),
+        )
+
+    return [
+        check(
+            "By DPO and NCA an implicit PRM picks better than plain voting.",
+            "DPO 50.4, NCA 49.4",
+            ("implicit-dpo", "implicit-nca"),
+            is_above,
+        ),
+        check(
+            "By CE and KTO an implicit PRM does not pick better than plain voting.",
+            "CE 48.4, KTO 45.7",
+            ("implicit-ce", "implicit-kto"),
+            is_below,
+        ),
+        check(
+            "Step models trained on Monte-Carlo and AutoPSV labels pick worse than plain voting.",
+            "Math-Shepherd 47.8, AutoPSV 45.7",
+            STEP_MODELS,
+            is_below,
+        ),
+    ]
+
+
+def _objective_checks(seeds: Seeds) -> list[Check]:
+    development = ", ".join(
+        f"{name} {format_estimate(seeds.of(f'development/{name}'))}" for name in OBJECTIVES
+    )
+    chosen = f"On development problems (best-of-4): {development}."
+    lead = {
+        name: seeds.difference("average/implicit-dpo", f"average/{name}")
+        for name in OBJECTIVES
+        if name != "implicit-dpo"
+    }
+    behind = _less(seeds, (name for name in OBJECTIVES if name != "implicit-kto"), "implicit-kto")
+    balance = _less(seeds, BALANCED, "implicit-ce")
+    return [
+        Check(
+            claim="DPO makes the best implicit PRM.",
+            paper="DPO 50.4, NCA 49.4, CE 48.4, KTO 45.7",
+            here=f"implicit-dpo less {_told(lead)}",
+            verdict=all_of([is_above(each) for each in lead.values()]),
+            why=chosen,
+        ),
+        Check(
+            claim="KTO makes the weakest implicit PRM.",
+            paper="KTO 45.7, the others 48.4 to 50.4",
+            here=f"less implicit-kto: {_told(behind)}",
+            verdict=all_of([is_above(each) for each in behind.values()]),
+            why=chosen,
+        ),
+        Check(
+            claim="Balancing right and wrong responses within each instruction helps CE a little, over the "
+            "whole set it does not.",
+            paper="instruction-balanced 49.0, dataset-balanced 47.8, plain 48.4",
+            here=_told(balance),
+            verdict=all_of(
+                [
+                    is_above(balance["implicit-ce-instruction-balanced"]),
+                    is_below(balance["implicit-ce-dataset-balanced"]),
+                ]
+            ),
+            why=f"{format_estimate(seeds.of('train/right'))}% of the training responses are right.",
+        ),
+    ]
+
+
+def _over_likelihood(seeds: Seeds) -> Check:
+    gain = _best_over(seeds, "log-probability")
+    return Check(
+        claim="The untrained model's own log-probability is no substitute.",
+        paper="45.8, the weakest but KTO and AutoPSV",
+        here="the objective that is best on development problems less log-probability "
+        + format_estimate(gain, sign=True),
+        verdict=is_above(gain),
+        why=_added(seeds, "The log-probability", "log-probability"),
+    )
+
+
+def _told(gains: Mapping[str, Estimate]) -> str:
+    return ", ".join(f"{name} {format_estimate(each, sign=True)}" for name, each in gains.items())
+
+
+def _over_single(each: Measurement, method: str) -> float:
+    """What a method adds to a single response, mean over generators and n."""
+    singles = [value for name, value in each.items() if name.endswith("/pass@1")]
+    return each[f"average/{method}"] - sum(singles) / max(1, len(singles))
+
+
+def best_objective(each: Measurement) -> str:
+    """The objective whose model picks best on development problems."""
+    return max(OBJECTIVES, key=lambda name: each[f"development/{name}"])
+
+
+def _plot(seeds: Seeds) -> Plot:
+    names = ("majority", *METHODS)
+    return Plot(
+        name="main",
+        title="Accuracy by reward model, mean over generators and n",
+        kind="intervals",
+        x_label="Accuracy",
+        series=tuple(Series(name=name, y=(seeds.of(f"average/{name}"),)) for name in names),
+        reference=seeds.of("average/majority").mean,
+    )
+
+
+EXPERIMENT = Experiment(
+    name="main",
+    title="best-of-n with every reward model (Table 1)",
+    prepare=prepare,
+    measure=measure,
+    conclude=conclude,
+)

@@ -1,0 +1,221 @@
+"""One response to each instruction, right and wrong ones balanced or ten to one.
+
+Purpose: an unpaired objective needs no second response to the same instruction. Is one enough to pick
+better than a single response does, and what if nearly all of them are right, or wrong?
+
+Differs from the paper: the response to each instruction is the first of its kind among those drawn, so
+that the shares of right and wrong ones can be set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stepcredit_study.frame.experiment import Experiment
+from stepcredit_study.frame.scale import Scale
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_above
+from stepcredit_study.frame.variants import (
+    Variants,
+    measure_variants,
+    score_variants,
+    scorers,
+    trained_counts,
+)
+from stepcredit_study.frame.world import World
+from stepcredit_study.pages.finding import Check, Finding, Plot, Series, Table
+
+RATIOS = {"1:1": "balanced", "10:1": "ten right to one wrong", "1:10": "one right to ten wrong"}
+METHODS = {"implicit-ce": "CE", "implicit-kto": "KTO"}
+
+PAPER = {"Mistral-7B": ("9.6", "15.0"), "Llama-3.1-8B": ("44.6", "51.2"), "Llama-3.1-70B": ("63.2", "67.4")}
+"""Generator to pass@1 and CE's best-of-64 with one response an instruction, in per cent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Models of each method and ratio, and what they score.
+
+    Attributes:
+        data: Ratio to its training data.
+        models: ``METHOD RATIO`` to its model.
+        variants: Their scores.
+    """
+
+    data: Mapping[str, Path]
+    models: Mapping[str, Path]
+    variants: Variants
+
+
+def variant(method: str, ratio: str) -> str:
+    """Names the model of a method trained on one response an instruction in a ratio."""
+    return f"{method} {ratio}"
+
+
+def prepare(world: World) -> Files:
+    """CE and KTO on one response to each instruction."""
+    data = {ratio: world.select(world.train_set(), one_response=ratio) for ratio in RATIOS}
+    models = {
+        variant(method, ratio): world.train(method, data[ratio]) for method in METHODS for ratio in RATIOS
+    }
+    return Files(data, models, score_variants(world, scorers(world, models), world.scale.generators))
+
+
+def measure(world: World, files: Files) -> Measurement:
+    """Best-of-n of every model; right and wrong responses trained on; pairs that DPO could be trained on."""
+    numbers = measure_variants(world, files.variants) | trained_counts(files.models)
+    for ratio, path in files.data.items():
+        numbers |= {f"{ratio}/{name}": value for name, value in _contents(path).items()}
+    return numbers
+
+
+def _contents(path: Path) -> dict[str, float]:
+    from stepcredit.data import read_rollouts
+    from stepcredit.data.pairing import pair_responses
+
+    rollouts = list(read_rollouts(path))
+    right = [bool(rollout.correct) for rollout in rollouts]
+    pairs = pair_responses([rollout.prompt_id for rollout in rollouts], right)
+    return {
+        "right": float(sum(right)),
+        "wrong": float(len(right) - sum(right)),
+        "pairs": float(len(pairs.indices)),
+    }
+
+
+def conclude(seeds: Seeds, scale: Scale) -> Finding:
+    """Each model beside the accuracy of a single response."""
+    return Finding(
+        name="one-response",
+        title="Is one response to each instruction enough?",
+        purpose="CE and KTO trained on one response to each instruction (finding 5).",
+        differs=(
+            f"{scale.setting}; which response of an instruction is trained on decides the shares of right "
+            "and wrong ones."
+        ),
+        tables=(_accuracies(seeds, scale), _contents_table(seeds)),
+        checks=(
+            _above_pass_at_1(
+                seeds,
+                scale,
+                "implicit-ce",
+                ("1:1",),
+                "9.6 to 15.0, 44.6 to 51.2, 63.2 to 67.4 (best-of-64)",
+            ),
+            _above_pass_at_1(seeds, scale, "implicit-ce", ("10:1", "1:10"), "not published"),
+            _above_pass_at_1(seeds, scale, "implicit-kto", ("1:1",), "not published"),
+            _above_pass_at_1(seeds, scale, "implicit-kto", ("10:1", "1:10"), "not published"),
+            _dpo_has_no_pairs(seeds),
+        ),
+        plots=(_plot(seeds, scale),),
+    )
+
+
+def _accuracies(seeds: Seeds, scale: Scale) -> Table:
+    n = scale.largest_n
+    return Table(
+        title=f"Accuracy of a single response, and of best-of-{n} by models of one response an instruction",
+        columns=tuple(scale.generators),
+        rows=(
+            ("pass@1", tuple(seeds.of(f"{policy}/pass@1") for policy in scale.generators)),
+            *(
+                (
+                    f"{label}, {told_as}",
+                    tuple(seeds.of(f"{policy}/{variant(method, ratio)}/{n}") for policy in scale.generators),
+                )
+                for method, label in METHODS.items()
+                for ratio, told_as in RATIOS.items()
+            ),
+        ),
+        caption="Per cent. The paper: "
+        + ", ".join(f"{name} pass@1 {single}, CE {best}" for name, (single, best) in PAPER.items())
+        + ".",
+    )
+
+
+def _contents_table(seeds: Seeds) -> Table:
+    return Table(
+        title="What was trained on",
+        columns=("right", "wrong", "pairs for DPO"),
+        rows=tuple(
+            (told_as, tuple(seeds.of(f"{ratio}/{name}") for name in ("right", "wrong", "pairs")))
+            for ratio, told_as in RATIOS.items()
+        ),
+        caption="Numbers of responses. Where an instruction has no response of the scarce kind to spare, "
+        "responses of the other kind are left out until the ratio is met.",
+        percent=False,
+        digits=0,
+    )
+
+
+def _above_pass_at_1(
+    seeds: Seeds, scale: Scale, method: str, ratios: tuple[str, ...], published: str
+) -> Check:
+    n = scale.largest_n
+    gains = {
+        (ratio, policy): seeds.difference(f"{policy}/{variant(method, ratio)}/{n}", f"{policy}/pass@1")
+        for ratio in ratios
+        for policy in scale.generators
+    }
+    how = " and ".join(RATIOS[ratio] for ratio in ratios)
+    return Check(
+        claim=f"{METHODS[method]} on one response an instruction, {how}, picks better than a single response "
+        "for every generator.",
+        paper=published,
+        here=f"best-of-{n} less pass@1: "
+        + ", ".join(
+            f"{format_estimate(each, sign=True)} ({policy}, {ratio})"
+            for (ratio, policy), each in gains.items()
+        ),
+        verdict=all_of([is_above(each) for each in gains.values()]),
+        why="; ".join(
+            f"{RATIOS[ratio]}: trained on {_count(seeds, ratio, 'right')} right and "
+            f"{_count(seeds, ratio, 'wrong')} wrong responses"
+            for ratio in ratios
+        )
+        + ".",
+    )
+
+
+def _count(seeds: Seeds, ratio: str, kind: str) -> str:
+    return f"{seeds.of(f'{ratio}/{kind}').mean:.0f}"
+
+
+def _dpo_has_no_pairs(seeds: Seeds) -> Check:
+    most = max(value for ratio in RATIOS for value in seeds.of(f"{ratio}/pairs").values)
+    return Check(
+        claim="DPO cannot be trained on one response an instruction.",
+        paper="cannot be trained",
+        here=f"{most:.0f} pairs of a right and a wrong response to one instruction; stepcredit train refuses",
+        verdict="holds" if most == 0 else "does not hold",
+        why="A pair is a right and a wrong response to one instruction.",
+    )
+
+
+def _plot(seeds: Seeds, scale: Scale) -> Plot:
+    n = scale.largest_n
+    return Plot(
+        name="one-response",
+        title=f"Gain of best-of-{n} over a single response, mean over generators",
+        kind="intervals",
+        x_label="Accuracy less pass@1",
+        series=tuple(
+            Series(
+                name=f"{label}, {told_as}",
+                y=(seeds.difference(f"{variant(method, ratio)}/{n}", "pass@1"),),
+            )
+            for method, label in METHODS.items()
+            for ratio, told_as in RATIOS.items()
+        ),
+        reference=0.0,
+    )
+
+
+EXPERIMENT = Experiment(
+    name="one-response",
+    title="CE and KTO with one response to each instruction (finding 5)",
+    prepare=prepare,
+    measure=measure,
+    conclude=conclude,
+)

@@ -1,0 +1,145 @@
+"""Added instructions of another kind: do they help on the kind that is tested?
+
+Purpose: whether more training data helps even if it is about something else.
+
+Differs from the paper: in the lab the other kinds are arithmetic with other operations and in another base,
+which the policies know but which share no fact with the tested problems; the paper adds general and code
+instructions. Half as many are added as there are relevant ones, and the objectives are both DPO and CE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stepcredit_study.frame.experiment import Experiment
+from stepcredit_study.frame.scale import Scale
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_no_gain
+from stepcredit_study.frame.variants import (
+    Variants,
+    accuracy_cells,
+    gains_plot,
+    measure_variants,
+    score_variants,
+    scorers,
+    trained_counts,
+)
+from stepcredit_study.frame.world import World
+from stepcredit_study.pages.finding import Cell, Check, Finding, Plot, Table
+
+METHODS = {"implicit-dpo": "DPO", "implicit-ce": "CE"}
+ADDED = 0.5
+"""Share of the other instructions, of which as many are drawn as of the relevant ones."""
+MARGIN = 0.02
+
+PAPER = "DPO 50.4 alone, 50.2 with general, 49.9 with code instructions"
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Models with and without instructions of other kinds.
+
+    Attributes:
+        models: Variant to its model.
+        variants: Their scores.
+    """
+
+    models: Mapping[str, Path]
+    variants: Variants
+
+
+def with_kind(method: str, kind: str) -> str:
+    """Names the model that was trained on instructions of another kind as well."""
+    return f"{method} + {kind}"
+
+
+def prepare(world: World) -> Files:
+    """Both objectives on the relevant instructions, and with each other kind added."""
+    relevant = world.train_set()
+    models = {method: world.train(method) for method in METHODS}
+    for kind in world.scale.other_kinds:
+        added = world.select(world.responses("train", kind=kind), prompts=ADDED)
+        both = world.select(relevant, added)
+        models |= {with_kind(method, kind): world.train(method, both) for method in METHODS}
+    return Files(models, score_variants(world, scorers(world, models), [world.scale.base]))
+
+
+def measure(world: World, files: Files) -> Measurement:
+    """Best-of-n of every model, and how much it was trained on."""
+    return measure_variants(world, files.variants) | trained_counts(files.models)
+
+
+def conclude(seeds: Seeds, scale: Scale) -> Finding:
+    """What each kind of instructions adds."""
+    return Finding(
+        name="relevance",
+        title="Do instructions of another kind help?",
+        purpose="Instructions of other kinds are added to the training data (finding 6).",
+        differs=(
+            f"{scale.setting}; half as many instructions of each other kind are added as there are relevant "
+            "ones" + (": other operations, and another base." if scale.is_lab else ".")
+        ),
+        tables=(_table(seeds, scale),),
+        checks=tuple(_check(seeds, scale, method) for method in METHODS),
+        plots=(_plot(seeds, scale),),
+    )
+
+
+def _table(seeds: Seeds, scale: Scale) -> Table:
+    rows: list[tuple[str, tuple[Cell, ...]]] = []
+    for method, label in METHODS.items():
+        kinds = {label: method} | {f"{label} + {kind}": with_kind(method, kind) for kind in scale.other_kinds}
+        for told_as, name in kinds.items():
+            gain = None if name == method else seeds.difference(name, method)
+            responses = format_estimate(seeds.of(f"{name}/responses"), percent=False, digits=0)
+            rows.append((told_as, (*accuracy_cells(seeds, name, scale), gain, responses)))
+    return Table(
+        title=f"Accuracy of best-of-n on responses of {scale.base}",
+        columns=(*(f"@{n}" for n in scale.n), "average", "gain", "responses trained on"),
+        rows=tuple(rows),
+        caption=f"Per cent. A single response: {format_estimate(seeds.of('pass@1'))}. "
+        f"The paper's averages: {PAPER}.",
+    )
+
+
+def _check(seeds: Seeds, scale: Scale, method: str) -> Check:
+    gains = {kind: seeds.difference(with_kind(method, kind), method) for kind in scale.other_kinds}
+    return Check(
+        claim=(
+            f"Instructions of another kind do not help {METHODS[method]}: they add less than "
+            f"{100 * MARGIN:.0f} points."
+        ),
+        paper=PAPER if method == "implicit-dpo" else "not published",
+        here=", ".join(f"{kind} {format_estimate(each, sign=True)}" for kind, each in gains.items()),
+        verdict=all_of([is_no_gain(each, MARGIN) for each in gains.values()]),
+        why=f"{seeds.of(f'{method}/responses').mean:.0f} relevant responses were trained on, and with "
+        "each kind "
+        + ", ".join(
+            f"{seeds.of(f'{with_kind(method, kind)}/responses').mean:.0f} ({kind})"
+            for kind in scale.other_kinds
+        )
+        + ".",
+    )
+
+
+def _plot(seeds: Seeds, scale: Scale) -> Plot:
+    return gains_plot(
+        "relevance",
+        "What instructions of another kind add, mean over n",
+        "Accuracy less that without them",
+        {
+            f"{label} + {kind}": seeds.difference(with_kind(method, kind), method)
+            for method, label in METHODS.items()
+            for kind in scale.other_kinds
+        },
+    )
+
+
+EXPERIMENT = Experiment(
+    name="relevance",
+    title="instructions of another kind added (finding 6)",
+    prepare=prepare,
+    measure=measure,
+    conclude=conclude,
+)

@@ -1,0 +1,264 @@
+"""Voting: every reward model alone, the plain vote, and votes weighted by the reward models.
+
+Purpose: does a reward model add to a vote, and a vote to a reward model?
+
+Differs from the paper: the base's responses only; a weight is sigmoid(score / temperature) of the score
+that best-of-n takes too (chosen on development problems), once with the paper's temperature 1 and once with
+a temperature chosen on development problems, because a value head's score already lies between 0 and 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from stepcredit.evaluation.best_of_n import BestOfNSettings
+from stepcredit.evaluation.development import choose
+from stepcredit.evaluation.samples import Samples
+from stepcredit.stats import sigmoid
+from stepcredit_study.claims.main import BALANCED, BASELINES, OBJECTIVES, trained
+from stepcredit_study.frame.experiment import Experiment
+from stepcredit_study.frame.measuring import TestBed, choose_aggregate
+from stepcredit_study.frame.scale import Scale
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_above
+from stepcredit_study.frame.world import Responses, World
+from stepcredit_study.pages.finding import Cell, Check, Estimate, Finding, Plot, Series, Table
+
+METHODS = (*OBJECTIVES, *BALANCED, *BASELINES, "log-probability")
+ALONE, VOTE, TUNED = "alone", "vote", "vote, tuned"
+
+PAPER: Mapping[str, tuple[str, str]] = {
+    "implicit-dpo": ("50.4", "51.5"),
+    "implicit-kto": ("45.7", "50.4"),
+    "implicit-nca": ("49.4", "51.8"),
+    "implicit-ce": ("48.4", "51.9"),
+    "majority": ("49.1", ""),
+}
+"""Averages over generators and n, alone and in the weighted vote, in per cent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Scores of every method.
+
+    Attributes:
+        dev: Development responses.
+        dev_scores: Method to its scores of them.
+        test: The base's responses.
+        test_scores: Method to its scores of them.
+    """
+
+    dev: Path
+    dev_scores: Mapping[str, Path]
+    test: Responses
+    test_scores: Mapping[str, Path]
+
+
+def prepare(world: World) -> Files:
+    """The models of the main table, and their scores of development and test responses."""
+    models = trained(world)
+    dev, test = world.dev_set(), world.test_set()
+
+    def scores(data: Path) -> dict[str, Path]:
+        found = {name: world.score(data, prm) for name, prm in models.items()}
+        return found | {"log-probability": world.reference_log_probability(data)}
+
+    return Files(dev=dev, dev_scores=scores(dev), test=test, test_scores=scores(test.distinct))
+
+
+def measure(world: World, files: Files) -> Measurement:
+    """Accuracy alone and in votes, at each n and on average."""
+    bed = TestBed(files.test, world.scale.n)
+    found = {("majority", ALONE): bed.majority()}
+    numbers = {"pass@1": bed.pass_at(1), "ratio needed": ratio_needed(bed.samples)}
+    for name in METHODS:
+        scores, dev_scores = files.test_scores[name], files.dev_scores[name]
+        aggregate = choose_aggregate(files.dev, dev_scores)
+        temperature = choose_temperature(files.dev, dev_scores, aggregate)
+        weights = sigmoid(bed.scored(scores).scores[aggregate])
+        for kind, part in (("right", bed.samples.correct), ("wrong", ~bed.samples.correct)):
+            numbers[f"{name}/weight/{kind}"] = float(weights[part & bed.samples.valid].mean())
+        found[name, ALONE] = bed.accuracy(scores, aggregate)
+        found[name, VOTE] = bed.weighted_vote(scores, aggregate)
+        found[name, TUNED] = bed.weighted_vote(scores, aggregate, temperature=temperature)
+        numbers[f"{name}/temperature"] = temperature
+    for (name, how), accuracy in found.items():
+        numbers |= {f"{name}/{how}/{n}": value for n, value in accuracy.items()}
+        numbers[f"{name}/{how}"] = sum(accuracy.values()) / len(accuracy)
+    return numbers
+
+
+def ratio_needed(samples: Samples) -> float:
+    """How many times as much a right response must weigh as a wrong one to turn a vote that fails.
+
+    Returns:
+        The median, over problems where some wrong answer has at least as many votes as the right one (and
+        that has some), of the votes of that wrong answer for one vote of the right one; 1 without any.
+    """
+    ratios = []
+    for answers, correct in zip(samples.answers, samples.correct & samples.valid, strict=True):
+        wrong = answers[~correct & (answers >= 0)]
+        most = int(np.bincount(wrong).max()) if wrong.size else 0
+        if 0 < correct.sum() <= most:
+            ratios.append(most / correct.sum())
+    return float(np.median(ratios)) if ratios else 1.0
+
+
+def choose_temperature(dev: Path, scores: Path, aggregate: str) -> float:
+    """Of 1 and multiples of the scores' spread, the best for the vote on development problems."""
+    bed = TestBed(Responses(dev, dev), ())
+    scored = bed.scored(scores)
+    scored = replace(scored, scores={aggregate: scored.scores[aggregate]})
+    settings = BestOfNSettings(ns=(4,), vote_kinds=("sigmoid",))
+    return choose(bed.samples, [scored], settings, "development problems")[scored.name].temperature
+
+
+def conclude(seeds: Seeds, scale: Scale) -> Finding:
+    """Alone beside both votes."""
+
+    def row(name: str) -> tuple[Cell, ...]:
+        alone, vote = PAPER.get(name, (None, None))
+        return (
+            seeds.of(f"{name}/{ALONE}"),
+            seeds.of(f"{name}/{VOTE}"),
+            seeds.of(f"{name}/{TUNED}"),
+            seeds.difference(f"{name}/{VOTE}", f"majority/{ALONE}"),
+            alone,
+            vote,
+        )
+
+    plain = (seeds.of(f"majority/{ALONE}"), None, None, None, PAPER["majority"][0], None)
+    average = Table(
+        title="Alone and in a vote, mean over n",
+        columns=(
+            "alone",
+            "weighted vote",
+            "weighted vote, temperature chosen",
+            "weighted less plain vote",
+            "paper, alone",
+            "paper, weighted vote",
+        ),
+        rows=(("plain vote", plain), *((name, row(name)) for name in METHODS)),
+        caption=f"Per cent, mean over n = {', '.join(map(str, scale.n))}. One response is right in "
+        f"{format_estimate(seeds.of('pass@1'))}. The paper's are means over three generators.",
+    )
+    return Finding(
+        name="voting",
+        title="Does a reward model add to a vote, and a vote to a reward model?",
+        purpose="Every reward model alone, the plain vote, and votes weighted by sigmoid(score).",
+        differs=(
+            "The base's responses only, expectations over all subsets of n; the score is chosen on "
+            "development problems; a second vote has a temperature chosen there too."
+        ),
+        tables=(average, _by_n(seeds, scale)),
+        checks=tuple(_checks(seeds)),
+        plots=(_plot(seeds),),
+    )
+
+
+def _by_n(seeds: Seeds, scale: Scale) -> Table:
+    shown = [("majority", ALONE), *((name, how) for name in METHODS for how in (ALONE, VOTE, TUNED))]
+    return Table(
+        title="The same at each n",
+        columns=tuple(f"@{n}" for n in scale.n),
+        rows=tuple(
+            (f"{name}, {how}", tuple(seeds.of(f"{name}/{how}/{n}") for n in scale.n)) for name, how in shown
+        ),
+        caption="Per cent.",
+    )
+
+
+def _checks(seeds: Seeds) -> list[Check]:
+    def over_votes(name: str) -> Estimate:
+        return seeds.difference(f"{name}/{VOTE}", f"majority/{ALONE}")
+
+    def over_alone(name: str) -> Estimate:
+        return seeds.difference(f"{name}/{VOTE}", f"{name}/{ALONE}")
+
+    def weakest(known: Seeds) -> str:
+        return min(OBJECTIVES, key=lambda name: known.of(f"{name}/{ALONE}").mean)
+
+    more = seeds.named_by_others(weakest, _extra_gain)
+    alone = [seeds.of(f"{name}/{ALONE}").mean for name in OBJECTIVES]
+    return [
+        Check(
+            claim="A vote weighted by an implicit PRM beats the plain vote, whatever the objective.",
+            paper="KTO 50.4, NCA 51.8, DPO 51.5, CE 51.9; the plain vote about 49.1",
+            here="weighted less plain vote: "
+            + ", ".join(f"{name} {format_estimate(over_votes(name), sign=True)}" for name in OBJECTIVES),
+            verdict=all_of([is_above(over_votes(name)) for name in OBJECTIVES]),
+            why=f"sigmoid(score) gives right and wrong responses on average {_weights(seeds)}.",
+        ),
+        Check(
+            claim="A weighted vote beats the implicit PRM alone, whatever the objective.",
+            paper="KTO +4.7, NCA +2.4, DPO +1.1, CE +3.5",
+            here="weighted vote less alone: "
+            + ", ".join(f"{name} {format_estimate(over_alone(name), sign=True)}" for name in OBJECTIVES),
+            verdict=all_of([is_above(over_alone(name)) for name in OBJECTIVES]),
+            why=_why_votes_dilute(seeds),
+        ),
+        Check(
+            claim="Voting adds more to the objective that is weakest alone than to the others on average.",
+            paper="KTO, the weakest, gains 4.7, the others 1.1 to 3.5",
+            here=f"more by {format_estimate(more, sign=True)} (named by the other seeds)",
+            verdict=is_above(more),
+            why=f"Alone the four lie within {100 * (max(alone) - min(alone)):.1f} points; in the paper 4.7.",
+        ),
+    ]
+
+
+def _weights(seeds: Seeds) -> str:
+    return "; ".join(
+        f"{name} {seeds.of(f'{name}/weight/right').mean:.2f} and {seeds.of(f'{name}/weight/wrong').mean:.2f}"
+        for name in OBJECTIVES
+    )
+
+
+def _why_votes_dilute(seeds: Seeds) -> str:
+    added = seeds.difference(f"majority/{ALONE}", "pass@1")
+    tuned = ", ".join(
+        f"{name} {format_estimate(seeds.difference(f'{name}/{TUNED}', f'{name}/{ALONE}'), sign=True)}"
+        for name in OBJECTIVES
+    )
+    return (
+        f"The plain vote adds {format_estimate(added, sign=True)} to a single response. Where it fails "
+        "though some response is right, a right response would have to weigh "
+        f"{format_estimate(seeds.of('ratio needed'), percent=False)} times as much as a wrong one "
+        f"(median over problems); the weights are {_weights(seeds)}. With a temperature chosen on "
+        f"development problems the vote less the reward model alone is {tuned}."
+    )
+
+
+def _extra_gain(each: Measurement, weakest: str) -> float:
+    """How much more voting adds to one objective than to the others on average."""
+    gains = {name: each[f"{name}/{VOTE}"] - each[f"{name}/{ALONE}"] for name in OBJECTIVES}
+    others = [gain for name, gain in gains.items() if name != weakest]
+    return gains[weakest] - sum(others) / len(others)
+
+
+def _plot(seeds: Seeds) -> Plot:
+    series = [
+        Series(name=f"{name}, {how}", y=(seeds.of(f"{name}/{how}"),))
+        for name in METHODS
+        for how in (ALONE, VOTE, TUNED)
+    ]
+    return Plot(
+        name="voting",
+        title="Accuracy alone and in a weighted vote, mean over n; the line is the plain vote",
+        kind="intervals",
+        x_label="Accuracy",
+        series=tuple(series),
+        reference=seeds.of(f"majority/{ALONE}").mean,
+    )
+
+
+EXPERIMENT = Experiment(
+    name="voting",
+    title="reward models, votes, and votes weighted by reward models",
+    prepare=prepare,
+    measure=measure,
+    conclude=conclude,
+)

@@ -1,0 +1,173 @@
+"""Scores of a set of responses turned into the quantities that experiments report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepcredit.data import read_rollouts
+from stepcredit.evaluation.labelled_steps import LabelledSteps, join_labels
+from stepcredit.evaluation.localisation import first_error_classes, shares_of_minimum
+from stepcredit.evaluation.samples import Samples, Scored, group, without_bulk
+from stepcredit.evaluation.score_columns import REWARD, ScoreColumns, read_score_columns
+from stepcredit.stats import (
+    VoteSubsets,
+    auc,
+    best_of_n,
+    majority_vote,
+    pass_at_n,
+    sigmoid,
+)
+from stepcredit.types import Rollout
+from stepcredit_study.frame.world import Responses
+
+AGGREGATES = ("min", "mean", "sum", "last")
+"""What may stand for a response; which one is chosen on development problems."""
+
+
+class TestBed:
+    """A generator's responses, and what scores make of them.
+
+    Args:
+        responses: Graded ones; scores are of the distinct ones.
+        ns: Numbers of responses to choose from.
+    """
+
+    __test__ = False
+
+    def __init__(self, responses: Responses, ns: tuple[int, ...]) -> None:
+        self.responses = responses
+        self.rollouts = [without_bulk(rollout) for rollout in read_rollouts(responses.graded)]
+        self.samples: Samples = group(self.rollouts)
+        smallest = int(self.samples.num_responses.min())
+        self.ns = tuple(n for n in ns if n <= smallest)
+
+    @cached_property
+    def distinct(self) -> list[Rollout]:
+        """The scored responses."""
+        return [without_bulk(rollout) for rollout in read_rollouts(self.responses.distinct)]
+
+    @cached_property
+    def problem_of(self) -> dict[str, str]:
+        """Id of each scored response to its problem."""
+        return {each.id: each.prompt_id for each in self.distinct}
+
+    def scored(self, scores: Path, name: str = "scores") -> Scored:
+        """Every response with the scores of its equal among the distinct ones."""
+        columns = read_score_columns(scores)
+        places = {identifier: row for row, identifier in enumerate(columns.ids)}
+        row_of = {(each.prompt_id, each.response): places[each.id] for each in self.distinct}
+        rows = np.zeros(self.samples.correct.shape, dtype=np.int64)
+        for row, responses in zip(rows, self.samples.responses, strict=True):
+            row[: len(responses)] = [row_of[each.prompt_id, each.response] for each in responses]
+        valid = self.samples.valid
+        found = {key: np.where(valid, column[rows], 0.0) for key, column in columns.scores.items()}
+        return Scored(name=name, columns=columns, rows=rows, scores=found, incomplete={})
+
+    def best_of_n(self, scores: NDArray[np.float64]) -> dict[int, NDArray[np.float64]]:
+        """Each n to each problem's expected accuracy, over all subsets of n responses."""
+        samples = self.samples
+        found = best_of_n(scores, samples.correct, samples.num_responses, self.ns)
+        return dict(zip(self.ns, found, strict=True))
+
+    def accuracy(self, scores: Path, aggregate: str) -> dict[int, float]:
+        """Each n to the mean accuracy of best-of-n by an aggregate."""
+        return _means(self.best_of_n(self.scored(scores).scores[aggregate]))
+
+    def majority(self) -> dict[int, float]:
+        """Each n to the accuracy of plain voting."""
+        samples = self.samples
+        found = majority_vote(samples.answers, samples.correct, samples.num_responses, self.ns)
+        return _means(dict(zip(self.ns, found, strict=True)))
+
+    def weighted_vote(self, scores: Path, aggregate: str, *, temperature: float = 1.0) -> dict[int, float]:
+        """Each n to the accuracy of the vote in which a response weighs sigmoid(score / temperature)."""
+        weights = sigmoid(self.scored(scores).scores[aggregate] / temperature)
+        samples = self.samples
+        found = {}
+        for n in self.ns:
+            subsets = VoteSubsets(samples.answers, samples.correct, samples.num_responses, n, seed=n)
+            found[n] = float(subsets.vote(weights)[0].expected.mean())
+        return found
+
+    def pass_at(self, n: int) -> float:
+        """Accuracy of an oracle; at 1, of a single response."""
+        samples = self.samples
+        return float(pass_at_n(samples.correct.sum(axis=1), samples.num_responses, n).mean())
+
+    def outcome_auc(self, scores: Path, aggregate: str = REWARD) -> float:
+        """Right against wrong distinct responses."""
+        columns = read_score_columns(scores)
+        correct = {each.id: bool(each.correct) for each in self.distinct}
+        positive = np.array([correct[identifier] for identifier in columns.ids])
+        return float(auc(columns.scores[aggregate], positive))
+
+    def steps(self, scores: Path) -> LabelledSteps:
+        """The distinct responses' steps with the lab's true labels."""
+        from stepcredit.lab.oracles import label_steps
+
+        labelled = (replace(each, step_labels=label_steps(each)) for each in self.distinct)
+        return join_labels(labelled, read_score_columns(scores))
+
+    def step_auc(self, scores: Path) -> float:
+        """First wrong steps against right steps before any error, by step reward (lab only)."""
+        steps = self.steps(scores)
+        right, first_wrong = first_error_classes(steps)
+        used = right | first_wrong
+        return float(auc(-steps.rewards[used], first_wrong[used]))
+
+    def lowest_is_first_wrong(self, scores: Path) -> float:
+        """Share of responses with a wrong step whose lowest reward is the first wrong one's (lab only)."""
+        steps = self.steps(scores)
+        lowest = shares_of_minimum(steps.rewards, steps.offsets)
+        failed = steps.first_wrong >= 0
+        return float(lowest[steps.offsets[:-1][failed] + steps.first_wrong[failed]].mean())
+
+
+def minimum_is_last(columns: ScoreColumns) -> float:
+    """Share of the responses of two steps or more whose lowest step reward is the last one's."""
+    lowest = shares_of_minimum(columns.step_rewards, columns.step_offsets)
+    several = np.diff(columns.step_offsets) > 1
+    return float(lowest[columns.step_offsets[1:][several] - 1].mean())
+
+
+def choose_aggregate(dev: Path, scores: Path, *, among: tuple[str, ...] = AGGREGATES, n: int = 4) -> str:
+    """The aggregate with the best best-of-n accuracy on development problems; the first of equals."""
+    accuracy = development_accuracies(dev, scores, among=among, n=n)
+    return max(accuracy, key=lambda name: accuracy[name])
+
+
+def development_accuracies(
+    dev: Path, scores: Path, *, among: tuple[str, ...] = AGGREGATES, n: int = 4
+) -> dict[str, float]:
+    """Aggregate to its best-of-n accuracy on development problems (of fewer where there are fewer)."""
+    bed = TestBed(Responses(dev, dev), ())
+    scored = bed.scored(scores)
+    bed.ns = (min(n, int(bed.samples.num_responses.min())),)
+    known = [name for name in among if name in scored.scores] or [REWARD]
+    return {name: float(bed.best_of_n(scored.scores[name])[bed.ns[0]].mean()) for name in known}
+
+
+def sightings(graded: Path) -> float:
+    """How often a fact of the lab, such as ``7*8``, stands in the responses: mean over those that do."""
+    counts = Counter(
+        line.partition("=")[0]
+        for each in read_rollouts(graded)
+        for line in each.response.splitlines()
+        if "=" in line
+    )
+    return counts.total() / max(1, len(counts))
+
+
+def share_right(graded: Path) -> float:
+    """Share of right responses."""
+    return float(np.mean([bool(each.correct) for each in read_rollouts(graded)]))
+
+
+def _means(found: dict[int, NDArray[np.float64]]) -> dict[int, float]:
+    return {n: float(values.mean()) for n, values in found.items()}

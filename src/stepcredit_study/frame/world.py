@@ -1,0 +1,277 @@
+"""What an experiment asks for: responses, labels, models and scores, at any scale, made once.
+
+Each request is one command on files that other requests made. On the lab it runs in this process; at the
+paper's scale the same request is the command line that a node of GPUs runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from stepcredit.pipelines import (
+    baseline,
+    grade,
+    label_autopsv,
+    label_math_shepherd,
+    sample,
+    score,
+    select,
+    train,
+)
+from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
+from stepcredit.runs import atomic_directory, write_json
+from stepcredit.training.config import TrainConfig
+from stepcredit_study.frame.scale import Scale
+from stepcredit_study.frame.store import Store
+
+LAB = "lab:"
+
+
+@dataclass(frozen=True, slots=True)
+class Responses:
+    """A generator's graded responses to the problems that results are reported on.
+
+    Attributes:
+        graded: All of them.
+        distinct: Of equal responses to a problem only the first. These are scored: equal responses have
+            equal scores.
+    """
+
+    graded: Path
+    distinct: Path
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One seed of one scale. A seed redraws problems, responses and the order of training.
+
+    Attributes:
+        scale: Models, data, sizes and settings.
+        store: Where outputs are kept.
+        seed: From 0.
+    """
+
+    scale: Scale
+    store: Store
+    seed: int
+
+    def model(self, name: str) -> Path | str:
+        """A generator's weights: a directory or hub id."""
+        source = self.scale.generators[name]
+        if not source.startswith(LAB):
+            return source
+        out = self.store.root / "policies" / name
+        return self.store.write(out, partial(_export_policy, source.removeprefix(LAB)))
+
+    @property
+    def base(self) -> Path | str:
+        """The weights that every model starts from, and the reference."""
+        return self.model(self.scale.base)
+
+    def prompts(self, split: str, count: int, *, kind: str | None = None) -> Path:
+        """Problems of ``train``, ``dev`` or ``test``, or instructions of another kind."""
+        source = self.scale.prompts[split] if kind is None else self.scale.other_kinds[kind].prompts
+        assert source is not None, "a kind without prompts comes graded"
+        if not source.startswith(LAB):
+            return Path(source)
+        lab_split, _, domain = source.removeprefix(LAB).partition("/")
+        settings: dict[str, Any] = {"split": lab_split, "domain": domain, "count": count, "seed": self.seed}
+        out = self.store.path("prompts", kind or split, settings, ".jsonl")
+        return self.store.write(out, lambda path: _write_lab_prompts(path, **settings))
+
+    def sampled(
+        self,
+        split: str,
+        *,
+        policy: str | None = None,
+        sampling: SamplingOptions | None = None,
+        num_prompts: int | None = None,
+        num_samples: int | None = None,
+        model: Path | None = None,
+        kind: str | None = None,
+    ) -> Path:
+        """Ungraded responses to the problems of a split; see :meth:`responses`."""
+        scale, sizes = self.scale, self.scale.sizes
+        counts = {"train": sizes.train_prompts, "dev": sizes.dev_prompts, "test": sizes.test_prompts}
+        usual = sizes.test_responses if split == "test" else sizes.train_responses
+        count = num_prompts or counts[split]
+        policy = policy or scale.base
+        options = sample.Options(
+            prompts=self.prompts(split, count, kind=kind),
+            out=Path(),
+            num_samples=num_samples or usual,
+            # The lab's prompts are written in the number that is asked for.
+            limit=None if scale.is_lab else count,
+            seed=self.seed,
+            policy=GeneratorOptions(
+                **scale.policy,
+                model=str(model or self.model(policy)),
+                policy_name=model.name if model else policy,
+            ),
+            draw=sampling or (scale.sampling if split == "test" else scale.train_sampling),
+        )
+        return self.store.make("sample", f"{kind or split}-{policy}", options)
+
+    def responses(self, split: str, **how: Any) -> Path:
+        """Graded responses to the problems of a split.
+
+        Args:
+            split: ``train``, ``dev`` or ``test``.
+            how: ``policy`` (a generator; the base by default), ``sampling``, ``num_prompts`` and
+                ``num_samples`` (the scale's by default), ``model`` (a trained model that writes
+                instead), ``kind`` (of other instructions).
+        """
+        other = self.scale.other_kinds.get(how.get("kind") or "")
+        if other is not None and other.graded is not None:
+            return Path(other.graded)
+        grader = (None if other is None else other.grader) or self.scale.grader
+        rollouts = self.sampled(split, **how)
+        options = grade.Options(
+            rollouts=rollouts, out=Path(), grader=grader.grader, answer_pattern=grader.answer_pattern
+        )
+        return self.store.make("grade", rollouts.name.rpartition("-")[0], options)
+
+    def train_set(self) -> Path:
+        """The graded training responses of the base."""
+        return self.responses("train")
+
+    def dev_set(self) -> Path:
+        """Graded responses to other problems, on which weights and aggregates are chosen."""
+        return self.responses("dev")
+
+    def test_set(self, policy: str | None = None, sampling: SamplingOptions | None = None) -> Responses:
+        """A generator's responses to the problems that results are reported on."""
+        graded = self.responses("test", policy=policy, sampling=sampling)
+        return Responses(graded, self.select(graded, distinct=True))
+
+    def select(self, *rollouts: Path, **what: Any) -> Path:
+        """A part of some rollouts; ``what`` are options of ``stepcredit select``."""
+        options = select.Options(rollouts=rollouts, out=Path(), seed=self.seed, **what)
+        return self.store.make("select", rollouts[0].name.rpartition("-")[0], options)
+
+    def train(
+        self,
+        method: str,
+        data: Path | None = None,
+        *,
+        start_from: Path | None = None,
+        seed: int | None = None,
+        **changes: Any,
+    ) -> Path:
+        """A reward model.
+
+        Args:
+            method: Its settings are the scale's for this method.
+            data: Graded (and, where the objective needs them, labelled) rollouts; default is the train set.
+            start_from: A trained model whose weights it starts from (a second stage).
+            seed: Of the training; default is the world's.
+            changes: Settings that differ from the method's.
+        """
+        options = train.Options(
+            graded=data or self.train_set(),
+            model=str(start_from or self.base),
+            out=Path(),
+            dev=self.dev_set(),
+            config=self.scale.config(method, **changes),
+            seed=self.seed if seed is None else seed,
+        )
+        return self.store.make("train", method, options, suffix="")
+
+    def math_shepherd(self, data: Path | None = None) -> Path:
+        """Soft Monte-Carlo step labels."""
+        scale = self.scale
+        options = label_math_shepherd.Options(
+            graded=data or self.train_set(),
+            out=Path(),
+            num_completions=scale.sizes.completions,
+            label="soft",
+            steps=str(scale.training["step_rule"]),
+            seed=self.seed,
+            policy=self._policy(),
+            draw=scale.train_sampling,
+            grading=scale.grader,
+        )
+        return self.store.make("label math-shepherd", options.label, options)
+
+    def true_labels(self) -> Path:
+        """True step labels of the train set, by the lab's rule."""
+        source = self.train_set()
+        settings = {"data": f"{source.parent.name}/{source.name}"}
+        out = self.store.path("label true", "true", settings, ".jsonl")
+        if not self.store.is_planning:
+            with self.store.locked(out):
+                if not out.exists():
+                    _write_true_labels(source, out)
+        return out
+
+    def autopsv(self, data: Path | None = None) -> Path:
+        """Step labels from an outcome verifier's confidence; its threshold is chosen on the dev set."""
+        options = label_autopsv.Options(
+            graded=data or self.train_set(),
+            model=str(self.base),
+            dev=self.dev_set(),
+            out=Path(),
+            config=self.scale.config("verifier"),
+            seed=self.seed,
+        )
+        return self.store.make("label autopsv", "labels", options)
+
+    def score(self, data: Path, prm: Path | str, **changes: Any) -> Path:
+        """Scores of rollouts by a trained model, or by any model with the options of ``stepcredit score``."""
+        options = score.Options(input=data, prm=str(prm), out=Path(), **changes)
+        return self.store.make("score", Path(prm).name.rpartition("-")[0] or Path(prm).name, options)
+
+    def reference_log_probability(self, data: Path, **changes: Any) -> Path:
+        """The untrained model's own log-probability, mean over tokens, as a score."""
+        return self.score(
+            data,
+            self.base,
+            family="log-probability",
+            aggregate="mean",
+            steps=str(self.scale.training["step_rule"]),
+            **changes,
+        )
+
+    def baseline(self, data: Path, by: str) -> Path:
+        """Scores without a model: a name of ``stepcredit baseline --by``."""
+        return self.store.make(
+            "baseline", by, baseline.Options(rollouts=data, by=by, out=Path(), seed=self.seed)
+        )
+
+    def config(self, method: str, **changes: Any) -> TrainConfig:
+        """Training settings of a method."""
+        return self.scale.config(method, **changes)
+
+    def _policy(self) -> GeneratorOptions:
+        return GeneratorOptions(**self.scale.policy, model=str(self.base), policy_name=self.scale.base)
+
+
+def _export_policy(name: str, out: Path) -> None:
+    import shutil
+
+    from stepcredit.lab.policies import policy_path
+
+    with atomic_directory(out) as temporary:
+        shutil.copytree(policy_path(name), temporary, dirs_exist_ok=True)
+
+
+def _write_lab_prompts(out: Path, *, split: str, domain: str, count: int, seed: int) -> None:
+    from stepcredit.data import prompt_to_json, write_rows
+    from stepcredit.lab.task import DOMAINS, STANDARD, make_prompts
+    from stepcredit.runs import manifest_path
+
+    kind = DOMAINS[domain] if domain else STANDARD
+    settings = {"split": split, "domain": kind.name, "seed": seed, "count": count}
+    write_rows(out, map(prompt_to_json, make_prompts(split, seed=seed, count=count, domain=kind)))
+    write_json(manifest_path(out), settings)
+
+
+def _write_true_labels(source: Path, out: Path) -> None:
+    from stepcredit.data import read_rollouts, rollout_to_json, write_rows
+    from stepcredit.lab.oracles import label_steps
+
+    labelled = (replace(each, step_labels=label_steps(each)) for each in read_rollouts(source))
+    write_rows(out, map(rollout_to_json, labelled))

@@ -1,0 +1,1 @@
+"""The loop on recorded GSM8K solutions, trained on outcomes only."""

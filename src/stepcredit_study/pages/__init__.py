@@ -1,0 +1,1 @@
+"""Findings as records, text, plots and pages."""

@@ -1,0 +1,195 @@
+"""Findings on disk: a folder each with numbers, tables and plots, and one page of all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stepcredit.errors import DataError
+from stepcredit.reports.page import write_page
+from stepcredit.reports.plots import standalone
+from stepcredit.runs import atomic_path, write_json
+from stepcredit_study.pages.finding import Cell, Check, Estimate, Finding, Plot, Series, Table, Verdict
+from stepcredit_study.pages.page import render_findings
+from stepcredit_study.pages.plots import draw
+from stepcredit_study.pages.text import claims_table, finding_markdown, finding_text, whys
+
+__all__ = [
+    "finding_from_json",
+    "finding_text",
+    "finding_to_json",
+    "findings_page",
+    "read_findings",
+    "write_finding",
+    "write_findings_page",
+    "write_report",
+]
+
+RESULTS = "results.json"
+INVESTIGATION = "investigation.md"
+"""Beside published results: what somebody found out about a verdict, in Markdown."""
+
+
+def finding_to_json(finding: Finding) -> dict[str, Any]:
+    """All of it as JSON-able values, numbers unrounded."""
+    return asdict(finding)
+
+
+def finding_from_json(content: Any, *, where: str | Path) -> Finding:
+    """The finding that :func:`finding_to_json` turned into JSON.
+
+    Raises:
+        DataError: It is something else.
+    """
+    try:
+        return Finding(
+            name=content["name"],
+            title=content["title"],
+            purpose=content["purpose"],
+            differs=content["differs"],
+            tables=[_table(each) for each in content["tables"]],
+            checks=[Check(**each) for each in content["checks"]],
+            plots=[_plot(each) for each in content["plots"]],
+            notes=tuple(content["notes"]),
+            settings=content["settings"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"is not a finding ({error})", where=where, hint="run `stepcredit reproduce` again"
+        ) from error
+
+
+def _table(content: Mapping[str, Any]) -> Table:
+    rows = tuple((name, tuple(map(_cell, cells))) for name, cells in content["rows"])
+    return Table(**{**content, "columns": tuple(content["columns"]), "rows": rows})
+
+
+def _cell(content: Any) -> Cell:
+    return _estimate(content) if isinstance(content, dict) else content
+
+
+def _estimate(content: Mapping[str, Any]) -> Estimate:
+    return Estimate(**{**content, "values": tuple(content["values"])})
+
+
+def _plot(content: Mapping[str, Any]) -> Plot:
+    series = tuple(
+        Series(name=each["name"], x=tuple(each["x"]), y=tuple(map(_estimate, each["y"])))
+        for each in content["series"]
+    )
+    return Plot(**{**content, "series": series})
+
+
+def read_findings(folder: str | Path, order: Sequence[str] = ()) -> list[Finding]:
+    """The findings whose folders lie in ``folder``.
+
+    Args:
+        folder: Where :func:`write_finding` wrote; folders with other results are passed over.
+        order: Names that come first, in this order; the others follow by name.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    found = []
+    for path in sorted(Path(folder).glob(f"*/{RESULTS}")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot be read ({error})", where=path) from error
+        if isinstance(content, dict) and {"checks", "purpose"} <= content.keys():
+            found.append(finding_from_json({**content}, where=path))
+    places = {name: place for place, name in enumerate(order)}
+    return sorted(found, key=lambda each: (places.get(each.name, len(places)), each.name))
+
+
+def write_finding(finding: Finding, folder: str | Path, numbers: Sequence[Mapping[str, float]]) -> None:
+    """Write ``README.md``, a picture a plot, and last ``results.json``, each at once or not at all.
+
+    Args:
+        finding: What was found.
+        folder: Made if it is not there; pictures that an earlier finding had and this one has not go.
+        numbers: What each seed measured, in the order of the seeds.
+    """
+    folder = Path(folder)
+    pictures = {f"{plot.name}.svg": draw(plot, render=standalone) for plot in finding.plots}
+    for old in folder.glob("*.svg"):
+        if old.name not in pictures:
+            old.unlink()
+    for name, content in (pictures | {"README.md": finding_markdown(finding)}).items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    measured = [dict(each) for each in numbers]
+    write_json(folder / RESULTS, finding_to_json(finding) | {"measurements": measured})
+
+
+def write_report(findings: Sequence[Finding], path: str | Path) -> None:
+    """Write one HTML page of all findings, verdicts first; it needs no other file."""
+    write_page(path, render_findings(findings))
+
+
+def write_findings_page(results: str | Path, path: str | Path, order: Sequence[str] = ()) -> None:
+    """Write the Markdown page of published findings; see :func:`findings_page`."""
+    text = findings_page(results, Path(path).parent, order)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _tally(checks: Sequence[Check]) -> str:
+    """How many claims hold: those that somebody published, and the questions of our own."""
+    words: dict[Verdict, str] = {
+        "holds": "hold here",
+        "does not hold": "do not hold",
+        "undecided": "are undecided",
+        "not measured": "are not measured",
+    }
+
+    def counted(part: Sequence[Check]) -> str:
+        counts = Counter(check.verdict for check in part)
+        return ", ".join(f"{counts[verdict]} {word}" for verdict, word in words.items() if counts[verdict])
+
+    published = [check for check in checks if check.is_published]
+    own = [check for check in checks if not check.is_published]
+    told = [f"Of {len(published)} published claims {counted(published)}."] if published else []
+    told += [f"Of {len(own)} that nobody published {counted(own)}."] if own else []
+    return " ".join(told)
+
+
+def findings_page(results: str | Path, folder: str | Path, order: Sequence[str] = ()) -> str:
+    """Claim, paper, here, verdict and why of every published finding, as Markdown.
+
+    Args:
+        results: Folder of published results. Where ``investigation.md`` lies beside a finding's results, its
+            text stands under the finding.
+        folder: Where the page will lie; links are relative to it.
+        order: Names of the findings in the order of the page.
+    """
+    results = Path(results)
+    findings = read_findings(results, order)
+    checks = [check for finding in findings for check in finding.checks]
+    parts = [
+        "# The paper's findings, repeated",
+        "Claims of [arXiv:2412.01981](https://arxiv.org/abs/2412.01981) and of its critics beside what "
+        "`stepcredit reproduce` measured. A claim *holds* if the whole 95% interval over seeds, which "
+        "redraw problems, responses and training, lies on its side; it *does not hold* if the whole "
+        "interval lies on the other side; otherwise it is *undecided*. A claim of several parts fails if "
+        "one part fails, and is undecided if one is. Intervals are Student's, so an end may lie outside of "
+        "what is possible; nothing is corrected for the number of claims; and the lab's policies are the "
+        "same in all seeds, so that an interval says nothing of other worlds. Where no other unit is named "
+        "the paper's numbers are accuracies on MATH-500 in per cent, means over three generators and "
+        "best-of-4, 16 and 64. This page is made from the results by `make findings`; [how to run and "
+        "extend the experiments](reproduction.md).",
+        _tally(checks) if checks else "No results are published yet.",
+    ]
+    for number, finding in enumerate(findings, 1):
+        link = Path(os.path.relpath(results / finding.name / "README.md", folder)).as_posix()
+        parts += [f"## {number}. {finding.title}", f"{finding.purpose} [Tables and plots]({link}).", ""]
+        parts += [claims_table(finding.checks, f"{number}."), whys(finding.checks, f"{number}.")]
+        investigation = results / finding.name / INVESTIGATION
+        if investigation.is_file():
+            parts.append(investigation.read_text(encoding="utf-8").strip())
+    return "\n\n".join(part for part in parts if part) + "\n"

@@ -1,0 +1,202 @@
+"""``stepcredit reproduce``: the paper's findings, one experiment each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.errors import UserError
+from stepcredit.options import argument, check_at_least_one, option
+
+if TYPE_CHECKING:
+    from stepcredit_study.frame.experiment import Experiment
+    from stepcredit_study.frame.planning import PlannedCommand
+    from stepcredit_study.frame.scale import Scale
+    from stepcredit_study.frame.seeds import Measurement
+    from stepcredit_study.pages.finding import Finding
+
+NAMES = (
+    "main",
+    "cost",
+    "voting",
+    "instructions",
+    "responses",
+    "one-response",
+    "relevance",
+    "diversity",
+    "step-labels",
+    "reference-free",
+    "inference-cost",
+    "policy",
+    "theory",
+    "critics",
+)
+ALL = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which findings, at which scale."""
+
+    names: tuple[str, ...] = argument(f"experiments: {', '.join(NAMES)}; or all", many=True)
+    scale: str = option("lab, or paper: models and data for a node of 8 GPUs", default="lab")
+    quick: bool = option("small sizes and fewer seeds: shows that everything runs", default=False)
+    seeds: int | None = option(
+        "how often everything is drawn and trained anew; default is the scale's", default=None
+    )
+    sizes: tuple[str, ...] = option(
+        "another size, such as train_prompts=200 (may be repeated)",
+        flag="--size",
+        default=(),
+        metavar="NAME=N",
+    )
+    jobs: int | None = option("processes; default is one a processor", default=None)
+    out: Path = option("folder of everything that is made", default=Path("runs/reproduce"), metavar="DIR")
+    publish: Path | None = option(
+        "also write tables, plots and verdicts to this folder", default=None, metavar="DIR"
+    )
+    dry_run: bool = option("print the commands and what they would take, and run nothing", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What was found.
+
+    Attributes:
+        out: The run's folder.
+        findings: One an experiment.
+    """
+
+    out: Path
+    findings: Sequence[Finding]
+
+    def to_json(self) -> Any:
+        """Experiment to tables and verdicts."""
+        from stepcredit_study.pages.findings import finding_to_json
+
+        return {"out": str(self.out), "findings": [finding_to_json(each) for each in self.findings]}
+
+    def to_text(self) -> str:
+        """Tables and verdicts."""
+        from stepcredit_study.pages.findings import finding_text
+
+        return "\n\n".join([*map(finding_text, self.findings), f"report: {self.out / 'report.html'}"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """What would run.
+
+    Attributes:
+        commands: In order, each once.
+        is_lab: Prompts and policies come with the package.
+    """
+
+    commands: Sequence[PlannedCommand]
+    is_lab: bool
+
+    def to_json(self) -> Any:
+        """The commands, with operations and hours where they are known."""
+        return [each.to_json() for each in self.commands]
+
+    def to_text(self) -> str:
+        """A line a command, and the sum."""
+        from stepcredit_study.frame.planning import total_line
+
+        heading = (
+            "# prompts/ and policies/ come with the package; a run writes them and does the rest in itself"
+            if self.is_lab
+            else "# run where the recipe's files of prompts lie"
+        )
+        return "\n".join([heading, *(each.to_text() for each in self.commands), total_line(self.commands)])
+
+
+def run(options: Options) -> Result | DryRun:
+    """Measure what is not there yet, and conclude each experiment when all of its seeds are there.
+
+    Raises:
+        UserError: There is no such experiment or scale, or a stage failed.
+    """
+    from stepcredit_study.frame.experiment import load_experiment
+    from stepcredit_study.frame.planning import plan
+    from stepcredit_study.frame.running import Stage, run_stages
+
+    check_at_least_one(options, "jobs", "seeds")
+    scale = _scale(options)
+    modules = {name: f"stepcredit_study.claims.{name.replace('-', '_')}" for name in _names(options)}
+    experiments = {name: load_experiment(module) for name, module in modules.items()}
+    if not scale.is_lab:
+        experiments = {name: each for name, each in experiments.items() if not each.lab_only}
+        if not experiments:
+            raise UserError("needs the truth of every step, which only the lab has", where=options.names[0])
+    if options.dry_run:
+        commands = plan(list(experiments.values()), scale, options.out)
+        return DryRun(commands=commands, is_lab=scale.is_lab)
+    findings: dict[str, Finding] = {}
+
+    def conclude(name: str, numbers: Sequence[Measurement]) -> None:
+        findings[name] = _conclude(experiments[name], numbers, options, scale)
+
+    stages = [
+        Stage(module=modules[name], scale=scale, seed=seed, out=options.out)
+        for name in experiments
+        for seed in range(scale.seeds)
+    ]
+    run_stages(stages, jobs=options.jobs or (os.cpu_count() or 1), finished=conclude)
+    return Result(out=options.out, findings=[findings[name] for name in experiments])
+
+
+def _conclude(
+    experiment: Experiment, numbers: Sequence[Measurement], options: Options, scale: Scale
+) -> Finding:
+    """Write the finding and its manifest, and the report of all findings that lie in the run's folder."""
+    from stepcredit.runs import Manifest, manifest_path, run_facts, write_json
+    from stepcredit_study.frame.seeds import Seeds
+    from stepcredit_study.pages.findings import read_findings, write_finding, write_report
+
+    settings = _settings(replace(options, names=(experiment.name,)), scale)
+    finding = replace(experiment.conclude(Seeds(numbers), scale), settings=settings | run_facts())
+    measured = options.out / "measurements" / finding.name
+    manifest = Manifest("reproduce", settings, inputs=sorted(measured.glob("*.json")))
+    manifest.count("seeds", len(numbers))
+    for parent in (options.out, options.publish):
+        if parent is not None:
+            folder = parent / finding.name
+            write_finding(finding, folder, numbers)
+            write_json(manifest_path(folder), manifest.to_json())
+    write_report(read_findings(options.out, NAMES), options.out / "report.html")
+    return finding
+
+
+def _names(options: Options) -> list[str]:
+    for name in options.names:
+        if name not in (*NAMES, ALL):
+            raise UserError(f"there is no experiment {name!r}", hint=f"use {', '.join(NAMES)} or all")
+    return list(NAMES) if ALL in options.names or not options.names else list(dict.fromkeys(options.names))
+
+
+def _scale(options: Options) -> Scale:
+    from stepcredit_study.frame.scale import read_scale, resized
+
+    sizes: dict[str, int] = {}
+    for each in options.sizes:
+        name, _, value = each.partition("=")
+        if not value.isdigit():
+            raise UserError(f"{each!r} is not a size", where="--size", hint="write it as train_prompts=200")
+        sizes[name] = int(value)
+    scale = resized(read_scale(options.scale, quick=options.quick), sizes)
+    if options.seeds is not None:
+        scale = replace(scale, seeds=options.seeds)
+    return scale
+
+
+def _settings(options: Options, scale: Scale) -> dict[str, object]:
+    from dataclasses import asdict
+
+    from stepcredit.options import arguments_of
+
+    shown = replace(options, publish=None, jobs=None)
+    return {"command": "stepcredit reproduce " + " ".join(arguments_of(shown)), "scale": asdict(scale)}

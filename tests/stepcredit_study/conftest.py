@@ -1,0 +1,31 @@
+"""A tiny lab that the experiments' tests share: what one test makes the others find."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from stepcredit_study.frame.scale import Scale, Sizes, read_scale
+from stepcredit_study.frame.store import Store
+from stepcredit_study.frame.world import World
+
+SIZES = Sizes(
+    train_prompts=12, train_responses=4, dev_prompts=4, test_prompts=4, test_responses=8, completions=2
+)
+_SHORT = {"epochs": 1, "batch_size": 16}
+"""Few steps, but enough for a model to leave its reference."""
+
+
+@pytest.fixture(scope="session")
+def tiny_scale() -> Scale:
+    """The lab's recipe at sizes that run in seconds, with two generators."""
+    scale = replace(read_scale("lab"), sizes=SIZES)
+    generators = {name: scale.generators[name] for name in ("weak", "mid")}
+    return replace(scale, n=(2, 4), generators=generators, training={**scale.training, **_SHORT})
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tiny_scale: Scale, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """One seed of it."""
+    return World(tiny_scale, Store(tmp_path_factory.mktemp("tiny-world")), seed=0)
