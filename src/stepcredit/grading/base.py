@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,11 +19,13 @@ class GradingItem:
         response: The assistant's text.
         answer: Reference answer (for code: the tests).
         group: Responses with the same group answer the same prompt.
+        extras: Other fields of the response's row, for graders that ask more of it than the answer.
     """
 
     response: str
     answer: str
     group: str = ""
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,12 @@ from stepcredit.grading.base import Grader
 from stepcredit.grading.code import CodeGrader
 from stepcredit.grading.custom import PREFIX, FunctionGrader
 from stepcredit.grading.mathematics import MathGrader
+from stepcredit.grading.reasoning_gym import ReasoningGymGrader
 from stepcredit.grading.simple import ChoiceGrader, ExactGrader, NumericGrader
 
 GRADERS: dict[str, Callable[..., Grader]] = {
-    grader.name: grader for grader in (MathGrader, NumericGrader, ExactGrader, ChoiceGrader, CodeGrader)
+    grader.name: grader
+    for grader in (MathGrader, NumericGrader, ExactGrader, ChoiceGrader, CodeGrader, ReasoningGymGrader)
 }
 
 

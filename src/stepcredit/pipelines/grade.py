@@ -28,7 +28,9 @@ class Options:
     """What to grade and how."""
 
     rollouts: Path = argument("rollouts to grade")
-    grader: str = option("math, numeric, exact, choice, code or python:module:function", metavar="NAME")
+    grader: str = option(
+        "math, numeric, exact, choice, code, reasoning-gym or python:module:function", metavar="NAME"
+    )
     out: Path = option("file to write", metavar="FILE")
     format: str = option("format of the input: rollouts, or one of another tool", default="rollouts")
     regrade: bool = option("also replace verdicts that are already there", default=False)
@@ -237,7 +239,7 @@ def grade_rollouts(
     from stepcredit.grading import CRASHED, TIMEOUT, GradingItem
 
     grades = grader.grade_all(
-        GradingItem(rollout.response, rollout.answer, rollout.prompt_id)
+        GradingItem(rollout.response, rollout.answer, rollout.prompt_id, rollout.extras)
         for rollout in rollouts
         if rollout.answer is not None and _is_to_grade(rollout, regrade)
     )

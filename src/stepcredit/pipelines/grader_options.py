@@ -17,7 +17,9 @@ class GraderOptions:
     """Which grader, and its settings."""
 
     grader: str = option(
-        "math, numeric, exact, choice, code or python:module:function", default="math", metavar="NAME"
+        "math, numeric, exact, choice, code, reasoning-gym or python:module:function",
+        default="math",
+        metavar="NAME",
     )
     answer_pattern: str | None = option(
         "regular expression that finds the final answer: its first group, at its last match",

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.data.reasoning_gym import PREFIX, TaskOptions
 from stepcredit.errors import UserError
 from stepcredit.options import CommandResult, argument, check_at_least_one, option
 from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions, make_generator
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 class Options:
     """Options of ``stepcredit sample``."""
 
-    prompts: Path = argument("prompts to answer (JSONL, JSON, CSV or Parquet), or hub:NAME[:SPLIT]")
+    prompts: Path = argument(
+        "prompts to answer (JSONL, JSON, CSV or Parquet), hub:NAME[:SPLIT] or reasoning-gym:TASK"
+    )
     out: Path = option("rollouts to write (JSONL, CSV or Parquet, by extension)")
     num_samples: int = option("responses to each prompt", default=8)
     limit: int | None = option("only the first N prompts; default all", default=None, metavar="N")
@@ -47,6 +50,7 @@ class Options:
         metavar="FIELD=COLUMN",
     )
     subset: str | None = option("configuration of the hub's data set", default=None)
+    task: TaskOptions = field(default_factory=TaskOptions)
     ray: str | None = option(
         "spread the work over this Ray cluster, or over one of this machine's cores: local",
         default=None,
@@ -62,6 +66,19 @@ class Options:
             raise UserError(f"{self.num_samples} is not at least 1", where="--num-samples")
         check_at_least_one(self, "limit")
         parse_shard(self.shard)
+        is_task = str(self.prompts).startswith(PREFIX)
+        if is_task and (self.column or self.subset):
+            raise UserError(
+                "is for files and data sets of the hub",
+                where="--column" if self.column else "--subset",
+                hint="leave it out: a task of reasoning-gym has its columns",
+            )
+        if not is_task and self.task != TaskOptions():
+            raise UserError(
+                "--task-size, --task-seed and --task-setting are for reasoning-gym:TASK only",
+                where=self.prompts,
+                hint="use --limit and --seed for other prompts",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +157,7 @@ def run(options: Options) -> CommandResult:
         system_prompt=options.system_prompt,
         examples=examples,
         skip_invalid=options.skip_invalid,
+        task=options.task,
     )
     manifest = Manifest(
         "sample",
@@ -317,7 +335,9 @@ class _Sorted:
 def _source_settings(options: Options) -> dict[str, Any]:
     """What decides which prompts are read, besides the content of a file."""
     hub = str(options.prompts) if str(options.prompts).startswith("hub:") else None
-    settings = {"column": list(options.column), "subset": options.subset, "hub": hub}
+    settings: dict[str, Any] = {"column": list(options.column), "subset": options.subset, "hub": hub}
+    if str(options.prompts).startswith(PREFIX):
+        settings["task"] = {"source": str(options.prompts), **asdict(options.task)}
     # Without a limit the settings are those of outputs that were made before there was one.
     return settings if options.limit is None else {**settings, "limit": options.limit}
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from stepcredit.errors import DataError, UserError
 
 if TYPE_CHECKING:
+    from stepcredit.data.reasoning_gym import TaskOptions
     from stepcredit.types import Message, Prompt
 
 
@@ -102,11 +103,12 @@ class Plan:
         system_prompt: str | None = None,
         examples: tuple[Message, ...] = (),
         skip_invalid: bool = False,
+        task: TaskOptions | None = None,
     ) -> Plan:
         """Check all that is read of the file before anything is drawn.
 
         Args:
-            path: File of prompts, or ``hub:NAME[:SPLIT]``.
+            path: File of prompts, ``hub:NAME[:SPLIT]`` or ``reasoning-gym:TASK``.
             columns: Field of a prompt to the column that holds it.
             subset: Configuration of a hub data set.
             limit: Read only so many prompts, the first ones; without it all.
@@ -114,14 +116,19 @@ class Plan:
             system_prompt: See :func:`in_context`.
             examples: See :func:`in_context`.
             skip_invalid: Skip malformed prompts.
+            task: Which problems of a task of reasoning-gym.
 
         Raises:
             DataError: A prompt is malformed, there twice, or cannot be put after the examples.
             UserError: There is no prompt.
         """
-        from stepcredit.data import Records, read_as, read_prompts
+        from stepcredit.data import Records, prompt_from_json, read_as, read_prompts
+        from stepcredit.data.reasoning_gym import PREFIX, TaskOptions, read_task
 
         def read() -> Records[Prompt]:
+            if str(path).startswith(PREFIX):
+                rows = read_task(str(path), task or TaskOptions())
+                return Records(path, rows, lambda row, where, _: (prompt_from_json(row, where),))
             if columns or subset or str(path).startswith("hub:"):
                 return read_as(path, "prompts", columns=columns, subset=subset, skip_invalid=skip_invalid)
             return read_prompts(path, skip_invalid=skip_invalid)
