@@ -1,14 +1,14 @@
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepcredit.stats import NO_ANSWER, VoteSubsets, max_vote
+from stepcredit.stats import NO_ANSWER, ProblemBootstrap, VoteSubsets, max_vote
 
 
 def enumerated(
@@ -19,23 +19,31 @@ def enumerated(
     combine: Callable[[list[float]], float],
 ) -> float:
     """Every subset written out; an answer is worth the mean outcome of all its responses."""
+    subsets = itertools.combinations(range(len(answers)), n)
+    return mean([voted(answers, weights, outcomes, subset, combine) for subset in subsets])
+
+
+def voted(
+    answers: list[int],
+    weights: list[float],
+    outcomes: list[float],
+    subset: Sequence[int],
+    combine: Callable[[list[float]], float],
+) -> float:
+    """The vote of one subset."""
     members = defaultdict(list)
     for answer, outcome in zip(answers, outcomes, strict=True):
         members[answer].append(outcome)
-    values = []
-    for subset in itertools.combinations(range(len(answers)), n):
-        votes = defaultdict(list)
-        for i in subset:
-            if answers[i] != NO_ANSWER:
-                votes[answers[i]].append(weights[i])
-        if not votes:
-            values.append(0.0)
-            continue
-        worth = {answer: combine(given) for answer, given in votes.items()}
-        best = max(worth.values())
-        winners = [answer for answer, value in worth.items() if math.isclose(value, best, abs_tol=1e-12)]
-        values.append(sum(sum(members[w]) / len(members[w]) for w in winners) / len(winners))
-    return sum(values) / len(values)
+    votes = defaultdict(list)
+    for i in subset:
+        if answers[i] != NO_ANSWER:
+            votes[answers[i]].append(weights[i])
+    if not votes:
+        return 0.0
+    worth = {answer: combine(given) for answer, given in votes.items()}
+    best = max(worth.values())
+    winners = [answer for answer, value in worth.items() if math.isclose(value, best, abs_tol=1e-12)]
+    return sum(mean(members[winner]) for winner in winners) / len(winners)
 
 
 one_problem = st.lists(
@@ -102,6 +110,40 @@ def test_random_subsets_agree_with_many_more_of_them_within_the_stated_error() -
         deviations.append((estimate.expected.mean() - truth) / estimate.resampling_error)
     assert 0.5 < np.std(deviations) < 1.6  # z-values: their spread is 1 up to chance
     assert max(np.abs(deviations)) < 4.0
+
+
+def drawn_problem(seed: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    answers = generator.integers(0, 3, (1, size))
+    return answers, generator.random((1, size)), (answers == 0).astype(float)
+
+
+@pytest.mark.parametrize("n", [5, 9])  # subsets, and what subsets leave out
+def test_disjoint_subsets_err_less_than_as_many_independent_ones(n: int) -> None:
+    answers, weights, outcomes = drawn_problem(1, 15)
+    problem = answers[0].tolist(), weights[0].tolist(), outcomes[0].tolist()
+    truth = enumerated(*problem, n, sum)
+    subsets = [list(subset) for subset in itertools.combinations(range(15), n)]
+    generator = np.random.default_rng(0)
+    independent, disjoint, stated = [], [], []
+    won = np.array([voted(*problem, subset, sum) for subset in subsets])
+    for seed in range(300):
+        independent.append(won[generator.integers(len(subsets), size=60)].mean() - truth)
+        estimate = VoteSubsets(answers, outcomes, np.array([15]), n, num_draws=60, seed=seed).vote(weights)[0]
+        disjoint.append(estimate.expected[0] - truth)
+        stated.append(estimate.resampling_error)
+    assert abs(np.mean(disjoint)) < 4 * np.std(disjoint) / math.sqrt(300)  # unbiased
+    assert np.var(disjoint) < 0.8 * np.var(independent)
+    assert math.sqrt(np.mean(np.square(stated))) == pytest.approx(np.std(disjoint), rel=0.15)
+
+
+def test_the_bootstrap_over_problems_has_the_error_of_random_subsets_in_it() -> None:
+    """Problems that are alike in truth: all spread is from the subsets, and the interval shows it."""
+    answers, weights, outcomes = (np.repeat(part, 60, axis=0) for part in drawn_problem(1, 15))
+    counts = np.full(60, 15)
+    estimate = VoteSubsets(answers, outcomes, counts, 5, num_draws=10).vote(weights)[0]
+    interval = ProblemBootstrap(60).interval(estimate.expected)
+    assert interval.high - interval.low == pytest.approx(3.92 * estimate.resampling_error, rel=0.25)
 
 
 def test_equal_weights_give_the_plain_vote_whatever_their_size() -> None:

@@ -2,7 +2,10 @@
 
 Which answer wins over all n-subsets has a closed form where an answer is worth its best response (``max``),
 and by enumeration where there are few subsets (n = 1, n = N, small N). Elsewhere seeded random subsets
-stand for all, and the result carries the standard error that this adds.
+stand for all: shuffles of the responses, each cut into disjoint subsets, so that every response is in
+equally many (from 64 responses this halves the variance of as many independent subsets). Subsets are drawn
+for each problem by itself, so a bootstrap over problems has their error in its intervals; the result
+carries it alone as well.
 
 As in :mod:`stepcredit.stats.votes`: a response without an answer abstains, a vote in which all abstain is
 wrong, answers that tie are chosen with equal probability, an answer is worth its responses' mean outcome.
@@ -35,9 +38,9 @@ class VoteEstimate:
     """Expected outcome of a vote.
 
     Attributes:
-        expected: One value a problem, shape (problems,).
+        expected: One value per problem, shape (problems,).
         resampling_error: Standard error of the mean over problems that comes from random subsets; 0
-            where all subsets were counted.
+            where all subsets were counted. It is part of what a bootstrap over problems shows.
     """
 
     expected: Float[np.ndarray, " problems"]
@@ -52,7 +55,8 @@ class VoteSubsets:
         outcomes: 1 or 0 for right or wrong.
         num_responses: N of each problem.
         n: Size of the subsets, at most the smallest N.
-        num_draws: Random subsets a problem where there are too many to count them all.
+        num_draws: Random subsets per problem where there are too many to count them all, at least 2; one
+            shuffle's worth more where they do not fill the last shuffle.
         seed: Of the draws.
         first: Take only the first n responses: one subset.
     """
@@ -79,12 +83,10 @@ class VoteSubsets:
         order = np.argsort(np.where(answered, answers, big), axis=1, kind="stable")
         position = np.empty_like(order)
         np.put_along_axis(position, order, np.broadcast_to(np.arange(width), order.shape), axis=1)
-        subsets, self._draw_problem, self._exact = _subsets(
-            num_responses, position, n, num_draws, seed, first
-        )
-        subsets.sort(axis=1)
+        subsets = _subsets(num_responses, n, num_draws, seed, first)
+        self._draw_problem, self._shuffle = subsets.problem, subsets.shuffle
         rows = self._draw_problem[:, None]
-        responses = order[rows, subsets]
+        responses = order[rows, np.sort(position[rows, subsets.members], axis=1)]
         voting = answered[rows, responses]
         draw, member = np.nonzero(voting)
         chosen = responses[draw, member]
@@ -120,44 +122,83 @@ class VoteSubsets:
         values = np.add.reduceat(wins * self._pair_outcome, self._draw_starts)
         values /= np.add.reduceat(wins, self._draw_starts, dtype=np.int64)
         problem = self._draw_problem[self._voting_draws]
-        totals = np.bincount(problem, values, self.num_problems)
-        expected = totals / self._num_draws
-        if self._exact:
-            return VoteEstimate(expected, 0.0)
-        squares = np.bincount(problem, values**2, self.num_problems)
-        variance = np.maximum(squares / self._num_draws - expected**2, 0.0) / (self._num_draws - 1)
-        return VoteEstimate(expected, math.sqrt(float(variance.sum())) / self.num_problems)
+        expected = np.bincount(problem, values, self.num_problems) / self._num_draws
+        return VoteEstimate(expected, self._resampling_error(values))
+
+    def _resampling_error(self, values: Float[np.ndarray, " draws"]) -> float:
+        """From the spread over shuffles: subsets of one shuffle exclude each other."""
+        if self._shuffle is None:
+            return 0.0
+        num_shuffles = int(self._shuffle[-1]) + 1
+        shuffle_problem = np.zeros(num_shuffles, dtype=np.int64)
+        shuffle_problem[self._shuffle] = self._draw_problem
+        voted = np.bincount(self._shuffle[self._voting_draws], values, num_shuffles)
+        means = voted / np.bincount(self._shuffle, minlength=num_shuffles)
+        counts = np.bincount(shuffle_problem, minlength=self.num_problems)
+        centres = np.bincount(shuffle_problem, means, self.num_problems) / counts
+        squares = np.bincount(shuffle_problem, (means - centres[shuffle_problem]) ** 2, self.num_problems)
+        return math.sqrt(float((squares / (counts * (counts - 1))).sum())) / self.num_problems
+
+
+@dataclass(frozen=True, slots=True)
+class _Subsets:
+    """Subsets of the responses of several problems.
+
+    Attributes:
+        members: Responses of each subset.
+        problem: Of each subset.
+        shuffle: Which shuffle each random subset was cut from, numbered over all problems; ``None`` where
+            the subsets are all that there are.
+    """
+
+    members: Int[np.ndarray, "draws n"]
+    problem: Int[np.ndarray, " draws"]
+    shuffle: Int[np.ndarray, " draws"] | None = None
 
 
 def _subsets(
-    num_responses: Int[np.ndarray, " problems"],
-    position: Int[np.ndarray, "problems responses"],
-    n: int,
-    num_draws: int,
-    seed: int,
-    first: bool,
-) -> tuple[Int[np.ndarray, "draws n"], Int[np.ndarray, " draws"], bool]:
-    """Subsets as places in ``position``, the problem of each, and whether they are all there are."""
-    num_problems, width = position.shape
+    num_responses: Int[np.ndarray, " problems"], n: int, num_draws: int, seed: int, first: bool
+) -> _Subsets:
+    num_problems = len(num_responses)
     if first:
-        return position[:, :n].copy(), np.arange(num_problems), True
-    largest = int(num_responses.max())
-    if math.comb(largest, n) <= max(num_draws, _MOST_ENUMERATED):
-        parts, problems = [], []
-        for size in np.unique(num_responses):
-            rows = np.flatnonzero(num_responses == size)
-            every = np.array(list(itertools.combinations(range(int(size)), n)))
-            parts.append(position[rows[:, None, None], every].reshape(-1, n))
-            problems.append(np.repeat(rows, len(every)))
-        return np.concatenate(parts), np.concatenate(problems), True
+        return _Subsets(np.tile(np.arange(n), (num_problems, 1)), np.arange(num_problems))
+    all_of_them = math.comb(int(num_responses.max()), n) <= max(num_draws, _MOST_ENUMERATED)
     generator = np.random.default_rng(seed)
-    drawn = np.empty((num_problems, num_draws, n), dtype=np.int64)
-    valid = response_mask(num_responses, width)
-    for problem in range(num_problems):
-        keys = generator.random((num_draws, width), dtype=np.float32)
-        keys[:, ~valid[problem]] = 2.0
-        drawn[problem] = position[problem, np.argpartition(keys, n - 1, axis=1)[:, :n]]
-    return drawn.reshape(-1, n), np.repeat(np.arange(num_problems), num_draws), False
+    members, problems, shuffles = [], [], []
+    num_shuffles = 0
+    for size in np.unique(num_responses):
+        rows = np.flatnonzero(num_responses == size)
+        if all_of_them:
+            combinations = np.array(list(itertools.combinations(range(int(size)), n)))
+            drawn = np.broadcast_to(combinations, (len(rows), *combinations.shape))
+        else:
+            drawn = _disjoint_subsets(len(rows), int(size), n, num_draws, generator)
+            each_problem = len(rows) * drawn.shape[1]
+            shuffles.append(num_shuffles + np.repeat(np.arange(each_problem), drawn.shape[2]))
+            num_shuffles += each_problem
+            drawn = drawn.reshape(len(rows), -1, n)
+        members.append(drawn.reshape(-1, n))
+        problems.append(np.repeat(rows, drawn.shape[1]))
+    return _Subsets(
+        np.concatenate(members), np.concatenate(problems), np.concatenate(shuffles) if shuffles else None
+    )
+
+
+def _disjoint_subsets(
+    num_problems: int, size: int, n: int, num_draws: int, generator: np.random.Generator
+) -> Int[np.ndarray, "problems shuffles parts n"]:
+    """Shuffles of ``size`` responses, cut into disjoint n-subsets, or into what n-subsets leave out."""
+    smaller = min(n, size - n) or size
+    parts = size // smaller
+    # Two shuffles at least, to tell the error from their spread.
+    shuffles = max(2, -(-num_draws // parts))
+    order = np.argsort(generator.random((num_problems, shuffles, size), dtype=np.float32), axis=2)
+    blocks = order[:, :, : parts * smaller].reshape(num_problems, shuffles, parts, smaller)
+    if smaller == n:
+        return blocks
+    inside = np.ones((num_problems, shuffles, parts, size), dtype=bool)
+    np.put_along_axis(inside, blocks, False, axis=3)
+    return np.nonzero(inside)[3].reshape(num_problems, shuffles, parts, n)
 
 
 def _group_means(
@@ -217,11 +258,11 @@ def _mixed_ties(
     mixed: Bool[np.ndarray, "problems neighbours"],
 ) -> list[tuple[int, int, int]]:
     """(problem, first rank, one past the last rank) of every run of equal scores with different answers."""
-    found: dict[tuple[int, int], tuple[int, int, int]] = {}
+    runs: dict[tuple[int, int], tuple[int, int, int]] = {}
     for problem, place in zip(*np.nonzero(mixed), strict=True):
         tied = np.flatnonzero((ranked[problem] == ranked[problem, place]) & answered[problem])
-        found[int(problem), int(tied[0])] = (int(problem), int(tied[0]), int(tied[-1]) + 1)
-    return list(found.values())
+        runs[int(problem), int(tied[0])] = (int(problem), int(tied[0]), int(tied[-1]) + 1)
+    return list(runs.values())
 
 
 def _add_mixed_ties(
