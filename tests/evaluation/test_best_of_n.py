@@ -177,7 +177,7 @@ def test_sizes_stop_at_the_smallest_number_of_responses() -> None:
 def test_what_does_not_match_is_refused_or_counted() -> None:
     rollouts = [rollout(i, row) for i, row in enumerate(ROWS)]
     scores = [score(i, row) for i, row in enumerate(ROWS)]
-    with pytest.raises(DataError, match="lacks the scores of 1 rollouts of rollouts, the first of them 'r7'"):
+    with pytest.raises(DataError, match="lacks the scores of 1 rollout of rollouts, first 'r7'"):
         join(rollouts, {"prm": score_columns(scores[:-1])})
     partial = join(rollouts, {"prm": score_columns(scores[:-1])}, skip_invalid=True)
     assert partial.excluded == {"rollouts without a score": 1}

@@ -4,16 +4,15 @@ from tests.evaluation.builders import joined
 
 from stepcredit.evaluation.best_of_n import BestOfNSettings, outcomes
 from stepcredit.evaluation.best_of_n_evaluation import evaluate_best_of_n
+from stepcredit.evaluation.curves import common_curves, scorer_curve
 from stepcredit.evaluation.diagnostics import (
     accuracy_by_difficulty,
-    best_of_n_curve,
     correlate,
-    curve_sizes,
-    describe_samples,
     diagnose,
     minimum_is_last,
 )
 from stepcredit.evaluation.failures import worst_failures
+from stepcredit.evaluation.remarks import describe_samples
 from stepcredit.evaluation.samples import Joined
 from stepcredit.stats import ProblemBootstrap
 
@@ -45,10 +44,7 @@ def test_the_lowest_step_is_last_in_a_share_of_responses(data: Joined) -> None:
 
 
 def test_agreement_with_the_majority_by_hand(data: Joined) -> None:
-    settings = BestOfNSettings(ns=(3,))
-    found = diagnose(
-        data.samples, data.scorers[0], "reward", outcomes(data.samples, data.scorers, settings), BOOTSTRAP
-    )
+    found = diagnose(data.samples, data.scorers[0], "reward", {}, BOOTSTRAP)
     assert found.agreement is not None
     assert found.agreement.share.estimate == pytest.approx(1 / 3)  # only on c
     assert found.agreement.accuracy_agreeing == 1.0
@@ -57,21 +53,16 @@ def test_agreement_with_the_majority_by_hand(data: Joined) -> None:
 
 
 def test_separation_over_all_and_within_problems(data: Joined) -> None:
-    found = diagnose(
-        data.samples,
-        data.scorers[0],
-        "reward",
-        outcomes(data.samples, data.scorers, BestOfNSettings(ns=(3,))),
-        BOOTSTRAP,
-    )
+    found = diagnose(data.samples, data.scorers[0], "reward", {}, BOOTSTRAP)
     right, wrong = [3.0, 0.5, 0.5, 2.0, 1.0, 1.0], [-1.0, -1.0, 4.0]
     assert found.outcome_auc.estimate == pytest.approx(np.mean([a > b for a in right for b in wrong]))
     assert found.within_problem_auc.estimate == pytest.approx((1.0 + 0.0) / 2)  # problem c has no wrong one
 
 
 def test_the_curve_follows_the_choice_and_its_score(data: Joined) -> None:
-    points = best_of_n_curve(data.samples, data.scorers[0].scores["reward"], BOOTSTRAP)
-    assert [point.n for point in points] == [1, 2, 3] == list(curve_sizes(data.samples))
+    points = scorer_curve(data.samples, data.scorers[0].scores["reward"], BOOTSTRAP)
+    assert [point.n for point in points] == [1, 2, 3]
+    assert [point.n for point in common_curves(data.samples, BOOTSTRAP)["majority"]] == [1, 2, 3]
     assert points[0].accuracy.estimate == pytest.approx((1 / 3 + 2 / 3 + 1) / 3)
     assert points[2].accuracy.estimate == pytest.approx(2 / 3)
     assert points[2].chosen_score == pytest.approx((3.0 + 4.0 + 2.0) / 3)
@@ -81,8 +72,9 @@ def test_the_curve_follows_the_choice_and_its_score(data: Joined) -> None:
 
 def test_difficulty_bins_cover_every_problem_once(data: Joined) -> None:
     found = outcomes(data.samples, data.scorers, BestOfNSettings(ns=(1, 3)))
-    bins = accuracy_by_difficulty(data.samples, found, "prm", "reward")
-    assert [(each.low, each.high, each.num_problems) for each in bins] == [
+    accuracy = {method.label: found.of(method)[-1] for method in found.methods}
+    bins = accuracy_by_difficulty(data.samples, accuracy)
+    assert [(part.low, part.high, part.num_problems) for part in bins] == [
         (0.25, 0.5, 1),
         (0.5, 0.75, 1),
         (1.0, 1.0, 1),

@@ -120,4 +120,4 @@ def test_only_aggregates_of_the_reported_problems_are_chosen() -> None:
 def test_right_answers_that_are_spelled_differently_are_said() -> None:
     rows = [("a", answer, answer != "3", {"prm": (1.0, 0.0)}) for answer in ("1/2", "0.5", "3")]
     found = evaluate_best_of_n(joined(rows), BestOfNSettings(ns=(1,)), draws=100)
-    assert any("on 1 problems right responses have different predictions" in note for note in found.notes)
+    assert any("on 1 problem right responses have different predictions" in note for note in found.notes)

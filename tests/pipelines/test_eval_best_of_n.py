@@ -155,8 +155,8 @@ def test_a_nan_is_named_by_its_line_or_counted(tmp_path: Path, capsys: pytest.Ca
     assert f"{scored}:3: " in capsys.readouterr().err
     assert main([*command, "--skip-invalid"]) == 0
     output = capsys.readouterr().out
-    assert "left out: 1 rollouts without a score" in output
-    assert "left out: 1 invalid rows of prm" in output
+    assert "left out, rollouts without a score: 1" in output
+    assert "left out, invalid rows of prm: 1" in output
 
 
 def test_out_holds_results_tables_report_and_manifest(

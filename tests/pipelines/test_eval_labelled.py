@@ -174,7 +174,8 @@ def test_steps_writes_tables_and_a_manifest(tmp_path: Path, capsys: pytest.Captu
         str(out),
     ]
     assert main([*command, "--scores", f"prm={perfect_scores(data, 'processbench')}"]) == 0
-    assert "4 problems, 4 responses, 3 responses with error" in capsys.readouterr().out
+    counts = "4 problems, 4 responses, 3 responses with error, 9 labelled steps, 3 wrong steps"
+    assert counts in capsys.readouterr().out
     results = json.loads((out / "results.json").read_text())["results"]
     with open(out / "results.csv", newline="") as handle:
         rows = list(csv.DictReader(handle))

@@ -73,7 +73,7 @@ def test_paired_intervals_cover_the_true_difference() -> None:
 
 def test_a_ratio_is_of_sums_and_leaves_out_draws_without_denominator() -> None:
     bootstrap = ProblemBootstrap(3, num_draws=2000)
-    found = bootstrap.ratio_interval(np.array([1.0, 0.0, 0.0]), np.array([2.0, 0.0, 0.0]))
+    found = bootstrap.ratio_interval(np.array([1.0, 1.0, 0.0]), np.array([2.0, 2.0, 0.0]))
     assert (found.estimate, found.low, found.high) == (0.5, 0.5, 0.5)
     assert np.isnan(bootstrap.ratio_interval(np.zeros(3), np.zeros(3)).estimate)
 
@@ -81,3 +81,17 @@ def test_a_ratio_is_of_sums_and_leaves_out_draws_without_denominator() -> None:
 def test_no_problem_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one problem"):
         ProblemBootstrap(0)
+
+
+def test_one_problem_does_not_show_how_much_problems_differ() -> None:
+    alone = ProblemBootstrap(1, num_draws=200)
+    found = alone.interval(np.array([0.3]))
+    assert found.estimate == 0.3
+    assert np.isnan([found.low, found.high]).all()
+    assert np.isnan(alone.paired_intervals(np.array([[0.3], [0.1]]), np.array([[0, 1]]))).all()
+    several = ProblemBootstrap(3, num_draws=200)
+    ratio = several.ratio_interval(np.array([1.0, 0.0, 0.0]), np.array([2.0, 0.0, 0.0]))
+    assert ratio.estimate == 0.5
+    assert np.isnan([ratio.low, ratio.high]).all()
+    assert np.isnan(several.quantiles(np.arange(200.0), np.array([4, 0, 0]))).all()
+    assert several.quantiles(np.arange(200.0), np.array([4, 1, 0])) == pytest.approx((4.975, 194.025))

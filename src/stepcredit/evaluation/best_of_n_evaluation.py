@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stepcredit.errors import UserError
-from stepcredit.evaluation.best_of_n import BestOfNSettings, outcomes, usable_sizes
+from stepcredit.evaluation.best_of_n import BestOfNSettings, Method, Outcomes, outcomes, usable_sizes
 from stepcredit.evaluation.choices import Choice, fixed_choice
+from stepcredit.evaluation.curves import CurvePoint, common_curves
 from stepcredit.evaluation.development import (
     Development,
     choose,
@@ -18,14 +20,14 @@ from stepcredit.evaluation.development import (
     split_off,
     with_reported_scores,
 )
-from stepcredit.evaluation.diagnostics import (
-    CurvePoint,
-    Diagnostics,
-    curve_sizes,
-    describe_samples,
-    diagnose,
-)
+from stepcredit.evaluation.diagnostics import Diagnostics, diagnose
 from stepcredit.evaluation.failures import Failure, worst_failures
+from stepcredit.evaluation.remarks import (
+    best_of_n_remarks,
+    describe_samples,
+    development_remarks,
+    interval_remarks,
+)
 from stepcredit.evaluation.results import (
     Comparison,
     OracleChoice,
@@ -36,9 +38,9 @@ from stepcredit.evaluation.results import (
     plain,
     results,
 )
-from stepcredit.evaluation.samples import Joined, Samples
+from stepcredit.evaluation.samples import Joined
 from stepcredit.evaluation.score_columns import REWARD
-from stepcredit.stats import Interval, ProblemBootstrap, majority_vote, pass_at_n
+from stepcredit.stats import ProblemBootstrap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,60 +110,61 @@ def evaluate_best_of_n(
     samples = joined.samples
     ns, beyond = usable_sizes(settings.ns, samples.num_responses)
     settings = replace(settings, ns=ns)
-    if held_out is not None and development is not None:
-        choices = choose(
-            held_out.samples,
-            with_reported_scores(held_out, joined),
-            settings,
-            development_name(held_out, development),
-        )
-    else:
+    if held_out is None or development is None:
         choices = {
             scorer.name: fixed_choice(_known(scorer.scores, scorer.name, aggregate))
             for scorer in joined.scorers
         }
-    found = outcomes(samples, joined.scorers, settings, choices)
+    else:
+        scorers = with_reported_scores(held_out, joined)
+        choices = choose(held_out.samples, scorers, settings, development_name(held_out, development))
+    expected = outcomes(samples, joined.scorers, settings, choices)
     bootstrap = ProblemBootstrap(samples.num_problems, num_draws=draws, seed=settings.seed)
-    rows = results(found, bootstrap)
-    scorers = {scorer.name: (scorer, choices[scorer.name].aggregate) for scorer in joined.scorers}
+    rows = results(expected, bootstrap)
+    compared = comparisons(expected, headline(joined.scorers, choices, expected), bootstrap)
+    notes = [
+        *interval_remarks({"": samples.num_problems}, [(row.low, row.high) for row in rows]),
+        *best_of_n_remarks(joined, settings, beyond),
+        *(development_remarks(held_out, samples) if held_out is not None else ()),
+    ]
     return BestOfNEvaluation(
         results=tuple(rows),
-        comparisons=tuple(comparisons(found, headline(joined.scorers, choices, found), bootstrap)),
+        comparisons=tuple(compared),
         choices=choices,
         oracle_choices=tuple(oracle_choices(rows)),
         diagnostics={
-            name: diagnose(samples, scored, chosen, found, bootstrap)
-            for name, (scored, chosen) in scorers.items()
+            scorer.name: diagnose(
+                samples,
+                scorer,
+                choices[scorer.name].aggregate,
+                _by_difficulty(expected, scorer.name, choices[scorer.name].aggregate),
+                bootstrap,
+            )
+            for scorer in joined.scorers
         },
         failures={
-            name: worst_failures(samples, scored, chosen) for name, (scored, chosen) in scorers.items()
+            scorer.name: worst_failures(samples, scorer, choices[scorer.name].aggregate)
+            for scorer in joined.scorers
         },
-        curves=_curves(samples, bootstrap),
+        curves=common_curves(samples, bootstrap),
         responses=describe_samples(samples),
         subsets="first n in file" if settings.first else "all",
         num_problems=samples.num_problems,
         num_responses=(int(samples.num_responses.min()), int(samples.num_responses.max())),
-        num_distinct=float(samples.num_distinct().mean()),
+        num_distinct=float(samples.num_distinct.mean()),
         excluded=dict(joined.excluded),
-        notes=(*_notes(joined, settings, beyond), *_overlap(held_out, samples)),
+        notes=tuple(notes),
     )
 
 
-def _curves(samples: Samples, bootstrap: ProblemBootstrap) -> dict[str, tuple[CurvePoint, ...]]:
-    """An oracle's choice and the plain vote at the sizes of the scorers' curves."""
-    ns = curve_sizes(samples)
-    num_correct = samples.correct.sum(axis=1)
-    found = {"pass": np.stack([pass_at_n(num_correct, samples.num_responses, n) for n in ns])}
-    if samples.has_answers:
-        found["majority"] = majority_vote(samples.answers, samples.correct, samples.num_responses, ns)
-    curves = {}
-    for name, values in found.items():
-        low, high = bootstrap.intervals(values)
-        curves[name] = tuple(
-            CurvePoint(n=n, accuracy=Interval(float(row.mean()), float(bottom), float(top)))
-            for n, row, bottom, top in zip(ns, values, low, high, strict=True)
-        )
-    return curves
+def _by_difficulty(expected: Outcomes, scorer: str, aggregate: str) -> dict[str, NDArray[np.float64]]:
+    """Accuracy on each problem at the largest n, of the methods that are shown by difficulty."""
+    shown = (
+        Method("majority"),
+        Method("best-of-n", scorer, aggregate),
+        Method("weighted-sigmoid", scorer, aggregate),
+    )
+    return {method.label: expected.of(method)[-1] for method in shown if method in expected.methods}
 
 
 def _known(scores: Mapping[str, Any], scorer: str, aggregate: str) -> str:
@@ -172,48 +175,3 @@ def _known(scores: Mapping[str, Any], scorer: str, aggregate: str) -> str:
             hint=f"use one of {', '.join(scores)}",
         )
     return aggregate
-
-
-def _spelled_differently(samples: Samples) -> int:
-    """Problems whose right responses do not all have the same prediction."""
-    right = samples.correct & (samples.answers >= 0)
-    lowest = np.where(right, samples.answers, np.iinfo(np.int64).max).min(axis=1)
-    highest = np.where(right, samples.answers, -1).max(axis=1)
-    return int((highest > lowest).sum())
-
-
-def _overlap(held_out: Joined | None, samples: Samples) -> list[str]:
-    shared = 0 if held_out is None else len({*held_out.samples.problem_ids} & {*samples.problem_ids})
-    if not shared:
-        return []
-    return [f"{shared} of the problems that choices were made on are also reported: their figures flatter"]
-
-
-def _notes(joined: Joined, settings: BestOfNSettings, beyond: Iterable[int]) -> Iterable[str]:
-    samples = joined.samples
-    smallest, largest = int(samples.num_responses.min()), int(samples.num_responses.max())
-    if smallest != largest:
-        few = samples.problem_ids[int(samples.num_responses.argmin())]
-        yield f"problems have {smallest} to {largest} responses; {few!r} has the fewest, which bounds n"
-    left_out = ", ".join(map(str, beyond))
-    if left_out:
-        yield f"n = {left_out} is left out: the smallest number of responses to a problem is {smallest}"
-    if settings.first:
-        yield "each n takes the first n responses in the file, not all subsets of them"
-    if not samples.has_answers:
-        yield "no response has a prediction, so there is no voting; grade with a grader that extracts answers"
-    else:
-        abstaining = int((samples.valid & (samples.answers < 0)).sum())
-        if abstaining:
-            yield f"{abstaining} responses have no prediction; they abstain from votes"
-        spelled = _spelled_differently(samples)
-        if spelled:
-            yield (
-                f"on {spelled} problems right responses have different predictions; votes count them as "
-                "different answers"
-            )
-    for scorer in joined.scorers:
-        for aggregate, lacking in scorer.incomplete.items():
-            yield f"{scorer.name}: {aggregate} is left out, {lacking} responses lack it"
-        if len(scorer.columns.scorers) > 1:
-            yield f"{scorer.name}: the file mixes scorers: {', '.join(scorer.columns.scorers)}"

@@ -12,6 +12,7 @@ from stepcredit.evaluation.best_of_n import BestOfNSettings, vote_subsets
 from stepcredit.evaluation.choices import Choice
 from stepcredit.evaluation.samples import Joined, Samples, Scored, select, split_by_problem
 from stepcredit.stats import best_of_n, fit_log_odds, sigmoid
+from stepcredit.wording import agree, quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,8 @@ def split_off(joined: Joined, development: Development | None) -> tuple[Joined, 
     held_out = split_by_problem(joined.samples, development.share)
     if held_out.all() or not held_out.any():
         raise UserError(
-            f"leaves {int((~held_out).sum())} problems to report and {int(held_out.sum())} to choose on",
+            f"leaves {quantity(int((~held_out).sum()), 'problem')} to report and {int(held_out.sum())} to "
+            "choose on",
             where="--dev-fraction",
             hint="use more problems or another fraction",
         )
@@ -55,7 +57,7 @@ def with_reported_scores(held_out: Joined, joined: Joined) -> list[Scored]:
     return [
         replace(
             scorer,
-            scores={name: each for name, each in scorer.scores.items() if name in reported[scorer.name]},
+            scores={name: scorer.scores[name] for name in scorer.scores if name in reported[scorer.name]},
         )
         for scorer in held_out.scorers
     ]
@@ -65,9 +67,12 @@ def development_name(held_out: Joined, development: Development) -> str:
     """How results name the problems that choices were made on."""
     count = held_out.samples.num_problems
     if development.joined is not None:
-        return f"{development.name} ({count} problems)"
+        return f"{development.name} ({quantity(count, 'problem')})"
     share = f"{100 * development.share:g}%"
-    return f"{count} problems that are not reported: {share} by the hash of their id"
+    return (
+        f"{quantity(count, 'problem')} that {agree(count, 'is', 'are')} not reported: {share} by the hash of "
+        f"{agree(count, 'its', 'their')} id"
+    )
 
 
 def choose(
@@ -103,16 +108,16 @@ def choose(
             spread = float(scores[valid].std()) or 1.0
             tried = [1.0, *(spread * factor for factor in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0))]
             reached = [
-                np.mean([subset.vote(sigmoid(scores / each))[0].expected.mean() for subset in subsets])
-                for each in tried
+                np.mean([subset.vote(sigmoid(scores / trial))[0].expected.mean() for subset in subsets])
+                for trial in tried
             ]
             temperature = tried[int(np.argmax(reached))]
         choices[scorer.name] = Choice(
             aggregate=aggregate,
             temperature=temperature,
             log_odds={
-                name: fit_log_odds(each[valid], samples.correct[valid])
-                for name, each in scorer.scores.items()
+                name: fit_log_odds(values[valid], samples.correct[valid])
+                for name, values in scorer.scores.items()
             },
             chosen_on=chosen_on,
         )

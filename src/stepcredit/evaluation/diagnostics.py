@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from stepcredit.evaluation.best_of_n import Method, Outcomes
+from stepcredit.evaluation.curves import CurvePoint, scorer_curve
 from stepcredit.evaluation.localisation import clustered_auc, clustered_share, shares_of_minimum
 from stepcredit.evaluation.samples import Samples, Scored
 from stepcredit.evaluation.score_columns import REWARD
@@ -19,7 +19,6 @@ from stepcredit.stats import (
     Interval,
     ProblemBootstrap,
     Reliability,
-    best_of_n,
     pearson,
     reliability,
     spearman,
@@ -41,22 +40,6 @@ class Correlation:
     pearson: float
     spearman: float
     within_problems: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CurvePoint:
-    """Best-of-n at one n.
-
-    Attributes:
-        n: Responses chosen from.
-        accuracy: Of the chosen response, with its interval.
-        chosen_score: Expected score of the chosen response, where there is one: it never falls with n,
-            accuracy may.
-    """
-
-    n: int
-    accuracy: Interval
-    chosen_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +107,11 @@ class Diagnostics:
 
 
 def diagnose(
-    samples: Samples, scored: Scored, aggregate: str, found: Outcomes, bootstrap: ProblemBootstrap
+    samples: Samples,
+    scored: Scored,
+    aggregate: str,
+    accuracy: Mapping[str, NDArray[np.float64]],
+    bootstrap: ProblemBootstrap,
 ) -> Diagnostics:
     """All diagnostics of one scorer.
 
@@ -132,7 +119,7 @@ def diagnose(
         samples: Graded responses.
         scored: Their scores.
         aggregate: Which score to diagnose.
-        found: Accuracies, for those by difficulty.
+        accuracy: Method label to its accuracy on each problem at the largest n, to show by difficulty.
         bootstrap: Over the problems of ``samples``.
     """
     scores, valid = scored.scores[aggregate], samples.valid
@@ -149,9 +136,9 @@ def diagnose(
         correlations=_correlations(samples, scored, scores),
         calibration=bins,
         calibration_error=Interval(bins.error, *bootstrap.quantiles(drawn)),
-        curve=best_of_n_curve(samples, scores, bootstrap),
+        curve=scorer_curve(samples, scores, bootstrap),
         agreement=_agreement(samples, scores, bootstrap) if samples.has_answers else None,
-        by_difficulty=accuracy_by_difficulty(samples, found, scored.name, aggregate),
+        by_difficulty=accuracy_by_difficulty(samples, accuracy),
     )
 
 
@@ -187,7 +174,7 @@ def minimum_is_last(samples: Samples, scored: Scored, bootstrap: ProblemBootstra
 
 def _correlations(samples: Samples, scored: Scored, scores: NDArray[np.float64]) -> dict[str, Correlation]:
     characters = samples.of_responses(
-        [[float(len(each.response)) for each in group] for group in samples.responses]
+        [[float(len(rollout.response)) for rollout in responses] for responses in samples.responses]
     )
     return {
         name: correlate(scores, np.asarray(quantity, dtype=np.float64), samples)
@@ -212,30 +199,6 @@ def correlate(scores: NDArray[np.float64], quantity: NDArray[np.float64], sample
         pearson=pearson(scores[valid], quantity[valid]),
         spearman=spearman(scores[valid], quantity[valid]),
         within_problems=pearson(deviations(scores), deviations(quantity)),
-    )
-
-
-def curve_sizes(samples: Samples) -> tuple[int, ...]:
-    """Powers of two up to the smallest number of responses, and that number."""
-    smallest = int(samples.num_responses.min())
-    return tuple(
-        sorted({2**power for power in range(smallest.bit_length()) if 2**power <= smallest} | {smallest})
-    )
-
-
-def best_of_n_curve(
-    samples: Samples, scores: NDArray[np.float64], bootstrap: ProblemBootstrap
-) -> tuple[CurvePoint, ...]:
-    """Accuracy and score of the chosen response against n."""
-    ns = curve_sizes(samples)
-    accuracy = best_of_n(scores, samples.correct, samples.num_responses, ns)
-    chosen = best_of_n(scores, scores, samples.num_responses, ns).mean(axis=1)
-    low, high = bootstrap.intervals(accuracy)
-    return tuple(
-        CurvePoint(
-            n=n, accuracy=Interval(float(row.mean()), float(bottom), float(top)), chosen_score=float(score)
-        )
-        for n, row, bottom, top, score in zip(ns, accuracy, low, high, chosen, strict=True)
     )
 
 
@@ -273,46 +236,21 @@ def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> float:
 
 
 def accuracy_by_difficulty(
-    samples: Samples, found: Outcomes, scorer: str, aggregate: str
+    samples: Samples, accuracy: Mapping[str, NDArray[np.float64]]
 ) -> tuple[DifficultyBin, ...]:
-    """Accuracy at the largest n by the share of right responses; none and all right are bins of their own."""
+    """Accuracy by the share of right responses; none and all right are bins of their own.
+
+    Args:
+        samples: Graded responses.
+        accuracy: Method label to its accuracy on each problem.
+    """
     share = samples.correct.sum(axis=1) / samples.num_responses
-    methods = [
-        method
-        for method in (
-            Method("majority"),
-            Method("best-of-n", scorer, aggregate),
-            Method("weighted-sigmoid", scorer, aggregate),
-        )
-        if method in found.methods
-    ]
     edges = [(0.0, 0.0), *pairwise(_DIFFICULTIES), (1.0, 1.0)]
     bins = []
     for low, high in edges:
         here = share == low if low == high else (share > low) & (share <= high) & (share < 1.0)
         if here.any():
-            accuracy = {"pass@1": float(share[here].mean())}
-            accuracy |= {method.label: float(found.of(method)[-1][here].mean()) for method in methods}
-            bins.append(DifficultyBin(low=low, high=high, num_problems=int(here.sum()), accuracy=accuracy))
+            means = {label: float(values[here].mean()) for label, values in accuracy.items()}
+            means = {"pass@1": float(share[here].mean()), **means}
+            bins.append(DifficultyBin(low=low, high=high, num_problems=int(here.sum()), accuracy=means))
     return tuple(bins)
-
-
-def describe_samples(samples: Samples) -> dict[str, float]:
-    """What the responses are like, whoever scores them."""
-    every = [each for group in samples.responses for each in group]
-    known = [each for each in every if each.finish_reason is not None]
-    return {
-        "right_share": float(samples.correct.sum() / samples.num_responses.sum()),
-        "solvable_share": float(samples.correct.any(axis=1).mean()),
-        "distinct_responses": float(samples.num_distinct().mean()),
-        "distinct_answers": float(_num_answers(samples).mean()),
-        "without_prediction": float(np.mean([each.prediction is None for each in every])),
-        "cut_off": float(np.mean([each.finish_reason == "length" for each in known]))
-        if known
-        else float("nan"),
-        "mean_characters": float(np.mean([len(each.response) for each in every])),
-    }
-
-
-def _num_answers(samples: Samples) -> NDArray[np.int64]:
-    return np.asarray(samples.answers.max(axis=1) + 1)

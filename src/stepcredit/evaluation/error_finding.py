@@ -147,7 +147,7 @@ def f1_draws(
 ) -> tuple[tuple[float, float, float], Float[np.ndarray, "3 draws"]]:
     """Accuracy on responses with an error, on those without, and F1: the estimates, and in each draw.
 
-    NaN where there is no response of a kind.
+    NaN where there is no response of a kind; the draws also where all of them are of one problem.
     """
     right = ranges.right(threshold)
     size = bootstrap.num_problems
@@ -157,6 +157,10 @@ def f1_draws(
         for part in (right & group, group)
     ]
     drawn = bootstrap.means(np.stack(columns))
+    for kind in (1, 3):
+        # One problem with all the responses of a kind does not show how much problems differ.
+        if np.count_nonzero(columns[kind]) < 2:
+            drawn[kind] = np.nan
     with np.errstate(invalid="ignore"):
         error, correct = drawn[0] / drawn[1], drawn[2] / drawn[3]
         both = np.where(error + correct > 0.0, 2.0 * error * correct / (error + correct), 0.0)

@@ -142,20 +142,21 @@ def clustered_auc(
     parts = np.zeros(len(scores))
     parts[used] = clustered_auc_parts(scores[used], positive[used]) - estimate
     size = bootstrap.num_problems
+    num_positive, num_negative = (np.bincount(clusters, kind, size) for kind in (positive, negative))
     sums = bootstrap.means(
         np.stack(
             [
                 np.bincount(clusters, parts * positive, size),
-                np.bincount(clusters, positive, size),
+                num_positive,
                 np.bincount(clusters, parts * negative, size),
-                np.bincount(clusters, negative, size),
+                num_negative,
             ]
         )
     )
     usable = (sums[1] > 0) & (sums[3] > 0)
     drawn = estimate + sums[0][usable] / sums[1][usable] + sums[2][usable] / sums[3][usable]
-    low, high = bootstrap.quantiles(drawn)
-    return Interval(estimate, max(low, 0.0), min(high, 1.0))
+    low, high = bootstrap.quantiles(drawn, num_positive, num_negative)
+    return Interval(estimate, *np.clip([low, high], 0.0, 1.0).tolist())
 
 
 def _by_position(

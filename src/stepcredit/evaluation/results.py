@@ -1,4 +1,4 @@
-"""Figures with intervals: one row a method and size, one row a compared pair."""
+"""Figures with intervals: one row per method and size, one row per compared pair."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ class Result:
         aggregate: Which of its scores.
         n: Responses chosen from.
         accuracy: Expected share of problems answered right.
-        low: Lower end of its interval.
+        low: Lower end of its interval; NaN where there is one problem only.
         high: Upper end.
-        resampling_error: Standard error from random subsets; 0 where the accuracy is exact.
+        resampling_error: Standard error from random subsets, which the interval has in it; 0 where the
+            accuracy is exact.
     """
 
     method: str
@@ -50,10 +51,10 @@ class Comparison:
         n: Responses chosen from.
         first: Label of a method, e.g. ``best-of-n/prm/min``.
         second: Label of another.
-        difference: Accuracy of the first less that of the second.
-        low: Lower end of its interval.
+        difference: Accuracy of the first minus that of the second.
+        low: Lower end of its interval; NaN where there is one problem only.
         high: Upper end.
-        p_value: Two-sided paired test over problems.
+        p_value: Two-sided paired test over problems; NaN where there is one only.
         p_holm: The same after Holm's correction over all comparisons of the table.
     """
 
@@ -104,8 +105,8 @@ def results(outcomes: Outcomes, bootstrap: ProblemBootstrap) -> list[Result]:
 
 
 def _fraction(value: float) -> float:
-    """Sums of many weights can leave [0, 1] by rounding."""
-    return min(max(float(value), 0.0), 1.0)
+    """Sums of many weights can leave [0, 1] by rounding; NaN stays."""
+    return float(np.clip(value, 0.0, 1.0))
 
 
 def headline(scorers: Sequence[Scored], choices: Mapping[str, Choice], outcomes: Outcomes) -> list[Method]:
@@ -125,7 +126,7 @@ def comparisons(
     """Every pair of ``methods``, and each against a single response, at every size above 1."""
     single = outcomes.of(Method("pass"))[outcomes.ns.index(1)] if 1 in outcomes.ns else None
     chosen = list(methods)
-    found: list[tuple[int, str, str, np.ndarray]] = []
+    compared: list[tuple[int, str, str, np.ndarray]] = []
     labels = [method.label for method in chosen]
     low, high = [], []
     for size, n in enumerate(outcomes.ns):
@@ -142,10 +143,10 @@ def comparisons(
         low_part, high_part = bootstrap.paired_intervals(np.stack(values), np.array(pairs))
         low.append(low_part)
         high.append(high_part)
-        found += [(n, names[a], names[b], values[a] - values[b]) for a, b in pairs]
-    if not found:
+        compared += [(n, names[a], names[b], values[a] - values[b]) for a, b in pairs]
+    if not compared:
         return []
-    p_values = paired_p_values(np.stack([difference for *_, difference in found]))
+    p_values = paired_p_values(np.stack([difference for *_, difference in compared]))
     adjusted = holm(p_values)
     ends = zip(np.concatenate(low), np.concatenate(high), p_values, adjusted, strict=True)
     return [
@@ -159,7 +160,7 @@ def comparisons(
             p_value=float(p_value),
             p_holm=float(p_holm),
         )
-        for (n, first, second, difference), (bottom, top, p_value, p_holm) in zip(found, ends, strict=True)
+        for (n, first, second, difference), (bottom, top, p_value, p_holm) in zip(compared, ends, strict=True)
     ]
 
 
@@ -181,7 +182,7 @@ def oracle_choices(rows: Iterable[Result]) -> list[OracleChoice]:
 def plain(value: Any) -> Any:
     """Dataclasses, arrays and tuples as JSON-able values; numbers that are not finite become null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):

@@ -12,49 +12,42 @@ from numpy.typing import NDArray
 from stepcredit.errors import DataError
 from stepcredit.evaluation.score_columns import REWARD, ScoreColumns
 from stepcredit.runs import hash_bytes
-from stepcredit.stats import NO_ANSWER
+from stepcredit.stats import NO_ANSWER, response_mask
 from stepcredit.types import Rollout
+from stepcredit.wording import quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Graded responses; arrays hold one problem a row, padded at the end.
+    """Graded responses; arrays hold one problem per row, padded at the end.
 
     Attributes:
         problem_ids: In the order of the file.
         responses: Of each problem, in the order of the file.
         num_responses: Of each problem, at least 1.
+        valid: True where an entry is a response and no padding.
         correct: Whether the final answer is right; false pads.
         answers: Group of equal predictions, from 0 within each problem; -1 for none, and pads.
+        has_answers: Whether any response has a prediction, so that voting is possible.
+        num_distinct: Different response texts of each problem.
     """
 
     problem_ids: tuple[str, ...]
     responses: tuple[tuple[Rollout, ...], ...]
     num_responses: NDArray[np.int64]
+    valid: NDArray[np.bool_]
     correct: NDArray[np.bool_]
     answers: NDArray[np.int64]
+    has_answers: bool
+    num_distinct: NDArray[np.int64]
 
     @property
     def num_problems(self) -> int:
         """Number of problems."""
         return len(self.problem_ids)
 
-    @property
-    def valid(self) -> NDArray[np.bool_]:
-        """True where an entry is a response."""
-        return np.asarray(np.arange(self.correct.shape[1]) < self.num_responses[:, None])
-
-    @property
-    def has_answers(self) -> bool:
-        """Whether any response has a prediction, so that voting is possible."""
-        return bool((self.answers != NO_ANSWER).any())
-
-    def num_distinct(self) -> NDArray[np.int64]:
-        """Number of different response texts of each problem."""
-        return np.array([len({each.response for each in group}) for group in self.responses])
-
     def of_responses(self, measure: Iterable[Iterable[float]]) -> NDArray[np.float64]:
-        """A padded array from one number a response, zeros as padding."""
+        """A padded array from one number per response, zeros as padding."""
         values = np.zeros(self.correct.shape)
         for row, numbers in zip(values, measure, strict=True):
             listed = list(numbers)
@@ -140,7 +133,7 @@ def join(
     for name, columns in scores.items():
         places[name] = {identifier: row for row, identifier in enumerate(columns.ids)}
         _check_match(name, columns, places[name], graded, ungraded_ids, source, skip_invalid, excluded)
-    kept = [each for each in graded if all(each.id in rows for rows in places.values())]
+    kept = [rollout for rollout in graded if all(rollout.id in rows for rows in places.values())]
     if len(kept) < len(graded):
         excluded["rollouts without a score"] = len(graded) - len(kept)
     samples = group(kept)
@@ -165,7 +158,7 @@ def _check_match(
     skip_invalid: bool,
     excluded: dict[str, int],
 ) -> None:
-    missing = [each.id for each in graded if each.id not in rows]
+    missing = [rollout.id for rollout in graded if rollout.id not in rows]
     if len(missing) == len(graded):
         raise DataError(
             f"not one of its ids is in {source}",
@@ -174,21 +167,21 @@ def _check_match(
         )
     if missing and not skip_invalid:
         raise DataError(
-            f"lacks the scores of {len(missing)} rollouts of {source}, the first of them {missing[0]!r}",
+            f"lacks the scores of {quantity(len(missing), 'rollout')} of {source}, first {missing[0]!r}",
             where=columns.source,
             hint="score the whole file, or pass --skip-invalid to leave those out",
         )
-    for each in graded:
-        row = rows.get(each.id)
-        if row is not None and columns.prompt_ids[row] != each.prompt_id:
+    for rollout in graded:
+        row = rows.get(rollout.id)
+        if row is not None and columns.prompt_ids[row] != rollout.prompt_id:
             raise DataError(
-                f"rollout {each.id!r} is of prompt {columns.prompt_ids[row]!r}, not {each.prompt_id!r}",
+                f"rollout {rollout.id!r} is of prompt {columns.prompt_ids[row]!r}, not {rollout.prompt_id!r}",
                 where=columns.source,
                 hint="give the scores of these rollouts",
             )
         if row is not None:
-            columns.check_within(row, each)
-    known = {each.id for each in graded} | ungraded_ids
+            columns.check_within(row, rollout)
+    known = {rollout.id for rollout in graded} | ungraded_ids
     surplus = sum(identifier not in known for identifier in columns.ids)
     if surplus:
         excluded[f"scores of {name} for rollouts that are not there"] = surplus
@@ -198,6 +191,8 @@ def _check_match(
 
 def group(rollouts: Sequence[Rollout]) -> Samples:
     """Group graded rollouts by prompt, keeping the order of the file.
+
+    A prediction of blanks only is none.
 
     Raises:
         DataError: There are none.
@@ -211,24 +206,30 @@ def group(rollouts: Sequence[Rollout]) -> Samples:
     correct = np.zeros((len(problems), sizes.max()), dtype=bool)
     answers = np.full(correct.shape, NO_ANSWER, dtype=np.int64)
     for row, responses in enumerate(problems.values()):
-        correct[row, : len(responses)] = [bool(each.correct) for each in responses]
+        correct[row, : len(responses)] = [bool(rollout.correct) for rollout in responses]
         names: dict[str, int] = {}
-        for column, each in enumerate(responses):
-            if each.prediction is not None:
-                answers[row, column] = names.setdefault(each.prediction.strip(), len(names))
+        for column, rollout in enumerate(responses):
+            prediction = (rollout.prediction or "").strip()
+            if prediction:
+                answers[row, column] = names.setdefault(prediction, len(names))
     return Samples(
         problem_ids=tuple(problems),
         responses=tuple(tuple(responses) for responses in problems.values()),
         num_responses=sizes,
+        valid=response_mask(sizes, correct.shape[1]),
         correct=correct,
         answers=answers,
+        has_answers=bool((answers != NO_ANSWER).any()),
+        num_distinct=np.array(
+            [len({rollout.response for rollout in responses}) for responses in problems.values()]
+        ),
     )
 
 
 def _scored(name: str, columns: ScoreColumns, places: Mapping[str, int], samples: Samples) -> Scored:
     rows = np.zeros(samples.correct.shape, dtype=np.int64)
     for row, responses in zip(rows, samples.responses, strict=True):
-        row[: len(responses)] = [places[each.id] for each in responses]
+        row[: len(responses)] = [places[rollout.id] for rollout in responses]
     valid = samples.valid
     scores, incomplete = {}, {}
     for aggregate, column in columns.scores.items():
@@ -263,15 +264,18 @@ def select(joined: Joined, problems: NDArray[np.bool_]) -> Joined:
         problem_ids=tuple(name for name, keep in zip(samples.problem_ids, problems, strict=True) if keep),
         responses=tuple(group for group, keep in zip(samples.responses, problems, strict=True) if keep),
         num_responses=samples.num_responses[problems],
+        valid=samples.valid[problems],
         correct=samples.correct[problems],
         answers=samples.answers[problems],
+        has_answers=bool((samples.answers[problems] != NO_ANSWER).any()),
+        num_distinct=samples.num_distinct[problems],
     )
     scorers = tuple(
         dataclasses.replace(
-            each,
-            rows=each.rows[problems],
-            scores={name: values[problems] for name, values in each.scores.items()},
+            scorer,
+            rows=scorer.rows[problems],
+            scores={name: values[problems] for name, values in scorer.scores.items()},
         )
-        for each in joined.scorers
+        for scorer in joined.scorers
     )
     return Joined(part, scorers, joined.excluded)

@@ -92,7 +92,11 @@ def measure_steps(
         quantity=quantity,
         auc=clustered_auc(-scores, wrong, ~wrong, clusters, bootstrap),
         average_precision=Interval(
-            precision, *bootstrap.quantiles(_drawn_precision(-scores, wrong, clusters, bootstrap))
+            precision,
+            *bootstrap.quantiles(
+                _drawn_precision(-scores, wrong, clusters, bootstrap),
+                np.bincount(clusters, wrong, bootstrap.num_problems),
+            ),
         ),
         calibration_error=Interval(
             bins.error,
@@ -172,9 +176,11 @@ def judge_steps(
     )
     estimates = _verdict_f1s(cells.sum(axis=1, keepdims=True))
     drawn = _verdict_f1s(bootstrap.means(cells))
+    kinds = cells[0] + cells[1], cells[2] + cells[3]
+    needed = *([kind] for kind in kinds), [kind for kind in kinds if kind.any()]
     intervals = [
-        Interval(float(estimate[0]), *bootstrap.quantiles(values))
-        for estimate, values in zip(estimates, drawn, strict=True)
+        Interval(float(estimate[0]), *bootstrap.quantiles(values, *needs))
+        for estimate, values, needs in zip(estimates, drawn, needed, strict=True)
     ]
     return StepVerdicts(
         threshold=threshold,

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.evaluation.best_of_n_evaluation import BestOfNEvaluation
-from stepcredit.evaluation.results import Result
+from stepcredit.evaluation.results import Result, plain
 from stepcredit.evaluation.step_results import StepEvaluation, StepResult
 from stepcredit.runs import atomic_path
+from stepcredit.wording import quantity
 
 ABSENT = "–"
 
@@ -137,7 +138,7 @@ def accuracy_table(evaluation: BestOfNEvaluation, *, everything: bool = False) -
         (*key, *(with_interval(by_n[n].accuracy, by_n[n].low, by_n[n].high) for n in ns))
         for key, by_n in cells.items()
     ]
-    title = f"Accuracy over {evaluation.num_problems} problems, with 95% intervals over problems"
+    title = f"Accuracy over {quantity(evaluation.num_problems, 'problem')}, with 95% intervals over problems"
     return Table(title, ("method", "scorer", "aggregate", *(f"n = {n}" for n in ns)), tuple(rows), 3)
 
 
@@ -145,21 +146,21 @@ def comparison_table(evaluation: BestOfNEvaluation) -> Table:
     """Paired differences of the methods chosen beforehand."""
     rows = [
         (
-            str(each.n),
-            each.first,
-            each.second,
-            with_interval(each.difference, each.low, each.high),
-            _p_value(each.p_value),
-            _p_value(each.p_holm),
+            str(row.n),
+            row.first,
+            row.second,
+            with_interval(row.difference, row.low, row.high),
+            _p_value(row.p_value),
+            _p_value(row.p_holm),
         )
-        for each in evaluation.comparisons
+        for row in evaluation.comparisons
     ]
-    title = f"Paired differences, p corrected for {len(rows)} comparisons (Holm)"
+    title = f"Paired differences, p corrected for {quantity(len(rows), 'comparison')} (Holm)"
     return Table(title, ("n", "first", "second", "difference", "p", "p (Holm)"), tuple(rows), 3)
 
 
 def _p_value(value: float) -> str:
-    return "<0.0001" if value < 1e-4 else f"{value:.4f}"
+    return "<0.0001" if value < 1e-4 else number(value, 4)
 
 
 def best_of_n_text(evaluation: BestOfNEvaluation) -> str:
@@ -177,9 +178,8 @@ def best_of_n_text(evaluation: BestOfNEvaluation) -> str:
 
 
 def _closing(excluded: Mapping[str, int], notes: Iterable[str]) -> list[str]:
-    return [f"left out: {count} {reason}" for reason, count in excluded.items()] + [
-        f"note: {each}" for each in notes
-    ]
+    left_out = [f"left out, {reason}: {count:,}" for reason, count in excluded.items()]
+    return left_out + [f"note: {note}" for note in notes]
 
 
 _STEP_LABELS = ("subset", "scorer", "score of", "threshold")
@@ -206,7 +206,7 @@ def _metrics_table(title: str, rows: Sequence[StepResult], with_threshold: bool)
     body = []
     for key, by_metric in cells.items():
         shown = [
-            with_interval(found.value, found.low, found.high) if (found := by_metric.get(metric)) else ""
+            with_interval(row.value, row.low, row.high) if (row := by_metric.get(metric)) else ""
             for metric in metrics
         ]
         body.append((*key, *shown))
@@ -219,19 +219,30 @@ def _quantity_name(quantity: str) -> str:
     return {"reward": "step", "value": "prefix"}.get(quantity, quantity)
 
 
+_COUNTED = {
+    "problems": ("problem", "problems"),
+    "responses": ("response", "responses"),
+    "responses_with_error": ("response with error", "responses with error"),
+    "labelled_steps": ("labelled step", "labelled steps"),
+    "wrong_steps": ("wrong step", "wrong steps"),
+}
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """How much data there is, e.g. ``6 problems, 12 responses, 1 response with error``."""
+    return ", ".join(quantity(count, *_COUNTED[name]) for name, count in counts.items())
+
+
 def step_text(evaluation: StepEvaluation) -> str:
     """Everything for a terminal."""
     parts = [table.to_text() for table in step_tables(evaluation)]
-    lines = [
-        f"{subset}: " + ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
-        for subset, counts in evaluation.counts.items()
-    ]
+    lines = [f"{subset}: {counts_text(counts)}" for subset, counts in evaluation.counts.items()]
     lines += _closing(evaluation.excluded, evaluation.notes)
     return "\n\n".join([*parts, "\n".join(lines)] if lines else parts)
 
 
 def write_tables(folder: Path, tables: Sequence[Table], rows: Iterable[Any]) -> None:
-    """Write ``tables.md``, ``tables.tex`` and, one row a figure and unrounded, ``results.csv``.
+    """Write ``tables.md``, ``tables.tex`` and, one row per figure and unrounded, ``results.csv``.
 
     Args:
         folder: Must exist.
@@ -247,7 +258,7 @@ def write_tables(folder: Path, tables: Sequence[Table], rows: Iterable[Any]) -> 
         if writer is None:
             writer = csv.DictWriter(buffer, list(values), lineterminator="\n")
             writer.writeheader()
-        writer.writerow({name: "" if value is None else value for name, value in values.items()})
+        writer.writerow({name: "" if plain(value) is None else value for name, value in values.items()})
     _write_text(folder / "results.csv", buffer.getvalue())
 
 

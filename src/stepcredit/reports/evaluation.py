@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.errors import DataError
-from stepcredit.evaluation.tables import Table
+from stepcredit.evaluation.tables import Table, counts_text
 from stepcredit.reports.evaluation_plots import (
     accuracy_plot,
     calibration_plot,
@@ -18,7 +18,7 @@ from stepcredit.reports.evaluation_plots import (
 )
 from stepcredit.reports.examples import Example, ExampleStep
 from stepcredit.reports.heatmap import HeatMap, heat_map
-from stepcredit.reports.page import interval, percent, plain, points, render_page, signed
+from stepcredit.reports.page import ABSENT, interval, percent, plain, points, render_page, signed
 
 BEST_OF_N = "eval best-of-n"
 
@@ -118,7 +118,7 @@ def render_evaluation(
             ("all", "All figures"),
         ],
         tables=tables,
-        counts=content["counts"],
+        counts={subset: counts_text(counts) for subset, counts in content["counts"].items()},
         excluded=content["excluded"],
         notes=content["notes"],
     )
@@ -221,12 +221,9 @@ def finding(content: Mapping[str, Any]) -> str:
     )
     if against is None:
         return f"{text}."
-    sign = 1.0 if against["first"] == label else -1.0
-    ends = sorted((sign * against["low"], sign * against["high"]))
-    return (
-        f"{text}: {points(sign * against['difference'])} points against majority voting "
-        f"(95% interval {points(ends[0])} to {points(ends[1])})."
-    )
+    ahead = against if against["first"] == label else _turned(against)
+    certainty = f" (95% interval {_ends(ahead)})" if ahead["low"] is not None else ""
+    return f"{text}: {points(ahead['difference'])} points against majority voting{certainty}."
 
 
 def _comparisons(content: Mapping[str, Any], n: int) -> list[dict[str, str]]:
@@ -238,21 +235,30 @@ def _comparisons(content: Mapping[str, Any], n: int) -> list[dict[str, str]]:
 def _comparison(row: Mapping[str, Any]) -> dict[str, str]:
     """As text, the better method first."""
     if row["difference"] < 0:
-        swapped = {"first": row["second"], "second": row["first"], "difference": -row["difference"]}
-        row = {**row, **swapped, "low": -row["high"], "high": -row["low"]}
-    ends = f"{points(row['low'])} to {points(row['high'])}"
+        row = _turned(row)
     return {
         "first": row["first"],
         "second": row["second"],
         "difference": points(row["difference"]),
-        "interval": ends,
+        "interval": _ends(row),
         "p": _p_value(row["p_value"]),
         "p_holm": _p_value(row["p_holm"]),
     }
 
 
-def _p_value(value: float) -> str:
-    return "< 0.0001" if value < 1e-4 else plain(value, 4)
+def _turned(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The same comparison seen from the second method."""
+    low, high = (None if end is None else -end for end in (row["high"], row["low"]))
+    turned = {"first": row["second"], "second": row["first"], "difference": -row["difference"]}
+    return {**row, **turned, "low": low, "high": high}
+
+
+def _ends(row: Mapping[str, Any]) -> str:
+    return ABSENT if row["low"] is None else f"{points(row['low'])} to {points(row['high'])}"
+
+
+def _p_value(value: float | None) -> str:
+    return "< 0.0001" if value is not None and value < 1e-4 else plain(value, 4)
 
 
 def _diagnostics_table(content: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
@@ -261,7 +267,7 @@ def _diagnostics_table(content: Mapping[str, Any]) -> list[tuple[str, list[Cell]
     rows = []
     for key, label in _DIAGNOSED:
         cells = [
-            Cell(plain(found[key]["estimate"]), f"{plain(found[key]['low'])} to {plain(found[key]['high'])}")
+            Cell(plain(found[key]["estimate"]), _span(found[key]["low"], found[key]["high"]))
             for found in every
         ]
         rows.append((label, cells))
@@ -279,6 +285,10 @@ def _diagnostics_table(content: Mapping[str, Any]) -> list[tuple[str, list[Cell]
             values = [found["agreement"][key] for found in every]
             rows.append((label, [Cell(percent(_estimate(value))) for value in values]))
     return rows
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None else f"{plain(low)} to {plain(high)}"
 
 
 def _estimate(value: Any) -> float | None:

@@ -1,7 +1,8 @@
 """Percentile bootstrap over problems, for many methods at once.
 
 Responses to one problem are not independent, problems are; so problems are what is drawn again. One set of
-draws serves all methods, which keeps comparisons paired.
+draws serves all methods, which keeps comparisons paired. A single problem does not show how much problems
+differ: then there is no interval, and its ends are NaN.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Int, Integer, Shaped
 
 _METHODS_AT_ONCE = 256
 _DRAWS_AT_ONCE = 1024
@@ -17,7 +18,7 @@ _DRAWS_AT_ONCE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with its interval."""
+    """An estimate with its interval; the ends are NaN where there is none."""
 
     estimate: float
     low: float
@@ -67,7 +68,7 @@ class ProblemBootstrap:
         low, high = np.empty(len(values)), np.empty(len(values))
         for start in range(0, len(values), _METHODS_AT_ONCE):
             part = slice(start, start + _METHODS_AT_ONCE)
-            low[part], high[part] = _quantiles(self.means(values[part]), self._levels)
+            low[part], high[part] = self._ends(self.means(values[part]))
         return low, high
 
     def paired_intervals(
@@ -75,23 +76,36 @@ class ProblemBootstrap:
         values: Float[np.ndarray, "methods problems"],
         pairs: Int[np.ndarray, "pairs 2"],
     ) -> tuple[Float[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:
-        """Ends of the intervals of the mean of the first method less that of the second, for each pair."""
+        """Ends of the intervals of the mean of the first method minus that of the second, for each pair."""
         means = self.means(values)
         low, high = np.empty(len(pairs)), np.empty(len(pairs))
         for start in range(0, len(pairs), _METHODS_AT_ONCE):
             first, second = np.asarray(pairs)[start : start + _METHODS_AT_ONCE].T
             part = slice(start, start + _METHODS_AT_ONCE)
-            low[part], high[part] = _quantiles(means[first] - means[second], self._levels)
+            low[part], high[part] = self._ends(means[first] - means[second])
         return low, high
 
-    def quantiles(self, drawn: Float[np.ndarray, " draws"]) -> tuple[float, float]:
-        """Ends of the interval of a statistic computed in each draw; draws that are NaN are left out."""
+    def quantiles(
+        self, drawn: Float[np.ndarray, " draws"], *kinds: Shaped[np.ndarray, " problems"]
+    ) -> tuple[float, float]:
+        """Ends of the interval of a statistic computed in each draw; draws that are NaN are left out.
+
+        Args:
+            drawn: The statistic.
+            kinds: What the statistic needs, as counts per problem: wrong steps, right steps. Where one
+                problem has all of a kind there is no interval.
+        """
         known = np.asarray(drawn, dtype=np.float64)
         known = known[~np.isnan(known)]
-        if not len(known):
+        if not len(known) or any(np.count_nonzero(kind) < 2 for kind in kinds):
             return float("nan"), float("nan")
-        low, high = _quantiles(known[None], self._levels)
+        low, high = self._ends(known[None])
         return float(low[0]), float(high[0])
+
+    def _ends(self, drawn: Float[np.ndarray, "methods draws"]) -> Float[np.ndarray, "2 methods"]:
+        if self.num_problems < 2:
+            return np.full((2, len(drawn)), np.nan)
+        return np.stack(_quantiles(drawn, self._levels))
 
     def interval(self, values: Float[np.ndarray, " problems"]) -> Interval:
         """Mean of one method with its interval."""
@@ -103,13 +117,14 @@ class ProblemBootstrap:
     ) -> Interval:
         """Sum of numerators over sum of denominators, as for a rate over all steps of all problems.
 
-        Draws in which no denominator is positive are left out; without any denominator all is NaN.
+        Draws in which no denominator is positive are left out; without any denominator all is NaN, and
+        where only one problem has any there is no interval.
         """
         total = float(np.sum(denominators))
         if total <= 0.0:
             return Interval(float("nan"), float("nan"), float("nan"))
         above, below = self.means(np.stack([numerators, denominators]))
-        low, high = self.quantiles(above[below > 0.0] / below[below > 0.0])
+        low, high = self.quantiles(above[below > 0.0] / below[below > 0.0], denominators)
         return Interval(float(np.sum(numerators)) / total, low, high)
 
 
@@ -131,7 +146,7 @@ def _draw_counts(
     num_problems: int, num_draws: int, generator: np.random.Generator
 ) -> Integer[np.ndarray, "problems draws"]:
     """How often each problem is in each draw; columns sum to the number of problems."""
-    # Two bytes a count keep thousands of problems in memory.
+    # Two bytes per count keep thousands of problems in memory.
     counts = np.empty((num_problems, num_draws), dtype=np.uint16)
     for start in range(0, num_draws, _DRAWS_AT_ONCE):
         draws = min(_DRAWS_AT_ONCE, num_draws - start)

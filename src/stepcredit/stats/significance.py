@@ -13,14 +13,14 @@ def paired_p_values(differences: Float[np.ndarray, "pairs problems"]) -> Float[n
 
     No value is below ``2 ** (1 - problems)``, the least that swapping the two methods' names on any set of
     problems could give; so a handful of problems that agree by chance proves nothing. Pairs that agree on
-    every problem get 1.
+    every problem get 1; with a single problem there is no test, and the value is NaN.
     """
     differences = np.asarray(differences, dtype=np.float64)
     num_problems = differences.shape[1]
     least = 2.0 ** (1 - num_problems)
     means = differences.mean(axis=1)
     if num_problems < 2:
-        return np.ones(len(differences))
+        return np.full(len(differences), np.nan)
     errors = differences.std(axis=1, ddof=1) / math.sqrt(num_problems)
     # Differences that are equal up to rounding have no spread to test against.
     constant = errors <= 1e-12 * np.abs(differences).max(axis=1, initial=0.0)

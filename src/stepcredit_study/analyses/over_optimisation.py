@@ -102,7 +102,7 @@ def measure(world: World, choices: Choices) -> dict[str, float]:
     numbers: dict[str, float] = {
         "test/pass@1": free.pass_at(1),
         "test/oracle": free.pass_at(max(free.ns)),
-        "test/distinct": float(free.samples.num_distinct().mean()),
+        "test/distinct": float(free.samples.num_distinct.mean()),
     }
     negatives = read_token_rewards(choices.negatives)
     numbers["negatives/rare"] = float((negatives.lowest(negatives.rewards) < math.log(RARE)).mean())
