@@ -206,7 +206,7 @@ def _metrics_table(title: str, rows: Sequence[StepResult], with_threshold: bool)
     body = []
     for key, by_metric in cells.items():
         shown = [
-            with_interval(row.value, row.low, row.high) if (row := by_metric.get(metric)) else ""
+            with_interval(figure.value, figure.low, figure.high) if (figure := by_metric.get(metric)) else ""
             for metric in metrics
         ]
         body.append((*key, *shown))

@@ -75,7 +75,7 @@ class VoteSubsets:
         num_responses = np.asarray(num_responses)
         if not 1 <= n <= int(num_responses.min()):
             raise ValueError(f"n must be in 1..{int(num_responses.min())}, the smallest N; got {n}")
-        self.num_problems, width = answers.shape
+        self.num_problems, width = len(answers), answers.shape[1]
         valid = response_mask(num_responses, width)
         answered = valid & (answers != NO_ANSWER)
         # Responses in order of their answers, so that a sorted subset has equal answers side by side.
@@ -137,7 +137,8 @@ class VoteSubsets:
         counts = np.bincount(shuffle_problem, minlength=self.num_problems)
         centres = np.bincount(shuffle_problem, means, self.num_problems) / counts
         squares = np.bincount(shuffle_problem, (means - centres[shuffle_problem]) ** 2, self.num_problems)
-        return math.sqrt(float((squares / (counts * (counts - 1))).sum())) / self.num_problems
+        variance = float(np.sum(squares / (counts * (counts - 1))))
+        return math.sqrt(variance) / self.num_problems
 
 
 @dataclass(frozen=True, slots=True)
