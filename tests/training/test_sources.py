@@ -15,6 +15,7 @@ import torch
 from stepcredit.checkpoints import LoadOptions, PRMCard, load_model, weights_hash
 from stepcredit.cli import main
 from stepcredit.data import rollout_to_json, write_rows
+from stepcredit.training.config import TrainConfig
 from stepcredit.training.sources import Sources
 from stepcredit.types import Rollout
 
@@ -90,7 +91,7 @@ def test_a_prm_on_the_hub_brings_its_reference(hub: Path, tiny_model: Path, grad
     put(hub, "me/model", tiny_model)
     assert train(graded, "me/model", "first") == 0
     put(hub, "me/first", Path("first"))
-    sources = Sources.find("me/first", None, LoadOptions(), trains_adapter=False)
+    sources = Sources.find("me/first", None, TrainConfig(), LoadOptions())
     assert sources.other_reference is not None
     assert sources.other_reference.name == "me/model"
     assert sources.other_reference.weights_hash == weights_hash(tiny_model)

@@ -27,6 +27,9 @@ from stepcredit.runs import warn
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_HEAD_WEIGHTS = (".score.weight", ".classifier.weight")
+"""Ends of the names that transformers' classifiers give the weights of their head."""
+
 
 def load_model(
     source: str | Path,
@@ -56,14 +59,24 @@ def load_model(
 
 
 def _load_weights(
-    source: str | Path, path: Path, options: LoadOptions, model_class: Any, provided: Sequence[str] = ()
+    source: str | Path,
+    path: Path,
+    options: LoadOptions,
+    model_class: Any,
+    provided: Sequence[str] = (),
+    num_labels: int | None = None,
 ) -> PreTrainedModel:
-    """As :func:`load_model`; modules that are ``provided`` later may lack their weights."""
+    """As :func:`load_model`; modules that are ``provided`` later may lack their weights.
+
+    ``num_labels`` is the number of a head's outputs, where the configuration does not have it.
+    """
     import transformers
 
     # A map that is not "cpu" may use whatever there is.
     device = pick_device("cpu" if options.device_map == "cpu" else options.device)
     arguments = _load_arguments(path, options, device)
+    if num_labels is not None:
+        arguments["num_labels"] = num_labels
     gguf = gguf_file(path)
     if gguf is not None:
         from transformers import GgufConfig
@@ -181,9 +194,15 @@ def _load_adapter(path: Path, options: LoadOptions, model_class: Any) -> PreTrai
         options,
         model_class,
         provided=config.get("modules_to_save") or (),
+        num_labels=None if model_class is None else _outputs_of_head(path),
     )
+    under_head = model_class is not None and config.get("task_type") == "CAUSAL_LM"
+    adapted: Any
     try:
-        adapted: Any = PeftModel.from_pretrained(base_model, str(path))
+        if under_head:
+            adapted = _adapter_under_head(base_model, path)
+        else:
+            adapted = PeftModel.from_pretrained(base_model, str(path))
     except Exception as error:
         raise CheckpointError(
             f"cannot be loaded as an adapter of {base} ({first_line(error)})",
@@ -191,3 +210,30 @@ def _load_adapter(path: Path, options: LoadOptions, model_class: Any) -> PreTrai
             hint="name an adapter that peft wrote for this base",
         ) from error
     return adapted.eval()  # type: ignore[no-any-return]
+
+
+def _outputs_of_head(path: Path) -> int | None:
+    """Outputs of the head that was saved with an adapter; its base's configuration does not know of it."""
+    from peft.utils import load_peft_weights
+
+    weights = load_peft_weights(str(path), device="cpu")
+    sizes = [len(value) for name, value in weights.items() if name.endswith(_HEAD_WEIGHTS)]
+    return sizes[0] if sizes else None
+
+
+def _adapter_under_head(model: Any, path: Path) -> Any:
+    """A language model's adapter on the same network with a head, which is saved with the adapter."""
+    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    adapter = PeftConfig.from_pretrained(str(path))
+    # peft's classes are chosen by the task, and that of a language model asks for methods of generation.
+    adapter.task_type = "TOKEN_CLS"
+    adapted = get_peft_model(model, adapter)
+    head = {
+        name.replace(".modules_to_save.default", ""): value
+        for name, value in adapted.state_dict().items()
+        if ".modules_to_save.default." in name
+    }
+    set_peft_model_state_dict(adapted, head | load_peft_weights(str(path), device="cpu"))
+    return adapted

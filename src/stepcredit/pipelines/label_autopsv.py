@@ -144,12 +144,12 @@ def run(options: Options) -> Result:
 
 
 def _manifest(options: Options) -> Manifest:
-    from stepcredit.checkpoints import resolve, weights_hash
+    from stepcredit.checkpoints import content_hash, resolve
     from stepcredit.runs import Manifest
 
     settings = {
         **options.config.determining(),
-        "model": weights_hash(resolve(options.model, revision=options.load.revision)),
+        "model": content_hash(resolve(options.model, revision=options.load.revision)),
         "choose_by": options.choose_by if options.threshold is None else None,
         "threshold": options.threshold,
         "seed": options.seed,

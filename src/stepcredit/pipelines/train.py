@@ -39,7 +39,9 @@ class Options:
         "graded rollouts of other prompts, for held-out metrics and the choice of weights", default=None
     )
     reference: str | None = option(
-        "reference model; default is the initial weights, or the reference of an initial PRM", default=None
+        "reference model; default is the initial weights (an adapter included), or the reference of an "
+        "initial PRM",
+        default=None,
     )
     config: TrainConfig = field(default_factory=TrainConfig)
     plan: PlanOptions = field(default_factory=PlanOptions)
@@ -134,9 +136,7 @@ def run(options: Options) -> Result:
     for path in inputs:
         if not path.is_file():
             raise UserError("there is no such file", where=path, hint="check the path")
-    sources = Sources.find(
-        options.model, options.reference, options.load, trains_adapter=bool(options.config.lora_rank)
-    )
+    sources = Sources.find(options.model, options.reference, options.config, options.load)
     manifest = Manifest("train", _determining(options, sources), inputs=inputs)
     is_done = check_output(options.out, manifest, overwrite=options.overwrite)
     processes.wait()
@@ -230,14 +230,10 @@ def _save(options: Options, sources: Sources, trained: TrainedModel, manifest: M
 
     config = options.config
     content = manifest.to_json()
-    implicit = config.family == "implicit"
-    reference = None
-    if implicit and not config.reference_free:
-        reference = sources.reference(options.out, trains_adapter=bool(config.lora_rank))
     card = PRMCard(
         family=config.family,
-        reference=reference,
-        beta=config.beta if implicit else None,
+        reference=sources.reference(options.out, config),
+        beta=config.beta if config.family == "implicit" else None,
         objective=config.objective
         if config.balance == "none"
         else f"{config.objective} ({config.balance}-balanced)",

@@ -157,7 +157,9 @@ def _load_reference(
         source = recorded.locate(path)
     revision = None if recorded is None else recorded.revision
     reference_path = _locate(source, path, revision, load.unsafe_patterns)
-    if recorded is not None and recorded.weights_hash not in (None, weights_hash(reference_path)):
+    # Cards of earlier versions hold the hash of an adapter without its base.
+    contents = {None, weights_hash(reference_path), content_hash(reference_path)}
+    if recorded is not None and recorded.weights_hash not in contents:
         raise CheckpointError(
             "is not the reference that the PRM was trained with (its weights differ)",
             where=source,

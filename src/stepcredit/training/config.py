@@ -162,6 +162,11 @@ class TrainConfig:
                 hint="use pair-margin, ce or dpo, or --family value-head",
             )
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether rewards are relative to a reference."""
+        return self.family == "implicit" and not self.reference_free
+
     def determining(self) -> dict[str, Any]:
         """The settings that decide the resulting weights, JSON-able."""
         return {name: value for name, value in asdict(self).items() if name not in _NOT_IN_RESULT}

@@ -51,7 +51,7 @@ class _OneClassModel:
     def from_pretrained(path: str, **arguments: Any) -> Any:
         """As transformers' own."""
         network: Any = transformers.AutoModelForTokenClassification.from_pretrained(
-            path, num_labels=1, **arguments
+            path, **{**arguments, "num_labels": 1}
         )
         network.config.classifier_dropout = 0.0
         if isinstance(getattr(network, "dropout", None), nn.Dropout):
@@ -68,6 +68,8 @@ def _with_adapter(policy: nn.Module, config: TrainConfig) -> Any:
         lora_alpha=config.lora_alpha or 2 * config.lora_rank,
         lora_dropout=config.lora_dropout,
         target_modules=targets[0] if targets == ["all-linear"] else targets,
+        # A head is new, so it is trained whole and saved with the adapter.
+        exclude_modules=["score", "classifier"] if config.family in HEADED_FAMILIES else None,
         task_type="TOKEN_CLS" if config.family in HEADED_FAMILIES else "CAUSAL_LM",
     )
     try:
@@ -151,7 +153,8 @@ def _reference_source(
     load = load if reference is None else replace(load, revision=None)
     in_bfloat16 = config.precision == "bfloat16"
     if policy is None:
-        dtype = "bfloat16" if sharded and in_bfloat16 else "float32"
+        # The format in which the policy computes; autocast would round other weights otherwise.
+        dtype = "bfloat16" if in_bfloat16 and (sharded or config.lora_rank) else "float32"
         policy = load_model(name, load, dtype=dtype, device=str(device))
     adapter_off = bool(config.lora_rank) and reference is None
     path = resolve(name, revision=load.revision, also=load.unsafe_patterns)

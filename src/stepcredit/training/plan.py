@@ -164,7 +164,7 @@ def make_plan(
     if work.mismatched:
         training += 2 * shape.parameters * tokens
     reference = 0.0
-    if config.family == "implicit" and not config.reference_free:
+    if config.has_reference:
         reference = 2 * shape.parameters * work.example_tokens * (2 if work.mismatched else 1)
         if config.live_reference:
             reference = 2 * shape.parameters * tokens * (2 if work.mismatched else 1)
