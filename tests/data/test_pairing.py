@@ -21,6 +21,11 @@ class TestPairs:
         assert set(pairs.indices) == {(0, 1), (0, 3)}
         assert (pairs.num_prompts, pairs.only_right, pairs.only_wrong, pairs.not_used) == (1, 1, 0, 0)
 
+    def test_pairs_that_do_not_differ_are_left_out_before_the_limit_and_counted(self) -> None:
+        pairs = pair_responses(list("aaabb"), [True, True, False, True, False], list("xyxzz"), limit=1)
+        assert pairs.indices == ((1, 2),)
+        assert (pairs.identical, pairs.not_used, pairs.num_prompts) == (2, 0, 1)
+
     def test_at_most_the_limit_a_prompt_and_the_rest_is_counted(self) -> None:
         pairs = pair_responses(["a"] * 12, [True] * 6 + [False] * 6, limit=16)
         assert len(pairs.indices) == len(set(pairs.indices)) == 16

@@ -31,6 +31,7 @@ from stepcredit.errors import CheckpointError, DataError, UserError
 from stepcredit.lab.oracles import label_steps
 from stepcredit.lab.tokenizer import make_tokenizer
 from stepcredit.lab.tutor import WEAK
+from stepcredit.objectives import OBJECTIVES
 from stepcredit.pipelines.train import Options, run
 from stepcredit.runs import hash_file
 from stepcredit.scorers import load_scorer
@@ -40,6 +41,8 @@ from stepcredit.types import Rollout
 SETTINGS = TrainConfig(
     beta=0.5, learning_rate=1e-3, batch_size=4, epochs=2.0, save_every=1, log_every=2, step_rule="newline"
 )
+
+PAIRED = [name for name, objective in OBJECTIVES.items() if objective.paired]
 
 
 def make_rollouts(num_problems: int, samples: int) -> list[Rollout]:
@@ -218,7 +221,11 @@ class TestOutput:
 
     def test_paired_objectives_say_which_prompts_gave_no_pair(self, model: Path, tmp_path: Path) -> None:
         rollouts = [
-            replace(rollout, correct=rollout.prompt_id != "train0" and rollout.index < 2)
+            replace(
+                rollout,
+                response=f"{rollout.response}\n{rollout.index}",
+                correct=rollout.prompt_id != "train0" and rollout.index < 2,
+            )
             for rollout in make_rollouts(3, 4)
         ]
         graded = write(tmp_path / "graded.jsonl", rollouts)
@@ -227,6 +234,27 @@ class TestOutput:
         assert counts["units"] == 6
         assert (counts["prompts_with_pairs"], counts["prompts_all_wrong"]) == (2, 1)
         assert counts["pairs_over_limit"] == 2
+
+    @pytest.mark.parametrize("objective", PAIRED)
+    def test_pairs_that_do_not_differ_are_left_out_and_counted(
+        self, objective: str, model: Path, tmp_path: Path
+    ) -> None:
+        rollouts = [replace(row, correct=row.index < 2) for row in make_rollouts(3, 4)]
+        text = {row.prompt_id: row.response for row in rollouts if row.index == 0}
+        # The first and the last response of each prompt are the same, with both verdicts.
+        rollouts = [replace(row, response=text[row.prompt_id]) if row.index == 3 else row for row in rollouts]
+        graded = write(tmp_path / "graded.jsonl", rollouts)
+        counts = run(
+            options(model, graded, tmp_path / "prm", config=replace(SETTINGS, objective=objective))
+        ).counts
+        same = sum(
+            one.response == other.response
+            for one in rollouts
+            for other in rollouts
+            if (one.prompt_id, one.correct, other.correct) == (other.prompt_id, True, False)
+        )
+        assert counts["pairs_that_do_not_differ"] == same >= 3
+        assert counts["units"] == 12 - same
 
 
 class TestHub:
@@ -289,6 +317,15 @@ class TestBadInput:
         rollouts = [replace(rollout, correct=correct) for rollout in make_rollouts(2, 2)]
         graded = write(tmp_path / "graded.jsonl", rollouts)
         self.refused(DataError, f"responses are {word}", options(model, graded, tmp_path / "prm"))
+
+    @pytest.mark.parametrize("objective", PAIRED)
+    def test_pairs_of_which_none_differs(self, objective: str, model: Path, tmp_path: Path) -> None:
+        rollouts = [
+            replace(row, response=f"{row.prompt}1\n#1", correct=row.index == 0) for row in make_rollouts(2, 2)
+        ]
+        graded = write(tmp_path / "graded.jsonl", rollouts)
+        given = options(model, graded, tmp_path / "prm", config=replace(SETTINGS, objective=objective))
+        self.refused(DataError, r"graded\.jsonl: no pair differs: in all 2", given)
 
     def test_an_unknown_model_directory(self, graded: Path, tmp_path: Path) -> None:
         missing = str(tmp_path / "nowhere")

@@ -6,7 +6,7 @@ processes, so every process and every cache agrees.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +27,7 @@ class Pairs:
         num_prompts: Number of prompts that gave at least one pair.
         only_right: Number of prompts whose responses are all right.
         only_wrong: Number of prompts whose responses are all wrong.
+        identical: Number of pairs left out because both responses are the same.
         not_used: Number of pairs left out by the limit.
     """
 
@@ -34,6 +35,7 @@ class Pairs:
     num_prompts: int
     only_right: int
     only_wrong: int
+    identical: int
     not_used: int
 
 
@@ -45,23 +47,30 @@ def _by_prompt(prompt_ids: Sequence[str]) -> Mapping[str, list[int]]:
 
 
 def pair_responses(
-    prompt_ids: Sequence[str], right: Sequence[bool], *, limit: int | None = 16, seed: int = 0
+    prompt_ids: Sequence[str],
+    right: Sequence[bool],
+    contents: Sequence[Hashable] | None = None,
+    *,
+    limit: int | None = 16,
+    seed: int = 0,
 ) -> Pairs:
-    """All right x all wrong responses of each prompt, at most ``limit`` pairs a prompt.
+    """All right x all wrong responses of each prompt, at most ``limit`` pairs per prompt.
 
-    Where there are more, a seeded random subset is kept (arXiv:2412.01981 uses 16).
+    Where there are more, a seeded random subset is kept (arXiv:2412.01981 uses 16). A response with both
+    verdicts says nothing about what is right, so pairs that do not differ are left out.
 
     Args:
         prompt_ids: Prompt of each response.
         right: Whether each response is right.
-        limit: Most pairs a prompt, at least 1; ``None`` keeps all.
+        contents: What each response is, to tell pairs that do not differ; by default all differ.
+        limit: Most pairs per prompt, at least 1; ``None`` keeps all.
         seed: Draws the subsets.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
     generator = np.random.default_rng([seed, 1])
     pairs: list[tuple[int, int]] = []
-    num_prompts = only_right = only_wrong = not_used = 0
+    num_prompts = only_right = only_wrong = identical = not_used = 0
     for members in _by_prompt(prompt_ids).values():
         chosen = [index for index in members if right[index]]
         rejected = [index for index in members if not right[index]]
@@ -70,14 +79,17 @@ def pair_responses(
         elif not chosen:
             only_wrong += 1
         else:
-            num_prompts += 1
-            product = [(a, b) for a in chosen for b in rejected]
+            product = [
+                (a, b) for a in chosen for b in rejected if contents is None or contents[a] != contents[b]
+            ]
+            identical += len(chosen) * len(rejected) - len(product)
+            num_prompts += bool(product)
             if limit is not None and len(product) > limit:
                 kept = np.sort(generator.choice(len(product), size=limit, replace=False))
                 not_used += len(product) - limit
                 product = [product[int(position)] for position in kept]
             pairs.extend(product)
-    return Pairs(tuple(pairs), num_prompts, only_right, only_wrong, not_used)
+    return Pairs(tuple(pairs), num_prompts, only_right, only_wrong, identical, not_used)
 
 
 def balance_responses(

@@ -159,10 +159,17 @@ def _units(
     prompt_ids = [example.prompt_id for example in examples]
     if objective.paired:
         right = [example.label > 0.5 for example in examples]
-        pairs = pair_responses(prompt_ids, right, limit=config.pairs_per_prompt, seed=seed)
+        contents = [example.encoded.token_ids for example in examples]
+        pairs = pair_responses(prompt_ids, right, contents, limit=config.pairs_per_prompt, seed=seed)
         counts["prompts_with_pairs"] = pairs.num_prompts
         counts["prompts_all_right"], counts["prompts_all_wrong"] = pairs.only_right, pairs.only_wrong
+        counts["pairs_that_do_not_differ"] = pairs.identical
         counts["pairs_over_limit"] = pairs.not_used
+        if not pairs.indices and pairs.identical:
+            raise DataError(
+                f"no pair differs: in all {pairs.identical:,} the right and the wrong response are the same",
+                hint="check the verdicts, since one response has both, or sample more responses per prompt",
+            )
         if not pairs.indices:
             raise DataError(
                 "no prompt has both a right and a wrong response, so there is no pair",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,18 @@ def test_pairs_use_each_response_once_and_count_the_rest() -> None:
     rows, lost = written("trl-preference", rollouts)
     assert rows == [{"prompt": "q", "chosen": "r1", "rejected": "w1"}]
     assert lost["responses without a partner"] == 4
+
+
+def test_a_pair_has_two_texts_and_what_is_left_without_another_text_is_counted() -> None:
+    def response(name: str, correct: bool, text: str) -> Rollout:
+        return replace(rollout(name, correct), response=text)
+
+    rollouts = [response("a", True, "x"), response("b", True, "x")]
+    rollouts += [response("c", False, "x"), response("d", False, "y"), response("e", False, "x")]
+    rows, lost = written("trl-preference", rollouts)
+    assert rows == [{"prompt": "q", "chosen": "x", "rejected": "y"}]
+    assert lost["responses whose partner would be the same text"] == 2
+    assert lost["responses without a partner"] == 1
 
 
 @pytest.mark.parametrize("label", [True, False])

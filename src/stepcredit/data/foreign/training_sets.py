@@ -106,7 +106,7 @@ def read_openrlhf_ce(row: Mapping[str, Any], where: str, _position: int) -> Iter
 
 
 def write_trl_preference(rollouts: Iterable[Rollout], lost: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Pairs of a right and a wrong response to the same prompt, each used once.
+    """Pairs of a right and a wrong response to the same prompt that differ, each used once.
 
     Responses pair up within a run of rows of the same prompt.
     """
@@ -114,8 +114,11 @@ def write_trl_preference(rollouts: Iterable[Rollout], lost: Counter[str]) -> Ite
         members = list(group)
         right = [rollout for rollout in members if rollout.correct is True]
         wrong_ones = [rollout for rollout in members if rollout.correct is False]
-        lost["responses without a partner"] += len(members) - 2 * min(len(right), len(wrong_ones))
-        for chosen, rejected in zip(right, wrong_ones, strict=False):
+        pairs = list(_pairs_that_differ(right, wrong_ones))
+        possible = min(len(right), len(wrong_ones))
+        lost["responses without a partner"] += len(members) - 2 * possible
+        lost["responses whose partner would be the same text"] += 2 * (possible - len(pairs))
+        for chosen, rejected in pairs:
             for rollout in (chosen, rejected):
                 _note_lost(rollout, lost, "id", "prompt_id", *_UNHELD)
             yield _row(
@@ -125,6 +128,18 @@ def write_trl_preference(rollouts: Iterable[Rollout], lost: Counter[str]) -> Ite
                 chosen=_as_completion(chosen),
                 rejected=_as_completion(rejected),
             )
+
+
+def _pairs_that_differ(
+    right: Sequence[Rollout], wrong_ones: Sequence[Rollout]
+) -> Iterator[tuple[Rollout, Rollout]]:
+    """Each right response with the first wrong one that is left and is another text."""
+    left = list(wrong_ones)
+    for chosen in right:
+        for position, rejected in enumerate(left):
+            if rejected.response != chosen.response:
+                yield chosen, left.pop(position)
+                break
 
 
 def write_trl_unpaired(rollouts: Iterable[Rollout], lost: Counter[str]) -> Iterator[dict[str, Any]]:
