@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from stepcredit.data import (
     count_rows,
     finish_lines,
+    prompt_to_json,
     read_prompts,
     read_rollouts,
     read_scores,
@@ -142,6 +146,7 @@ def test_gzip_files_do_not_depend_on_the_time(tmp_path: Path) -> None:
         ('{"id": "b", "prompt": "\\ud800"}', "surrogate"),
         ('{"id": "b", "prompt": "q", "x": ' + "1" * 5000 + "}", "not valid JSON"),
         ('{"x": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+        ('{"id": "b", "prompt": "q", "x": ' + '{"x": ' * 300 + "1" + "}" * 300 + "}", "nested too deeply"),
         ('{"id": "b", "prompt": 3}', "field 'prompt' must be"),
         ('{"id": "a", "prompt": "again"}', "the id 'a' is there twice"),
     ],
@@ -214,16 +219,17 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 def test_json_arrays_decode_as_json_does(values: list[dict[str, Any]], indent: int | None) -> None:
     import tempfile
 
-    from stepcredit.data import sources
+    from stepcredit.data import json_rows
+    from stepcredit.data.sources import read_rows
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.json"
         path.write_text(json.dumps(values, indent=indent), encoding="utf-8")
-        before, sources._CHUNK_CHARACTERS = sources._CHUNK_CHARACTERS, 7
+        before, json_rows.CHUNK_CHARACTERS = json_rows.CHUNK_CHARACTERS, 7
         try:
-            assert [row for _, row in sources.read_rows(path)] == values
+            assert [row for _, row in read_rows(path)] == values
         finally:
-            sources._CHUNK_CHARACTERS = before
+            json_rows.CHUNK_CHARACTERS = before
 
 
 def test_a_json_file_of_lines_is_read_as_lines(tmp_path: Path) -> None:
@@ -268,6 +274,102 @@ def test_parquet_files_of_others_are_read(tmp_path: Path) -> None:
     first, second = read_prompts(path)
     assert (first.id, first.answer, second.id) == ("1", "18", "2")
     assert first.prompt == [{"role": "user", "content": "q"}]
+
+
+def write_table(path: Path, **columns: list[Any]) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+def test_objects_are_columns_that_other_tools_read(tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    turns = [{"role": "user", "content": "q"}]
+    written = [
+        {"id": "a", "prompt": turns, "checker": {"style": "rule", "truth": None}, "mixed": {"a": 1}},
+        {"id": "b", "prompt": turns * 2, "checker": {"style": "rule", "truth": "2"}, "mixed": {"b": 1}},
+    ]
+    path = tmp_path / "prompts.parquet"
+    write_rows(path, written)
+    table = pyarrow.parquet.read_table(path)
+    assert table.column("prompt").to_pylist() == [turns, turns * 2]
+    assert table.column("checker").to_pylist() == [row["checker"] for row in written]
+    assert table.column("mixed").to_pylist() == ['{"a": 1}', '{"b": 1}']
+    assert [prompt_to_json(prompt) for prompt in read_prompts(path)] == written
+
+
+def test_times_and_decimal_numbers_of_tables_are_text(tmp_path: Path) -> None:
+    day = datetime(2025, 3, 1, 12, 30)
+    path = write_table(
+        tmp_path / "p.parquet", prompt=["q"], when=[day], price=[Decimal("1.10")], days=[[day.date()]]
+    )
+    (prompt,) = read_prompts(path)
+    assert prompt.extras == {"when": "2025-03-01T12:30:00", "price": "1.10", "days": ["2025-03-01"]}
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), b"bytes"])
+def test_a_value_that_json_cannot_hold_is_named_with_its_row(tmp_path: Path, value: object) -> None:
+    path = write_table(tmp_path / "p.parquet", prompt=["q", "r", "s"], odd=[None, value, None])
+    with pytest.raises(DataError, match=r"p\.parquet:2: column 'odd' holds a value that JSON cannot"):
+        list(read_prompts(path))
+    reader = read_prompts(path, skip_invalid=True)
+    assert [prompt.prompt for prompt in reader] == ["q", "s"]
+
+
+def test_a_parquet_file_with_a_flipped_bit_is_read_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rollouts.parquet"
+    write_rows(path, rows())
+    content, generator = path.read_bytes(), random.Random(0)
+    refused = 0
+    for _ in range(100):
+        damaged = bytearray(content)
+        damaged[generator.randrange(len(damaged))] ^= 1 << generator.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            list(read_rollouts(path))
+        except DataError:
+            refused += 1
+    assert 0 < refused < 100
+
+
+def save(folder: Path, *rows: dict[str, Any]) -> Path:
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.Dataset.from_list(list(rows)).save_to_disk(str(folder))
+    return folder
+
+
+def test_a_folder_of_a_saved_data_set_is_read(tmp_path: Path) -> None:
+    folder = save(tmp_path / "set", *rows())
+    assert [rollout.id for rollout in read_rollouts(folder)] == ["r0", "r1", "r2"]
+    assert count_rows(folder) == 3
+
+
+def test_a_saved_data_set_of_several_splits_asks_for_one(tmp_path: Path) -> None:
+    import datasets
+
+    train = datasets.Dataset.from_list(rows())
+    datasets.DatasetDict(train=train, test=train.select([1])).save_to_disk(str(tmp_path / "sets"))
+    datasets.DatasetDict(test=train.select([2])).save_to_disk(str(tmp_path / "one"))
+    with pytest.raises(DataError, match="holds 2 splits. Name one of them: .*sets/train, .*sets/test"):
+        read_rollouts(tmp_path / "sets")
+    assert [rollout.id for rollout in read_rollouts(tmp_path / "sets" / "test")] == ["r1"]
+    assert [rollout.id for rollout in read_rollouts(tmp_path / "one")] == ["r2"]
+
+
+@pytest.mark.parametrize("state", ["", "[]", '{"_data_files": 5}', '{"_data_files": [{"filename": "../x"}]}'])
+def test_a_damaged_folder_of_a_data_set_is_named(tmp_path: Path, state: str) -> None:
+    folder = save(tmp_path / "set", *rows())
+    (folder / "state.json").write_text(state, encoding="utf-8")
+    with pytest.raises(DataError, match=r"state\.json: "):
+        list(read_rollouts(folder))
+    (folder / "state.json").write_text('{"_data_files": [{"filename": "gone.arrow"}]}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"gone\.arrow: not an Arrow file"):
+        count_rows(folder)
 
 
 @pytest.mark.parametrize("extension", ["jsonl", "jsonl.gz", "parquet"])

@@ -16,8 +16,9 @@ from typing import IO, Any, Generic, TypeVar
 
 from stepcredit.data.cells import row_to_cells
 from stepcredit.data.records import prompt_from_json, rollout_from_json
+from stepcredit.data.rows import Malformed, NumberedRow
 from stepcredit.data.scores import score_from_json
-from stepcredit.data.sources import Malformed, NumberedRow, check_readable, file_kind, read_rows
+from stepcredit.data.sources import check_readable, file_kind, read_rows
 from stepcredit.data.strict_json import to_line
 from stepcredit.errors import DataError
 from stepcredit.runs import atomic_path, warn
@@ -238,7 +239,8 @@ def _write_as(final: Path, temporary: Path, rows: Iterable[Mapping[str, Any]]) -
 
 def _write_table(kind: str, final: Path, temporary: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Parquet and CSV need all columns before the first row, so rows wait in a JSON Lines file."""
-    from stepcredit.data.parquet import ColumnTypes, write_parquet
+    from stepcredit.data.column_types import ColumnTypes
+    from stepcredit.data.parquet import write_parquet
 
     types, count = ColumnTypes(), 0
     with tempfile.TemporaryFile(dir=temporary.parent) as waiting:

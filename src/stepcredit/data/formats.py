@@ -11,7 +11,8 @@ from stepcredit.data.fields import name_field
 from stepcredit.data.files import Records
 from stepcredit.data.foreign import Reader, named_format
 from stepcredit.data.hub import PREFIX, read_hub
-from stepcredit.data.sources import Malformed, NumberedRow, check_readable, read_rows
+from stepcredit.data.rows import Malformed, NumberedRow
+from stepcredit.data.sources import check_readable, read_rows
 from stepcredit.errors import DataError, UserError
 from stepcredit.types import Rollout
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from stepcredit.data.sources import Malformed, NumberedRow
-from stepcredit.data.strict_json import check_encodable
+from stepcredit.data.rows import NumberedRow, checked
 from stepcredit.errors import DataError
 
 PREFIX = "hub:"
@@ -27,20 +25,11 @@ def read_hub(source: str, subset: str | None = None) -> Iterator[NumberedRow]:
     name, _, split = source.removeprefix(PREFIX).partition(":")
     try:
         rows = load_dataset(name, subset, split=split or "train", streaming=True)
-        yield from _numbered(rows)
+        for number, row in enumerate(rows, 1):
+            yield number, checked(row)
     except (OSError, ValueError, KeyError) as error:  # the library's own errors derive from these
         raise DataError(
             f"cannot be loaded ({type(error).__name__}: {error})",
             where=source,
             hint="check the name, --subset and the split, and that the hub can be reached",
         ) from error
-
-
-def _numbered(rows: Any) -> Iterator[NumberedRow]:
-    for number, row in enumerate(rows, 1):
-        try:
-            check_encodable(row)
-        except (TypeError, ValueError) as error:
-            yield number, Malformed(f"holds a value that JSON cannot ({error})")
-            continue
-        yield number, row

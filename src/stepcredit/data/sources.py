@@ -1,7 +1,7 @@
-"""Files as streams of numbered rows: JSON Lines, JSON arrays, CSV and Parquet, chosen by extension.
+"""Files as streams of numbered rows: JSON Lines, JSON arrays, CSV and Parquet, and folders of ``datasets``.
 
-A row that cannot be read is yielded as :class:`Malformed`, so that the caller decides whether it ends the
-run or is skipped. What makes the rest of a file unreadable raises.
+A row that cannot be read is yielded as :class:`~stepcredit.data.rows.Malformed`; what makes the rest of a
+file unreadable raises.
 """
 
 from __future__ import annotations
@@ -10,33 +10,19 @@ import contextlib
 import csv
 import gzip
 import io
-import json
 import sys
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from stepcredit.data import arrow_folder
 from stepcredit.data.cells import cells_to_row
-from stepcredit.data.strict_json import DECODER, check_encodable, parse_json
+from stepcredit.data.json_rows import ArrayReader, line_rows, starts_array
+from stepcredit.data.rows import Malformed, NumberedRow
 from stepcredit.errors import DataError
 
 EXTENSIONS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
-_CHUNK_CHARACTERS = 1 << 20
-_LONGEST_ROW_CHARACTERS = 1 << 28
-
-
-@dataclass(frozen=True, slots=True)
-class Malformed:
-    """A row that cannot be read, why, and what can be done."""
-
-    problem: str
-    hint: str = "correct the row, or pass --skip-invalid"
-
-
-NumberedRow = tuple[int, dict[str, Any] | Malformed]
-"""The row's line in the file (for Parquet and JSON arrays: which row it is), from 1, and its fields."""
 
 
 def file_kind(path: str | Path) -> str:
@@ -53,14 +39,14 @@ def file_kind(path: str | Path) -> str:
 
 
 def check_readable(path: str | Path) -> Path:
-    """The path, if it is a file that can be read.
+    """The path, if it is a file that can be read, or a folder that ``save_to_disk`` wrote.
 
     Raises:
-        DataError: It is missing, not a file or not readable, or its extension is not known.
+        DataError: It is missing, another folder or not readable, or its extension is not known.
     """
     path = Path(path)
     if path.is_dir():
-        raise DataError("is a folder, not a file", where=path, hint="name a file inside it")
+        return arrow_folder.check_folder(path)
     if not path.exists():
         raise DataError("no such file", where=path, hint="check the path")
     file_kind(path)
@@ -78,6 +64,9 @@ def read_rows(path: str | Path) -> Iterator[NumberedRow]:
         DataError: The file is missing or damaged beyond a single row.
     """
     path = check_readable(path)
+    if path.is_dir():
+        yield from arrow_folder.read_folder(path)
+        return
     kind = file_kind(path)
     if kind == "parquet":
         from stepcredit.data.parquet import read_parquet
@@ -88,10 +77,10 @@ def read_rows(path: str | Path) -> Iterator[NumberedRow]:
         with _opened(path) as handle:
             if kind == "csv":
                 yield from _csv_rows(handle, path)
-            elif kind == "json" and _starts_array(handle):
-                yield from _array_rows(handle, path)
+            elif kind == "json" and starts_array(handle):
+                yield from ArrayReader(handle, path).rows()
             else:
-                yield from _line_rows(handle)
+                yield from line_rows(handle)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"damaged gzip file ({error})", where=path, hint="make or copy it again") from error
 
@@ -100,98 +89,6 @@ def _opened(path: Path) -> IO[bytes]:
     if path.name.lower().endswith(".gz"):
         return io.BufferedReader(gzip.open(path, "rb"))
     return open(path, "rb")
-
-
-def _reason(error: ValueError) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"not valid JSON ({error.msg} at column {error.colno})"
-    if isinstance(error, UnicodeDecodeError):
-        return f"not valid UTF-8 (byte {error.start + 1} of the line)"
-    return f"not valid JSON ({error})"
-
-
-def _line_rows(handle: IO[bytes]) -> Iterator[NumberedRow]:
-    for number, line in enumerate(handle, 1):
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if line.isspace() or not line:
-            continue
-        try:
-            row = parse_json(line)
-        except ValueError as error:
-            yield number, Malformed(_reason(error))
-            continue
-        yield number, row if isinstance(row, dict) else Malformed("the line must be a JSON object")
-
-
-def _starts_array(handle: IO[bytes]) -> bool:
-    assert isinstance(handle, io.BufferedReader)
-    start = handle.peek(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-    return start.startswith(b"[")
-
-
-def _array_rows(handle: IO[bytes], path: Path) -> Iterator[NumberedRow]:
-    """Decode one element of a JSON array at a time, holding little more than that element."""
-    text = io.TextIOWrapper(handle, encoding="utf-8-sig")
-    buffer, ended, number, first = "", False, 0, True
-
-    def fail(problem: str) -> DataError:
-        return DataError(problem, where=f"{path}, row {number + 1}", hint="hint the JSON array")
-
-    def more() -> None:
-        nonlocal buffer, ended
-        try:
-            piece = text.read(max(_CHUNK_CHARACTERS, len(buffer)))
-        except UnicodeDecodeError as error:
-            raise fail("not valid UTF-8") from error
-        buffer, ended = buffer + piece, not piece
-        if len(buffer) > _LONGEST_ROW_CHARACTERS:
-            raise fail("a row does not end")
-
-    while True:
-        buffer = buffer.lstrip()
-        if not buffer and not ended:
-            more()
-            continue
-        if not buffer:
-            raise fail("the array is not closed")
-        if first:
-            buffer, first = buffer[1:], False
-            element_first = True
-            continue
-        if buffer[0] == "]":
-            if (buffer[1:] + text.read(4096)).strip():
-                raise fail("something follows the end of the array")
-            return
-        if not element_first:
-            if buffer[0] != ",":
-                raise fail("a comma is missing before the row")
-            stripped = buffer[1:].lstrip()
-            if not stripped and not ended:
-                more()
-                continue
-            buffer = stripped
-        while True:
-            try:
-                row, end = DECODER.raw_decode(buffer)
-                check_encodable(row)
-                break
-            except (ValueError, RecursionError) as error:
-                if ended or not _may_be_cut(error, len(buffer)):
-                    raise fail(
-                        _reason(error) if isinstance(error, ValueError) else "nested too deeply"
-                    ) from error
-                more()
-        number, element_first = number + 1, False
-        buffer = buffer[end:]
-        yield number, row if isinstance(row, dict) else Malformed("the row must be a JSON object")
-
-
-def _may_be_cut(error: Exception, length: int) -> bool:
-    """Whether decoding may have failed only because the buffer ends inside the element."""
-    if not isinstance(error, json.JSONDecodeError):
-        return False
-    return error.msg.startswith("Unterminated string") or error.pos >= length - 16
 
 
 def _csv_rows(handle: IO[bytes], path: Path) -> Iterator[NumberedRow]:
@@ -219,6 +116,8 @@ def _csv_rows(handle: IO[bytes], path: Path) -> Iterator[NumberedRow]:
 def count_rows(path: str | Path) -> int | None:
     """How many rows a JSON Lines or Parquet file has, cheaply; ``None`` where that needs parsing."""
     path = check_readable(path)
+    if path.is_dir():
+        return arrow_folder.count_folder(path)
     kind = file_kind(path)
     if kind == "parquet":
         from stepcredit.data.parquet import count_parquet

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepcredit.data import UniqueIds, is_score, score_from_json, score_to_json
-from stepcredit.data.sources import Malformed, read_rows
+from stepcredit.data.rows import Malformed
+from stepcredit.data.sources import read_rows
 from stepcredit.errors import DataError
 from stepcredit.types import ResponseScore, Rollout
 
