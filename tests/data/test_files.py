@@ -355,7 +355,7 @@ def test_a_saved_data_set_of_several_splits_asks_for_one(tmp_path: Path) -> None
     train = datasets.Dataset.from_list(rows())
     datasets.DatasetDict(train=train, test=train.select([1])).save_to_disk(str(tmp_path / "sets"))
     datasets.DatasetDict(test=train.select([2])).save_to_disk(str(tmp_path / "one"))
-    with pytest.raises(DataError, match="holds 2 splits. Name one of them: .*sets/train, .*sets/test"):
+    with pytest.raises(DataError, match=r"holds 2 splits\. Name one of them: .*sets/train, .*sets/test"):
         read_rollouts(tmp_path / "sets")
     assert [rollout.id for rollout in read_rollouts(tmp_path / "sets" / "test")] == ["r1"]
     assert [rollout.id for rollout in read_rollouts(tmp_path / "one")] == ["r2"]

@@ -113,6 +113,25 @@ def test_a_local_data_set_is_read_by_name(tmp_path: Path, monkeypatch: pytest.Mo
         run(replace(options, source=f"hub:{folder}:validation", overwrite=True))
 
 
+def test_a_folder_of_a_saved_data_set_is_known_by_its_content(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.disable_progress_bars()
+    rows = [{"prompt": "1+1=", "answer": 2}, {"prompt": "2+2=", "answer": 4}]
+    for name, kept in (("one", rows), ("two", rows[:1])):
+        datasets.Dataset.from_list(kept).save_to_disk(str(tmp_path / name))
+    options = Options(
+        source=str(tmp_path / "one"),
+        out=tmp_path / "prompts.jsonl",
+        from_format="prompts",
+        to_format="prompts",
+    )
+    assert run(options).written == 2
+    assert run(options).already_done
+    with pytest.raises(UserError, match="already exists"):
+        run(replace(options, source=str(tmp_path / "two")))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -77,7 +77,8 @@ def _kind(value: Any) -> Kind:
     if isinstance(value, float):
         return "double"
     if isinstance(value, list):
-        item = reduce(_merged, map(_kind, value), "null")
+        nothing: Kind = "null"
+        item = reduce(_merged, map(_kind, value), nothing)
         return "json" if item == "json" else ListOf(item)
     if isinstance(value, dict) and value:
         fields = tuple((name, _kind(inner)) for name, inner in value.items())

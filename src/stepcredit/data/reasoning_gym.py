@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from stepcredit.data.sources import NumberedRow
+from stepcredit.data.rows import NumberedRow
 from stepcredit.errors import UserError
 from stepcredit.grading.reasoning_gym import FIELD, make_task
 from stepcredit.options import check_at_least_one, option

@@ -50,7 +50,7 @@ def check_depth(value: Any) -> None:
     Raises:
         ValueError: It is.
     """
-    level = [[value]]
+    level: list[Any] = [[value]]
     for _ in range(DEEPEST + 1):
         inner = [item.values() if isinstance(item, dict) else item for item in level]
         level = [item for items in inner for item in items if isinstance(item, dict | list)]

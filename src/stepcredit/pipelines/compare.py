@@ -185,7 +185,7 @@ def run(options: Options) -> Result:
 def _check_files(recipe: Recipe) -> None:
     files = [recipe.train, recipe.dev, recipe.test, *recipe.collection]
     for path in [*files, *(method.data for method in recipe.methods if method.data is not None)]:
-        if not path.is_file():
+        if not path.exists():
             raise UserError("there is no such file", where=path, hint="check the recipe's paths and --root")
 
 

@@ -245,7 +245,7 @@ def write_outputs(
         "draws": inputs.draws,
         "seed": inputs.seed,
     }
-    manifest = Manifest(command, settings, inputs=[path for path in files if path.is_file()])
+    manifest = Manifest(command, settings, inputs=files)
     check_results(inputs.out, manifest, overwrite=inputs.overwrite)
     tables = step_tables(evaluation)
     write_results(

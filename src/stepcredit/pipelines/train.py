@@ -127,6 +127,7 @@ def run(options: Options) -> Result:
     """Train, or go on with what an earlier run of the same work began; or say what it would take."""
     if options.plan.dry_run:
         return _dry_run(options)
+    from stepcredit.data.sources import check_readable
     from stepcredit.training.processes import Processes
     from stepcredit.training.sources import Sources
     from stepcredit.training.workplace import claim, work_directory
@@ -134,8 +135,7 @@ def run(options: Options) -> Result:
     processes = Processes(options.load)
     inputs = [options.graded] + ([] if options.dev is None else [options.dev])
     for path in inputs:
-        if not path.is_file():
-            raise UserError("there is no such file", where=path, hint="check the path")
+        check_readable(path)
     sources = Sources.find(options.model, options.reference, options.config, options.load)
     manifest = Manifest("train", _determining(options, sources), inputs=inputs)
     is_done = check_output(options.out, manifest, overwrite=options.overwrite)

@@ -22,3 +22,12 @@ def hash_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes, read in pieces."""
     with open(path, "rb") as handle:
         return "sha256:" + hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def hash_path(path: str | Path) -> str:
+    """Hash of a file's bytes; of a folder, of the names and bytes of all files in it."""
+    path = Path(path)
+    if not path.is_dir():
+        return hash_file(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return hash_json([[file.relative_to(path).as_posix(), hash_file(file)] for file in files])

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from stepcredit.runs.hashing import hash_file, hash_json
+from stepcredit.runs.hashing import hash_json, hash_path
 from stepcredit.runs.ledger import Ledger
 
 _RECORDED_PACKAGES = ("stepcredit", "torch", "transformers", "accelerate", "peft", "datasets", "numpy")
@@ -73,7 +73,7 @@ class Manifest:
     Attributes:
         command: The command's name, e.g. ``sample``.
         settings: Everything that determines the output (resolved configuration), JSON-able.
-        inputs: Files that were read; their content hashes are recorded.
+        inputs: Files and folders that were read; their content hashes are recorded.
         counts: What came in, what was left out and why, what came out.
         ledger: Tokens and operations.
     """
@@ -89,9 +89,9 @@ class Manifest:
 
     @property
     def input_hashes(self) -> dict[str, str]:
-        """Path to content hash, computed once; a directory is known by its own manifest or not at all."""
+        """Path to content hash, computed once; what is no path, as a data set of the hub, has none."""
         if self._input_hashes is None:
-            self._input_hashes = {str(path): hash_file(path) for path in self.inputs if Path(path).is_file()}
+            self._input_hashes = {str(path): hash_path(path) for path in self.inputs if Path(path).exists()}
         return self._input_hashes
 
     @property
