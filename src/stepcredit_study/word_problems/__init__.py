@@ -1,0 +1,1 @@
+"""Word problems: a real language model writes, errs, and is judged."""
