@@ -215,7 +215,7 @@ def locate(rollout: Rollout, texts: Sequence[str]) -> tuple[Step, ...]:
             raise DataError(
                 f"step {number + 1} of the field 'steps' is not in the response after the step before it",
                 where=rollout.id,
-                hint="remove the field to split by a rule, or hint the row",
+                hint="remove the field to split by a rule, or correct the row",
             )
         starts.append(found)
         position = found + len(text)

@@ -70,6 +70,8 @@ class Sampling:
         min_p: Tokens below this share of the likeliest token's probability are dropped; 0 is off.
         max_new_tokens: Tokens after which a response is cut off (``finish_reason`` ``length``).
         stop: Strings that end a response; the stop string itself is not part of the response.
+        keep_stop: Whether it is, with the whole token that completes it. Then the response is not over: it
+            can go on from there, so this is how a step is drawn.
         seed: Sample ``i`` of a prompt draws from a random stream of (seed, prompt id, ``i``, response
             prefix) only.
     """
@@ -80,6 +82,7 @@ class Sampling:
     min_p: float = 0.0
     max_new_tokens: int = 512
     stop: tuple[str, ...] = ()
+    keep_stop: bool = False
     seed: int = 0
 
 
@@ -251,12 +254,15 @@ class GenerationRequest:
         indices: Which samples to draw; sample ``i`` is the same whichever others are asked for.
         sampling: How to draw.
         response_prefix: Text that every response starts with; it is part of the returned response.
+        response_prefix_ids: Tokens of the prefix as they were drawn, where this generator's tokenizer made
+            them. Text can be cut into tokens in several ways, so they keep a continuation exact.
     """
 
     prompt: Prompt
     indices: tuple[int, ...]
     sampling: Sampling
     response_prefix: str = ""
+    response_prefix_ids: tuple[int, ...] | None = None
 
     @property
     def num_samples(self) -> int:

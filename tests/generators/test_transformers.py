@@ -15,6 +15,7 @@ from stepcredit.errors import CheckpointError
 from stepcredit.generators.limits import BatchLimits
 from stepcredit.generators.streams import stream_key, uniforms
 from stepcredit.generators.transformers import TransformersGenerator
+from stepcredit.keyvalues import PrefixStore
 from stepcredit.types import GenerationFailure, GenerationRequest, Prompt, Rollout, Sampling
 
 END = 1
@@ -328,3 +329,61 @@ def test_a_model_with_another_kind_of_state_is_refused(tokenizer: Any) -> None:
     model = AutoModelForCausalLM.from_config(config)
     with pytest.raises(CheckpointError, match="cannot fork"):
         TransformersGenerator(model, tokenizer, name="tiny")
+
+
+STEP: dict[str, Any] = {"stop": ("\n", "="), "keep_stop": True, "max_new_tokens": 6}
+
+
+def _by_steps(
+    model: Any, tokenizer: Any, store: PrefixStore | None, sampling: dict[str, Any], rounds: int = 5
+) -> tuple[list[Rollout], TransformersGenerator]:
+    """Responses drawn step by step, three continuations of each kept one at a time."""
+    generator = TransformersGenerator(model, tokenizer, name="tiny", tokenizer_hash="hash", store=store)
+    live = [_request(name, text, 3, **STEP, **sampling) for name, text in PROMPTS.items()]
+    drawn: list[Rollout] = []
+    for _ in range(rounds):
+        fresh = [rollout for rollout in generator.generate(live) if isinstance(rollout, Rollout)]
+        fresh.sort(key=lambda rollout: rollout.id)
+        drawn += fresh
+        live = [
+            GenerationRequest(
+                prompt=Prompt(id=rollout.prompt_id, prompt=rollout.prompt),
+                indices=(0, 1, 2),
+                sampling=Sampling(**STEP, **sampling),
+                response_prefix=rollout.response,
+                response_prefix_ids=rollout.response_token_ids,
+            )
+            for rollout in fresh[::3]
+            if rollout.response_token_ids and rollout.response_token_ids[-1] != END
+        ]
+    return drawn, generator
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.0}, {"top_p": 0.8, "seed": 5}])
+def test_steps_that_go_on_from_what_is_held_are_those_drawn_from_the_start(
+    model: Any, tokenizer: Any, sampling: dict[str, Any]
+) -> None:
+    stateless, whole = _by_steps(model, tokenizer, None, sampling)
+    held, remembering = _by_steps(model, tokenizer, PrefixStore(10_000), sampling)
+    assert [(r.id, r.response, r.response_token_ids, r.finish_reason) for r in held] == [
+        (r.id, r.response, r.response_token_ids, r.finish_reason) for r in stateless
+    ]
+    assert len({r.response for r in held}) > 10
+    assert remembering.ledger == whole.ledger
+    assert remembering.computed_tokens < 0.5 * whole.computed_tokens
+
+
+def test_a_small_store_changes_nothing_that_is_drawn(model: Any, tokenizer: Any) -> None:
+    stateless, _ = _by_steps(model, tokenizer, None, {})
+    forgetful, _ = _by_steps(model, tokenizer, PrefixStore(7), {})
+    assert [r.response for r in forgetful] == [r.response for r in stateless]
+
+
+def test_a_kept_stop_string_is_the_end_of_a_step(model: Any, tokenizer: Any) -> None:
+    drawn, _ = _by_steps(model, tokenizer, None, {"temperature": 1.6}, rounds=1)
+    assert {rollout.finish_reason for rollout in drawn} == {"stop", "length"}
+    for rollout in drawn:
+        assert rollout.sampling is not None and rollout.sampling["keep_stop"] is True
+        if rollout.finish_reason == "stop" and rollout.response_token_ids[-1] != END:  # type: ignore[index]
+            assert rollout.response[-1] in "\n="
+            assert not set(rollout.response[:-1]) & set("\n=")

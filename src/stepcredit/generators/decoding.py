@@ -32,7 +32,7 @@ class Decoder:
     ) -> Iterator[Rollout]:
         """One rollout for each of the samples that drew ``tokens`` after ``opening``."""
         text = self._format.text_after(opening, tokens)
-        cut = cut_at_stop(text, request.sampling.stop)
+        cut = None if request.sampling.keep_stop else cut_at_stop(text, request.sampling.stop)
         if cut is not None:
             text, reason = cut, "stop"
         ids = self._recorded(opening, tokens, request.response_prefix + text)

@@ -58,6 +58,9 @@ class FakeGenerator:
             for index in request.indices:
                 text = self._answer(request, index).removeprefix(request.response_prefix)
                 cut = cut_at_stop(text, request.sampling.stop)
+                if request.sampling.keep_stop and cut is not None:
+                    stop = (string for string in request.sampling.stop if string in text)
+                    cut = text = text[: min(text.find(string) + len(string) for string in stop)]
                 num_generated_tokens = len(text.split())
                 self.ledger.generated_tokens += num_generated_tokens
                 yield make_rollout(

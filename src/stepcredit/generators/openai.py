@@ -185,7 +185,7 @@ class OpenAIGenerator:
     def _rollout(self, request: GenerationRequest, index: int, answer: _Answer) -> Rollout:
         self.ledger.prompt_tokens += answer.num_prompt_tokens or 0
         self.ledger.generated_tokens += answer.num_generated_tokens or 0
-        cut = cut_at_stop(answer.text, request.sampling.stop)
+        cut = None if request.sampling.keep_stop else cut_at_stop(answer.text, request.sampling.stop)
         return make_rollout(
             request,
             index,
@@ -246,7 +246,11 @@ class OpenAIGenerator:
         if sampling.stop:
             settings["stop"] = list(sampling.stop)
         # Not in OpenAI's own interface, but in those of vLLM, SGLang and llama.cpp.
-        extra = {"top_k": sampling.top_k, "min_p": sampling.min_p}
+        extra = {
+            "top_k": sampling.top_k,
+            "min_p": sampling.min_p,
+            "include_stop_str_in_output": sampling.keep_stop,
+        }
         settings["extra_body"] = {name: value for name, value in extra.items() if value}
         response = self._create(line.client, request, settings)
         if seconds := asked_wait(response.headers):
@@ -258,7 +262,9 @@ class OpenAIGenerator:
 
     def _create(self, client: openai.OpenAI, request: GenerationRequest, settings: dict[str, Any]) -> Any:
         if self._format is not None:
-            opening = self._format.opening(request.prompt.prompt, request.response_prefix)
+            opening = self._format.opening(
+                request.prompt.prompt, request.response_prefix, request.response_prefix_ids
+            )
             return client.completions.with_raw_response.create(prompt=list(opening.token_ids), **settings)
         if request.response_prefix:
             raise UserError("the chat interface cannot continue a response", hint="use --api completions")

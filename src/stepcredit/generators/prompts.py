@@ -46,8 +46,10 @@ class PromptFormat:
         self.tokenizer = tokenizer
         self._formatted = lru_cache(maxsize=1024)(self._format)
 
-    def opening(self, prompt: PromptText, response_prefix: str = "") -> Opening:
-        """The token ids to continue; prompt and prefix are tokenised as one text.
+    def opening(
+        self, prompt: PromptText, response_prefix: str = "", prefix_ids: tuple[int, ...] | None = None
+    ) -> Opening:
+        """The token ids to continue; prompt and prefix are tokenised as one text unless the ids are known.
 
         Raises:
             DataError: The conversation does not end before the assistant's turn, or the template refuses it.
@@ -55,6 +57,8 @@ class PromptFormat:
         text, prompt_ids = self._formatted(_conversation(prompt))
         if not response_prefix:
             return Opening(prompt_ids, ())
+        if prefix_ids is not None:
+            return Opening(prompt_ids + prefix_ids, prefix_ids)
         if self._spells_control_token(response_prefix):
             prefix_ids = self._tokens(response_prefix, split_special_tokens=True)
             return Opening(prompt_ids + prefix_ids, prefix_ids)

@@ -33,6 +33,8 @@ def sampling_json(sampling: Sampling) -> dict[str, Any]:
     settings["max_new_tokens"] = sampling.max_new_tokens
     if sampling.stop:
         settings["stop"] = list(sampling.stop)
+    if sampling.keep_stop:
+        settings["keep_stop"] = True
     settings["seed"] = sampling.seed
     return settings
 

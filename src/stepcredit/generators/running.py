@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from stepcredit.generators.cache import RowCache
 from stepcredit.generators.drawing import Truncation, draw
 from stepcredit.generators.prompts import Opening
 from stepcredit.generators.stopping import StopStrings
 from stepcredit.generators.streams import stream_key, uniforms
+from stepcredit.keyvalues.rows import RowCache
+from stepcredit.keyvalues.store import Held, PrefixStore, States
 from stepcredit.runs import Ledger
 from stepcredit.types import FinishReason, GenerationRequest
 
@@ -65,10 +67,18 @@ class Runner:
         model: A transformers causal language model, in evaluation mode.
         end_tokens: Tokens that end a response.
         stop_strings: Finds stop strings.
+        store: Keeps what was read and drawn, for requests that go on from there.
     """
 
-    def __init__(self, model: Any, end_tokens: Iterable[int], stop_strings: StopStrings) -> None:
+    def __init__(
+        self,
+        model: Any,
+        end_tokens: Iterable[int],
+        stop_strings: StopStrings,
+        store: PrefixStore | None = None,
+    ) -> None:
         self.model = model
+        self.store = store
         self.end_tokens = np.asarray(sorted(set(end_tokens)), dtype=np.int64)
         self.stop_strings = stop_strings
         self.device = next(model.parameters()).device
@@ -77,6 +87,10 @@ class Runner:
         accepted = inspect.signature(model.forward).parameters
         self._positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+
+    def held(self, opening: Opening) -> Held:
+        """What need not be read of an opening: all but its last token at most, which gives the logits."""
+        return Held((), 0) if self.store is None else self.store.longest(opening.token_ids[:-1])
 
     def forward(
         self,
@@ -107,7 +121,7 @@ class Runner:
             **inputs,
         )
         cache.extend(rows, width)
-        self.computed_tokens += int(rows * width - np.minimum(padding, width).sum() if first == 0 else rows)
+        self.computed_tokens += int((last - np.maximum(padding, first)).clip(0).sum())
         logits: Tensor = output.logits[:, -1]
         return logits
 
@@ -129,6 +143,11 @@ class Batch:
         self._pending = np.zeros((len(jobs), width), dtype=np.int64)
         for row, job in enumerate(jobs):
             self._pending[row, self._padding[row] :] = job.opening.token_ids
+        held = [runner.held(job.opening) for job in jobs]
+        # Rows end at one column, so each reads as many tokens as the one of which least is held.
+        held_columns = width - max(
+            int(length) - part.length for length, part in zip(lengths, held, strict=True)
+        )
         counts = [job.request.num_samples for job in jobs]
         # One entry a running sample.
         self._row = np.repeat(np.arange(len(jobs)), counts)
@@ -137,6 +156,9 @@ class Batch:
         self._limit = np.repeat(np.asarray([job.limit for job in jobs]), counts)
         self._drawn = np.zeros(len(self._row), dtype=np.int64)
         self._cache = RowCache(runner.model.config, len(self._row), width + int(self._limit.max()))
+        if held_columns > 0:
+            self._pending = self._pending[:, held_columns:]
+            self._begin(held, held_columns)
         self._key = np.asarray(
             [
                 stream_key(
@@ -150,6 +172,14 @@ class Batch:
         self._tokens = np.zeros((len(self._row), int(self._limit.max())), dtype=np.int32)
         self._any_stop = any(job.request.sampling.stop for job in jobs)
         runner.ledger.prompt_tokens += int(lengths.sum())
+
+    def _begin(self, held: Sequence[Held], columns: int) -> None:
+        """Start from keys and values that are held, in the first ``columns`` columns."""
+        like = next(part for part in held if part.length)
+        self._cache.begin(len(held), columns, like.parts[0][0].states)
+        for row, part in enumerate(held):
+            padding = int(self._padding[row])
+            part.copy_to(self._cache, row, padding, columns - padding)
 
     @property
     def num_samples(self) -> int:
@@ -184,6 +214,7 @@ class Batch:
         finished: list[Finished] = []
         if over.any():
             finished = self._finished(np.flatnonzero(over), drawn, ended | stopped)
+            self._keep(np.flatnonzero(over))
             going = ~over
             drawn = drawn[going]
             for name in ("_row", "_job", "_index", "_limit", "_drawn", "_key", "_tokens"):
@@ -251,6 +282,20 @@ class Batch:
             )
             for (_, _, stop), group in same.items()
         ]
+
+    def _keep(self, samples: Int64[np.ndarray, " finished"]) -> None:
+        """Hold what the rows of samples that ended have read; the token drawn last is not read yet."""
+        if self._runner.store is None:
+            return
+        for row in np.unique(self._row[samples]).tolist():
+            sample = samples[self._row[samples] == row][0]
+            drawn = self._tokens[sample, : self._drawn[sample] - 1].tolist()
+            tokens = (*self._jobs[self._job[sample]].opening.token_ids, *drawn)
+            self._runner.store.keep(tokens, partial(self._read_row, row))
+
+    def _read_row(self, row: int, first: int, last: int) -> States:
+        padding = int(self._padding[row])
+        return self._cache.read(row, padding + first, padding + last)
 
     def _fork(self, drawn: Int64[np.ndarray, " samples"], vocabulary: int) -> None:
         """Give each distinct continuation a row; all but the first of a row are copied to free places."""

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from stepcredit.errors import CheckpointError, DataError
-from stepcredit.generators.cache import RowCache
 from stepcredit.generators.decoding import Decoder
 from stepcredit.generators.drawing import Truncation
 from stepcredit.generators.limits import BatchLimits
 from stepcredit.generators.prompts import PromptFormat
 from stepcredit.generators.running import Batch, Finished, Job, Runner
 from stepcredit.generators.stopping import StopStrings
+from stepcredit.keyvalues import PrefixStore, RowCache
 from stepcredit.runs import Ledger
 from stepcredit.types import GenerationFailure, GenerationRequest, Rollout
 
+_FEW_TOKENS = 4
 _WINDOW = 4
 """Batches' worth of requests that are read ahead, to be sorted by length."""
 
@@ -42,6 +43,8 @@ class TransformersGenerator:
         tokenizer_hash: Hash of the tokenizer, written beside ``response_token_ids``; without it rollouts
             carry no token ids.
         limits: How much runs at once; by default what fits.
+        store: Keeps what was read and drawn, so that a request that goes on from there costs its own tokens
+            only. It changes nothing that is drawn, but for rounding.
 
     Attributes:
         ledger: Tokens read and drawn so far.
@@ -59,6 +62,7 @@ class TransformersGenerator:
         name: str,
         tokenizer_hash: str | None = None,
         limits: BatchLimits | None = None,
+        store: PrefixStore | None = None,
     ) -> None:
         self._format = PromptFormat(tokenizer)
         self._name = name
@@ -77,6 +81,7 @@ class TransformersGenerator:
             model.eval(),
             _end_tokens(model, self._format, name),
             StopStrings(self._format, text_config.vocab_size),
+            store,
         )
         self._context: int | None = getattr(text_config, "max_position_embeddings", None)
 
@@ -110,13 +115,13 @@ class TransformersGenerator:
                 truncation = Truncation.of(waiting[0].request.sampling)
             assert truncation is not None
             jobs = self._admit(waiting, batch, truncation)
-            if jobs:
-                fresh = Batch(self._runner, jobs, truncation)
+            for alike in self._by_unread(jobs):
+                fresh = Batch(self._runner, alike, truncation)
                 yield from self._rollouts(fresh.step())
                 if batch is not None and fresh.num_samples:
                     batch.absorb(fresh)
                 batch = batch or fresh
-            else:
+            if not jobs:
                 assert batch is not None
                 yield from self._rollouts(batch.step())
             if batch.num_samples == 0:
@@ -144,7 +149,9 @@ class TransformersGenerator:
             waiting.extend(group)
 
     def _job(self, request: GenerationRequest) -> Job:
-        opening = self._format.opening(request.prompt.prompt, request.response_prefix)
+        opening = self._format.opening(
+            request.prompt.prompt, request.response_prefix, request.response_prefix_ids
+        )
         limit = request.sampling.max_new_tokens
         if self._context is not None:
             room = self._context - len(opening.token_ids)
@@ -187,6 +194,14 @@ class TransformersGenerator:
                 break
             jobs.append(waiting.popleft())
         return jobs
+
+    def _by_unread(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """Those of which nearly all is held apart from the others, since rows read equally many tokens."""
+        groups: tuple[list[Job], list[Job]] = ([], [])
+        for job in jobs:
+            unread = len(job.opening.token_ids) - self._runner.held(job.opening).length
+            groups[unread > _FEW_TOKENS].append(job)
+        return [group for group in groups if group]
 
     def _rollouts(self, finished: Iterable[Finished]) -> Iterator[Rollout]:
         for group in finished:

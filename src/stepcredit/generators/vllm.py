@@ -167,7 +167,9 @@ class VLLMGenerator:
     ) -> Iterator[_Sample]:
         for request in requests:
             try:
-                opening = self._format.opening(request.prompt.prompt, request.response_prefix)
+                opening = self._format.opening(
+                    request.prompt.prompt, request.response_prefix, request.response_prefix_ids
+                )
                 # vLLM would refuse the whole chunk for one prompt that is too long.
                 if len(opening.token_ids) >= self._copies.context:
                     raise DataError(
@@ -192,6 +194,7 @@ class VLLMGenerator:
             "seed": key >> 33,
             "max_tokens": min(sampling.max_new_tokens, self._copies.context - len(sample.opening.token_ids)),
             "stop": list(sampling.stop),
+            "include_stop_str_in_output": sampling.keep_stop,
             "stop_token_ids": self._end_tokens,
             "detokenize": bool(sampling.stop),
         }

@@ -87,7 +87,7 @@ class LocalTokenLogProbs:
                 place.setdefault((item.token_ids, item.scored_start), len(place))
         distinct = [Encoded(*key) for key in place]
         scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(distinct)
-        with self._adapter(), self._packing() as packs:
+        with self.adapter(), self._packing() as packs:
             for members in self._batches(distinct, packs=packs):
                 chosen = [distinct[member] for member in members]
                 batch = (pack(chosen) if packs else pad(chosen)).to(self.device)
@@ -117,6 +117,7 @@ class LocalTokenLogProbs:
     def _packing(self) -> contextlib.AbstractContextManager[bool]:
         return packing_enabled(self.model) if self.share_prefixes else contextlib.nullcontext(False)
 
-    def _adapter(self) -> contextlib.AbstractContextManager[Any]:
+    def adapter(self) -> contextlib.AbstractContextManager[Any]:
+        """Switches the adapter off for the time of a ``with``, where that is asked for."""
         model: Any = self.model
         return model.disable_adapter() if self.adapter_off else contextlib.nullcontext()

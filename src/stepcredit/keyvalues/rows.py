@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Float, Int64
@@ -13,6 +14,9 @@ from transformers.cache_utils import (
     DynamicLayer,
     DynamicSlidingWindowLayer,
 )
+
+LayerStates = tuple[Float[Tensor, "heads tokens width"], Float[Tensor, "heads tokens width"]]
+"""Keys and values of one sequence in one layer."""
 
 
 class _Extent:
@@ -131,6 +135,35 @@ class RowCache:
         """Take note that the model has just written ``columns`` more columns of ``rows`` rows."""
         self._extent.rows = rows
         self._extent.columns += columns
+
+    def begin(self, rows: int, columns: int, like: Sequence[LayerStates]) -> None:
+        """Hold ``rows`` rows of ``columns`` columns, all zero, before anything was read.
+
+        Args:
+            rows: Sequences.
+            columns: Tokens of each, padding included.
+            like: Any keys and values of each layer, shape ``(heads, tokens, width)``.
+        """
+        for layer, (keys, values) in zip(self._layers, like, strict=True):
+            layer.lazy_initialization(keys[None], values[None])
+            layer.reserve(rows, columns)
+            for buffer in layer.buffers:
+                # Zeros, not garbage: a masked column must not hold NaN.
+                buffer[:rows, :, :columns] = 0
+        self._extent.rows, self._extent.columns = rows, columns
+
+    def write(self, row: int, column: int, layers: Sequence[LayerStates]) -> None:
+        """Put keys and values, shape ``(heads, tokens, width)`` per layer, into a row from ``column`` on."""
+        for layer, states in zip(self._layers, layers, strict=True):
+            for buffer, state in zip(layer.buffers, states, strict=True):
+                buffer[row, :, column : column + state.shape[1]] = state
+
+    def read(self, row: int, first: int, last: int) -> tuple[LayerStates, ...]:
+        """A copy of a row's keys and values in columns ``first`` to ``last`` (exclusive) of each layer."""
+        return tuple(
+            (keys[row, :, first:last].clone(), values[row, :, first:last].clone())
+            for keys, values in (layer.buffers for layer in self._layers)
+        )
 
     def copy_rows(
         self, sources: Int64[Tensor, " copies"], targets: Int64[Tensor, " copies"], rows: int
