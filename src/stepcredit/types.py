@@ -5,7 +5,8 @@ Nothing here imports torch or reads a file. Reading and writing live in :mod:`st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, Protocol, TypedDict
 
@@ -300,8 +301,20 @@ class Scorer(Protocol):
         """Written to ``ResponseScore.scorer``."""
         ...
 
-    def score_all(self, rollouts: Iterable[Rollout]) -> Iterator[ResponseScore]:
-        """Score in input order with a bounded window in memory; one prompt's responses share work."""
+    def score_all(
+        self, rollouts: Iterable[Rollout], *, on_skip: Callable[[Any], None] | None = None
+    ) -> Iterator[ResponseScore]:
+        """Score in input order with a bounded window in memory; one prompt's responses share work.
+
+        Args:
+            rollouts: Read as they are needed.
+            on_skip: Called with the error of each rollout that cannot be scored, which is then left out;
+                without it the error is raised.
+        """
+        ...
+
+    def session(self) -> AbstractContextManager[Scorer]:
+        """A scorer for responses that grow: it remembers what it has read until the ``with`` ends."""
         ...
 
     def score(self, prompt: PromptText, response: str) -> ResponseScore:

@@ -26,7 +26,7 @@ def _growth(seed: int = 0, prompts: int = 2, width: int = 3, depth: int = 4) -> 
     roots = [
         tuple(draw.randrange(3, VOCABULARY) for _ in range(draw.randrange(2, 9))) for _ in range(prompts)
     ]
-    live = [(root, ()) for root in roots]
+    live: list[tuple[tuple[int, ...], tuple[int, ...]]] = [(root, ()) for root in roots]
     rounds = []
     for _ in range(depth):
         live = [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +94,11 @@ class WindowedScorer(ABC):
         remaining = iter(rollouts)
         while window := list(islice(remaining, self.window)):
             yield from self._score_window(window, on_skip)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Self]:
+        """A scorer for responses that grow; this one reads each of them whole, every time."""
+        yield self
 
     def score(self, prompt: PromptText, response: str) -> ResponseScore:
         """Score one response, finished (its end-of-turn counts).

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stepcredit.checkpoints import LoadOptions
 from stepcredit.encoding import EncodedSteps, Encoding
+from stepcredit.logprobs.growing import growing
 from stepcredit.rewards import aggregate, step_rewards
 from stepcredit.scorers.base import DEFAULT_WINDOW, Judgement, WindowedScorer
 from stepcredit.types import TokenLogProbs
@@ -112,6 +116,14 @@ class ImplicitPRM(WindowedScorer):
             window=window,
             with_tokens=with_tokens,
         )
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Self]:
+        """A scorer for responses that grow: both models keep what they have read until the ``with`` ends."""
+        twin = copy.copy(self)
+        twin.policy = growing(self.policy)
+        twin.reference = None if self.reference is None else growing(self.reference)
+        yield twin
 
     @property
     def num_models(self) -> int:

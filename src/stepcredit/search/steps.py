@@ -1,0 +1,30 @@
+"""Where a step ends while it is being drawn."""
+
+from __future__ import annotations
+
+from stepcredit.errors import UserError
+from stepcredit.steps import StepRule
+
+_ENDS = {
+    "newline": ("\n",),
+    "blank-line": ("\n\n",),
+    "sentence": (". ", "! ", "? ", ".\n", "!\n", "?\n", "\n"),
+}
+
+
+def step_ends(rule: StepRule) -> tuple[str, ...]:
+    """The texts that end a step, for rules that have such.
+
+    Raises:
+        UserError: The rule sees the end of a step only when the next one has begun.
+    """
+    if rule.kind == "separator":
+        assert rule.parameter is not None
+        return (rule.parameter,)
+    if rule.kind not in _ENDS:
+        raise UserError(
+            f"the step rule {str(rule)!r} does not say by what text a step ends, so none can be drawn alone",
+            where="--steps",
+            hint="use newline, blank-line, sentence or separator:TEXT",
+        )
+    return _ENDS[rule.kind]

@@ -1,0 +1,56 @@
+"""Draws and scores of many searches at once; what goes wrong with one problem stays with it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tests.search.fakes import SAMPLING, DigitPolicy, DigitScorer, problems
+
+from stepcredit.search import STRATEGIES, Searcher, SearchFailure, SearchSettings, Tree, choose_best
+from stepcredit.types import Sampling
+
+
+def _searcher(policy: DigitPolicy, scorer: DigitScorer, sampling: Sampling = SAMPLING) -> Searcher:
+    settings = SearchSettings(width=8, expand=4)
+    return Searcher(policy, scorer, STRATEGIES["beam"], settings, sampling, ("\n",))
+
+
+def test_a_problem_that_cannot_be_drawn_fails_alone() -> None:
+    results = list(_searcher(DigitPolicy(broken=["p1"]), DigitScorer()).search(problems(3)))
+    assert [result for result in results if isinstance(result, SearchFailure)] == [
+        SearchFailure("p1", "out of order")
+    ]
+    assert sum(isinstance(result, Tree) for result in results) == 2
+
+
+def test_one_request_is_made_for_each_text_that_is_continued() -> None:
+    policy = DigitPolicy()
+    list(_searcher(policy, DigitScorer()).search(problems(1)))
+    asked = [(request.response_prefix, request.num_samples) for request in policy.asked]
+    assert asked[0] == ("", 8)
+    assert len(asked) == len(set(asked))
+    assert {count for _, count in asked[1:]} <= {4, 8}
+
+
+def test_a_response_keeps_within_its_limit_of_tokens() -> None:
+    sampling = dataclasses.replace(SAMPLING, max_new_tokens=5)
+    (tree,) = _searcher(DigitPolicy(), DigitScorer(), sampling).search(problems(1))
+    assert isinstance(tree, Tree)
+    assert max(node.length for node in tree.nodes) == 5
+    assert all(node.cut_off and not node.ended for node in tree.candidates)
+
+
+def test_what_cannot_be_scored_is_never_preferred() -> None:
+    searcher = _searcher(DigitPolicy(), DigitScorer(unreadable="9"))
+    (tree,) = searcher.search(problems(1))
+    assert isinstance(tree, Tree)
+    assert searcher.num_unscored == sum(node.text == "9\n" for node in tree.nodes if node.depth == 1)
+    assert not choose_best(tree).response.startswith("9")
+
+
+def test_tokens_are_counted_once() -> None:
+    (tree,) = _searcher(DigitPolicy(), DigitScorer()).search(problems(1))
+    assert isinstance(tree, Tree)
+    assert tree.generated_tokens == sum(node.num_tokens for node in tree.nodes)
+    # The scorer counts characters; the last line's end is the end of the turn, which it does not see.
+    assert tree.scored_tokens == sum(len(node.text) for node in tree.nodes)
