@@ -71,7 +71,9 @@ def test_beam_keeps_the_best_of_all_continuations() -> None:
         level = [node for node in tree.nodes if node.depth == depth]
         kept = [node for node in level if node.fate == "kept"]
         assert (len(level), len(kept)) == (8, 2)
-        assert min(node.worth for node in kept) >= max(n.worth for n in level if n.fate == "cut")
+        assert len({node.response for node in kept}) == 2
+        others = {node.response: node.worth for node in level} | {node.response: -1.0 for node in kept}
+        assert min(node.worth for node in kept) >= max(others.values())
     assert len(tree.candidates) == 2
 
 

@@ -71,8 +71,17 @@ rounds of one problem use indices of their own. It marks the candidates among th
 
 
 def best(nodes: Sequence[Node], count: int) -> list[Node]:
-    """The ``count`` nodes of largest worth, in the order in which they were drawn; earlier ones win ties."""
-    ranked = sorted(nodes, key=lambda node: (-node.worth, node.id))[:count]
+    """The ``count`` nodes of largest worth, in the order in which they were drawn; earlier ones win ties.
+
+    Of equal texts all but the first come last: going on from both would explore one response twice.
+    """
+    texts: set[str] = set()
+    repeated: set[Node] = set()
+    for node in sorted(nodes, key=lambda node: node.id):
+        if node.response in texts:
+            repeated.add(node)
+        texts.add(node.response)
+    ranked = sorted(nodes, key=lambda node: (node in repeated, -node.worth, node.id))[:count]
     return sorted(ranked, key=lambda node: node.id)
 
 
