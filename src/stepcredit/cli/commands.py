@@ -35,6 +35,11 @@ COMMANDS: tuple[Command, ...] = (
     Command("grade", "rollouts -> graded rollouts", "stepcredit.pipelines.grade"),
     Command("train", "graded rollouts -> PRM", "stepcredit.pipelines.train"),
     Command("score", "rollouts -> step, token and response scores", "stepcredit.pipelines.score"),
+    Command(
+        "search",
+        "guided search: draw step by step, keep what a reward model prefers",
+        "stepcredit.pipelines.search",
+    ),
     Command("convert", "between file formats", "stepcredit.pipelines.convert"),
     Command(
         "select",

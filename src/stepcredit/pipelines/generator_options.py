@@ -141,8 +141,13 @@ class GeneratorOptions:
         }
 
 
-def make_generator(options: GeneratorOptions) -> Generator:
+def make_generator(options: GeneratorOptions, *, continues: bool = False) -> Generator:
     """Load the policy.
+
+    Args:
+        options: Which policy, and where it runs.
+        continues: Most requests go on from a response that it drew before, so a local model keeps what it
+            has read and drawn.
 
     Raises:
         CheckpointError: The model cannot be loaded or does not fit the generator.
@@ -156,7 +161,7 @@ def make_generator(options: GeneratorOptions) -> Generator:
         return _openai(options)
     if options.generator == "vllm":
         return _vllm(options)
-    return _transformers(options)
+    return _transformers(options, continues=continues)
 
 
 def _vllm(options: GeneratorOptions) -> Generator:
@@ -212,18 +217,21 @@ def _openai(options: GeneratorOptions) -> Generator:
     )
 
 
-def _transformers(options: GeneratorOptions) -> Generator:
+def _transformers(options: GeneratorOptions, *, continues: bool) -> Generator:
     from stepcredit.checkpoints import load_model, load_tokenizer, tokenizer_hash
     from stepcredit.generators.limits import BatchLimits
     from stepcredit.generators.transformers import TransformersGenerator
+    from stepcredit.keyvalues import PrefixStore
 
     assert options.model is not None
     tokenizer = load_tokenizer(options.model, trust_remote_code=options.load.trust_remote_code)
     model = load_model(options.model, options.load)
+    limits = BatchLimits.fitting(model, samples=options.batch_samples, cached_tokens=options.batch_tokens)
     return TransformersGenerator(
         model,
         tokenizer,
         name=options.name,
         tokenizer_hash=tokenizer_hash(tokenizer),
-        limits=BatchLimits.fitting(model, samples=options.batch_samples, cached_tokens=options.batch_tokens),
+        limits=limits,
+        store=PrefixStore(limits.cached_tokens) if continues else None,
     )

@@ -146,6 +146,7 @@ class Searcher:
             index=index,
             response=rollout.response,
             token_ids=rollout.response_token_ids,
+            tokenizer=rollout.tokenizer,
             ended=rollout.finish_reason == "stop" and not step_ended,
             cut_off=rollout.finish_reason == "length",
             num_tokens=int(rollout.extras.get("num_generated_tokens", 0)),

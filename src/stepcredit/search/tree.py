@@ -25,7 +25,8 @@ class Node:
         parent: The node that it continues; ``None`` for the root.
         index: Which sample of the parent's text it is: decides what is drawn.
         response: The text so far.
-        token_ids: Its tokens as drawn, where the generator tells.
+        token_ids: Its tokens as drawn, where the generator gives them.
+        tokenizer: Hash of the tokenizer that they belong to.
         ended: Whether the policy ended its turn here.
         cut_off: Whether the limit of tokens was reached.
         num_tokens: Tokens drawn at this node.
@@ -39,6 +40,7 @@ class Node:
     index: int = 0
     response: str = ""
     token_ids: tuple[int, ...] | None = ()
+    tokenizer: str | None = None
     ended: bool = False
     cut_off: bool = False
     num_tokens: int = 0

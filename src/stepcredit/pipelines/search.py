@@ -1,0 +1,329 @@
+"""Guided search: draw responses step by step, and let a reward model say which to go on from.
+
+Writes the whole responses among which the final choice was made as rollouts, the chosen one first (index 0),
+and the tree of each problem beside them, in OUT.trees.jsonl. A run that was killed goes on with the problems
+that are not done, when the same command is run again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.errors import UserError
+from stepcredit.options import argument, check_at_least_one, option
+from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions, make_generator
+from stepcredit.pipelines.grader_options import GraderOptions, grader_of
+from stepcredit.scorers.options import ScorerOptions
+from stepcredit.search.options import SearchOptions
+from stepcredit.search.strategies import WEIGHTED
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from stepcredit.grading import Grader
+    from stepcredit.runs import Ledger, Manifest, ResumableLines
+    from stepcredit.search import Node, Tree
+    from stepcredit.types import Generator, Prompt, Rollout, Scorer
+
+_TREES_ON_PAGE = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyOptions(GeneratorOptions):
+    """Which policy draws; how its weights are loaded is said once, for both models."""
+
+    load: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSampling(SamplingOptions):
+    """How tokens are drawn; where a step ends is the step rule's to say."""
+
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(ScorerOptions):
+    """Options of ``stepcredit search``."""
+
+    prompts: Path = argument("prompts to answer (JSONL, JSON, CSV or Parquet), or hub:NAME[:SPLIT]")
+    out: Path = option("rollouts to write (JSONL, CSV or Parquet, by extension)")
+    search: SearchOptions = field(default_factory=SearchOptions)
+    keep: str = option(
+        "write all candidates of the final choice, or only what was chosen",
+        default="all",
+        choices=("all", "chosen"),
+    )
+    limit: int | None = option("only the first N prompts; default all", default=None, metavar="N")
+    seed: int = option("of everything that is random", default=0)
+    policy: PolicyOptions = field(default_factory=PolicyOptions)
+    draw: StepSampling = field(default_factory=StepSampling)
+    grading: GraderOptions = field(default_factory=GraderOptions)
+    state: bool = option(
+        "keep what local models have read, so that a step costs its own tokens; it changes no result",
+        default=True,
+    )
+    html: Path | None = option("also draw the trees of the first problems", default=None, metavar="FILE")
+    overwrite: bool = option("start anew where the output exists", default=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least_one(self, "limit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What ``stepcredit search`` did.
+
+    Attributes:
+        out: The rollouts.
+        trees: The trees.
+        num_prompts: Problems searched.
+        num_rollouts: Rollouts written.
+        num_failed: Problems that could not be drawn.
+        already_complete: It was there; nothing was done.
+        ledger: Tokens and operations.
+        html: The page, if one was asked for.
+    """
+
+    out: Path
+    trees: Path
+    num_prompts: int
+    num_rollouts: int
+    num_failed: int
+    already_complete: bool
+    ledger: Mapping[str, Any]
+    html: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, paths as text."""
+        return {
+            name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()
+        }
+
+    def to_text(self) -> str:
+        """A few lines."""
+        state = "complete already" if self.already_complete else "written"
+        lines = [f"{self.out}: {state}, {self.num_rollouts:,} rollouts, {self.num_prompts:,} problems"]
+        generated, scored = self.ledger.get("generated_tokens", 0), self.ledger.get("scored_tokens", 0)
+        lines.append(f"  {generated:,} tokens generated, {scored:,} scored; trees in {self.trees}")
+        if self.num_failed:
+            lines.append(f"  {self.num_failed:,} problems failed; --overwrite tries all again")
+        if self.html is not None:
+            lines.append(f"{self.html}: trees")
+        return "\n".join(lines)
+
+
+def trees_path(out: Path) -> Path:
+    """Where the trees lie."""
+    return out.with_name(out.name + ".trees.jsonl")
+
+
+def run(options: Options) -> Result:
+    """Search, or go on where an earlier run of the same command was stopped.
+
+    Raises:
+        UserError: A mistake in the options or the input; or every problem failed.
+    """
+    from stepcredit.pipelines.sampling_plan import Plan
+    from stepcredit.runs import Manifest, ResumableLines
+    from stepcredit.search import step_ends
+    from stepcredit.steps import StepRule
+
+    rule = StepRule.parse(options.own_step_rule())
+    # Partial responses are too short to choose a rule by.
+    rule = StepRule("newline") if rule.kind == "auto" else rule
+    ends = step_ends(rule)
+    policy = replace(options.policy, load=options.load)
+    plan = Plan.read(options.prompts, limit=options.limit)
+    settings = {
+        "search": options.search.determining(),
+        "seed": options.seed,
+        "keep": options.keep,
+        "steps": str(rule),
+        "policy": policy.identity(),
+        "sampling": asdict(options.draw.sampling(options.seed)),
+        "scorer": options.determining(),
+        **({"limit": options.limit} if options.limit is not None else {}),
+    }
+    if options.search.strategy == WEIGHTED:
+        settings["grading"] = asdict(replace(options.grading, num_workers=None))
+    manifest = Manifest("search", settings, inputs=[options.prompts])
+    lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
+    if not lines.complete:
+        done = {str(row["id"]) for row in lines.rows()}
+        prompts = [prompt for prompt in plan.prompts() if prompt.id not in done]
+        generator, scorer = (
+            make_generator(policy, continues=options.state),
+            options.load_scorer(steps=str(rule)),
+        )
+        failed = _search(options, prompts, generator, scorer, ends, lines)
+        if failed and len(failed) == len(plan.positions):
+            reason = next(iter(failed.values()))
+            raise UserError(
+                f"no problem could be searched, the first because {reason}", where=options.prompts
+            )
+        manifest.count("prompts", len(plan.positions) - len(failed))
+        manifest.count("failed_prompts", len(failed))
+        ledger: Ledger | None = getattr(generator, "ledger", None)
+        if ledger is not None:
+            manifest.ledger.model_parameters = ledger.model_parameters
+        lines.commit(_Finish(options, plan.positions, manifest))
+    return _result(options, already_complete=lines.complete)
+
+
+def _search(
+    options: Options,
+    prompts: Sequence[Prompt],
+    generator: Generator,
+    scorer: Scorer,
+    ends: tuple[str, ...],
+    lines: ResumableLines,
+) -> dict[str, str]:
+    """Append each problem's tree and rollouts as it is done; what failed, with reasons."""
+    from stepcredit.data import rollout_to_json
+    from stepcredit.runs import Progress, warn
+    from stepcredit.search import STRATEGIES, Searcher, SearchFailure
+
+    failed: dict[str, str] = {}
+    session: AbstractContextManager[Scorer] = scorer.session() if options.state else nullcontext(scorer)
+    with session as remembering, _grader(options) as grader, lines:
+        searcher = Searcher(
+            generator,
+            remembering,
+            STRATEGIES[options.search.strategy],
+            options.search.settings(options.seed),
+            options.draw.sampling(options.seed),
+            ends,
+        )
+        with Progress("search", len(prompts), "problems") as progress:
+            for result in searcher.search(prompts):
+                if isinstance(result, SearchFailure):
+                    failed[result.prompt_id] = result.reason
+                    warn(f"problem {result.prompt_id!r}: {result.reason}")
+                    continue
+                _choose(options, result, grader)
+                rollouts = [
+                    rollout_to_json(rollout) for rollout in _rollouts(options, result, generator.name)
+                ]
+                lines.append({"id": result.prompt.id, "rollouts": rollouts, "tree": result.to_json()})
+                progress.advance()
+    if searcher.num_unscored:
+        warn(f"{searcher.num_unscored:,} partial responses could not be scored and were never preferred")
+    return failed
+
+
+def _grader(options: Options) -> AbstractContextManager[Grader | None]:
+    return grader_of(options.grading) if options.search.strategy == WEIGHTED else nullcontext(None)
+
+
+def _choose(options: Options, tree: Tree, grader: Grader | None) -> None:
+    from stepcredit.grading import GradingItem
+    from stepcredit.search import choose_best, choose_by_vote
+
+    if grader is None:
+        choose_best(tree)
+        return
+
+    def answers(tree: Tree, nodes: Sequence[Node]) -> list[str | None]:
+        # Equal answers are grouped whatever the reference answer is.
+        items = [GradingItem(node.response, tree.prompt.answer or "0", tree.prompt.id) for node in nodes]
+        return [grade.prediction for grade in grader.grade_all(items)]
+
+    choose_by_vote(tree, answers, options.search.softmax_temperature)
+
+
+def _rollouts(options: Options, tree: Tree, policy: str) -> Iterator[Rollout]:
+    from stepcredit.generators.records import make_rollout, sampling_json
+    from stepcredit.types import GenerationRequest
+
+    sampling = options.draw.sampling(options.seed)
+    request = GenerationRequest(prompt=tree.prompt, indices=(0,), sampling=sampling)
+    candidates = tree.candidates[:1] if options.keep == "chosen" else tree.candidates
+    for rank, node in enumerate(candidates):
+        rollout = make_rollout(
+            request,
+            rank,
+            text=node.response,
+            reason="stop" if node.ended else "length",
+            policy=policy,
+            sampling=sampling_json(sampling),
+            response_token_ids=node.token_ids,
+            tokenizer=node.tokenizer,
+            num_generated_tokens=node.length,
+        )
+        worth = node.worth if node.score is not None else None
+        search = {"strategy": options.search.strategy, "chosen": node.fate == "chosen", "worth": worth}
+        yield replace(rollout, extras={**rollout.extras, "search": search})
+
+
+class _Finish:
+    """Sorts the problems, writes the trees beside the rollouts and counts what all of them cost."""
+
+    def __init__(self, options: Options, positions: Mapping[str, int], manifest: Manifest) -> None:
+        self._options, self._positions, self._manifest = options, positions, manifest
+
+    def __call__(self, partial: Path, target: Path) -> None:
+        """Write the rollouts of ``partial`` to ``target``, in the format of the output's name."""
+        from stepcredit.data import finish_lines
+        from stepcredit.runs import atomic_path
+
+        with open(partial, encoding="utf-8") as source:
+            rows = sorted(map(json.loads, source), key=lambda row: self._positions[row["id"]])
+        with atomic_path(trees_path(self._options.out)) as temporary:
+            _write_lines(temporary, (row["tree"] for row in rows))
+        for row in rows:
+            self._manifest.count("rollouts", len(row["rollouts"]))
+            self._manifest.ledger.generated_tokens += row["tree"]["generated_tokens"]
+            self._manifest.ledger.scored_tokens += row["tree"]["scored_tokens"]
+        rollouts = (rollout for row in rows for rollout in row["rollouts"])
+        convert = finish_lines(self._options.out)
+        if convert is None:
+            _write_lines(target, rollouts)
+            return
+        waiting = partial.with_name(partial.name + ".sorted")
+        _write_lines(waiting, rollouts)
+        convert(waiting, target)
+        waiting.unlink()
+
+
+def _write_lines(path: Path, rows: Iterator[Mapping[str, Any]]) -> None:
+    with open(path, "w", encoding="utf-8") as sink:
+        for row in rows:
+            sink.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _result(options: Options, *, already_complete: bool) -> Result:
+    from stepcredit.runs import read_manifest
+
+    manifest = read_manifest(options.out) or {}
+    if options.html is not None:
+        _write_page(options, options.html)
+    counts = manifest.get("counts", {})
+    return Result(
+        out=options.out,
+        trees=trees_path(options.out),
+        num_prompts=counts.get("prompts", 0),
+        num_rollouts=counts.get("rollouts", 0),
+        num_failed=counts.get("failed_prompts", 0),
+        already_complete=already_complete,
+        ledger=manifest.get("ledger", {}),
+        html=options.html,
+    )
+
+
+def _write_page(options: Options, html: Path) -> None:
+    from itertools import islice
+
+    from stepcredit.reports.page import write_page
+    from stepcredit.reports.search_tree import render_search
+
+    with open(trees_path(options.out), encoding="utf-8") as source:
+        trees = [json.loads(line) for line in islice(source, _TREES_ON_PAGE)]
+    page = render_search(trees, title="Search", strategy=options.search.in_words(), scorer=options.prm)
+    write_page(html, page)

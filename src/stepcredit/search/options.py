@@ -1,0 +1,75 @@
+"""How a search goes: the strategy and its settings, as the command line shows them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stepcredit.errors import UserError
+from stepcredit.options import check_at_least_one, option
+from stepcredit.search.strategies import EXPANDING, STRATEGIES
+from stepcredit.search.strategy import SearchSettings
+from stepcredit.search.tree import WORTHS
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """Which strategy, how wide, how deep, and by what."""
+
+    strategy: str = option("how the tree grows", default="beam", choices=tuple(STRATEGIES))
+    width: int = option("responses held at once: samples, beams times --expand, or particles", default=16)
+    expand: int = option(
+        f"continuations of each kept partial response; divides --width ({', '.join(EXPANDING)})", default=4
+    )
+    depth: int = option("most steps; what is open then is drawn to its end", default=40)
+    budget: int | None = option(
+        "generated tokens per problem: past it nothing branches, before it the search starts again and all "
+        "candidates compete; default is one search",
+        default=None,
+        metavar="TOKENS",
+    )
+    worth: str = option(
+        "what a partial response is worth: its value (implicit: q_t), or its lowest, last or mean reward",
+        default="value",
+        choices=WORTHS,
+    )
+    softmax_temperature: float = option(
+        "of the weights exp(worth / temperature) of particles and of votes", default=1.0
+    )
+    lookahead: int = option("steps drawn greedily beyond each one to judge it (lookahead)", default=1)
+
+    def __post_init__(self) -> None:
+        check_at_least_one(self, "width", "expand", "depth", "budget", "lookahead")
+        if self.strategy in EXPANDING and self.width % self.expand:
+            raise UserError(f"{self.width} is not a multiple of --expand {self.expand}", where="--width")
+        if not 0 < self.softmax_temperature < math.inf:
+            raise UserError(
+                f"must be above 0 and finite, got {self.softmax_temperature}", where="--softmax-temperature"
+            )
+
+    def settings(self, seed: int) -> SearchSettings:
+        """As the strategies take them."""
+        return SearchSettings(
+            width=self.width,
+            expand=self.expand,
+            depth=self.depth,
+            budget=self.budget,
+            worth=self.worth,
+            temperature=self.softmax_temperature,
+            lookahead=self.lookahead,
+            seed=seed,
+        )
+
+    def in_words(self) -> str:
+        """For the head of a page."""
+        words = [self.strategy.replace("-", " ").capitalize(), f"width {self.width}"]
+        if self.strategy in EXPANDING:
+            words.append(f"{self.expand} continuations of each kept step")
+        if self.budget is not None:
+            words.append(f"{self.budget:,} tokens per problem")
+        return ", ".join([*words, f"by {self.worth}"])
+
+    def determining(self) -> dict[str, Any]:
+        """What decides the result, JSON-able, for a manifest."""
+        return {"strategy": self.strategy, **asdict(self.settings(0))}

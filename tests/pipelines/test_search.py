@@ -1,0 +1,185 @@
+"""``stepcredit search``: ordinary rollouts, the chosen one first, and trees beside them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepcredit.data import read_rollouts
+from stepcredit.errors import UserError
+from stepcredit.lab.policies import policy_path
+from stepcredit.lab.task import make_prompts
+from stepcredit.pipelines import grade, score, search
+from stepcredit.pipelines.grader_options import GraderOptions
+from stepcredit.pipelines.search import Options, PolicyOptions, StepSampling, trees_path
+from stepcredit.runs import read_manifest
+from stepcredit.search import STRATEGIES
+from stepcredit.search.options import SearchOptions
+
+POLICY, BETTER = str(policy_path("mid")), str(policy_path("strong"))
+NUM_PROBLEMS = 3
+ANSWERS = GraderOptions(grader="exact", answer_pattern=r"#(\d)\s*$", num_workers=1)
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.jsonl"
+    rows = [
+        {"id": prompt.id, "prompt": prompt.prompt, "answer": prompt.answer}
+        for prompt in make_prompts("train", seed=0, count=NUM_PROBLEMS)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def _options(prompts: Path, out: Path, *, strategy: str = "beam", **changes: Any) -> Options:
+    """The reward model knows better than the policy: log-ratio of the strong policy to the middle one."""
+    settings = {"width": 8, "expand": 4, **changes.pop("search", {})}
+    return Options(
+        **{
+            "prompts": prompts,
+            "out": out,
+            "prm": BETTER,
+            "reference": POLICY,
+            "beta": 0.5,
+            "steps": "newline",
+            "search": SearchOptions(strategy=strategy, **settings),
+            "policy": PolicyOptions(model=POLICY),
+            "draw": StepSampling(max_new_tokens=64),
+            "grading": ANSWERS,
+            **changes,
+        }
+    )
+
+
+def _trees(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in trees_path(out).read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_candidates_are_rollouts_that_other_commands_read(
+    strategy: str, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rollouts.jsonl"
+    result = search.run(_options(prompts, out, strategy=strategy))
+    rollouts = list(read_rollouts(out))
+    assert (result.num_prompts, result.num_rollouts) == (NUM_PROBLEMS, len(rollouts))
+    first = [rollout for rollout in rollouts if rollout.index == 0]
+    assert [rollout.extras["search"]["chosen"] for rollout in first] == [True] * NUM_PROBLEMS
+    graded, scores = tmp_path / "graded.jsonl", tmp_path / "scores.jsonl"
+    grade.run(grade.Options(rollouts=out, out=graded, grader="exact", answer_pattern=ANSWERS.answer_pattern))
+    assert {rollout.correct for rollout in read_rollouts(graded)} <= {True, False}
+    score.run(score.Options(input=out, out=scores, prm=BETTER, reference=POLICY, beta=0.5, steps="newline"))
+    # What the search compared is what `score` says of the whole response.
+    values = [json.loads(line)["steps"][-1]["value"] for line in scores.read_text().splitlines()]
+    worths = [rollout.extras["search"]["worth"] for rollout in rollouts]
+    assert worths == pytest.approx(values, abs=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["beam", "particle", "lookahead"])
+def test_remembering_changes_nothing_but_the_work(strategy: str, prompts: Path, tmp_path: Path) -> None:
+    remembering, stateless = tmp_path / "state.jsonl", tmp_path / "stateless.jsonl"
+    search.run(_options(prompts, remembering, strategy=strategy))
+    search.run(_options(prompts, stateless, strategy=strategy, state=False))
+    for ours, theirs in zip(_trees(remembering), _trees(stateless), strict=True):
+        for node, twin in zip(ours["nodes"], theirs["nodes"], strict=True):
+            assert {**node, "worth": 0, "reward": 0} == {**twin, "worth": 0, "reward": 0}
+            if node["worth"] is not None:
+                assert node["worth"] == pytest.approx(twin["worth"], abs=1e-4)
+
+
+def test_what_is_written_adds_up(prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    result = search.run(_options(prompts, out))
+    trees = _trees(out)
+    assert [tree["prompt_id"] for tree in trees] == [rollout.prompt_id for rollout in read_rollouts(out)][::2]
+    generated = sum(node["num_tokens"] for tree in trees for node in tree["nodes"])
+    ledger = (read_manifest(out) or {})["ledger"]
+    assert result.ledger["generated_tokens"] == ledger["generated_tokens"] == generated
+    assert ledger["scored_tokens"] == sum(tree["scored_tokens"] for tree in trees) > 0
+    for tree in trees:
+        assert [node["fate"] for node in tree["nodes"]].count("chosen") == 1
+        for node in tree["nodes"][1:]:
+            assert tree["nodes"][node["parent"]]["fate"] in ("kept", "lookahead")
+
+
+def test_a_vote_takes_the_answer_that_weighs_most(prompts: Path, tmp_path: Path) -> None:
+    best, vote = tmp_path / "best.jsonl", tmp_path / "vote.jsonl"
+    search.run(_options(prompts, best, strategy="best-of-n"))
+    search.run(_options(prompts, vote, strategy="weighted-best-of-n", search={"softmax_temperature": 1e6}))
+    by_problem: dict[str, list[str]] = {}
+    for rollout in read_rollouts(best):
+        by_problem.setdefault(rollout.prompt_id, []).append(rollout.response[-1])
+    for rollout in read_rollouts(vote):
+        if rollout.index == 0:
+            answers = by_problem[rollout.prompt_id]
+            assert answers.count(rollout.response[-1]) == max(map(answers.count, answers))
+
+
+def test_only_what_was_chosen_is_written_on_request(prompts: Path, tmp_path: Path) -> None:
+    whole, chosen = tmp_path / "all.jsonl", tmp_path / "chosen.jsonl"
+    search.run(_options(prompts, whole))
+    search.run(_options(prompts, chosen, keep="chosen"))
+    assert [r.response for r in read_rollouts(chosen)] == [
+        r.response for r in read_rollouts(whole) if r.index == 0
+    ]
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_and_finds_the_same(prompts: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    search.run(_options(prompts, whole, search={"width": 8}))
+    words = f"search {prompts} --out {killed} --prm {BETTER} --reference {POLICY} --beta 0.5 --steps newline"
+    words += f" --model {POLICY} --width 8 --expand 4 --max-new-tokens 64 --grader exact --num-workers 1"
+    command = [sys.executable, "-m", "stepcredit", *words.split(), "--answer-pattern", r"#(\d)\s*$"]
+    partial = killed.with_name(killed.name + ".partial")
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not (partial.exists() and partial.stat().st_size):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [r.response for r in read_rollouts(killed)] == [r.response for r in read_rollouts(whole)]
+    assert _trees(killed) == _trees(whole)
+
+
+def test_done_is_done(prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    first = search.run(_options(prompts, out))
+    again = search.run(_options(prompts, out))
+    assert again == replace(first, already_complete=True)
+    with pytest.raises(UserError, match="already exists"):
+        search.run(_options(prompts, out, seed=1))
+
+
+def test_the_page_shows_every_tree(prompts: Path, tmp_path: Path) -> None:
+    page = tmp_path / "trees.html"
+    search.run(_options(prompts, tmp_path / "out.jsonl", html=page))
+    text = page.read_text(encoding="utf-8")
+    assert text.count('class="tree"') == NUM_PROBLEMS
+    assert text.count("✓ chosen") == NUM_PROBLEMS
+    assert "http://" not in text
+    assert "https://" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"search": {"width": 6}}, "--width: 6 is not a multiple of --expand 4"),
+        ({"search": {"softmax_temperature": 0.0}}, "--softmax-temperature: must be above 0"),
+        ({"search": {"budget": 0}}, "--budget: must be at least 1"),
+        ({"steps": "step-number"}, "--steps: the step rule 'step-number' does not say"),
+    ],
+)
+def test_mistakes_are_named(changes: dict[str, Any], problem: str, prompts: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=problem):
+        search.run(_options(prompts, tmp_path / "out.jsonl", **changes))
