@@ -25,6 +25,7 @@ REFERENCE = (
     "docs/training.md",
     "docs/baselines.md",
     "docs/scoring.md",
+    "docs/search.md",
     "docs/evaluation.md",
 )
 

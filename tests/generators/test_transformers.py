@@ -383,7 +383,8 @@ def test_a_kept_stop_string_is_the_end_of_a_step(model: Any, tokenizer: Any) -> 
     drawn, _ = _by_steps(model, tokenizer, None, {"temperature": 1.6}, rounds=1)
     assert {rollout.finish_reason for rollout in drawn} == {"stop", "length"}
     for rollout in drawn:
-        assert rollout.sampling is not None and rollout.sampling["keep_stop"] is True
+        assert rollout.sampling is not None
+        assert rollout.sampling["keep_stop"] is True
         if rollout.finish_reason == "stop" and rollout.response_token_ids[-1] != END:  # type: ignore[index]
             assert rollout.response[-1] in "\n="
             assert not set(rollout.response[:-1]) & set("\n=")

@@ -27,7 +27,8 @@ def _held(store: PrefixStore, *tokens: int) -> list[int]:
     held = store.longest(tokens)
     keys = [int(key) for piece, used in held.parts for key in piece.states[0][0][0, :used, 0]]
     places = [int(place) for piece, used in held.parts for place in piece.states[0][1][0, :used, 0]]
-    assert places == list(range(held.length)) and len(keys) == held.length
+    assert places == list(range(held.length))
+    assert len(keys) == held.length
     assert np.allclose(held.numbers(), np.asarray(keys) / 10)
     return keys
 

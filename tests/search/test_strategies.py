@@ -158,11 +158,16 @@ def test_worth_is_what_is_asked_for(worth: str) -> None:
 def test_resampling_gives_each_particle_its_share(
     worths: list[float], temperature: float, number: float
 ) -> None:
-    places = resample(np.asarray(worths), temperature, number)
+    places = resample(worths, temperature, number)
     # A naive twin, with the same uniform number.
     weights = [np.exp((worth - max(worths)) / temperature) for worth in worths]
-    counts = Counter(places.tolist())
+    counts = Counter(places)
     assert len(places) == len(worths)
     for place, weight in enumerate(weights):
         share = len(worths) * weight / sum(weights)
         assert np.floor(share - 1e-6) <= counts[place] <= np.ceil(share + 1e-6)
+
+
+def test_particles_that_cannot_be_scored_die_where_others_live() -> None:
+    assert resample([-np.inf, 0.0, -np.inf], 1.0, 0.5) == [1, 1, 1]
+    assert resample([-np.inf, -np.inf], 1.0, 0.5) == [0, 1]

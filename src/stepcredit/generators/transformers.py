@@ -118,14 +118,15 @@ class TransformersGenerator:
             for alike in self._by_unread(jobs):
                 fresh = Batch(self._runner, alike, truncation)
                 yield from self._rollouts(fresh.step())
-                if batch is not None and fresh.num_samples:
+                if batch is None:
+                    batch = fresh if fresh.num_samples else None
+                elif fresh.num_samples:
                     batch.absorb(fresh)
-                batch = batch or fresh
             if not jobs:
                 assert batch is not None
                 yield from self._rollouts(batch.step())
-            if batch.num_samples == 0:
-                batch = None
+                if batch.num_samples == 0:
+                    batch = None
 
     def _read_window(
         self, source: Iterator[GenerationRequest], waiting: deque[Job]

@@ -8,10 +8,9 @@ places all draws, which adds the least noise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-
-import numpy as np
-from jaxtyping import Float64, Int64
+from itertools import accumulate
 
 from stepcredit.search.strategy import Draw, Running, SearchSettings, finish, spent
 from stepcredit.search.streams import uniform
@@ -35,7 +34,10 @@ def particle(tree: Tree, settings: SearchSettings, first_index: int) -> Running:
         for place, node in zip(growing, drawn, strict=True):
             particles[place] = node
         number = uniform(settings.seed, tree.prompt.id, first_index, depth)
-        survivors = [particles[place] for place in resample(_worths(particles), settings.temperature, number)]
+        survivors = [
+            particles[place]
+            for place in resample([node.worth for node in particles], settings.temperature, number)
+        ]
         for node in particles:
             if node not in survivors:
                 node.fate = "cut"
@@ -43,17 +45,11 @@ def particle(tree: Tree, settings: SearchSettings, first_index: int) -> Running:
     yield from finish(particles, slots)
 
 
-def _worths(particles: Sequence[Node]) -> Float64[np.ndarray, " particles"]:
-    return np.asarray([node.worth for node in particles], dtype=np.float64)
-
-
-def resample(
-    worths: Float64[np.ndarray, " particles"], temperature: float, number: float
-) -> Int64[np.ndarray, " particles"]:
+def resample(worths: Sequence[float], temperature: float, number: float) -> list[int]:
     """Systematic resampling: a particle is drawn as often as its share of ``softmax(worths / temperature)``.
 
     Args:
-        worths: In any unit; only differences count.
+        worths: In any unit; only differences count. Minus infinity is never drawn beside a finite one.
         temperature: In the same unit, above 0.
         number: Uniform in (0, 1).
 
@@ -61,8 +57,15 @@ def resample(
         As many places as there are worths, ascending; place ``i`` comes ``floor`` or ``ceil`` of
         ``particles * weight_i`` times.
     """
-    weights = np.exp((worths - worths.max()) / temperature)
-    shares = np.cumsum(weights) / weights.sum()
-    shares[-1] = 1.0
-    combs = (np.arange(len(worths)) + number) / len(worths)
-    return np.searchsorted(shares, combs, side="right").clip(0, len(worths) - 1)
+    largest = max(worths)
+    if largest == -math.inf:
+        return list(range(len(worths)))
+    # Differences are taken first, so that no exponential overflows.
+    reached = list(accumulate(math.exp((worth - largest) / temperature) for worth in worths))
+    places: list[int] = []
+    place = 0
+    for tooth in range(len(worths)):
+        while place < len(worths) - 1 and reached[place] <= (tooth + number) / len(worths) * reached[-1]:
+            place += 1
+        places.append(place)
+    return places
