@@ -50,6 +50,18 @@ def option(
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
+def same_option(owner: type, name: str) -> Any:
+    """An option that another command's dataclass has too: the same help, default and choices.
+
+    Args:
+        owner: That dataclass.
+        name: Of its field.
+    """
+    return next(
+        field(default=known.default, metadata=known.metadata) for known in fields(owner) if known.name == name
+    )
+
+
 def check_at_least_one(options: Any, *names: str) -> None:
     """Refuse numbers below 1.
 

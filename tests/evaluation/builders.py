@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from stepcredit.evaluation.labelled_steps import LabelledSteps
 from stepcredit.evaluation.samples import Joined, join
 from stepcredit.evaluation.score_columns import score_columns
 from stepcredit.types import ResponseScore, Rollout, StepScore
@@ -60,4 +63,24 @@ def joined(rows: Sequence[tuple[str, str | None, bool, Mapping[str, Sequence[flo
             )
             for name in names
         },
+    )
+
+
+def random_steps(num_responses: int = 30, seed: int = 0, *, rounded: bool = False) -> LabelledSteps:
+    """Scores that are higher at right steps; one response per problem, some steps without a label."""
+    generator = np.random.default_rng(seed)
+    sizes = generator.integers(1, 6, num_responses)
+    labels = (generator.random(sizes.sum()) < 0.7).astype(float)
+    labels[generator.random(len(labels)) < 0.1] = np.nan
+    scores = generator.normal(np.where(labels == 1.0, 1.0, 0.0))
+    scores = np.round(scores) if rounded else scores
+    return LabelledSteps(
+        ids=tuple(f"r{i}" for i in range(num_responses)),
+        problem_ids=tuple(f"p{i}" for i in range(num_responses)),
+        clusters=np.arange(num_responses),
+        offsets=np.concatenate([[0], np.cumsum(sizes)]),
+        labels=labels,
+        rewards=scores,
+        values=scores,
+        first_wrong=np.full(num_responses, -1),
     )

@@ -1,37 +1,12 @@
-import itertools
-
 import numpy as np
 import pytest
 from sklearn import metrics
+from tests.evaluation.builders import random_steps
 
 from stepcredit.evaluation.labelled_steps import LabelledSteps
-from stepcredit.evaluation.step_metrics import (
-    best_verdict_threshold,
-    judge_steps,
-    measure_steps,
-    step_probabilities,
-)
+from stepcredit.evaluation.step_metrics import measure_steps, step_probabilities
 from stepcredit.evaluation.step_results import Context, mean_rows, quantities, step_counts, verdict_rows
 from stepcredit.stats import Interval, ProblemBootstrap
-
-
-def random_steps(num_responses: int = 30, seed: int = 0, *, rounded: bool = False) -> LabelledSteps:
-    generator = np.random.default_rng(seed)
-    sizes = generator.integers(1, 6, num_responses)
-    labels = (generator.random(sizes.sum()) < 0.7).astype(float)
-    labels[generator.random(len(labels)) < 0.1] = np.nan
-    scores = generator.normal(np.where(labels == 1.0, 1.0, 0.0))
-    scores = np.round(scores) if rounded else scores
-    return LabelledSteps(
-        ids=tuple(f"r{i}" for i in range(num_responses)),
-        problem_ids=tuple(f"p{i}" for i in range(num_responses)),
-        clusters=np.arange(num_responses),
-        offsets=np.concatenate([[0], np.cumsum(sizes)]),
-        labels=labels,
-        rewards=scores,
-        values=scores,
-        first_wrong=np.full(num_responses, -1),
-    )
 
 
 def test_separation_is_over_labelled_steps_only() -> None:
@@ -61,29 +36,6 @@ def test_precision_in_each_draw_is_that_of_the_drawn_steps() -> None:
             )
     low, high = np.quantile(drawn, [0.025, 0.975])
     assert (found.average_precision.low, found.average_precision.high) == pytest.approx((low, high))
-
-
-def test_verdicts_are_sklearns_f1s() -> None:
-    steps = random_steps()
-    found = judge_steps(steps, "reward", 0.6, "fixed")
-    labelled = steps.labelled
-    called_right = step_probabilities(steps.rewards)[labelled] > 0.6
-    right = ~steps.wrong[labelled]
-    assert found.positive_f1.estimate == pytest.approx(metrics.f1_score(right, called_right))
-    assert found.negative_f1.estimate == pytest.approx(metrics.f1_score(~right, ~called_right))
-    assert found.prm_score.estimate == pytest.approx(
-        (found.positive_f1.estimate + found.negative_f1.estimate) / 2
-    )
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_the_best_threshold_is_the_best_of_all(seed: int) -> None:
-    steps = random_steps(10, seed, rounded=seed % 2 == 0)
-    probabilities = np.unique(step_probabilities(steps.rewards)[steps.labelled])
-    every = [-0.1, *probabilities, *(a / 2 + b / 2 for a, b in itertools.pairwise(probabilities)), 1.1]
-    best = max(judge_steps(steps, "reward", float(each), "").prm_score.estimate for each in every)
-    chosen = best_verdict_threshold(steps, "reward")
-    assert judge_steps(steps, "reward", chosen, "").prm_score.estimate == pytest.approx(best)
 
 
 def test_scores_in_the_unit_interval_are_probabilities_already() -> None:

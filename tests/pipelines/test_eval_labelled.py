@@ -149,6 +149,48 @@ def test_prmbench_reports_categories_aspects_and_all(
     assert found["multi_solutions", "reward", "positive_f1", published]["value"] == 1.0
 
 
+def test_prmbench_averages_categories_as_published_or_pools_their_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Circular: 4 x 1 wrong step, all found; redundency: 2 x 1 wrong step, all missed."""
+    data, scores = tmp_path / "bench.jsonl", tmp_path / "scores.jsonl"
+    write_rows(
+        data,
+        [
+            {
+                "idx": f"{category}-{number}",
+                "modified_question": f"Question {category} {number}?",
+                "original_process": ["a", "b"],
+                "modified_process": ["one", "two"],
+                "error_steps": [2],
+                "classification": category,
+            }
+            for category, count in (("circular", 4), ("redundency", 2))
+            for number in range(count)
+        ],
+    )
+    rollouts = list(read_rollouts_as(data, "prmbench"))
+    write_rows(scores, [score(each, [1] if "circular" in each.id else []) for each in rollouts])
+    found = {}
+    for way in ("published", "pooled"):
+        command = ["eval", "prmbench", str(data), "--scores", f"prm={scores}", "--draws", "200", "--json"]
+        assert main([*command, "--aspects", way]) == 0
+        captured = capsys.readouterr().out
+        assert ("as in the published table" in captured) == (way == "published")
+        found[way] = figures(captured)
+    key = ("reward", "prm_score", "fixed: 0.5 (published)")
+    # Redundency: both steps called right, so right F1 = 2 * 2 / (2 * 2 + 2) = 2/3 and wrong F1 = 0.
+    categories = [found["published"][name, *key]["value"] for name in ("circular", "redundency")]
+    assert categories == pytest.approx([1.0, 1 / 3])
+    assert found["published"]["simplicity", *key]["value"] == pytest.approx((1 + 1 / 3) / 2)
+    # Pooled: 6 right steps kept, 4 of 6 wrong ones found: F1 12/14 and 8/10.
+    pooled = (12 / 14 + 8 / 10) / 2
+    assert found["pooled"]["simplicity", *key]["value"] == pytest.approx(pooled)
+    assert found["published"]["all", *key]["value"] == pytest.approx(pooled)
+    negative = found["published"]["redundency", "reward", "negative_f1", key[2]]["value"]
+    assert negative == 0.0
+
+
 def test_prmbench_tunes_on_rows_that_it_does_not_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,6 +226,68 @@ def test_steps_writes_tables_and_a_manifest(tmp_path: Path, capsys: pytest.Captu
     assert r"\toprule" in (out / "tables.tex").read_text()
     assert "| mine | prm | step |" in (out / "tables.md").read_text()
     assert json.loads((out / "results.json.manifest.json").read_text())["command"] == "eval steps"
+
+
+def test_models_score_the_data_with_the_options_of_score(
+    tmp_path: Path, saved_pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = process_bench(tmp_path, "some", [0, 1, -1, 2])
+    policy, reference = map(str, saved_pair)
+    pair = ["--reference", reference, "--beta", "0.3"]
+    rewards = {}
+    for name, options in {
+        "clean": [*pair, "--cache", str(tmp_path / "cache")],
+        "floor": [*pair, "--reference-floor", "0.5"],
+        "free": ["--beta", "0.3", "--reference-free"],
+        "untrained": ["--family", "log-probability"],
+        "published": [*pair, "--convention", "processbench"],
+    }.items():
+        command = ["eval", "steps", str(data), "--format", "processbench", "--draws", "200"]
+        assert main([*command, "--prm", f"tiny={policy}", "--out", str(tmp_path / name), *options]) == 0, name
+        assert "some" in capsys.readouterr().out
+        rows = (tmp_path / name / "some" / "scores-tiny.jsonl").read_text().splitlines()
+        rewards[name] = [json.loads(row)["reward"] for row in rows]
+    assert len({tuple(values) for values in rewards.values()}) == len(rewards)
+    assert any((tmp_path / "cache").iterdir())
+
+
+def test_a_wrong_option_of_a_model_stops_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = process_bench(tmp_path, "some", [0, -1]), tmp_path / "out"
+    command = ["eval", "prmbench", str(data), "--prm", f"tiny={tmp_path}", "--out", str(out)]
+    assert main([*command, "--reference-floor", "2"]) == 2
+    assert "--reference-floor: must lie in [0, 1)" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_data_without_labels_are_named_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "plain.jsonl"
+    write_rows(
+        data, [{"id": "a", "prompt_id": "a", "index": 0, "prompt": "?", "response": "one", "correct": True}]
+    )
+    assert main(["eval", "steps", str(data), "--scores", "prm=missing.jsonl"]) == 2
+    error = capsys.readouterr().err
+    assert f"{data}: no response has step labels" in error
+    assert "step rule" not in error
+
+
+def test_one_problem_and_data_without_errors_say_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for labels, note in (
+        ([0], "one problem gives neither intervals nor tests"),
+        ([-1, -1], "mine: no response has an error, so there is no F1 and no AUC"),
+        ([0, 1], "mine: every response has an error, so there is no F1"),
+        ([0, -1, 1], "mine: 3 problems are few"),
+    ):
+        data = process_bench(tmp_path, f"some{len(labels)}{labels[0]}", labels)
+        command = ["eval", "processbench", f"mine={data}", "--draws", "200", "--json"]
+        assert main([*command, "--scores", f"prm={perfect_scores(data, 'processbench')}"]) == 0
+        content = json.loads(capsys.readouterr().out)
+        assert any(note in line for line in content["notes"]), content["notes"]
+        if len(labels) == 1:
+            assert all(row["low"] is None and row["high"] is None for row in content["results"])
 
 
 @pytest.mark.parametrize(

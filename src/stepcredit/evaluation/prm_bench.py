@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stepcredit.evaluation.labelled_steps import LabelledSteps
+from stepcredit.evaluation.labelled_data import LabelledParts
+from stepcredit.evaluation.labelled_steps import LabelledSteps, StepQuantity
 from stepcredit.evaluation.samples import in_share
-from stepcredit.evaluation.step_metrics import best_verdict_threshold
+from stepcredit.evaluation.step_evaluations import step_remarks
 from stepcredit.evaluation.step_results import (
     ALL,
     Context,
@@ -20,87 +22,152 @@ from stepcredit.evaluation.step_results import (
     step_rows,
     verdict_rows,
 )
+from stepcredit.evaluation.step_verdicts import best_verdict_threshold
+from stepcredit.types import Rollout
 
-Part = tuple[str, Mapping[str, str], Sequence[tuple[str, LabelledSteps]]]
-"""Name of the data, rollout id to category, and each scorer's labelled steps."""
+PUBLISHED_THRESHOLD = 0.5
+"""On the probability that a step is right."""
+
+ASPECTS = {
+    "redundency": "simplicity",
+    "circular": "simplicity",
+    "counterfactual": "soundness",
+    "step_contradiction": "soundness",
+    "domain_inconsistency": "soundness",
+    "confidence": "soundness",
+    "missing_condition": "sensitivity",
+    "deception": "sensitivity",
+    "multi_solutions": "sensitivity",
+}
+"""The benchmark's categories, as its files spell them, and the aspect that each belongs to."""
+
+ASPECT_SCORES = ("published", "pooled")
+"""An aspect's score: the mean over its categories, as in the published table, or over all of its steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Subset:
+    """Steps that are reported together.
+
+    Attributes:
+        steps: Them.
+        categories: Category of each response, numbered, where figures are means over categories.
+    """
+
+    steps: LabelledSteps
+    categories: NDArray[np.int64] | None = None
 
 
 def evaluate_prm_bench(
-    parts: Iterable[Part],
+    parts: LabelledParts,
     *,
-    aspects: Mapping[str, str],
-    published_threshold: float,
-    dev_fraction: float | None,
-    development: tuple[str, Mapping[str, LabelledSteps]],
-    draws: int,
-    seed: int,
-    excluded: Mapping[str, int],
+    aspect_scores: str = "published",
+    dev_fraction: float | None = None,
+    draws: int = 10_000,
+    seed: int = 0,
 ) -> StepEvaluation:
     """PRMScore of every scorer.
 
     Args:
-        parts: The data.
-        aspects: Category to the aspect that it belongs to.
-        published_threshold: On the probability that a step is right.
+        parts: The data; rows name their category in ``classification``.
+        aspect_scores: One of :data:`ASPECT_SCORES`.
         dev_fraction: Share of the rows that a threshold is tuned on; they are not reported.
-        development: Name of other data to tune a threshold on, and each scorer's steps of it, if any.
         draws: Bootstrap draws.
         seed: Of the draws.
-        excluded: What was left out before.
     """
-    left_out = dict(excluded)
     by_scorer: dict[str, list[tuple[str, LabelledSteps]]] = {}
-    for name, categories, scorers in parts:
-        for scorer, steps in scorers:
-            for reason, count in steps.excluded.items():
-                left_out[f"{reason} ({name}, {scorer})"] = count
-            for category in sorted({categories[each] for each in steps.ids}):
-                mask = np.array([categories[each] == category for each in steps.ids])
+    for part in parts.reported:
+        categories = _category_of(part.rollouts)
+        for scorer, steps in part.steps.items():
+            for category in sorted({categories[name] for name in steps.ids}):
+                mask = np.array([categories[name] == category for name in steps.ids])
                 by_scorer.setdefault(scorer, []).append((category, steps.select(mask)))
     rows: list[StepResult] = []
     details, counts = {}, {}
-    for scorer, found in by_scorer.items():
-        groups, held_out = _groups(found, aspects, dev_fraction)
-        for subset, steps in groups.items():
-            context = Context(subset, scorer, draws, seed)
-            counts[subset] = step_counts(steps)
-            for quantity in quantities(steps):
-                thresholds = {f"fixed: {published_threshold:g} (published)": published_threshold}
-                if held_out is not None:
-                    origin = f"tuned on {dev_fraction:g} of the rows, not reported"
-                    thresholds[origin] = best_verdict_threshold(held_out, quantity)
-                if scorer in development[1]:
-                    tuned = best_verdict_threshold(development[1][scorer], quantity)
-                    thresholds[f"tuned on {development[0]}"] = tuned
-                rows += verdict_rows(context, steps, quantity, thresholds)
-                separation, detail = step_rows(context, steps, quantity)
+    for scorer, by_category in by_scorer.items():
+        subsets, held_out = _subsets(by_category, dev_fraction, aspect_scores)
+        for name, subset in subsets.items():
+            context = Context(name, scorer, draws, seed)
+            counts[name] = step_counts(subset.steps)
+            for quantity in quantities(subset.steps):
+                thresholds = _thresholds(parts, scorer, quantity, held_out, dev_fraction)
+                rows += verdict_rows(context, subset.steps, quantity, thresholds, subset.categories)
+                separation, detail = step_rows(context, subset.steps, quantity)
                 rows += separation
-                details[f"{subset}/{scorer}/{quantity}"] = detail
-    return StepEvaluation(results=tuple(rows), details=details, counts=counts, excluded=left_out)
+                details[f"{name}/{scorer}/{quantity}"] = detail
+    for part in parts.reported:
+        details |= part.diagnostics()
+    notes = (*step_remarks(counts, rows), *_remarks(counts, aspect_scores))
+    return StepEvaluation(
+        results=tuple(rows), details=details, counts=counts, excluded=parts.left_out(), notes=notes
+    )
 
 
-def _groups(
-    found: Sequence[tuple[str, LabelledSteps]], aspects: Mapping[str, str], dev_fraction: float | None
-) -> tuple[dict[str, LabelledSteps], LabelledSteps | None]:
+def _thresholds(
+    parts: LabelledParts,
+    scorer: str,
+    quantity: StepQuantity,
+    held_out: LabelledSteps | None,
+    dev_fraction: float | None,
+) -> dict[str, float]:
+    thresholds = {f"fixed: {PUBLISHED_THRESHOLD:g} (published)": PUBLISHED_THRESHOLD}
+    if held_out is not None:
+        origin = f"tuned on {dev_fraction:g} of the rows, not reported"
+        thresholds[origin] = best_verdict_threshold(held_out, quantity)
+    if scorer in parts.development:
+        tuned = best_verdict_threshold(parts.development[scorer], quantity)
+        thresholds[f"tuned on {parts.development_source}"] = tuned
+    return thresholds
+
+
+def _category_of(rollouts: Iterable[Rollout]) -> dict[str, str]:
+    """Rollout id to the category that its row names."""
+    return {rollout.id: str(rollout.extras.get("classification") or "unnamed") for rollout in rollouts}
+
+
+def _subsets(
+    by_category: Sequence[tuple[str, LabelledSteps]], dev_fraction: float | None, aspect_scores: str
+) -> tuple[dict[str, _Subset], LabelledSteps | None]:
     """Reported steps by category, aspect and all together, and the steps to tune on."""
     reported, held_out = [], []
-    for category, steps in found:
+    for category, steps in by_category:
         tuning = _tuning(steps, dev_fraction)
         reported.append((category, steps.select(~tuning)))
         if tuning.any():
             held_out.append(steps.select(tuning))
-    groups: dict[str, list[LabelledSteps]] = {}
+    members: dict[str, list[tuple[str, LabelledSteps]]] = {}
     for category, steps in reported:
-        groups.setdefault(category, []).append(steps)
+        members.setdefault(category, []).append((category, steps))
     for category, steps in reported:
-        if category in aspects:
-            groups.setdefault(aspects[category], []).append(steps)
-    groups[ALL] = [steps for _, steps in reported]
-    merged = {name: LabelledSteps.merge(steps) for name, steps in groups.items()}
-    return merged, LabelledSteps.merge(held_out) if held_out else None
+        if category in ASPECTS:
+            members.setdefault(ASPECTS[category], []).append((category, steps))
+    subsets = {}
+    for name, parts in {**members, ALL: reported}.items():
+        merged = LabelledSteps.merge([steps for _, steps in parts])
+        sizes = [steps.num_responses for _, steps in parts]
+        numbers = np.unique([category for category, _ in parts], return_inverse=True)[1]
+        by_mean = aspect_scores == "published" and name in ASPECTS.values()
+        subsets[name] = _Subset(merged, np.repeat(numbers, sizes) if by_mean else None)
+    return subsets, LabelledSteps.merge(held_out) if held_out else None
 
 
 def _tuning(steps: LabelledSteps, dev_fraction: float | None) -> NDArray[np.bool_]:
     if dev_fraction is None:
         return np.zeros(steps.num_responses, dtype=bool)
     return np.array([in_share(steps.problem_ids[cluster], dev_fraction) for cluster in steps.clusters])
+
+
+def _remarks(counts: Mapping[str, Mapping[str, int]], aspect_scores: str) -> Iterator[str]:
+    without = [name for name, numbers in counts.items() if numbers["wrong_steps"] == 0]
+    if without:
+        yield (
+            f"{', '.join(without)}: no wrong steps, so there is no negative F1 (it is not 0), and PRMScore "
+            "is the F1 of right steps"
+        )
+    if any(name in ASPECTS.values() for name in counts):
+        yield {
+            "published": "an aspect's PRMScore and F1s are means over its categories, as in the published "
+            "table; all other figures are over its steps",
+            "pooled": "an aspect's PRMScore and F1s are over all of its steps; the published table has means "
+            "over its categories",
+        }[aspect_scores]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stepcredit.data import read_rollouts
 from stepcredit.errors import DataError
-from stepcredit.evaluation.score_columns import REWARD, ScoreColumns
+from stepcredit.evaluation.score_columns import REWARD, ScoreColumns, read_many_score_columns
 from stepcredit.runs import hash_bytes
 from stepcredit.stats import NO_ANSWER, response_mask
 from stepcredit.types import Rollout
@@ -96,6 +99,31 @@ class Joined:
     samples: Samples
     scorers: tuple[Scored, ...]
     excluded: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_joined(graded: Path, scores: Mapping[str, Path], *, skip_invalid: bool = False) -> Joined:
+    """Read graded rollouts and score files, and join them.
+
+    Args:
+        graded: The rollouts.
+        scores: Scorer name to its file.
+        skip_invalid: Leave out, and count, what cannot be used, instead of raising.
+
+    Raises:
+        DataError: Something cannot be read, or scores and rollouts do not belong together.
+    """
+    rollouts = read_rollouts(graded, skip_invalid=skip_invalid)
+    # Large score files are read by other processes, meanwhile the rollouts here.
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read_many_score_columns, list(scores.values()), skip_invalid=skip_invalid)
+        responses = [without_bulk(rollout) for rollout in rollouts]
+        columns = reading.result()
+    joined = join(
+        responses, dict(zip(scores, columns, strict=True)), source=str(graded), skip_invalid=skip_invalid
+    )
+    if not rollouts.num_skipped:
+        return joined
+    return dataclasses.replace(joined, excluded={**joined.excluded, "invalid rollouts": rollouts.num_skipped})
 
 
 def join(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stepcredit.data import UniqueIds, is_score, score_from_json, score_to_json
 from stepcredit.data.rows import Malformed
 from stepcredit.data.sources import read_rows
-from stepcredit.errors import DataError
+from stepcredit.errors import DataError, UserError
 from stepcredit.types import ResponseScore, Rollout
 
 REWARD = "reward"
@@ -34,8 +34,8 @@ class ScoreColumns:
         source: The file, or what else the scores came from; named in errors.
         ids: Rollout ids.
         prompt_ids: Of the same responses.
-        scores: Aggregate name, or :data:`REWARD`, to one value a response; NaN where a row lacks it.
-        num_tokens: Scored tokens a response.
+        scores: Aggregate name, or :data:`REWARD`, to one value per response; NaN where a row lacks it.
+        num_tokens: Scored tokens per response.
         step_offsets: Response i owns the steps ``step_offsets[i]:step_offsets[i + 1]``.
         step_rewards: Rewards of all steps.
         step_values: Values of all steps.
@@ -200,3 +200,24 @@ def read_many_score_columns(
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(read_score_columns, path, skip_invalid=skip_invalid) for path in paths]
         return [future.result() for future in futures]
+
+
+def named_files(scores: Sequence[str], flag: str) -> Iterator[tuple[str, Path]]:
+    """Split ``NAME=FILE``; a bare file is named by its stem.
+
+    Raises:
+        UserError: A name is there twice or empty.
+    """
+    seen = set()
+    for text in scores:
+        name, separator, path = text.partition("=")
+        if not separator:
+            name, path = Path(text).name.split(".")[0], text
+        if not name or not path:
+            raise UserError(f"{text!r} is not NAME=FILE", where=flag)
+        if name in seen:
+            raise UserError(
+                f"the name {name!r} is there twice", where=flag, hint="give each scorer its own name"
+            )
+        seen.add(name)
+        yield name, Path(path)

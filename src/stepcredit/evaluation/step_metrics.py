@@ -47,29 +47,6 @@ class StepMetrics:
     num_wrong: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepVerdicts:
-    """How well a threshold tells wrong steps from right ones (PRMBench, arXiv:2501.03124).
-
-    Attributes:
-        threshold: A step is called wrong where the probability that it is right is not above this.
-        threshold_from: Where the threshold was chosen.
-        positive_f1: F1 of finding right steps.
-        negative_f1: F1 of finding wrong steps.
-        prm_score: Mean of the two.
-        num_right: Right steps.
-        num_wrong: Wrong steps.
-    """
-
-    threshold: float
-    threshold_from: str
-    positive_f1: Interval
-    negative_f1: Interval
-    prm_score: Interval
-    num_right: int
-    num_wrong: int
-
-
 def step_probabilities(scores: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
     """Scores as probabilities of being right: as they are if all lie in [0, 1], else their sigmoid."""
     if len(scores) and scores.min() >= 0.0 and scores.max() <= 1.0:
@@ -124,11 +101,11 @@ def _drawn_precision(
     for start in range(0, draws, at_once):
         weights = bootstrap.counts(start, min(start + at_once, draws))[clusters].astype(np.float64)
         taken = np.cumsum(weights, axis=0)[ends_tie]
-        found = np.cumsum(weights * positive[:, None], axis=0)[ends_tie]
-        gained = np.diff(found, axis=0, prepend=0.0)
+        hits = np.cumsum(weights * positive[:, None], axis=0)[ends_tie]
+        gained = np.diff(hits, axis=0, prepend=0.0)
         with np.errstate(invalid="ignore"):
-            precision = np.where(taken > 0.0, found / taken, 0.0)
-            drawn.append((gained * precision).sum(axis=0) / found[-1])
+            precision = np.where(taken > 0.0, hits / taken, 0.0)
+            drawn.append((gained * precision).sum(axis=0) / hits[-1])
     return np.concatenate(drawn)
 
 
@@ -151,74 +128,3 @@ def drawn_calibration_error(
             number += drawn[1]
     with np.errstate(invalid="ignore"):
         return np.asarray(gap / number)
-
-
-def judge_steps(
-    steps: LabelledSteps,
-    quantity: StepQuantity,
-    threshold: float,
-    threshold_from: str,
-    *,
-    bootstrap: ProblemBootstrap | None = None,
-) -> StepVerdicts:
-    """F1 of both kinds of steps, and their mean, at a threshold on the probability of being right."""
-    bootstrap = bootstrap or ProblemBootstrap(steps.num_clusters)
-    labelled = steps.labelled
-    called_right = (step_probabilities(steps.scores(quantity)) > threshold)[labelled]
-    right, clusters = ~steps.wrong[labelled], steps.cluster_of_step[labelled]
-    size = bootstrap.num_problems
-    cells = np.stack(
-        [
-            np.bincount(clusters, first & second, size)
-            for first in (right, ~right)
-            for second in (called_right, ~called_right)
-        ]
-    )
-    estimates = _verdict_f1s(cells.sum(axis=1, keepdims=True))
-    drawn = _verdict_f1s(bootstrap.means(cells))
-    kinds = cells[0] + cells[1], cells[2] + cells[3]
-    needed = *([kind] for kind in kinds), [kind for kind in kinds if kind.any()]
-    intervals = [
-        Interval(float(estimate[0]), *bootstrap.quantiles(values, *needs))
-        for estimate, values, needs in zip(estimates, drawn, needed, strict=True)
-    ]
-    return StepVerdicts(
-        threshold=threshold,
-        threshold_from=threshold_from,
-        positive_f1=intervals[0],
-        negative_f1=intervals[1],
-        prm_score=intervals[2],
-        num_right=int(right.sum()),
-        num_wrong=int((~right).sum()),
-    )
-
-
-def _verdict_f1s(cells: Float[np.ndarray, "four draws"]) -> Float[np.ndarray, "three draws"]:
-    """F1 of right steps, of wrong steps, and their mean; a kind that is not there has none."""
-    right_kept, right_lost, wrong_kept, wrong_lost = cells
-    found = []
-    for hit, missed, false in ((right_kept, right_lost, wrong_kept), (wrong_lost, wrong_kept, right_lost)):
-        total = 2.0 * hit + missed + false
-        with np.errstate(invalid="ignore"):
-            found.append(np.where(hit + missed > 0.0, 2.0 * hit / total, np.nan))
-    both = np.where(np.isnan(found[0]), found[1], np.where(np.isnan(found[1]), found[0], sum(found) / 2.0))
-    return np.stack([*found, both])
-
-
-def best_verdict_threshold(steps: LabelledSteps, quantity: StepQuantity) -> float:
-    """The threshold with the best PRMScore on these steps, exactly; the middle between two scores."""
-    labelled = steps.labelled
-    probabilities = step_probabilities(steps.scores(quantity))[labelled]
-    wrong = steps.wrong[labelled]
-    levels, which = np.unique(probabilities, return_inverse=True)
-    wrong_at = np.bincount(which, wrong, len(levels))
-    right_at = np.bincount(which, ~wrong, len(levels))
-    # Candidate k calls the k lowest levels wrong.
-    wrong_lost = np.concatenate([[0.0], np.cumsum(wrong_at)])
-    right_lost = np.concatenate([[0.0], np.cumsum(right_at)])
-    cells = np.stack([right_at.sum() - right_lost, right_lost, wrong_at.sum() - wrong_lost, wrong_lost])
-    best = int(np.nanargmax(_verdict_f1s(cells)[2]))
-    edges = np.concatenate([[min(levels[0], 0.0)], levels, [max(levels[-1], 1.0)]])
-    if best == 0:
-        return float(np.nextafter(edges[0], -np.inf))
-    return float(edges[best] + edges[best + 1]) / 2.0 if best < len(levels) else float(edges[-1])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stepcredit.evaluation.error_finding import (
     ErrorFinding,
@@ -18,12 +19,8 @@ from stepcredit.evaluation.error_finding import (
 from stepcredit.evaluation.labelled_steps import LabelledSteps, StepQuantity
 from stepcredit.evaluation.localisation import localise
 from stepcredit.evaluation.results import plain
-from stepcredit.evaluation.step_metrics import (
-    best_verdict_threshold,
-    judge_steps,
-    measure_steps,
-    step_probabilities,
-)
+from stepcredit.evaluation.step_metrics import measure_steps, step_probabilities
+from stepcredit.evaluation.step_verdicts import best_verdict_threshold, judge_steps
 from stepcredit.stats import Interval, ProblemBootstrap
 
 ALL = "all"
@@ -149,13 +146,13 @@ def error_finding_rows(
     return rows
 
 
-def _finding_rows(context: Context, found: ErrorFinding) -> Iterator[StepResult]:
+def _finding_rows(context: Context, finding: ErrorFinding) -> Iterator[StepResult]:
     for metric, interval in (
-        ("f1", found.f1),
-        ("error_accuracy", found.error_accuracy),
-        ("correct_accuracy", found.correct_accuracy),
+        ("f1", finding.f1),
+        ("error_accuracy", finding.error_accuracy),
+        ("correct_accuracy", finding.correct_accuracy),
     ):
-        yield context.row(found.quantity, metric, interval, found.threshold, found.threshold_from)
+        yield context.row(finding.quantity, metric, interval, finding.threshold, finding.threshold_from)
 
 
 def published_grid_row(context: Context, steps: LabelledSteps, quantity: StepQuantity) -> StepResult:
@@ -173,8 +170,8 @@ def published_grid_row(context: Context, steps: LabelledSteps, quantity: StepQua
     )
     threshold, _ = grid_threshold(threshold_ranges(squeezed, "reward"))
     origin = "this file (oracle threshold, published grid)"
-    found = find_errors(squeezed, "reward", threshold, origin, bootstrap=context.bootstrap(steps))
-    return context.row(quantity, "f1", found.f1, threshold, origin)
+    finding = find_errors(squeezed, "reward", threshold, origin, bootstrap=context.bootstrap(steps))
+    return context.row(quantity, "f1", finding.f1, threshold, origin)
 
 
 def mean_rows(rows: Sequence[StepResult], metric: str) -> list[StepResult]:
@@ -187,14 +184,14 @@ def mean_rows(rows: Sequence[StepResult], metric: str) -> list[StepResult]:
         if row.metric == metric:
             groups.setdefault((row.scorer, row.quantity, row.threshold_from), []).append(row)
     widest = max((len(group) for group in groups.values()), default=0)
-    found = []
+    means = []
     for (scorer, quantity, origin), group in groups.items():
         if len(group) < 2 or len(group) < widest:
             continue
         mean = float(np.mean([row.value for row in group]))
         below = float(np.sqrt(np.sum([(row.value - row.low) ** 2 for row in group]))) / len(group)
         above = float(np.sqrt(np.sum([(row.high - row.value) ** 2 for row in group]))) / len(group)
-        found.append(
+        means.append(
             StepResult(
                 subset="mean of subsets",
                 scorer=scorer,
@@ -206,22 +203,34 @@ def mean_rows(rows: Sequence[StepResult], metric: str) -> list[StepResult]:
                 threshold_from=origin,
             )
         )
-    return found
+    return means
 
 
 def verdict_rows(
-    context: Context, steps: LabelledSteps, quantity: StepQuantity, thresholds: Mapping[str, float]
+    context: Context,
+    steps: LabelledSteps,
+    quantity: StepQuantity,
+    thresholds: Mapping[str, float],
+    groups: NDArray[np.int64] | None = None,
 ) -> list[StepResult]:
-    """PRMScore and its two F1s at each threshold, the file's own best one included."""
+    """PRMScore and its two F1s at each threshold, the file's own best one included.
+
+    Args:
+        context: What the rows are about.
+        steps: Of one subset.
+        quantity: Which scores.
+        thresholds: Where a threshold was chosen to the threshold.
+        groups: Group of each response; figures are then means over groups.
+    """
     bootstrap = context.bootstrap(steps)
-    chosen = {**thresholds, "these rows (oracle threshold)": best_verdict_threshold(steps, quantity)}
+    best = best_verdict_threshold(steps, quantity, groups)
     rows = []
-    for origin, threshold in chosen.items():
-        found = judge_steps(steps, quantity, threshold, origin, bootstrap=bootstrap)
+    for origin, threshold in {**thresholds, "these rows (oracle threshold)": best}.items():
+        verdicts = judge_steps(steps, quantity, threshold, origin, groups=groups, bootstrap=bootstrap)
         for metric, interval in (
-            ("prm_score", found.prm_score),
-            ("positive_f1", found.positive_f1),
-            ("negative_f1", found.negative_f1),
+            ("prm_score", verdicts.prm_score),
+            ("positive_f1", verdicts.positive_f1),
+            ("negative_f1", verdicts.negative_f1),
         ):
             rows.append(context.row(quantity, metric, interval, threshold, origin))
     return rows

@@ -5,15 +5,13 @@ All figures are exact expectations over every n-subset (ties split evenly) where
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
 from stepcredit.options import argument, option
-from stepcredit.pipelines.eval_outputs import check_results, write_results
 from stepcredit.runs import Manifest
 
 if TYPE_CHECKING:
@@ -55,7 +53,9 @@ class Options:
     out: Path | None = option("folder for results.json, tables and report.html", default=None)
     title: str = option("title of the report", default="Best of n")
     draws: int = option("bootstrap draws over problems", default=10_000)
-    resamples: int = option("random subsets a problem, where a weighted vote has no closed form", default=100)
+    resamples: int = option(
+        "random subsets per problem, where a weighted vote has no closed form", default=100
+    )
     seed: int = option("of bootstrap and random subsets", default=0)
     skip_invalid: bool = option("leave out and count what cannot be used, instead of stopping", default=False)
     overwrite: bool = option("replace what is in --out", default=False)
@@ -83,9 +83,11 @@ def run(options: Options) -> EvalResult:
     from stepcredit.evaluation.best_of_n import BestOfNSettings
     from stepcredit.evaluation.best_of_n_evaluation import evaluate_best_of_n
     from stepcredit.evaluation.choices import VOTE_KINDS
+    from stepcredit.evaluation.tables import accuracy_table, comparison_table
+    from stepcredit.reports.evaluation_folder import check_results, write_results
 
     kinds = tuple(
-        dict.fromkeys(kind.strip() for each in options.weighted for kind in each.split(",") if kind.strip())
+        dict.fromkeys(kind.strip() for text in options.weighted for kind in text.split(",") if kind.strip())
     )
     unknown = [kind for kind in kinds if kind not in VOTE_KINDS]
     if unknown:
@@ -98,7 +100,7 @@ def run(options: Options) -> EvalResult:
         raise UserError(f"{options.resamples} is too few", where="--resamples", hint="use 100 or more")
     if options.out is not None:
         check_results(options.out, _manifest(options), overwrite=options.overwrite)
-    joined = _read(options.graded, options.scores, "--scores", options.skip_invalid)
+    joined = _joined(options.graded, options.scores, "--scores", options.skip_invalid)
     evaluation = evaluate_best_of_n(
         joined,
         BestOfNSettings(
@@ -113,8 +115,6 @@ def run(options: Options) -> EvalResult:
         draws=options.draws,
     )
     if options.out is not None:
-        from stepcredit.evaluation.tables import accuracy_table, comparison_table
-
         tables = [accuracy_table(evaluation), comparison_table(evaluation)]
         everything = [accuracy_table(evaluation, everything=True), comparison_table(evaluation)]
         write_results(
@@ -131,19 +131,22 @@ def run(options: Options) -> EvalResult:
 
 
 def _manifest(options: Options) -> Manifest:
+    from stepcredit.evaluation.score_columns import named_files
+
     settings = {
         name: getattr(options, name)
         for name in ("n", "aggregate", "weighted", "first", "dev_fraction", "draws", "resamples", "seed")
     }
-    settings["scorers"] = [name for name, _ in named_files(options.scores, "--scores")]
-    scored = [path for _, path in named_files((*options.scores,), "--scores")]
+    scored = dict(named_files(options.scores, "--scores"))
+    settings["scorers"] = list(scored)
     dev = [] if options.dev is None else [options.dev]
     dev += [path for _, path in named_files(options.dev_scores, "--dev-scores")]
-    return Manifest("eval best-of-n", settings, inputs=[options.graded, *scored, *dev])
+    return Manifest("eval best-of-n", settings, inputs=[options.graded, *scored.values(), *dev])
 
 
 def _development(options: Options) -> Development | None:
     from stepcredit.evaluation.development import Development
+    from stepcredit.evaluation.score_columns import named_files
 
     if options.dev is None and options.dev_fraction is None:
         if options.dev_scores:
@@ -164,49 +167,12 @@ def _development(options: Options) -> Development | None:
             where="--dev-scores",
             hint="give the development scores of every scorer under the same name",
         )
-    joined = _read(options.dev, options.dev_scores, "--dev-scores", options.skip_invalid)
+    joined = _joined(options.dev, options.dev_scores, "--dev-scores", options.skip_invalid)
     return Development(joined=joined, name=str(options.dev))
 
 
-def _read(graded: Path, scores: Sequence[str], flag: str, skip_invalid: bool) -> Joined:
-    from stepcredit.data import read_rollouts
-    from stepcredit.evaluation.samples import join, without_bulk
-    from stepcredit.evaluation.score_columns import read_many_score_columns
+def _joined(graded: Path, scores: Sequence[str], flag: str, skip_invalid: bool) -> Joined:
+    from stepcredit.evaluation.samples import read_joined
+    from stepcredit.evaluation.score_columns import named_files
 
-    named = list(named_files(scores, flag))
-    rollouts = read_rollouts(graded, skip_invalid=skip_invalid)
-    # Large score files are read by other processes, meanwhile the rollouts here.
-    with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(read_many_score_columns, [path for _, path in named], skip_invalid=skip_invalid)
-        responses = [without_bulk(rollout) for rollout in rollouts]
-        columns = reading.result()
-    joined = join(
-        responses,
-        dict(zip((name for name, _ in named), columns, strict=True)),
-        source=str(graded),
-        skip_invalid=skip_invalid,
-    )
-    if not rollouts.num_skipped:
-        return joined
-    return replace(joined, excluded={**joined.excluded, "invalid rollouts": rollouts.num_skipped})
-
-
-def named_files(scores: Sequence[str], flag: str) -> Iterator[tuple[str, Path]]:
-    """Split ``NAME=FILE``; a bare file is named by its stem.
-
-    Raises:
-        UserError: A name is there twice or empty.
-    """
-    seen = set()
-    for each in scores:
-        name, separator, path = each.partition("=")
-        if not separator:
-            name, path = Path(each).name.split(".")[0], each
-        if not name or not path:
-            raise UserError(f"{each!r} is not NAME=FILE", where=flag)
-        if name in seen:
-            raise UserError(
-                f"the name {name!r} is there twice", where=flag, hint="give each scorer its own name"
-            )
-        seen.add(name)
-        yield name, Path(path)
+    return read_joined(graded, dict(named_files(scores, flag)), skip_invalid=skip_invalid)

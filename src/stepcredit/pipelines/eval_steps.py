@@ -7,17 +7,70 @@ finding the first error with a threshold.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from stepcredit.options import option
-from stepcredit.pipelines.labelled_inputs import (
-    LabelledInputs,
-    StepResultOutput,
-    dev_steps,
-    diagnostics,
-    read_parts,
-    write_outputs,
-)
+from stepcredit.checkpoints.sources import LoadOptions
+from stepcredit.errors import UserError
+from stepcredit.options import argument, option, same_option
+from stepcredit.runs import Manifest
+from stepcredit.scorers.options import ScorerOptions
+
+if TYPE_CHECKING:
+    from stepcredit.evaluation.labelled_data import LabelledParts
+    from stepcredit.evaluation.score_columns import ScoreColumns
+    from stepcredit.evaluation.step_results import StepEvaluation
+    from stepcredit.pipelines import score
+    from stepcredit.types import Rollout
+
+
+_DEV = "dev"
+"""Name of the development data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledInputs:
+    """Labelled data and its scores: what the evaluations of steps have in common."""
+
+    data: tuple[str, ...] = argument(
+        "labelled data: [NAME=]FILE or [NAME=]hub:DATASET[:SPLIT]; one or more", many=True
+    )
+    scores: tuple[str, ...] = option(
+        "score files; SCORER/NAME=FILE where ids are not unique over the data",
+        default=(),
+        metavar="SCORER=FILE",
+    )
+    prm: tuple[str, ...] = option(
+        "score the data with this model first (into --out)", default=(), metavar="SCORER=DIR"
+    )
+    family: str = same_option(ScorerOptions, "family")
+    reference: str | None = same_option(ScorerOptions, "reference")
+    reference_free: bool = same_option(ScorerOptions, "reference_free")
+    reference_floor: float = same_option(ScorerOptions, "reference_floor")
+    beta: float | None = same_option(ScorerOptions, "beta")
+    convention: str = same_option(ScorerOptions, "convention")
+    cache: Path | None = same_option(ScorerOptions, "cache")
+    load: LoadOptions = field(default_factory=LoadOptions)
+    dev: str | None = option(
+        "labelled data, not reported, to tune a threshold on; its scores are given as SCORER/dev=FILE",
+        default=None,
+        metavar="SOURCE",
+    )
+    out: Path | None = option("folder for converted data, scores, tables and report", default=None)
+    title: str = option("title of the report", default="Wrong steps")
+    draws: int = option("bootstrap draws over problems", default=10_000)
+    seed: int = option("of the bootstrap", default=0)
+    skip_invalid: bool = option("leave out and count malformed rows", default=False)
+    overwrite: bool = option("replace what is in --out", default=False)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Name of each part, the development data included, to where it is from."""
+        from stepcredit.evaluation.labelled_data import named_sources
+
+        return named_sources(self.data if self.dev is None else (*self.data, f"{_DEV}={self.dev}"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,38 +86,140 @@ class Options:
     )
 
 
+@dataclass(frozen=True)
+class StepResultOutput:
+    """A step evaluation, to print."""
+
+    evaluation: StepEvaluation
+
+    def to_json(self) -> Any:
+        """All figures, unrounded."""
+        return self.evaluation.to_json()
+
+    def to_text(self) -> str:
+        """Tables for a terminal."""
+        from stepcredit.evaluation.tables import step_text
+
+        return step_text(self.evaluation)
+
+
 def run(options: Options) -> StepResultOutput:
     """Evaluate."""
-    from stepcredit.evaluation.error_finding import best_threshold, threshold_ranges
-    from stepcredit.evaluation.step_results import (
-        Context,
-        StepEvaluation,
-        error_finding_rows,
-        quantities,
-        step_counts,
-        step_rows,
-    )
+    from stepcredit.evaluation.step_evaluations import evaluate_steps
 
-    every, excluded = read_parts(options.inputs, options.format)
-    parts, development = dev_steps(options.inputs, every)
-    rows, details, counts = [], {}, {}
-    joined = {part.name: dict(part.joined()) for part in parts}
-    for part in parts:
-        for scorer, steps in joined[part.name].items():
-            context = Context(part.name, scorer, options.inputs.draws, options.inputs.seed)
-            counts[part.name] = step_counts(steps)
-            for reason, count in steps.excluded.items():
-                excluded[f"{reason} ({part.name}, {scorer})"] = count
-            for quantity in quantities(steps):
-                found, detail = step_rows(context, steps, quantity)
-                rows += found
-                thresholds = {"fixed: 0": 0.0}
-                if scorer in development:
-                    ranges = threshold_ranges(development[scorer], quantity)
-                    thresholds[f"tuned on {options.inputs.dev}"] = best_threshold(ranges)
-                rows += error_finding_rows(context, steps, quantity, thresholds)
-                details[f"{part.name}/{scorer}/{quantity}"] = detail
-    details |= diagnostics(parts, joined)
-    evaluation = StepEvaluation(results=tuple(rows), details=details, counts=counts, excluded=excluded)
+    parts = read_parts(options.inputs, options.format)
+    evaluation = evaluate_steps(parts, draws=options.inputs.draws, seed=options.inputs.seed)
     write_outputs(options.inputs, "eval steps", evaluation, {"format": options.format})
     return StepResultOutput(evaluation)
+
+
+def read_parts(inputs: LabelledInputs, format_name: str) -> LabelledParts:
+    """Read data and scores, and make the scores that are asked for.
+
+    Raises:
+        UserError: Options do not fit together.
+        DataError: Something cannot be read.
+    """
+    from stepcredit.evaluation.labelled_data import LabelledParts, labelled_part, read_labelled, read_scores
+
+    sources = inputs.sources
+    if not inputs.scores and not inputs.prm:
+        raise UserError("give --scores SCORER=FILE, or --prm SCORER=DIR with --out", where="--scores")
+    if inputs.draws < 100:
+        raise UserError(f"{inputs.draws} draws give no interval", where="--draws", hint="use 1000 or more")
+    scorings = _scorings(inputs, list(sources))
+    data, excluded = read_labelled(sources, format_name, skip_invalid=inputs.skip_invalid)
+    scores = read_scores(inputs.scores, list(sources), skip_invalid=inputs.skip_invalid)
+    for part, rollouts in data.items():
+        scores[part] |= _score_with_models(scorings[part], rollouts)
+    parts = [labelled_part(name, rollouts, scores[name]) for name, rollouts in data.items()]
+    return LabelledParts(
+        tuple(part for part in parts if part.name != _DEV or inputs.dev is None),
+        next((part.steps for part in parts if part.name == _DEV and inputs.dev is not None), {}),
+        str(inputs.dev),
+        excluded,
+    )
+
+
+def _scorings(inputs: LabelledInputs, parts: list[str]) -> dict[str, dict[str, score.Options]]:
+    """Part to scorer to how the part's rollouts, written into ``out``, are scored there."""
+    from stepcredit.evaluation.score_columns import named_files
+    from stepcredit.pipelines import score
+
+    if not inputs.prm:
+        return {part: {} for part in parts}
+    if inputs.out is None:
+        raise UserError("needs --out, a folder for the scores", where="--prm")
+    return {
+        part: {
+            scorer: score.Options(
+                input=inputs.out / part / "rollouts.jsonl",
+                prm=str(model),
+                family=inputs.family,
+                reference=inputs.reference,
+                reference_free=inputs.reference_free,
+                reference_floor=inputs.reference_floor,
+                beta=inputs.beta,
+                convention=inputs.convention,
+                cache=inputs.cache,
+                out=inputs.out / part / f"scores-{scorer}.jsonl",
+                load=inputs.load,
+                skip_invalid=inputs.skip_invalid,
+                overwrite=inputs.overwrite,
+            )
+            for scorer, model in named_files(inputs.prm, "--prm")
+        }
+        for part in parts
+    }
+
+
+def _score_with_models(
+    scorings: Mapping[str, score.Options], rollouts: list[Rollout]
+) -> dict[str, ScoreColumns]:
+    """Write the rollouts and score them; what is complete is not redone."""
+    from stepcredit.data import rollout_to_json, write_rows
+    from stepcredit.evaluation.score_columns import read_score_columns
+    from stepcredit.pipelines import score
+
+    columns = {}
+    for scorer, scoring in scorings.items():
+        assert scoring.input is not None
+        assert scoring.out is not None
+        write_rows(scoring.input, map(rollout_to_json, rollouts))
+        score.run(scoring)
+        columns[scorer] = read_score_columns(scoring.out)
+    return columns
+
+
+def write_outputs(
+    inputs: LabelledInputs, command: str, evaluation: StepEvaluation, settings: Mapping[str, Any]
+) -> None:
+    """Write results, tables and report into ``out``, if there is one.
+
+    Raises:
+        UserError: It holds the results of other work, and ``overwrite`` is off.
+    """
+    if inputs.out is None:
+        return
+    from stepcredit.evaluation.labelled_data import score_files
+    from stepcredit.evaluation.tables import step_tables
+    from stepcredit.reports.evaluation_folder import check_results, write_results
+
+    sources = inputs.sources
+    data = [Path(source) for source in sources.values()]
+    files = [*data, *(path for *_, path in score_files(inputs.scores, list(sources)))]
+    files += sorted(inputs.out.glob("*/scores-*.jsonl"))
+    settings = {**settings, "sources": list(sources), "draws": inputs.draws, "seed": inputs.seed}
+    manifest = Manifest(command, settings, inputs=files)
+    check_results(inputs.out, manifest, overwrite=inputs.overwrite)
+    tables = step_tables(evaluation)
+    write_results(
+        inputs.out,
+        manifest,
+        evaluation.to_json(),
+        tables=tables,
+        shown=tables,
+        rows=evaluation.results,
+        title=inputs.title,
+        data=data,
+    )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepcredit.errors import UserError
+from stepcredit.evaluation.tables import Table, write_tables
+from stepcredit.reports.evaluation import read_evaluation, render_evaluation
+from stepcredit.reports.page import write_page
 from stepcredit.runs import Manifest, check_output, manifest_path, write_json
-
-if TYPE_CHECKING:
-    from stepcredit.evaluation.tables import Table
 
 RESULTS = "results.json"
 
@@ -45,14 +45,10 @@ def write_results(
         content: The whole evaluation as JSON.
         tables: Written as Markdown and LaTeX.
         shown: Shown in full at the end of the report.
-        rows: One dataclass a figure, for the CSV.
+        rows: One dataclass per figure, for the CSV.
         title: Of the report.
         data: Which of the manifest's inputs are the data; results on the same data can be compared.
     """
-    from stepcredit.evaluation.tables import write_tables
-    from stepcredit.reports.evaluation import read_evaluation, render_evaluation
-    from stepcredit.reports.page import write_page
-
     folder.mkdir(parents=True, exist_ok=True)
     manifest.counts.update(content["excluded"])
     hashes = [manifest.input_hashes[str(path)] for path in data if str(path) in manifest.input_hashes]
