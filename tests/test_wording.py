@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from stepcredit.wording import agree, quantity
+from stepcredit.wording import agree, quantity, suggestion
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,10 @@ def test_an_irregular_plural_is_given() -> None:
 
 def test_verbs_and_pronouns_follow_their_number() -> None:
     assert [agree(number, "it differs", "they differ") for number in (1, 2)] == ["it differs", "they differ"]
+
+
+def test_the_name_that_was_meant_is_suggested() -> None:
+    assert suggestion("smal", ["large", "small"]) == "did you mean 'small'?"
+    assert suggestion("qwerty", ["large", "small"]) == "use large, small"
+    assert suggestion("qwerty", ["large", "small"], "see --help") == "see --help"
+    assert suggestion("qwerty", ["large", "small"], "") is None

@@ -7,7 +7,7 @@ A command's options are a frozen keyword-only dataclass whose fields are made wi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, field, fields, is_dataclass
+from dataclasses import MISSING, Field, field, fields, is_dataclass
 from typing import Any, Protocol
 
 from stepcredit.errors import UserError
@@ -62,6 +62,16 @@ def same_option(owner: type, name: str) -> Any:
     )
 
 
+def flag_of(field: Field[Any]) -> str:
+    """An option's name on the command line."""
+    return field.metadata.get("flag") or "--" + field.name.replace("_", "-")
+
+
+def spellings(field: Field[Any]) -> tuple[str, ...]:
+    """The names of a field in a configuration file: its own, and its flag's where that differs."""
+    return tuple(dict.fromkeys([field.name, flag_of(field).lstrip("-").replace("-", "_")]))
+
+
 def check_at_least_one(options: Any, *names: str) -> None:
     """Refuse numbers below 1.
 
@@ -72,11 +82,10 @@ def check_at_least_one(options: Any, *names: str) -> None:
     Raises:
         UserError: One is smaller, with its flag.
     """
-    for each in fields(options):
-        value = getattr(options, each.name)
-        if each.name in names and value is not None and value < 1:
-            flag = each.metadata.get("flag") or "--" + each.name.replace("_", "-")
-            raise UserError(f"must be at least 1, got {value}", where=flag)
+    for setting in fields(options):
+        value = getattr(options, setting.name)
+        if setting.name in names and value is not None and value < 1:
+            raise UserError(f"must be at least 1, got {value}", where=flag_of(setting))
 
 
 def arguments_of(options: Any, default: Any = None) -> Iterator[str]:
@@ -87,26 +96,26 @@ def arguments_of(options: Any, default: Any = None) -> Iterator[str]:
         default: Instance whose values go without saying; by default each field's own default.
     """
     flags: list[str] = []
-    for each in fields(options):
-        value, usual = getattr(options, each.name), _usual(each, default)
+    for setting in fields(options):
+        value, usual = getattr(options, setting.name), _usual(setting, default)
         if is_dataclass(value):
             flags += arguments_of(value, usual)
-        elif each.metadata.get("positional"):
-            yield from map(str, value if each.metadata["many"] else [] if value is None else [value])
-        elif each.metadata.get("help") and value != usual:
-            flags += _flag(each.metadata.get("flag") or "--" + each.name.replace("_", "-"), value)
+        elif setting.metadata.get("positional"):
+            yield from map(str, value if setting.metadata["many"] else [] if value is None else [value])
+        elif setting.metadata.get("help") and value != usual:
+            flags += _flag(flag_of(setting), value)
     yield from flags
 
 
-def _usual(each: Any, holder: Any) -> Any:
+def _usual(setting: Any, holder: Any) -> Any:
     if holder is not None:
-        return getattr(holder, each.name)
-    if isinstance(each.default_factory, type):
+        return getattr(holder, setting.name)
+    if isinstance(setting.default_factory, type):
         # Its fields' own defaults; some of them may be required, so that no instance can be made.
         return None
-    if each.default_factory is not MISSING:
-        return each.default_factory()
-    return None if each.default is MISSING else each.default
+    if setting.default_factory is not MISSING:
+        return setting.default_factory()
+    return None if setting.default is MISSING else setting.default
 
 
 def _flag(name: str, value: Any) -> Iterator[str]:

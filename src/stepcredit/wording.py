@@ -1,6 +1,9 @@
-"""Numbers with their nouns, so that no message says "1 rollouts"."""
+"""Words that every message needs: counts with their nouns, and the name that was probably meant."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 def quantity(number: int, noun: str, plural: str | None = None) -> str:
@@ -25,6 +28,21 @@ def agree(number: int, singular: str, plural: str | None = None) -> str:
     if number == 1:
         return singular
     return _plural(singular) if plural is None else plural
+
+
+def suggestion(name: str, known: Iterable[str], otherwise: str | None = None) -> str | None:
+    """A hint where a name is not known: the one that was probably meant.
+
+    Args:
+        name: What was written.
+        known: The names that there are.
+        otherwise: The hint where none is close; by default the list of all names, empty for no hint.
+    """
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return (f"use {', '.join(names)}" if otherwise is None else otherwise) or None
 
 
 def _plural(noun: str) -> str:

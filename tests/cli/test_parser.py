@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stepcredit.cli.parser import OneLineParser, add_settings, build, convert
+from stepcredit.cli.parser import OneLineParser, add_settings, build
 from stepcredit.errors import UserError
 from stepcredit.options import argument, option
 
@@ -17,6 +17,7 @@ class Inner:
 
     rate: float = option("a rate", default=0.5)
     size: int = option("a size", default=3)
+    most: int = option("the largest size", default=9, flag="--max-size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,9 @@ def test_the_command_line_overrides_the_configuration_file(tmp_path: Path) -> No
         (("in", "--limit", "1.5"), "--limit: '1.5' is not a whole number"),
         (("in", "--kind", "c"), "--kind: 'c' is not one of a, b"),
         (("in", "--bogus"), "unrecognized arguments: --bogus"),
+        (("in", "--limits", "3"), "unrecognized arguments: --limits 3. Did you mean '--limit'?"),
+        (("in", "--sise=3"), "Did you mean '--size'?"),
+        (("in", "--rate", "nan"), "--rate: 'nan' is not a number. A rate"),
         (("in", "--n", "1,x"), "--n: '1,x' is not a list such as 1,4,16"),
     ],
 )
@@ -87,8 +91,13 @@ def test_a_wrong_call_is_told_in_one_line(words: tuple[str, ...], said: str) -> 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("sise: 3", "Did you mean size?"),
-        ("- 1", "must hold 'option: value' lines"),
+        ("sise: 3", "unknown option 'sise'. Did you mean 'size'?"),
+        ("quickness: 3", "unknown option 'quickness'. See --help for the options"),
+        ("numbers: [1]\nn: [2]", "numbers is given twice"),
+        ("inner:\n  size: 1\nsize: 2", "size is given twice"),
+        ("inner:\n  seize: 1", "Did you mean 'size'?"),
+        ("rate: .nan", "c.yaml: rate: nan is not a number"),
+        ("- 1", "must hold 'name: value' lines"),
         ("fast: 'yes please'", "c.yaml: fast"),
         ("limit: [1]", "c.yaml: limit"),
         ("a: [", "is not YAML"),
@@ -102,14 +111,27 @@ def test_a_wrong_configuration_file_is_told_with_its_place(tmp_path: Path, text:
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["numbers: [2, 8]", "n: [2, 8]", "n: 2,8"])
+@pytest.mark.parametrize("most", ["most: 4", "max-size: 4", "max_size: 4", "inner: {max-size: 4}"])
+def test_a_configuration_file_takes_the_names_of_flags_and_of_fields(
+    tmp_path: Path, text: str, most: str
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(f"{text}\n{most}\n")
+    options = parse("in", config=config)
+    assert (options.numbers, options.inner.most) == ((2, 8), 4)
+
+
+def test_a_recipe_that_is_not_there_is_met_with_the_one_that_was_meant() -> None:
+    with pytest.raises(UserError, match=r"smal: cannot be read. Did you mean 'small'\?"):
+        parse("in", config=Path("smal"))
+    with pytest.raises(UserError, match=r"use one that ships: lab, paper, small"):
+        parse("in", config=Path("qwertyuiop"))
+
+
 def test_a_missing_configuration_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.yaml: cannot be read"):
         parse("in", config=tmp_path / "nowhere.yaml")
-
-
-def test_truth_is_not_taken_for_a_number() -> None:
-    with pytest.raises(ValueError, match="whole number"):
-        convert(True, int)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -203,7 +203,7 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.yaml"):
         read_recipe(tmp_path / "absent.yaml")
     (tmp_path / "list.yaml").write_text("- 1\n")
-    with pytest.raises(UserError, match="does not hold settings"):
+    with pytest.raises(UserError, match="must hold 'name: value' lines"):
         read_recipe(tmp_path / "list.yaml")
 
 

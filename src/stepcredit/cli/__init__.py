@@ -7,7 +7,6 @@ Exit codes: 0 done, 1 a bug (with its traceback), 2 a mistake that the user can 
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import json
 import os
@@ -22,6 +21,7 @@ from stepcredit import __version__
 from stepcredit.cli.commands import COMMANDS, GROUPS, Command
 from stepcredit.cli.parser import OneLineParser, add_settings, build
 from stepcredit.errors import UserError
+from stepcredit.wording import suggestion
 
 _USER_ERRNOS = {
     errno.ENOSPC,
@@ -129,19 +129,19 @@ def _no_command(words: Sequence[str]) -> int:
     if rest and not rest[0].startswith("-"):
         wanted = f"{group} {rest[0]}" if group else rest[0]
         names = [command.name for command in COMMANDS] + list(GROUPS)
-        close = difflib.get_close_matches(wanted, names, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "see stepcredit --help"
-        raise UserError(f"there is no command {wanted!r}", hint=hint)
-    commands = [each for each in COMMANDS if group is None or each.name.split()[0] == group]
-    width = max(len(each.name) for each in commands)
+        raise UserError(
+            f"there is no command {wanted!r}", hint=suggestion(wanted, names, "see stepcredit --help")
+        )
+    commands = [command for command in COMMANDS if group is None or command.name.split()[0] == group]
+    width = max(len(command.name) for command in commands)
     about = "Process rewards for reasoning, from answer labels alone." if group is None else GROUPS[group]
     parser = OneLineParser(
         prog="stepcredit",
         usage=" ".join(filter(None, ["stepcredit", group, "COMMAND [options]"])),
         description="\n".join(
-            [about, "", "commands:", *(f"  {each.name:<{width}}  {each.help}" for each in commands)]
+            [about, "", "commands:", *(f"  {command.name:<{width}}  {command.help}" for command in commands)]
         ),
-        epilog="stepcredit COMMAND --help tells a command's options.",
+        epilog="stepcredit COMMAND --help shows a command's options.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"stepcredit {__version__}")

@@ -6,14 +6,15 @@ Every value comes from, in rising order: the field's default, the ``--config`` f
 from __future__ import annotations
 
 import argparse
-import difflib
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from stepcredit.errors import UserError
+from stepcredit.options import flag_of, spellings
+from stepcredit.typed_values import is_required, typed_field, without_none
+from stepcredit.wording import suggestion
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -21,7 +22,9 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise the usage error instead of printing the usage."""
-        raise UserError(message, hint=f"see {self.prog} --help")
+        unknown = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
+        hint = suggestion(unknown, self._option_string_actions, f"see {self.prog} --help")
+        raise UserError(message, hint=hint if unknown.startswith("--") else f"see {self.prog} --help")
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Setting:
     @property
     def flag(self) -> str:
         """Name on the command line."""
-        return str(self.field.metadata.get("flag") or "--" + self.key.replace("_", "-"))
+        return flag_of(self.field)
 
     @property
     def positional(self) -> bool:
@@ -60,7 +63,7 @@ class Setting:
     @property
     def required(self) -> bool:
         """Whether it has no default."""
-        return self.field.default is MISSING and self.field.default_factory is MISSING
+        return is_required(self.field)
 
     @property
     def shown(self) -> str:
@@ -68,63 +71,15 @@ class Setting:
         return self.key.replace("_", "-").upper() if self.positional else self.flag
 
 
-def _without_none(kind: Any) -> Any:
-    if get_origin(kind) in (Union, types.UnionType):
-        rest = [part for part in get_args(kind) if part is not type(None)]
-        assert len(rest) == 1, f"an option has one type, or one and None: {kind}"
-        return rest[0]
-    return kind
-
-
 def settings_of(options_class: type, path: tuple[str, ...] = (), holder: Any = None) -> Iterator[Setting]:
     """All leaves of an options dataclass, in order; nested dataclasses are flattened."""
     hints = get_type_hints(options_class)
-    for each in fields(options_class):
-        kind = _without_none(hints[each.name])
+    for field in fields(options_class):
+        kind = without_none(hints[field.name])
         if is_dataclass(kind) and isinstance(kind, type):
-            yield from settings_of(kind, (*path, each.name), _default_of(each))
-        elif each.metadata.get("help"):
-            yield Setting((*path, each.name), each, kind, options_class, holder)
-
-
-def convert(value: Any, kind: Any) -> Any:
-    """Turn text from the command line, or a value from YAML, into a field's type.
-
-    Raises:
-        ValueError: It is not of that type.
-    """
-    origin = get_origin(kind)
-    if origin is tuple:
-        item = get_args(kind)[0]
-        if isinstance(value, str) and item in (int, float):
-            value = [part for part in value.split(",") if part.strip()]
-        elif not isinstance(value, list | tuple):
-            value = [value]
-        return tuple(convert(part, item) for part in value)
-    if origin is Literal:
-        choices = get_args(kind)
-        if value not in choices:
-            raise ValueError(f"not one of {', '.join(map(str, choices))}")
-        return value
-    if kind is bool:
-        if isinstance(value, bool):
-            return value
-        raise ValueError("not true or false")
-    if isinstance(value, bool | list | tuple | dict):
-        raise ValueError(f"not {_type_name(kind)}")
-    if kind is int:
-        number = float(value) if isinstance(value, str) and "e" in value.lower() else value
-        if isinstance(number, float) and not number.is_integer():
-            raise ValueError("not a whole number")
-        return int(number)
-    return kind(value)
-
-
-def _type_name(kind: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "text", Path: "a path"}
-    if get_origin(kind) is tuple:
-        return f"a list such as 1,4,16: each item is {_type_name(get_args(kind)[0])}"
-    return names.get(kind, str(kind))
+            yield from settings_of(kind, (*path, field.name), _default_of(field))
+        elif field.metadata.get("help"):
+            yield Setting((*path, field.name), field, kind, options_class, holder)
 
 
 def _default_text(setting: Setting) -> str:
@@ -189,45 +144,28 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         UserError: It cannot be read or is not a mapping.
     """
-    import yaml
+    from stepcredit.recipes import read_settings, recipe_names, recipe_path
 
-    from stepcredit.recipes import recipe_names, recipe_path
-
-    path = path if path.exists() else recipe_path(str(path)) or path
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            "cannot be read",
-            where=path,
-            hint=f"check the path given to --config, or use a recipe: {', '.join(recipe_names())}",
-        ) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f":{mark.line + 1}"
-        raise UserError("is not YAML", where=f"{path}{line}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError("must hold 'option: value' lines", where=path)
-    return content
+    return read_settings(path, recipe_path, recipe_names())
 
 
 def _flatten(content: Mapping[str, Any], settings: Sequence[Setting], path: Path) -> dict[str, Any]:
-    """Match the keys of a configuration file, nested or flat, to settings."""
-    known = {setting.key for setting in settings}
+    """Match the keys of a configuration file, nested or flat, to settings by their keys."""
+    known = {name: setting.key for setting in settings for name in spellings(setting.field)}
     sections = {part for setting in settings for part in setting.path[:-1]}
     flat: dict[str, Any] = {}
     for raw, value in content.items():
-        key = str(raw).replace("-", "_")
-        if key in sections and isinstance(value, dict):
-            flat |= _flatten(value, settings, path)
-        elif key in known:
-            flat[key] = value
+        name = str(raw).replace("-", "_")
+        if name in sections and isinstance(value, dict):
+            matched = _flatten(value, settings, path)
+        elif name in known:
+            matched = {known[name]: value}
         else:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "see --help for the options"
+            hint = suggestion(name, known, "see --help for the options")
             raise UserError(f"unknown option {raw!r}", where=path, hint=hint)
+        if repeated := flat.keys() & matched.keys():
+            raise UserError(f"{min(repeated)} is given twice", where=path, hint="leave one of them out")
+        flat |= matched
     return flat
 
 
@@ -238,57 +176,55 @@ def build(options_class: type, given: Mapping[str, Any], config: Path | None = N
         UserError: Something is missing, unknown, of the wrong type or out of range.
     """
     settings = list(settings_of(options_class))
-    values = {} if config is None else _flatten(read_config(config), settings, config)
-    origin = dict.fromkeys(values, str(config))
-    values |= given
+    in_file = {} if config is None else _flatten(read_config(config), settings, config)
+    values = in_file | dict(given)
     converted: dict[tuple[str, ...], Any] = {}
     for setting in settings:
-        if setting.key not in values:
-            if setting.required:
-                raise UserError(f"{setting.shown} is missing", hint=f"{setting.field.metadata['help']}")
-            continue
-        value = values[setting.key]
-        where = setting.shown if setting.key in given else f"{origin[setting.key]}: {setting.key}"
-        optional = setting.field.default is None
-        try:
-            converted[setting.path] = None if value is None and optional else convert(value, setting.kind)
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"{value!r} is not {_type_name(setting.kind)}",
-                where=where,
-                hint=setting.field.metadata["help"],
-            ) from error
-        choices = setting.field.metadata.get("choices")
-        if choices and converted[setting.path] is not None and converted[setting.path] not in choices:
-            raise UserError(f"{value!r} is not one of {', '.join(choices)}", where=where)
+        hint = setting.field.metadata["help"]
+        if setting.key in values:
+            where = setting.shown if setting.key in given else f"{config}: {setting.key}"
+            converted[setting.path] = _typed(setting, values[setting.key], where)
+        elif setting.required:
+            raise UserError(f"{setting.shown} is missing", hint=hint)
     return _assemble(options_class, converted, ())
+
+
+def _typed(setting: Setting, value: Any, where: str) -> Any:
+    if value is None and setting.field.default is None:
+        return None
+    try:
+        return typed_field(value, setting.field, setting.kind, where)
+    except UserError as error:
+        raise UserError(
+            error.problem, where=error.where, hint=error.hint or setting.field.metadata["help"]
+        ) from error
 
 
 def _assemble(options_class: type, converted: Mapping[tuple[str, ...], Any], path: tuple[str, ...]) -> Any:
     hints = get_type_hints(options_class)
     arguments: dict[str, Any] = {}
-    for each in fields(options_class):
-        here = (*path, each.name)
-        kind = _without_none(hints[each.name])
+    for field in fields(options_class):
+        here = (*path, field.name)
+        kind = without_none(hints[field.name])
         if here in converted:
-            arguments[each.name] = converted[here]
+            arguments[field.name] = converted[here]
         elif is_dataclass(kind) and isinstance(kind, type):
-            arguments[each.name] = _assemble(kind, converted, here)
-            default = _default_of(each)
+            arguments[field.name] = _assemble(kind, converted, here)
+            default = _default_of(field)
             if default is not None:
                 # What the outer class gives as default counts, not what the inner class would.
                 changed = {key[len(here)] for key in converted if key[: len(here)] == here}
-                assembled = arguments[each.name]
-                arguments[each.name] = replace(
+                assembled = arguments[field.name]
+                arguments[field.name] = replace(
                     default, **{name: getattr(assembled, name) for name in changed}
                 )
     return options_class(**arguments)
 
 
-def _default_of(each: Field[Any]) -> Any:
+def _default_of(field: Field[Any]) -> Any:
     """What a field holds by default, ``None`` where that is nothing, or its type's own defaults."""
-    if each.default is not MISSING:
-        return each.default
-    if each.default_factory is MISSING or isinstance(each.default_factory, type):
+    if field.default is not MISSING:
+        return field.default
+    if field.default_factory is MISSING or isinstance(field.default_factory, type):
         return None
-    return each.default_factory()
+    return field.default_factory()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from stepcredit.errors import UserError
-from stepcredit.recipes import comparison_names, comparison_path
+from stepcredit.recipes import comparison_names, comparison_path, read_settings
 from stepcredit.training.config import TrainConfig
+from stepcredit.typed_values import typed_fields, typed_record
+from stepcredit.wording import suggestion
 
 BASELINES = ("random", "shortest", "longest", "self-consistency", "oracle")
 
@@ -107,109 +109,62 @@ def read_recipe(path: Path, root: Path = Path()) -> Recipe:
     Raises:
         UserError: The file does not hold a fair comparison, with the field.
     """
-    import yaml
-
-    if not path.exists():
-        path = comparison_path(str(path)) or path
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        known = ", ".join(comparison_names())
-        raise UserError(
-            "cannot be read", where=path, hint=f"check the path, or use one that ships: {known}"
-        ) from error
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"is not YAML ({problem})", where=path) from error
-    if not isinstance(content, dict):
-        raise UserError("does not hold settings", where=path, hint="write them as name: value")
+    content = read_settings(path, comparison_path, comparison_names())
     return recipe_from(content, root=root, where=str(path))
 
 
 def recipe_from(content: Mapping[str, Any], *, root: Path = Path(), where: str = "recipe") -> Recipe:
     """The recipe that plain values describe; see :func:`read_recipe`."""
-    values = _known(content, Recipe, where)
-    for name in ("model", "train", "dev", "test", "methods"):
-        if not values.get(name):
-            raise UserError("is missing", where=f"{where}: {name}")
-    listed = values["methods"]
-    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
-        raise UserError("is not a list of methods", where=f"{where}: methods")
-    values["methods"] = tuple(
-        _method(each, root, f"{where}: methods[{number}]") for number, each in enumerate(listed)
+    recipe = typed_record(Recipe, content, where)
+    recipe = replace(
+        recipe,
+        model=str(root / recipe.model) if (root / recipe.model).is_dir() else recipe.model,
+        train=root / recipe.train,
+        dev=root / recipe.dev,
+        test=root / recipe.test,
+        collection=tuple(root / path for path in recipe.collection),
+        settings=typed_fields(TrainConfig, recipe.settings, f"{where}: settings"),
+        methods=tuple(
+            _method(method, root, f"{where}: methods[{number}]")
+            for number, method in enumerate(recipe.methods)
+        ),
     )
-    for name in ("train", "dev", "test"):
-        values[name] = root / str(values[name])
-    if (root / str(values["model"])).is_dir():
-        values["model"] = str(root / str(values["model"]))
-    values["collection"] = tuple(root / str(each) for each in values.get("collection", ()))
-    values["settings"] = _settings(values.get("settings", {}), f"{where}: settings")
-    if "n" in values:
-        values["n"] = tuple(values["n"])
-    recipe = Recipe(**values)
     _check(recipe, where)
     return recipe
 
 
-def _known(content: Mapping[str, Any], kind: type[Any], where: str) -> dict[str, Any]:
-    names = {each.name for each in fields(kind)}
-    for name in content:
-        if name not in names:
-            raise UserError(
-                f"there is no setting {name!r}", where=where, hint=f"use {', '.join(sorted(names))}"
-            )
-    return dict(content)
-
-
-def _method(content: Mapping[str, Any], root: Path, where: str) -> ComparedMethod:
-    values = _known(content, ComparedMethod, where)
-    if not isinstance(values.get("name"), str):
-        raise UserError("has no name", where=where)
-    kinds = [kind for kind in ("train", "score", "baseline") if values.get(kind) is not None]
+def _method(method: ComparedMethod, root: Path, where: str) -> ComparedMethod:
+    kinds = [kind for kind in ("train", "score", "baseline") if getattr(method, kind) is not None]
     if len(kinds) != 1:
         raise UserError("must have exactly one of train, score and baseline", where=where)
-    if kinds != ["train"] and any(values.get(name) for name in ("search", "data", "start_from")):
-        raise UserError("is not trained, so it has no search, data or start_from", where=where)
-    if "train" in values:
-        values["train"] = _settings(values["train"], f"{where}.train")
-        values["search"] = _grids(values.get("search", {}), f"{where}.search")
-    if values.get("data") is not None:
-        values["data"] = root / str(values["data"])
-    if values.get("baseline") not in (None, *BASELINES):
-        raise UserError(
-            f"there is no baseline {values['baseline']!r}", where=where, hint=f"use {', '.join(BASELINES)}"
-        )
-    return ComparedMethod(**values)
-
-
-def _grids(content: Any, where: str) -> tuple[dict[str, tuple[Any, ...]], ...]:
-    """One grid, or a list of several."""
-    grids = content if isinstance(content, list) and content else [content]
-    for grid in grids:
-        if not isinstance(grid, dict) or not all(isinstance(each, list) and each for each in grid.values()):
-            raise UserError("must give a list of values for each setting", where=where)
-    return tuple(
-        {
-            name: tuple(_settings({name: value}, where)[name] for value in listed)
-            for name, listed in grid.items()
-        }
-        for grid in grids
+    if method.train is None:
+        if method.search != ({},) or method.data is not None or method.start_from is not None:
+            raise UserError("is not trained, so it has no search, data or start_from", where=where)
+        if method.baseline not in (None, *BASELINES):
+            raise UserError(
+                f"there is no baseline {method.baseline!r}",
+                where=where,
+                hint=suggestion(str(method.baseline), BASELINES),
+            )
+        return method
+    return replace(
+        method,
+        train=typed_fields(TrainConfig, method.train, f"{where}.train"),
+        search=tuple(_grid(grid, f"{where}.search") for grid in method.search),
+        data=None if method.data is None else root / method.data,
     )
 
 
-def _settings(content: Any, where: str) -> dict[str, Any]:
-    """Training settings with numbers as numbers (YAML reads 1e-4 as text)."""
-    if not isinstance(content, dict):
-        raise UserError("must give settings as name: value", where=where)
-    values = _known(content, TrainConfig, where)
-    for each in fields(TrainConfig):
-        value = values.get(each.name)
-        if each.type == "float" and value is not None:
-            try:
-                values[each.name] = float(value)
-            except (TypeError, ValueError) as error:
-                raise UserError(f"{value!r} is not a number", where=f"{where}: {each.name}") from error
-    return values
+def _grid(grid: Mapping[str, tuple[Any, ...]], where: str) -> dict[str, tuple[Any, ...]]:
+    """A grid with its values as training settings."""
+    if not all(grid.values()):
+        raise UserError("must give a list of values for each setting", where=where)
+    columns: dict[str, tuple[Any, ...]] = {}
+    for name, values in grid.items():
+        settings = [typed_fields(TrainConfig, {name: value}, where) for value in values]
+        (key,) = settings[0]
+        columns[key] = tuple(setting[key] for setting in settings)
+    return columns
 
 
 def _check(recipe: Recipe, where: str) -> None:
@@ -221,9 +176,9 @@ def _check(recipe: Recipe, where: str) -> None:
     trained = [method for method in recipe.methods if method.train is not None]
     counts = {method.name: method.num_trials for method in trained}
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise UserError(
-            f"methods are tried with different numbers of settings ({told})",
+            f"methods are tried with different numbers of settings ({listed})",
             where=f"{where}: search",
             hint="give each method equally many combinations, so that none has the larger budget",
         )

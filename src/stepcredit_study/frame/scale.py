@@ -10,7 +10,10 @@ from typing import Any
 from stepcredit.errors import UserError
 from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
 from stepcredit.pipelines.grader_options import GraderOptions
+from stepcredit.recipes import read_settings
 from stepcredit.training.config import TrainConfig
+from stepcredit.typed_values import typed_record
+from stepcredit.wording import suggestion
 
 SCALES = ("lab", "paper")
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -183,28 +186,14 @@ def read_scale(name: str, *, quick: bool = False) -> Scale:
     Raises:
         UserError: There is no such recipe.
     """
-    import yaml
-
     path = RECIPES / f"{name}.yaml"
     if not path.is_file():
-        raise UserError(f"there is no scale {name!r}", where="--scale", hint=f"use {', '.join(SCALES)}")
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raise UserError(f"there is no scale {name!r}", where="--scale", hint=suggestion(name, SCALES))
+    content = read_settings(path, lambda _: None, SCALES)
     small, few = content.pop("quick"), content.pop("quick_seeds")
-    content["sizes"] = Sizes(**(small if quick else content["sizes"]))
-    content["seeds"] = few if quick else content["seeds"]
-    content["n"] = tuple(content["n"])
-    for key in ("sampling", "train_sampling"):
-        content[key] = SamplingOptions(**content[key])
-    content["grader"] = GraderOptions(**content["grader"])
-    content["other_kinds"] = {kind: _other_kind(what) for kind, what in content["other_kinds"].items()}
-    if "machine" in content:
-        content["machine"] = Machine(**content["machine"])
-    return Scale(name=name, **content)
-
-
-def _other_kind(what: Mapping[str, Any]) -> OtherKind:
-    grader = what.get("grader")
-    return OtherKind(**{**what, "grader": None if grader is None else GraderOptions(**grader)})
+    if quick:
+        content |= {"sizes": small, "seeds": few}
+    return typed_record(Scale, {"name": name, **content}, path.name)
 
 
 def resized(scale: Scale, sizes: Mapping[str, int]) -> Scale:
