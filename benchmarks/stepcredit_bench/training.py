@@ -22,8 +22,8 @@ import torch.nn.functional as functional
 from stepcredit.errors import MissingExtraError
 from stepcredit.logprobs import LocalTokenLogProbs, enable_log_probs, enable_packing, pad
 from stepcredit.objectives import ObjectiveSettings
+from stepcredit.scorers.implicit import implicit_record
 from stepcredit.training.examples import Example, TrainingSet
-from stepcredit.training.families import ImplicitFamily
 from stepcredit.training.reference import AutocastLogProbs, StoredReference
 from stepcredit.training.trainer import PRMTrainer
 from stepcredit_bench.processes import Side, SideReport, compare
@@ -169,7 +169,7 @@ class OurSide(_TrainSide):
         trainer = _InOrder(
             self.policy,
             TrainingArguments(**self.arguments()),
-            family=ImplicitFamily(self.work.beta),
+            record=partial(implicit_record, beta=self.work.beta),
             objective="dpo",
             objective_settings=ObjectiveSettings(),
             data=TrainingSet(examples=tuple(examples), units=tuple(units)),

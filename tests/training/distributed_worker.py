@@ -22,10 +22,11 @@ from stepcredit.data import read_rollouts
 from stepcredit.encoding import ChatEncoding
 from stepcredit.logprobs import enable_log_probs
 from stepcredit.objectives import OBJECTIVES
+from stepcredit.scorers.implicit import implicit_record
 from stepcredit.steps import StepRule
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import make_training_set
-from stepcredit.training.families import ImplicitFamily, make_forward_batch
+from stepcredit.training.step_batches import make_forward_batch
 from stepcredit.training.trainer import PRMTrainer
 
 RUNS = {
@@ -50,12 +51,11 @@ def sharded_differences(model_directory: str, graded: str) -> dict[str, float]:
     data = make_training_set(
         list(read_rollouts(graded)), encoding, OBJECTIVES["ce"], TrainConfig(objective="ce"), seed=0
     )
-    family = ImplicitFamily(0.5, reference_free=True)
 
     def loss(model: Any, start: int, stop: int) -> torch.Tensor:
         examples = data.examples[start:stop]
         batch = make_forward_batch(examples, [example.encoded for example in examples], None)
-        return OBJECTIVES["ce"].function(family.record(model, batch)).losses.mean()
+        return OBJECTIVES["ce"].function(implicit_record(model, batch, beta=0.5)).losses.mean()
 
     whole: Any = load_model(model_directory, device="cpu")
     loss(whole, 0, 8).backward()

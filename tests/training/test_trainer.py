@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from stepcredit.checkpoints import load_tokenizer
 from stepcredit.encoding import ChatEncoding
 from stepcredit.errors import UserError
 from stepcredit.objectives import OBJECTIVES, ObjectiveSettings
+from stepcredit.scorers.implicit import implicit_record
 from stepcredit.steps import StepRule
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import TrainingSet, make_training_set
-from stepcredit.training.families import ImplicitFamily
 from stepcredit.training.trainer import PRMTrainer
 from stepcredit.types import Encoded, Rollout, StepLabel
 
@@ -72,7 +73,7 @@ def make_trainer(
     return PRMTrainer(
         model,
         arguments,
-        family=ImplicitFamily(BETA),
+        record=partial(implicit_record, beta=BETA),
         objective=objective,
         objective_settings=ObjectiveSettings(prefix_margin=0.5, prefix_beta=2.0),
         data=data,

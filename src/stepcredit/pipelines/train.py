@@ -233,7 +233,7 @@ def _save(options: Options, sources: Sources, trained: TrainedModel, manifest: M
     card = PRMCard(
         family=config.family,
         reference=sources.reference(options.out, config),
-        beta=config.beta if config.family == "implicit" else None,
+        beta=config.beta if config.learns == "ratios" else None,
         objective=config.objective
         if config.balance == "none"
         else f"{config.objective} ({config.balance}-balanced)",

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stepcredit.scorers.base import Judgement, WindowedScorer
-    from stepcredit.scorers.families import FAMILIES, load_scorer
     from stepcredit.scorers.implicit import ImplicitPRM
+    from stepcredit.scorers.kinds import FAMILIES, load_scorer
     from stepcredit.scorers.log_probability import LogProbabilityScorer
     from stepcredit.scorers.step_models import StepModelScorer
 
@@ -22,13 +22,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "FAMILIES": "families",
+    "FAMILIES": "kinds",
     "ImplicitPRM": "implicit",
     "Judgement": "base",
     "LogProbabilityScorer": "log_probability",
     "StepModelScorer": "step_models",
     "WindowedScorer": "base",
-    "load_scorer": "families",
+    "load_scorer": "kinds",
 }
 
 

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from stepcredit.encoding import EncodedSteps, Encoding, EncodingError
 from stepcredit.errors import DataError
 from stepcredit.runs import Ledger
+from stepcredit.scorers.settings import DEFAULT_WINDOW
 from stepcredit.types import PromptText, ResponseScore, Rollout, StepScore
-
-DEFAULT_WINDOW = 1024
 
 OnSkip = Callable[[EncodingError], None]
 """Called with what is wrong with each rollout that cannot be encoded."""

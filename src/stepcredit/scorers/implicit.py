@@ -6,17 +6,24 @@ import contextlib
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
-from stepcredit.checkpoints import LoadOptions
 from stepcredit.encoding import EncodedSteps, Encoding
+from stepcredit.logprobs import token_log_probs
 from stepcredit.logprobs.growing import growing
+from stepcredit.objectives import ObjectiveInput, response_rewards
 from stepcredit.rewards import aggregate, step_rewards
-from stepcredit.scorers.base import DEFAULT_WINDOW, Judgement, WindowedScorer
+from stepcredit.scorers.base import Judgement, WindowedScorer
+from stepcredit.scorers.forward_batch import ForwardBatch
+from stepcredit.scorers.kind import Kind
+from stepcredit.scorers.loading import chat_encoding, load_pair
+from stepcredit.scorers.settings import DEFAULT_WINDOW, ScorerSettings, takes_settings
 from stepcredit.types import TokenLogProbs
 
 
@@ -59,63 +66,19 @@ class ImplicitPRM(WindowedScorer):
         self.beta = beta
         self.label = label
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        directory: str | Path,
-        reference: str | Path | TokenLogProbs | None = None,
-        beta: float | None = None,
-        *,
-        policy: TokenLogProbs | None = None,
-        reference_free: bool = False,
-        reference_floor: float = 0.0,
-        steps: str | None = None,
-        convention: str = "clean",
-        load: LoadOptions | None = None,
-        cache: str | Path | None = None,
-        window: int = DEFAULT_WINDOW,
-        with_tokens: bool = False,
-    ) -> ImplicitPRM:
+    @staticmethod
+    @takes_settings
+    def from_pretrained(settings: ScorerSettings) -> ImplicitPRM:
         """Load a trained PRM, or use two plain checkpoints as one.
 
-        Args:
-            directory: A PRM with ``prm.json``, or a plain checkpoint (then ``beta`` and, unless
-                ``reference_free``, ``reference`` are needed).
-            reference: Takes the place of the PRM's own reference: a checkpoint, which must be the same
-                model, or a source of log-probabilities, which is taken at its word.
-            beta: Takes the place of the PRM's own beta.
-            policy: A source of the PRM's log-probabilities, e.g. a server that holds it; then only the
-                tokenizer and ``prm.json`` of ``directory`` are read.
-            reference_free: Score by the policy's log-probabilities alone.
-            reference_floor: As above.
-            steps: Step rule; by default the PRM's own, else ``auto``.
-            convention: ``clean``, ``processbench`` or ``best-of-n``.
-            load: How the models are loaded.
-            cache: Directory that keeps the reference's log-probabilities between runs.
-            window: Most rollouts held in memory.
-            with_tokens: Whether scores hold token rewards.
+        It takes the fields of :class:`~stepcredit.scorers.settings.ScorerSettings`.
 
         Raises:
             CheckpointError: Tokenizer, chat template or reference are not those it was trained with, or
                 something is missing; the message says which.
         """
-        from stepcredit.scorers.loading import load_implicit
-
-        return load_implicit(
-            cls,
-            directory,
-            policy=policy,
-            reference=reference,
-            beta=beta,
-            reference_free=reference_free,
-            reference_floor=reference_floor,
-            steps=steps,
-            convention=convention,
-            load=load,
-            cache=cache,
-            window=window,
-            with_tokens=with_tokens,
-        )
+        IMPLICIT.check(settings)
+        return IMPLICIT.load(settings)
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Self]:
@@ -160,3 +123,53 @@ class ImplicitPRM(WindowedScorer):
             aggregates=aggregates,
             token_rewards=self.beta * log_ratios,
         )
+
+
+def implicit_record(model: nn.Module, batch: ForwardBatch, *, beta: float) -> ObjectiveInput:
+    """The same rewards with gradients, for training: beta times the log-ratio to the batch's reference.
+
+    A batch without reference gives the log-probabilities alone.
+    """
+    log_probs = token_log_probs(model, batch.tokens)
+    if batch.reference is not None:
+        log_probs = log_probs - batch.reference
+    log_ratios = batch.padded(log_probs)
+    return ObjectiveInput(
+        rewards=response_rewards(log_ratios, beta),
+        labels=batch.labels,
+        lengths=batch.lengths,
+        beta=beta,
+        log_ratios=log_ratios,
+        token_targets=batch.token_targets,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImplicitKind(Kind):
+    """Two language models and a beta."""
+
+    def load(self, settings: ScorerSettings) -> ImplicitPRM:
+        """The scorer of a checkpoint, or of two."""
+        pair = load_pair(settings)
+        scorer = ImplicitPRM(
+            pair.policy,
+            pair.reference,
+            pair.beta,
+            pair.encoding,
+            reference_floor=settings.reference_floor,
+            label=pair.label,
+            window=settings.window,
+            with_tokens=settings.with_tokens,
+        )
+        scorer.ledger.model_parameters = pair.num_parameters
+        return scorer
+
+
+IMPLICIT = ImplicitKind(
+    name="implicit",
+    encoding=chat_encoding,
+    record=lambda _, beta: partial(implicit_record, beta=beta),
+    takes=frozenset(
+        {"policy", "reference", "beta", "reference_free", "reference_floor", "cache", "convention"}
+    ),
+)

@@ -1,12 +1,14 @@
-"""The implicit PRM from checkpoints: what must be there and fit together."""
+"""Reward models from checkpoints: what must be there and fit together."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from stepcredit.checkpoints import (
     LoadOptions,
@@ -21,11 +23,11 @@ from stepcredit.checkpoints import (
     tokenizer_hash,
     weights_hash,
 )
-from stepcredit.encoding import make_encoding
+from stepcredit.encoding import ChatEncoding, Encoding, make_encoding
 from stepcredit.errors import CheckpointError, UserError
 from stepcredit.logprobs import CachedTokenLogProbs, DeferredTokenLogProbs, LocalTokenLogProbs
 from stepcredit.logprobs.local import CODE_VERSION
-from stepcredit.scorers.implicit import ImplicitPRM
+from stepcredit.scorers.settings import ScorerSettings
 from stepcredit.steps import StepRule
 from stepcredit.types import TokenLogProbs
 
@@ -33,92 +35,167 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _NO_LIMIT = 10**9
-_Implicit = TypeVar("_Implicit", bound=ImplicitPRM)
 
 
-def load_implicit(
-    kind: type[_Implicit],
-    directory: str | Path,
-    *,
-    policy: TokenLogProbs | None,
-    reference: str | Path | TokenLogProbs | None,
-    beta: float | None,
-    reference_free: bool,
-    reference_floor: float,
-    steps: str | None,
-    convention: str,
-    load: LoadOptions | None,
-    cache: str | Path | None,
-    window: int,
-    with_tokens: bool,
-) -> _Implicit:
-    """See :meth:`stepcredit.scorers.implicit.ImplicitPRM.from_pretrained`."""
-    load = load or LoadOptions()
-    path = resolve(directory, revision=load.revision, also=load.unsafe_patterns, weights=policy is None)
-    card = PRMCard.read(path) if PRMCard.exists(path) else None
-    beta = _check(directory, card, reference, beta, reference_free=reference_free)
-    tokenizer = load_tokenizer(path, trust_remote_code=load.trust_remote_code)
-    if card is not None:
-        card.check(
-            path,
-            tokenizer_hash=tokenizer_hash(tokenizer),
-            template_hash=template_hash(tokenizer),
-            also=load.unsafe_patterns,
+class Checkpoint:
+    """A reward model's files: what every kind reads of them, and checks against its ``prm.json``.
+
+    Args:
+        settings: Name the directory, and say how it is loaded.
+
+    Raises:
+        CheckpointError: There is no such directory, or its ``prm.json`` cannot be read.
+    """
+
+    def __init__(self, settings: ScorerSettings) -> None:
+        self.settings = settings
+        self.load = settings.load
+        self.path = resolve(
+            settings.directory,
+            revision=self.load.revision,
+            also=self.load.unsafe_patterns,
+            weights=settings.policy is None,
         )
-    weights, model = None, None
+        self.card = PRMCard.read(self.path) if PRMCard.exists(self.path) else None
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer.
+
+        Raises:
+            CheckpointError: It, its chat template or the weights are not those that the card names.
+        """
+        tokenizer = load_tokenizer(self.path, trust_remote_code=self.load.trust_remote_code)
+        if self.card is not None:
+            self.card.check(
+                self.path,
+                tokenizer_hash=tokenizer_hash(tokenizer),
+                template_hash=template_hash(tokenizer),
+                also=self.load.unsafe_patterns,
+            )
+        return tokenizer
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of its weights, and of those of an adapter's base."""
+        return content_hash(self.path, also=self.load.unsafe_patterns)
+
+    @property
+    def label(self) -> str:
+        """What names it in score files: its last name and, if it is here, the start of its hash."""
+        name = Path(self.settings.directory).name
+        if self.settings.policy is not None:
+            return name
+        return f"{name}@{self.content_hash.removeprefix('sha256:')[:8]}"
+
+    def step_rule(self, usual: str = "auto") -> StepRule:
+        """The rule asked for, else the card's, else what is usual for its kind."""
+        own = usual if self.card is None else self.card.step_rule
+        return StepRule.parse(self.settings.steps or own)
+
+    def model(self, load_weights: Callable[[Checkpoint], Any] | None = None) -> Any:
+        """Its model, with an embedding for all that its tokenizer gives.
+
+        Args:
+            load_weights: Loads it where it is not an ordinary language model.
+        """
+        tokenizer = self.tokenizer
+        model = load_model(self.path, self.load) if load_weights is None else load_weights(self)
+        check_vocabulary(model, tokenizer, self.settings.directory)
+        return model
+
+    def encoding(self, *limits: int | None) -> Encoding:
+        """Its chat format, in the convention asked for, with the least of the context lengths."""
+        return make_encoding(
+            self.settings.convention,
+            self.tokenizer,
+            self.step_rule(),
+            max_tokens=min((limit for limit in limits if limit is not None), default=None),
+            tokenizer_hash=tokenizer_hash(self.tokenizer),
+        )
+
+
+def chat_encoding(tokenizer: PreTrainedTokenizerBase, rule: StepRule, max_tokens: int | None) -> ChatEncoding:
+    """The format of what is trained here on a model's own chat template."""
+    return ChatEncoding(tokenizer, rule, max_tokens=max_tokens, tokenizer_hash=tokenizer_hash(tokenizer))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """What an implicit PRM is made of.
+
+    Attributes:
+        policy: Log-probabilities of the trained model.
+        reference: Those of the frozen one; ``None`` scores by the policy alone.
+        beta: Scale of the reward.
+        encoding: Format and convention.
+        label: Names the model in the scores.
+        num_parameters: Of the policy, 0 where it is on a server.
+    """
+
+    policy: TokenLogProbs
+    reference: TokenLogProbs | None
+    beta: float
+    encoding: Encoding
+    label: str
+    num_parameters: int
+
+
+def load_pair(settings: ScorerSettings) -> Pair:
+    """The two models of an implicit PRM, and what else it needs.
+
+    Raises:
+        CheckpointError: Tokenizer, chat template or reference are not those it was trained with, or
+            something is missing.
+        UserError: Settings do not fit together.
+    """
+    checkpoint = Checkpoint(settings)
+    beta = _check(checkpoint)
+    policy, model = settings.policy, None
     if policy is None:
-        weights, model = content_hash(path, also=load.unsafe_patterns), load_model(path, load)
-        check_vocabulary(model, tokenizer, directory)
-        policy = LocalTokenLogProbs(model, weights_hash=weights)
-    limits = [_recorded_limit(path, load) if model is None else context_length(model)]
-    has_reference = reference is not None or card is None or card.reference is not None
-    if reference_free or not has_reference:
-        reference = None
-    elif reference is None or isinstance(reference, str | Path):
-        reference, limit = _load_reference(path, card, reference, model, tokenizer, load, cache)
-        limits.append(limit)
-    if cache is not None and reference is not None:
-        reference = CachedTokenLogProbs(reference, cache)
-    encoding = make_encoding(
-        convention,
-        tokenizer,
-        StepRule.parse(steps or ("auto" if card is None else card.step_rule)),
-        max_tokens=min((limit for limit in limits if limit is not None), default=None),
-        tokenizer_hash=tokenizer_hash(tokenizer),
-    )
-    label = model_label(directory, weights)
-    if reference is None and reference_floor > 0:
+        policy_hash, model = checkpoint.content_hash, checkpoint.model()
+        policy = LocalTokenLogProbs(model, weights_hash=policy_hash)
+    limits = [
+        _recorded_limit(checkpoint.path, settings.load) if model is None else context_length(model.config)
+    ]
+    reference: TokenLogProbs | None = None
+    card = checkpoint.card
+    has_reference = settings.reference is not None or card is None or card.reference is not None
+    if has_reference and not settings.reference_free:
+        if settings.reference is None or isinstance(settings.reference, str | Path):
+            reference, limit = _load_reference(checkpoint, settings.reference, model)
+            limits.append(limit)
+        else:
+            reference = settings.reference
+        if settings.cache is not None:
+            reference = CachedTokenLogProbs(reference, settings.cache)
+    if reference is None and settings.reference_floor > 0:
         raise UserError("needs a reference", where="--reference-floor", hint="leave it out")
-    scorer = kind(
-        policy,
-        reference,
-        beta,
-        encoding,
-        reference_floor=reference_floor,
-        label=label,
-        window=window,
-        with_tokens=with_tokens,
+    return Pair(
+        policy=policy,
+        reference=reference,
+        beta=beta,
+        encoding=checkpoint.encoding(*limits),
+        label=checkpoint.label,
+        num_parameters=0 if model is None else model.num_parameters(),
     )
-    scorer.ledger.model_parameters = 0 if model is None else model.num_parameters()
-    return scorer
 
 
-def _check(
-    directory: str | Path, card: PRMCard | None, reference: Any, beta: float | None, *, reference_free: bool
-) -> float:
+def _check(checkpoint: Checkpoint) -> float:
     """Refuse what does not fit together; gives the beta to use."""
-    if reference_free and reference is not None:
+    settings, card, where = checkpoint.settings, checkpoint.card, checkpoint.settings.directory
+    if settings.reference_free and settings.reference is not None:
         raise UserError("a reference-free score has no reference", where="--reference", hint="leave one out")
     if card is not None and card.family != "implicit":
         raise CheckpointError(
-            f"is a {card.family} model, not an implicit PRM", where=directory, hint="use load_scorer"
+            f"is a {card.family} model, not an implicit PRM", where=where, hint="use load_scorer"
         )
-    beta = card.beta if beta is None and card is not None else beta
+    beta = card.beta if settings.beta is None and card is not None else settings.beta
     if beta is None:
-        raise CheckpointError("has no beta of its own", where=directory, hint="pass --beta, e.g. 0.05")
+        raise CheckpointError("has no beta of its own", where=where, hint="pass --beta, e.g. 0.05")
     if not isinstance(beta, int | float):
         raise CheckpointError(
-            f"its beta is not a number but {beta!r}", where=directory, hint="pass --beta, e.g. 0.05"
+            f"its beta is not a number but {beta!r}", where=where, hint="pass --beta, e.g. 0.05"
         )
     if not 0 < beta < math.inf:
         raise UserError(f"must be above 0 and finite, got {beta}", where="--beta", hint="pass e.g. 0.05")
@@ -126,99 +203,75 @@ def _check(
 
 
 def _load_reference(
-    path: Path,
-    card: PRMCard | None,
-    reference: str | Path | None,
-    policy: PreTrainedModel | None,
-    tokenizer: PreTrainedTokenizerBase,
-    load: LoadOptions,
-    cache: str | Path | None,
+    checkpoint: Checkpoint, given: str | Path | None, policy: PreTrainedModel | None
 ) -> tuple[TokenLogProbs, int | None]:
     """The reference's log-probabilities and its context length."""
-    recorded = None if card is None else card.reference
-    is_adapter = (path / "adapter_config.json").is_file()
-    if reference is None and is_adapter and (recorded is None or recorded.adapter_off):
-        model = load_model(path, load) if policy is None else policy
-        off = LocalTokenLogProbs(
-            model, weights_hash=content_hash(path, also=load.unsafe_patterns), adapter_off=True
+    load, cache = checkpoint.load, checkpoint.settings.cache
+    recorded = None if checkpoint.card is None else checkpoint.card.reference
+    is_adapter = (checkpoint.path / "adapter_config.json").is_file()
+    if given is None and is_adapter and (recorded is None or recorded.adapter_off):
+        model = load_model(checkpoint.path, load) if policy is None else policy
+        off = LocalTokenLogProbs(model, weights_hash=checkpoint.content_hash, adapter_off=True)
+        return off, context_length(model.config)
+    source, path = _locate_reference(checkpoint, given)
+    theirs = load_tokenizer(path, trust_remote_code=load.trust_remote_code)
+    if tokenizer_hash(theirs) != tokenizer_hash(checkpoint.tokenizer):
+        raise CheckpointError(
+            "its tokenizer differs from the PRM's",
+            where=source,
+            hint="use the model that the PRM was trained from",
         )
-        return off, context_length(model)
-    if reference is None and recorded is None:
+
+    def log_probs() -> LocalTokenLogProbs:
+        model = load_model(path, load)
+        check_vocabulary(model, checkpoint.tokenizer, path)
+        return LocalTokenLogProbs(model, weights_hash=content_hash(path, also=load.unsafe_patterns))
+
+    if cache is None or not (path / "config.json").is_file():
+        loaded = log_probs()
+        return loaded, context_length(loaded.model.config)
+    # What is in the cache already needs no model.
+    identity = {
+        "weights": content_hash(path, also=load.unsafe_patterns),
+        "load": [load.dtype, pick_device(load.device), load.device_map, load.attention],
+        "versions": [CODE_VERSION, version("torch"), version("transformers")],
+    }
+    return DeferredTokenLogProbs(log_probs, identity, cache), _recorded_limit(path, load)
+
+
+def _locate_reference(checkpoint: Checkpoint, given: str | Path | None) -> tuple[str | Path, Path]:
+    """The reference's name and its directory here; it is the one that the PRM was trained with."""
+    recorded = None if checkpoint.card is None else checkpoint.card.reference
+    if given is None and recorded is None:
         raise CheckpointError(
             "is a plain checkpoint, which names no reference",
-            where=path,
+            where=checkpoint.path,
             hint="pass --reference, or --reference-free",
         )
-    source: str | Path
-    if reference is not None:
-        source = reference
-    else:
-        assert recorded is not None
-        source = recorded.locate(path)
+    source = recorded.locate(checkpoint.path) if given is None and recorded is not None else given
+    assert source is not None
     revision = None if recorded is None else recorded.revision
-    reference_path = _locate(source, path, revision, load.unsafe_patterns)
+    try:
+        path = resolve(source, revision=revision, also=checkpoint.load.unsafe_patterns)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"the reference model {source} is not there",
+            where=checkpoint.path,
+            hint="pass --reference with where it is now",
+        ) from error
     # Cards of earlier versions hold the hash of an adapter without its base.
-    contents = {None, weights_hash(reference_path), content_hash(reference_path)}
+    contents = {None, weights_hash(path), content_hash(path, also=checkpoint.load.unsafe_patterns)}
     if recorded is not None and recorded.weights_hash not in contents:
         raise CheckpointError(
             "is not the reference that the PRM was trained with (its weights differ)",
             where=source,
             hint=f"use {recorded.source}",
         )
-    theirs = load_tokenizer(reference_path, trust_remote_code=load.trust_remote_code)
-    if tokenizer_hash(theirs) != tokenizer_hash(tokenizer):
-        raise CheckpointError(
-            "its tokenizer differs from the PRM's",
-            where=source,
-            hint="use the model that the PRM was trained from",
-        )
-    if cache is None or not (reference_path / "config.json").is_file():
-        return _reference_log_probs(reference_path, tokenizer, load)
-    # What is in the cache already needs no model.
-    identity = {
-        "weights": content_hash(reference_path, also=load.unsafe_patterns),
-        "load": [load.dtype, pick_device(load.device), load.device_map, load.attention],
-        "versions": [CODE_VERSION, version("torch"), version("transformers")],
-    }
-    deferred = DeferredTokenLogProbs(
-        lambda: _reference_log_probs(reference_path, tokenizer, load)[0], identity, cache
-    )
-    return deferred, _recorded_limit(reference_path, load)
+    return source, path
 
 
-def _reference_log_probs(
-    path: Path, tokenizer: PreTrainedTokenizerBase, load: LoadOptions
-) -> tuple[TokenLogProbs, int | None]:
-    model = load_model(path, load)
-    check_vocabulary(model, tokenizer, path)
-    return LocalTokenLogProbs(
-        model, weights_hash=content_hash(path, also=load.unsafe_patterns)
-    ), context_length(model)
-
-
-def _locate(source: str | Path, prm: Path, revision: str | None, also: Sequence[str]) -> Path:
-    try:
-        return resolve(source, revision=revision, also=also)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"the reference model {source} is not there",
-            where=prm,
-            hint="pass --reference with where it is now",
-        ) from error
-
-
-def model_label(source: str | Path, weights: str | None) -> str:
-    """What names a model in score files: its last name and the start of its weights' hash, if known."""
-    name = Path(source).name
-    return name if weights is None else f"{name}@{weights.removeprefix('sha256:')[:8]}"
-
-
-def context_length(model: Any) -> int | None:
-    """Most tokens that the model was made for, ``None`` where there is no limit."""
-    return _limit_of(model.config)
-
-
-def _limit_of(configuration: Any) -> int | None:
+def context_length(configuration: Any) -> int | None:
+    """Most tokens that a model was made for, by its configuration; ``None`` where there is no limit."""
     limit = getattr(configuration.get_text_config(), "max_position_embeddings", None)
     return limit if isinstance(limit, int) and 0 < limit < _NO_LIMIT else None
 
@@ -230,7 +283,7 @@ def _recorded_limit(path: Path, load: LoadOptions) -> int | None:
     if not (path / "config.json").is_file():
         return None
     try:
-        return _limit_of(AutoConfig.from_pretrained(str(path), trust_remote_code=load.trust_remote_code))
+        return context_length(AutoConfig.from_pretrained(str(path), trust_remote_code=load.trust_remote_code))
     except Exception as error:
         raise CheckpointError(
             f"its config.json cannot be read ({str(error).splitlines()[0][:200]})",

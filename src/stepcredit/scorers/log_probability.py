@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from stepcredit.encoding import EncodedSteps, Encoding
 from stepcredit.errors import UserError
+from stepcredit.logprobs import LocalTokenLogProbs
 from stepcredit.rewards import aggregate, step_rewards
-from stepcredit.scorers.base import DEFAULT_WINDOW, Judgement, WindowedScorer
+from stepcredit.scorers.base import Judgement, WindowedScorer
+from stepcredit.scorers.kind import Kind
+from stepcredit.scorers.loading import Checkpoint, chat_encoding, context_length
+from stepcredit.scorers.settings import DEFAULT_WINDOW, ScorerSettings
 from stepcredit.types import TokenLogProbs
 
 REWARDS = {"sum": "sum", "mean": "length_normalised", "min": "min"}
@@ -71,3 +76,28 @@ class LogProbabilityScorer(WindowedScorer):
                 )
             )
         return judgements
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogProbabilityKind(Kind):
+    """Any language model, as it is."""
+
+    def load(self, settings: ScorerSettings) -> LogProbabilityScorer:
+        """The scorer of a checkpoint."""
+        checkpoint = Checkpoint(settings)
+        model = checkpoint.model()
+        scorer = LogProbabilityScorer(
+            LocalTokenLogProbs(model, weights_hash=checkpoint.content_hash),
+            checkpoint.encoding(context_length(model.config)),
+            label=checkpoint.label,
+            response_reward=settings.response_aggregate or "sum",
+            window=settings.window,
+            with_tokens=settings.with_tokens,
+        )
+        scorer.ledger.model_parameters = model.num_parameters()
+        return scorer
+
+
+LOG_PROBABILITY = LogProbabilityKind(
+    name="log-probability", encoding=chat_encoding, takes=frozenset({"convention", "response_aggregate"})
+)

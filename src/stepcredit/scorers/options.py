@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import UserError
 from stepcredit.options import option
+from stepcredit.scorers.kinds import KINDS, kind_of, scorer_of, step_rule_of
+from stepcredit.scorers.settings import ScorerSettings
 
 if TYPE_CHECKING:
     from stepcredit.scorers.base import WindowedScorer
@@ -74,9 +76,7 @@ class ScorerOptions(ImplicitOptions):
     """Which reward model scores and how; a base for a command's options."""
 
     family: str = option(
-        "kind of reward model: implicit, log-probability, math-shepherd, rlhflow, qwen-prm, skywork-prm, "
-        "trl-prm, value-head, token-head, orm; auto asks the checkpoint",
-        default="auto",
+        f"kind of reward model: {', '.join(KINDS)}; auto asks the checkpoint", default="auto"
     )
     reference_free: bool = option("score by the policy's log-probabilities alone", default=False)
     reference_floor: float = option(
@@ -85,7 +85,7 @@ class ScorerOptions(ImplicitOptions):
         default=0.0,
     )
     convention: str = option(
-        "how rewards are laid on steps: ours, or as one of the published evaluators does",
+        "how rewards are divided among steps: our way, or as one of the published evaluators does",
         default="clean",
         choices=("clean", "processbench", "best-of-n"),
     )
@@ -100,47 +100,25 @@ class ScorerOptions(ImplicitOptions):
         if not 0 <= self.reference_floor < 1:
             raise UserError(f"must lie in [0, 1), got {self.reference_floor}", where="--reference-floor")
 
-    def resolved_family(self) -> str:
-        """The family asked for, or what the checkpoint says.
-
-        Raises:
-            CheckpointError: It does not tell.
-        """
-        from stepcredit.scorers.families import family_of
-
-        if self.family != "auto":
-            return self.family
-        given = (self.reference, self.beta, self.policy_server, self.reference_server)
-        is_implicit = self.reference_free or any(value is not None for value in given)
-        return family_of(self.directory(), implicit=is_implicit)
-
-    def own_step_rule(self) -> str:
-        """The step rule asked for, or the model's own."""
-        from stepcredit.scorers.families import step_rule_of
-
-        return self.steps or step_rule_of(self.directory(), self.resolved_family())
-
-    def load_scorer(self, *, steps: str | None = None, with_tokens: bool = False) -> WindowedScorer:
-        """Load the models.
+    def settings(self, *, steps: str | None = None, with_tokens: bool = False) -> ScorerSettings:
+        """These options as scorers take them; servers are not asked yet.
 
         Args:
             steps: Step rule in the place of the options' own.
             with_tokens: Whether scores hold token rewards.
 
         Raises:
-            CheckpointError: They cannot be used as asked.
+            UserError: They do not fit together.
         """
-        from stepcredit.scorers.families import load_scorer
-
         if self.reference is not None and self.reference_server is not None:
             raise UserError("is given twice", where="--reference", hint="leave out --reference-server")
         server = self.reference_server
-        return load_scorer(
+        return ScorerSettings(
             self.prm,
-            family=self.resolved_family(),
-            policy=None if self.policy_server is None else self._remote(self.policy_server),
             reference=self.reference if server is None else self._remote(server),
             beta=self.beta,
+            family=self.family,
+            policy=None if self.policy_server is None else self._remote(self.policy_server),
             reference_free=self.reference_free,
             reference_floor=self.reference_floor,
             steps=steps or self.steps,
@@ -150,6 +128,18 @@ class ScorerOptions(ImplicitOptions):
             cache=self.cache,
             with_tokens=with_tokens,
         )
+
+    def load_scorer(self, *, steps: str | None = None, with_tokens: bool = False) -> WindowedScorer:
+        """Load the models; arguments as of :meth:`settings`.
+
+        Raises:
+            CheckpointError: They cannot be used as asked.
+        """
+        return scorer_of(self.settings(steps=steps, with_tokens=with_tokens))
+
+    def own_step_rule(self) -> str:
+        """The step rule asked for, or the model's own."""
+        return self.steps or step_rule_of(self.directory(), kind_of(self.settings()))
 
     def determining(self) -> dict[str, Any]:
         """What decides the scores, by content rather than by path; JSON-able, for a manifest."""
@@ -162,7 +152,7 @@ class ScorerOptions(ImplicitOptions):
             reference = content_hash(resolve(self.reference, also=also), also=also)
         return {
             "prm": self.policy_server or content_hash(directory, also=also),
-            "family": self.resolved_family(),
+            "family": kind_of(self.settings()).name,
             "reference": self.reference_server or reference,
             "beta": card.beta if self.beta is None else self.beta,
             "reference_free": self.reference_free,

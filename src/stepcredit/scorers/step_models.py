@@ -1,23 +1,82 @@
-"""Reward models that score steps, tokens or responses directly: label tokens, classifiers, heads, ORMs."""
+"""What kinds share whose model scores steps itself: reading in batches, aggregates, and loading."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from stepcredit.encoding import EncodedSteps, Encoding
+from stepcredit.encoding import EncodedSteps, Encoding, read_positions
 from stepcredit.errors import UserError
+from stepcredit.logprobs import TokenBatch, batches_by_length, pad
+from stepcredit.logprobs.forward import input_device
 from stepcredit.rewards import aggregate
-from stepcredit.scorers.base import DEFAULT_WINDOW, Judgement, WindowedScorer
-from stepcredit.scorers.readers import StepReader
+from stepcredit.scorers.base import Judgement, WindowedScorer
+from stepcredit.scorers.kind import Kind
+from stepcredit.scorers.loading import Checkpoint, context_length
+from stepcredit.scorers.settings import DEFAULT_WINDOW, ScorerSettings
+from stepcredit.types import Encoded
+
+DEFAULT_TOKEN_BUDGET = 8192
 
 STEP_AGGREGATES = ("min", "last", "mean", "sum", "product")
 """What a response's reward may be, of its step scores."""
 
-TOKEN_MEAN = "token-mean"
-"""What a response's reward is of its token values."""
+ReadSteps = Callable[[Any, TokenBatch, Int[Tensor, " N"]], Float[Tensor, " N"]]
+"""A model's scores at flat positions (row times columns plus column) of a batch."""
+
+
+class StepReader:
+    """Reads one score per step off a model; sequences are batched by length, which changes no value.
+
+    Args:
+        model: Put in evaluation mode.
+        read: Reads a batch.
+        pad_token_id: What fills the gaps on the right; its value changes nothing but where a model finds
+            the end of a sequence by it.
+        token_budget: Most tokens, padding included, of one forward pass.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        read: ReadSteps,
+        *,
+        pad_token_id: int = 0,
+        token_budget: int = DEFAULT_TOKEN_BUDGET,
+    ) -> None:
+        self.model = model.eval()
+        self.read = read
+        self.pad_token_id = pad_token_id
+        self.token_budget = token_budget
+
+    @torch.no_grad()
+    def of(self, encoded: Sequence[Encoded]) -> list[NDArray[np.float64]]:
+        """Scores of each sequence's steps, in input order."""
+        scores = [np.zeros(0)] * len(encoded)
+        device = input_device(self.model)
+        lengths = [len(item.token_ids) for item in encoded]
+        for group in batches_by_length(lengths, self.token_budget):
+            members = [encoded[index] for index in group]
+            batch = pad(members, pad_token_id=self.pad_token_id).to(device)
+            columns = batch.input_ids.shape[1]
+            flat = [row * columns + p for row, item in enumerate(members) for p in read_positions(item)]
+            values = self.read(self.model, batch, torch.tensor(flat, device=device)).double().cpu()
+            parts = torch.split(values, [len(item.step_ends) for item in members])
+            for index, part in zip(group, parts, strict=True):
+                scores[index] = part.numpy()
+        return scores
+
+
+def model_inputs(batch: TokenBatch) -> dict[str, Any]:
+    """What a model is called with to be read."""
+    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
 
 
 class StepModelScorer(WindowedScorer):
@@ -25,7 +84,7 @@ class StepModelScorer(WindowedScorer):
 
     Args:
         reader: Gives the step scores.
-        encoding: The family's format.
+        encoding: The kind's format.
         family: Names the kind of model in the scores.
         label: Names the model in the scores.
         response_aggregate: One of :data:`STEP_AGGREGATES`.
@@ -73,44 +132,36 @@ class StepModelScorer(WindowedScorer):
         return judgements
 
 
-class TokenHeadScorer(StepModelScorer):
-    """Every token has a value (Q-RM, arXiv:2505.23363); what lies in a step or a response is averaged.
+@dataclass(frozen=True, kw_only=True)
+class StepKind(Kind):
+    """A kind whose model scores steps itself.
 
-    A step's reward is the mean value of its own tokens (0 without tokens), its value that of all tokens
-    up to its end, and the response's reward the mean of all, unless another aggregate is asked for.
-
-    Args:
-        reader: Gives the value of each token.
-        encoding: The family's format.
-        family: Names the kind of model in the scores.
-        label: Names the model in the scores.
-        response_aggregate: :data:`TOKEN_MEAN`, or one of :data:`STEP_AGGREGATES` of the step rewards.
-        window: Most rollouts held in memory.
-        with_tokens: Whether scores hold token rewards, where the model gives such.
+    Attributes:
+        reader: Makes what reads the scores from (model, encoding).
+        load_weights: Loads its model; ``None`` is a language model.
+        response_aggregate: What its response's reward is unless another is asked for.
+        scorer_class: What makes step and response rewards of the scores.
     """
 
-    response_aggregates = (TOKEN_MEAN, *STEP_AGGREGATES)
+    reader: Callable[[Any, Any], StepReader]
+    load_weights: Callable[[Checkpoint], Any] | None = None
+    response_aggregate: str = "min"
+    scorer_class: type[StepModelScorer] = StepModelScorer
 
-    def judge(self, encoded: Sequence[EncodedSteps]) -> list[Judgement]:
-        """Read every token's value."""
-        at_tokens = [
-            replace(item.encoded, step_ends=tuple(range(1, item.encoded.num_scored + 1))) for item in encoded
-        ]
-        judgements = []
-        for item, values in zip(encoded, self.reader.of(at_tokens), strict=True):
-            ends = np.array(item.encoded.step_ends)
-            sizes = np.diff(ends, prepend=0)
-            sums = np.concatenate([[0.0], np.cumsum(values)])
-            rewards = np.diff(sums[ends], prepend=0.0) / np.maximum(sizes, 1)
-            aggregates = aggregate(rewards)
-            reward = (aggregates | {TOKEN_MEAN: float(values.mean())})[self.response_aggregate]
-            judgements.append(
-                Judgement(
-                    reward=reward,
-                    rewards=rewards,
-                    values=sums[ends] / np.maximum(ends, 1),
-                    aggregates=aggregates,
-                    token_rewards=values,
-                )
-            )
-        return judgements
+    def load(self, settings: ScorerSettings) -> StepModelScorer:
+        """The scorer of a checkpoint."""
+        checkpoint = Checkpoint(settings)
+        rule = checkpoint.step_rule(self.step_rule)
+        model = checkpoint.model(self.load_weights)
+        encoding = self.encoding(checkpoint.tokenizer, rule, context_length(model.config))
+        scorer = self.scorer_class(
+            self.reader(model, encoding),
+            encoding,
+            family=self.name,
+            label=checkpoint.label,
+            response_aggregate=settings.response_aggregate or self.response_aggregate,
+            window=settings.window,
+            with_tokens=settings.with_tokens,
+        )
+        scorer.ledger.model_parameters = model.num_parameters()
+        return scorer

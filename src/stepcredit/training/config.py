@@ -7,10 +7,7 @@ from typing import Any
 
 from stepcredit.errors import UserError
 from stepcredit.options import option
-
-FAMILIES = ("implicit", "value-head", "token-head", "math-shepherd", "rlhflow")
-HEADED_FAMILIES = ("value-head", "token-head")
-"""Those with a linear head on the last hidden state: token classifiers with one class."""
+from stepcredit.scorers.kinds import KINDS, TRAINED
 
 OBJECTIVE_NAMES = (
     "ce",
@@ -48,7 +45,7 @@ class TrainConfig:
         "of the tokens' values: Q-RM), or label tokens (at tags, or as answers to each step in the model's "
         "own chat format)",
         default="implicit",
-        choices=FAMILIES,
+        choices=TRAINED,
     )
     objective: str = option("training objective", default="ce", choices=OBJECTIVE_NAMES)
     beta: float = option("scale of the log-ratio (implicit)", default=0.05)
@@ -140,22 +137,22 @@ class TrainConfig:
         for name in ("lora_rank", "weight_decay", "max_grad_norm", "right_weight", "wrong_weight"):
             if getattr(self, name) < 0:
                 raise UserError(f"must not be negative, got {getattr(self, name)}", where=_flag(name))
-        for name, allowed in (("family", FAMILIES), ("objective", OBJECTIVE_NAMES)):
+        for name, allowed in (("family", TRAINED), ("objective", OBJECTIVE_NAMES)):
             if getattr(self, name) not in allowed:
                 raise UserError(
                     f"there is no {getattr(self, name)!r}",
                     where=_flag(name),
                     hint=f"use {', '.join(allowed)}",
                 )
-        if self.family != "implicit" and (self.reference_free or self.live_reference):
+        if self.learns != "ratios" and (self.reference_free or self.live_reference):
             raise UserError("only implicit reward models have a reference", where="--family")
-        if self.family != "implicit" and self.objective in _IMPLICIT_ONLY:
+        if self.learns != "ratios" and self.objective in _IMPLICIT_ONLY:
             raise UserError(
                 f"{self.objective} trains implicit reward models only",
                 where="--objective",
                 hint="use ce, token-ce or step-ce",
             )
-        if self.family == "token-head" and self.objective in _OF_PREFIXES:
+        if self.learns == "tokens" and self.objective in _OF_PREFIXES:
             raise UserError(
                 f"{self.objective} asks for the value of a prefix, which a token head does not have",
                 where="--objective",
@@ -163,9 +160,14 @@ class TrainConfig:
             )
 
     @property
+    def learns(self) -> str | None:
+        """What training gives the kind of reward model; see :class:`stepcredit.scorers.kinds.Line`."""
+        return KINDS[self.family].learns
+
+    @property
     def has_reference(self) -> bool:
         """Whether rewards are relative to a reference."""
-        return self.family == "implicit" and not self.reference_free
+        return self.learns == "ratios" and not self.reference_free
 
     def determining(self) -> dict[str, Any]:
         """The settings that decide the resulting weights, JSON-able."""

@@ -15,7 +15,8 @@ from transformers import TrainingArguments
 from stepcredit.checkpoints import LoadOptions, content_hash, load_model, resolve
 from stepcredit.errors import UserError
 from stepcredit.logprobs import CachedTokenLogProbs, LocalTokenLogProbs, enable_log_probs, enable_packing
-from stepcredit.training.config import HEADED_FAMILIES, TrainConfig
+from stepcredit.scorers.kinds import get_kind
+from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import TrainingSet
 from stepcredit.training.preparation import default_tokens_per_forward
 from stepcredit.training.reference import AutocastLogProbs, LiveReference, StoredReference
@@ -29,29 +30,34 @@ _PACKED_FROM = 128
 def load_policy(model: str | Path, config: TrainConfig, load: LoadOptions, device: torch.device) -> Any:
     """The network to train, with its head or adapter, in float32 (a LoRA base in the forward precision)."""
     dtype = config.precision if config.lora_rank else "float32"
-    has_head = config.family in HEADED_FAMILIES
-    policy: Any = load_model(
-        model, load, dtype=dtype, device=str(device), model_class=_OneClassModel if has_head else None
-    )
+    num_classes = get_kind(config.family).num_classes
+    head = None if num_classes is None else _WithHead(num_classes)
+    policy: Any = load_model(model, load, dtype=dtype, device=str(device), model_class=head)
     if is_adapter(policy):
         policy = _adapter_again(policy, config)
     elif config.lora_rank:
         policy = _with_adapter(policy, config)
         # A hub model was loaded from the cache's directory, which is nowhere else.
         policy.peft_config["default"].base_model_name_or_path = str(model)
-    if not has_head:
+    if head is None:
         enable_log_probs(policy)
     return policy
 
 
-class _OneClassModel:
-    """A token classifier with one output, without dropout before it."""
+class _WithHead:
+    """A token classifier without dropout before its head.
 
-    @staticmethod
-    def from_pretrained(path: str, **arguments: Any) -> Any:
+    Args:
+        num_classes: Its outputs.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+
+    def from_pretrained(self, path: str, **arguments: Any) -> Any:
         """As transformers' own."""
         network: Any = transformers.AutoModelForTokenClassification.from_pretrained(
-            path, **{**arguments, "num_labels": 1}
+            path, **{**arguments, "num_labels": self.num_classes}
         )
         network.config.classifier_dropout = 0.0
         if isinstance(getattr(network, "dropout", None), nn.Dropout):
@@ -63,14 +69,15 @@ def _with_adapter(policy: nn.Module, config: TrainConfig) -> Any:
     from peft import LoraConfig, get_peft_model
 
     targets = config.lora_targets.split(",")
+    has_head = get_kind(config.family).num_classes is not None
     adapter = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha or 2 * config.lora_rank,
         lora_dropout=config.lora_dropout,
         target_modules=targets[0] if targets == ["all-linear"] else targets,
         # A head is new, so it is trained whole and saved with the adapter.
-        exclude_modules=["score", "classifier"] if config.family in HEADED_FAMILIES else None,
-        task_type="TOKEN_CLS" if config.family in HEADED_FAMILIES else "CAUSAL_LM",
+        exclude_modules=["score", "classifier"] if has_head else None,
+        task_type="TOKEN_CLS" if has_head else "CAUSAL_LM",
     )
     try:
         return get_peft_model(policy, adapter)
@@ -109,7 +116,7 @@ def token_budget(config: TrainConfig, device: torch.device) -> int:
 
 def packs(policy: nn.Module, data: TrainingSet, config: TrainConfig) -> bool:
     """Packing calls attention once a sequence, which pays where sequences are long."""
-    if config.family != "implicit" or config.layout == "padded":
+    if config.learns != "ratios" or config.layout == "padded":
         return False
     tokens = sum(len(example.encoded.token_ids) for example in data.examples)
     if config.layout == "auto" and tokens < _PACKED_FROM * len(data.examples):

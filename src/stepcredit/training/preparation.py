@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from stepcredit.checkpoints import LoadOptions, load_config, tokenizer_hash
-from stepcredit.encoding import ChatEncoding, Encoding, MathShepherdEncoding, RLHFlowEncoding
+from stepcredit.checkpoints import LoadOptions, load_config
 from stepcredit.errors import UserError
 from stepcredit.steps import StepRule, choose_rule
 from stepcredit.training.config import TrainConfig
@@ -18,15 +16,6 @@ def choose_step_rule(config: TrainConfig, rollouts: Sequence[Rollout]) -> StepRu
     """The rule of the configuration; ``auto`` becomes the one that fits the responses."""
     rule = StepRule.parse(config.step_rule)
     return choose_rule(rollout.response for rollout in rollouts) if rule.kind == "auto" else rule
-
-
-def make_encoding(config: TrainConfig, tokenizer: Any, rule: StepRule, max_tokens: int | None) -> Encoding:
-    """The format of the family: what its scorer reads."""
-    if config.family == "math-shepherd":
-        return MathShepherdEncoding(tokenizer, rule, max_tokens=max_tokens)
-    if config.family == "rlhflow":
-        return RLHFlowEncoding(tokenizer, rule, max_tokens=max_tokens)
-    return ChatEncoding(tokenizer, rule, max_tokens=max_tokens, tokenizer_hash=tokenizer_hash(tokenizer))
 
 
 def context_length(model: str | Path, config: TrainConfig, load: LoadOptions) -> int | None:

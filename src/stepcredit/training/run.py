@@ -17,6 +17,7 @@ from stepcredit.encoding import Encoding
 from stepcredit.errors import DataError, UserError
 from stepcredit.objectives import ObjectiveSettings, get_objective
 from stepcredit.runs import Ledger, warn
+from stepcredit.scorers.kinds import get_kind
 from stepcredit.training.arguments import training_arguments
 from stepcredit.training.callbacks import (
     EvaluateAtEnd,
@@ -27,7 +28,6 @@ from stepcredit.training.callbacks import (
 )
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import Example, TrainingSet, encode_examples, make_training_set
-from stepcredit.training.families import RewardModelFamily, make_family
 from stepcredit.training.models import (
     has_own_network,
     load_policy,
@@ -35,7 +35,7 @@ from stepcredit.training.models import (
     reference_log_probs,
     token_budget,
 )
-from stepcredit.training.preparation import choose_step_rule, context_length, make_encoding
+from stepcredit.training.preparation import choose_step_rule, context_length
 from stepcredit.training.reference import StoredReference
 from stepcredit.training.sharding import is_sharded, prepare_launch
 from stepcredit.training.snapshots import check_snapshot, last_snapshot
@@ -75,7 +75,7 @@ class TrainedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Inputs:
-    """What training reads: examples in the family's format."""
+    """What training reads: examples in the format of the kind."""
 
     tokenizer: Any
     encoding: Encoding
@@ -131,14 +131,15 @@ def train_prm(
     snapshot = last_snapshot(work)
     sharded = is_sharded(arguments)
     check_snapshot(snapshot, sharded=sharded)
-    family = make_family(config, inputs.encoding)
     policy, log_probs = _policy_and_reference(
-        inputs, family, model, reference, config, load, cache, arguments, sharded=sharded
+        inputs, model, reference, config, load, cache, arguments, sharded=sharded
     )
+    make_record = get_kind(config.family).record
+    assert make_record is not None, config.family
     trainer = PRMTrainer(
         policy,
         arguments,
-        family=family,
+        record=make_record(inputs.encoding, config.beta),
         objective=config.objective,
         objective_settings=_objective_settings(config),
         data=inputs.data,
@@ -170,7 +171,7 @@ def _read(
     tokenizer = load_tokenizer(path, trust_remote_code=load.trust_remote_code)
     rollouts = list(rollouts)
     rule = choose_step_rule(config, rollouts)
-    encoding = make_encoding(config, tokenizer, rule, context_length(model, config, load))
+    encoding = get_kind(config.family).encoding(tokenizer, rule, context_length(model, config, load))
     data = make_training_set(rollouts, encoding, get_objective(config.objective), config, seed=seed)
     counts: dict[str, int] = {}
     examples = encode_examples(heldout, encoding, objective=get_objective("ce"), counts=counts)
@@ -190,7 +191,6 @@ def _read(
 
 def _policy_and_reference(
     inputs: _Inputs,
-    family: RewardModelFamily,
     model: str | Path,
     reference: str | Path | None,
     config: TrainConfig,
@@ -210,7 +210,7 @@ def _policy_and_reference(
     own_network = has_own_network(config, reference, sharded=sharded)
     policy = None if own_network else load_policy(model, config, load, arguments.device)
     log_probs = None
-    if family.needs_reference:
+    if config.has_reference:
         log_probs = reference_log_probs(
             policy,
             inputs.sequences,

@@ -12,6 +12,7 @@ from stepcredit.data import read_rollouts
 from stepcredit.errors import CheckpointError, UserError
 from stepcredit.objectives import get_objective
 from stepcredit.runs import warn
+from stepcredit.scorers.kinds import get_kind
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import make_training_set
 from stepcredit.training.plan import Plan, PlanOptions, Shape, Workload, make_plan
@@ -19,7 +20,6 @@ from stepcredit.training.preparation import (
     choose_step_rule,
     context_length,
     default_tokens_per_forward,
-    make_encoding,
 )
 
 
@@ -98,7 +98,7 @@ def workload(
     path = resolve(model, revision=load.revision, also=load.unsafe_patterns, weights=False)
     tokenizer = load_tokenizer(path, trust_remote_code=load.trust_remote_code)
     rule = choose_step_rule(config, rollouts)
-    encoding = make_encoding(config, tokenizer, rule, context_length(model, config, load))
+    encoding = get_kind(config.family).encoding(tokenizer, rule, context_length(model, config, load))
     data = make_training_set(rollouts, encoding, objective, config, seed=seed)
     lengths = [len(example.encoded.token_ids) for example in data.examples]
     left_out = {

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from stepcredit.logprobs import pack, pad
+from stepcredit.scorers.forward_batch import ForwardBatch
 from stepcredit.training.batches import Cut, ForwardPlan, plan_forwards
-from stepcredit.training.examples import TrainingSet
-from stepcredit.training.families import ForwardBatch, make_forward_batch
+from stepcredit.training.examples import Example, TrainingSet
 from stepcredit.types import Encoded
 
 ReferenceLogProbs = Callable[[Sequence[Encoded]], Sequence[Tensor]]
@@ -74,4 +76,47 @@ def make_step_batch(
         mismatched=batches(data.mismatched) if with_mismatched else (),
         num_units=len(units),
         num_tokens=sum(len(own[row].token_ids) for unit in units for row in data.units[unit]),
+    )
+
+
+def make_forward_batch(
+    examples: Sequence[Example],
+    encoded: Sequence[Encoded],
+    reference: Sequence[Tensor] | None,
+    *,
+    counted: bool = True,
+    packed: bool = False,
+) -> ForwardBatch:
+    """Lay out one forward pass; identical sequences are computed once.
+
+    Args:
+        examples: The record's responses, in its order.
+        encoded: Their tokens (which may be mismatched ones).
+        reference: Reference log-probabilities of each.
+        counted: Whether its losses count.
+        packed: All sequences in one row, common prefixes once; the model must support it.
+    """
+    distinct: dict[tuple[tuple[int, ...], int], int] = {}
+    first: list[int] = []
+    sequence_of = []
+    for index, item in enumerate(encoded):
+        key = (item.token_ids, item.scored_start)
+        if key not in distinct:
+            distinct[key] = len(first)
+            first.append(index)
+        sequence_of.append(distinct[key])
+    token_targets = None
+    if any(example.step_targets for example in examples):
+        token_targets = torch.full((len(encoded), max(item.num_scored for item in encoded)), torch.nan)
+        for row, example in enumerate(examples):
+            for position, label in example.step_targets:
+                token_targets[row, position] = label
+    return ForwardBatch(
+        tokens=(pack if packed else pad)([encoded[index] for index in first]),
+        sequence_of=torch.tensor(sequence_of),
+        labels=torch.tensor([example.label for example in examples]),
+        reference=None if reference is None else torch.cat([reference[index] for index in first]),
+        token_targets=token_targets,
+        ids=tuple(example.id for example in examples),
+        counted=float(counted),
     )

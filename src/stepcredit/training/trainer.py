@@ -20,26 +20,27 @@ from transformers import Trainer, TrainingArguments
 
 from stepcredit.errors import UserError
 from stepcredit.objectives import Objective, ObjectiveInput, ObjectiveSettings, get_objective
+from stepcredit.scorers.forward_batch import ForwardBatch
+from stepcredit.scorers.kind import Record
 from stepcredit.training.batches import Cut, EpochSampler, plan_forwards
 from stepcredit.training.examples import Example, TrainingSet
-from stepcredit.training.families import ForwardBatch, RewardModelFamily, make_forward_batch
 from stepcredit.training.heldout import heldout_metrics
 from stepcredit.training.sharding import set_precision
 from stepcredit.training.snapshots import save_snapshot
-from stepcredit.training.step_batches import ReferenceLogProbs, StepBatch, make_step_batch
+from stepcredit.training.step_batches import ReferenceLogProbs, StepBatch, make_forward_batch, make_step_batch
 
 
 class PRMTrainer(Trainer):
-    """Trains a reward model of any family with any objective.
+    """Trains a reward model of any kind with any objective.
 
     Args:
         model: What is trained.
         args: Training arguments; batch size and accumulation in them are not used.
-        family: What the model's outputs mean.
+        record: Runs the model and says what its outputs mean.
         objective: Name of the objective.
         objective_settings: Its constants.
         data: Examples and units.
-        reference: Gives reference log-probabilities; ``None`` for families without one.
+        reference: Gives reference log-probabilities; ``None`` where there is none.
         heldout: Held-out examples.
         batch_size: Units an optimizer step.
         tokens_per_forward: Most tokens of one forward pass, padding included.
@@ -55,7 +56,7 @@ class PRMTrainer(Trainer):
         model: nn.Module,
         args: TrainingArguments,
         *,
-        family: RewardModelFamily,
+        record: Record,
         objective: str,
         objective_settings: ObjectiveSettings,
         data: TrainingSet,
@@ -78,7 +79,7 @@ class PRMTrainer(Trainer):
         )
         if self.is_fsdp_enabled:
             set_precision(self.accelerator, bfloat16=args.bf16)
-        self.family = family
+        self.make_record = record
         self.objective: Objective = get_objective(objective)
         self.objective_settings = objective_settings
         self.data = data
@@ -177,7 +178,7 @@ class PRMTrainer(Trainer):
         return torch.stack(parts).sum()
 
     def _record(self, model: nn.Module, forward: ForwardBatch, extra: dict[str, Any]) -> ObjectiveInput:
-        record = self.family.record(model, forward)
+        record = self.make_record(model, forward)
         fields = {name: getattr(record, name) for name in record.__dataclass_fields__}
         return ObjectiveInput(**{**fields, **extra, "settings": self.objective_settings})
 
@@ -211,7 +212,7 @@ class PRMTrainer(Trainer):
         model.eval()
         try:
             moved = [forward.to(self.args.device) for forward in forwards]
-            return [(forward, self.family.record(model, forward)) for forward in moved]
+            return [(forward, self.make_record(model, forward)) for forward in moved]
         finally:
             model.train(was_training)
 
@@ -259,6 +260,7 @@ class PRMTrainer(Trainer):
         reference = self._log_probs_of_heldout
         plans = plan_forwards(range(len(examples)), lambda index: [len(encoded[index].token_ids)], self._cut)
         rows: list[tuple[int, float, float]] = []
+        has_log_ratios = False
         for plan in plans:
             forward = make_forward_batch(
                 [examples[index] for index in plan.units],
@@ -267,6 +269,7 @@ class PRMTrainer(Trainer):
                 packed=self.packed,
             )
             ((_, record),) = self._evaluated(self.model_wrapped, [forward])
+            has_log_ratios = record.log_ratios is not None
             sums = record.rewards if record.log_ratios is None else record.log_ratios.sum(dim=1)
             if plan.counted:
                 rows += zip(plan.units, record.rewards.tolist(), sums.tolist(), strict=True)
@@ -280,7 +283,7 @@ class PRMTrainer(Trainer):
             np.array([example.label for example in examples]),
             [example.prompt_id for example in examples],
             np.array([example.encoded.num_scored for example in examples], dtype=np.float64),
-            log_ratio_sums if self.family.name == "implicit" else None,
+            log_ratio_sums if has_log_ratios else None,
         )
 
     def _keep_if_best(self, metrics: dict[str, float]) -> None:

@@ -1,10 +1,14 @@
 """Every family against a second computation, written from its model card, in float64 and one at a time."""
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,13 +23,17 @@ from transformers import (
 )
 
 from stepcredit.checkpoints import PRMCard, save_prm
-from stepcredit.encoding import EncodingError, MathShepherdEncoding, read_positions
+from stepcredit.encoding import EncodedSteps, EncodingError, MathShepherdEncoding, read_positions
 from stepcredit.errors import CheckpointError, UserError
 from stepcredit.lab.tokenizer import make_tokenizer as lab_tokenizer
-from stepcredit.scorers.base import WindowedScorer
-from stepcredit.scorers.families import FAMILIES, family_of, load_scorer
-from stepcredit.steps import StepRule
-from stepcredit.types import Rollout, Scorer
+from stepcredit.rewards import aggregate
+from stepcredit.scorers.base import Judgement, WindowedScorer
+from stepcredit.scorers.implicit import ImplicitPRM
+from stepcredit.scorers.kind import Kind
+from stepcredit.scorers.kinds import FAMILIES, KINDS, TRAINED, Line, family_of, get_kind, load_scorer
+from stepcredit.scorers.settings import ScorerSettings
+from stepcredit.steps import StepRule, steps_of
+from stepcredit.types import Encoded, Rollout, Scorer
 
 MakeTokenizer = Callable[..., PreTrainedTokenizerBase]
 PROMPT = "Tom had 3 boxes + 2. How many?"
@@ -373,7 +381,7 @@ def test_the_architecture_tells_the_family(
 def test_a_plain_language_model_does_not_tell_its_family(tmp_path: Path) -> None:
     path = architecture(tmp_path, "LlamaForCausalLM")
     assert family_of(path, implicit=True) == "implicit"
-    with pytest.raises(CheckpointError, match=r"does not tell which kind.*--family"):
+    with pytest.raises(CheckpointError, match=r"does not say which kind.*--family"):
         load_scorer(path)
 
 
@@ -386,12 +394,12 @@ def test_a_card_tells_the_family(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"family": "rlhf"}, "--family: no family 'rlhf'"),
-        ({"family": "rlhflow", "beta": 0.1}, "--beta: has no meaning for a rlhflow model"),
-        ({"family": "rlhflow", "reference_free": True}, "--reference-free: has no meaning"),
-        ({"family": "rlhflow", "convention": "best-of-n"}, "--convention: has no meaning"),
+        ({"family": "rlhflow", "beta": 0.1}, "--beta: does not apply to the family rlhflow"),
+        ({"family": "rlhflow", "reference_free": True}, "--reference-free: does not apply"),
+        ({"family": "rlhflow", "convention": "best-of-n"}, "--convention: does not apply"),
         ({"family": "rlhflow", "response_aggregate": "max"}, "--aggregate: no aggregate 'max'"),
         ({"family": "log-probability", "response_aggregate": "last"}, "--aggregate: no aggregate 'last'"),
-        ({"beta": 1.0, "reference_free": True, "response_aggregate": "min"}, "--aggregate: the reward of an"),
+        ({"beta": 1.0, "reference_free": True, "response_aggregate": "min"}, "--aggregate: does not apply"),
         ({"family": "qwen-prm"}, "<extra_0> is not one token|has no head"),
     ],
 )
@@ -401,3 +409,75 @@ def test_options_of_other_families_are_refused(
     save(tmp_path, make_model(), make_tokenizer())
     with pytest.raises(UserError, match=message):
         load_scorer(tmp_path, **options)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_line_of_the_table_leads_to_its_record(name: str) -> None:
+    kind = get_kind(name)
+    assert kind.name == name
+    assert (kind.record is not None) == (name in TRAINED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text(EncodedSteps):
+    """A response for a judge that reads no tokens."""
+
+    prompt: str
+
+
+class TextEncoding:
+    name = "text"
+
+    def encode(self, rollout: Rollout) -> Text:
+        steps = steps_of(rollout, StepRule("newline"))
+        return Text(encoded=Encoded((), 0), steps=steps, prompt=str(rollout.prompt))
+
+
+class LongWords(WindowedScorer):
+    """A step is worth the longest word in it that its prompt has too."""
+
+    name = "long words"
+
+    def judge(self, encoded: Sequence[EncodedSteps]) -> list[Judgement]:
+        judgements = []
+        for item in encoded:
+            assert isinstance(item, Text)
+            words = [set(step.text.split()) & set(item.prompt.split()) for step in item.steps]
+            rewards = np.array([max(map(len, shared), default=0) for shared in words], np.float64)
+            aggregates = aggregate(rewards)
+            judgements.append(
+                Judgement(reward=aggregates["min"], rewards=rewards, values=rewards, aggregates=aggregates)
+            )
+        return judgements
+
+
+class LongWordsKind(Kind):
+    def load(self, settings: ScorerSettings) -> WindowedScorer:
+        return LongWords(TextEncoding(), window=settings.window)
+
+
+def test_a_new_kind_is_one_record_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("stepcredit.scorers.made_up")
+    module.MADE_UP = LongWordsKind(  # type: ignore[attr-defined]
+        name="made-up", encoding=lambda *_: TextEncoding(), architecture="ForMadeUp", takes=frozenset()
+    )
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(KINDS, "made-up", Line("made_up:MADE_UP"))
+    path = architecture(tmp_path / "model", "LlamaForMadeUp")
+    rollouts = [
+        Rollout(id=prompt, prompt_id=prompt, prompt=prompt, response="how many\nboxes are there")
+        for prompt in ("many small boxes", "how are you")
+    ]
+    scores = list(load_scorer(path).score_all(rollouts))
+    assert [[step.reward for step in score.steps] for score in scores] == [[4, 5], [3, 3]]
+    with pytest.raises(UserError, match="--cache: does not apply to the family made-up"):
+        load_scorer(path, cache=tmp_path / "cache")
+
+
+def test_a_setting_that_no_kind_has_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"load_scorer\(\) got an unexpected.*'betas'.*It takes directory, "):
+        load_scorer(tmp_path, betas=1.0)  # type: ignore[call-arg]
+    with pytest.raises(UserError, match=r"from_pretrained\(\) missing .*'directory'"):
+        ImplicitPRM.from_pretrained()  # type: ignore[call-arg]
+    with pytest.raises(UserError, match="--aggregate: does not apply to the family implicit"):
+        ImplicitPRM.from_pretrained(tmp_path, response_aggregate="min")

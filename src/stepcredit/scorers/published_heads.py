@@ -8,10 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import transformers
 from torch import Tensor, nn
 
 from stepcredit.checkpoints import LoadOptions, load_model
+from stepcredit.encoding import QwenPRMEncoding, SkyworkPRMEncoding
 from stepcredit.errors import CheckpointError
+from stepcredit.scorers.heads import probability_reader
+from stepcredit.scorers.step_models import StepKind
 
 _HEAD_PREFIXES = ("score.", "v_head.summary.")
 
@@ -52,8 +56,6 @@ def load_headed(path: Path, load: LoadOptions) -> HeadedModel:
     Raises:
         CheckpointError: There is no such head.
     """
-    import transformers
-
     backbone: Any = load_model(
         path, replace(load, trust_remote_code=False), model_class=transformers.AutoModel
     )
@@ -86,11 +88,28 @@ def make_head(weights: dict[str, Tensor], where: Path) -> nn.Module:
 def _head_weights(path: Path) -> dict[str, Tensor]:
     from safetensors import safe_open
 
-    found: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for file in sorted(path.glob("*.safetensors")):
         with safe_open(str(file), framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (a handle, not a mapping)
                 match = re.fullmatch(rf"(?:.*\.)?(?:{'|'.join(map(re.escape, _HEAD_PREFIXES))})(.+)", name)
                 if match:
-                    found[match[1]] = tensors.get_tensor(name)
-    return found
+                    weights[match[1]] = tensors.get_tensor(name)
+    return weights
+
+
+QWEN_PRM = StepKind(
+    name="qwen-prm",
+    encoding=QwenPRMEncoding,
+    architecture="ForProcessRewardModel",
+    load_weights=lambda checkpoint: load_headed(checkpoint.path, checkpoint.load),
+    reader=probability_reader,
+    step_rule="blank-line",
+)
+SKYWORK_PRM = replace(
+    QWEN_PRM,
+    name="skywork-prm",
+    encoding=SkyworkPRMEncoding,
+    architecture="ForPrmModel",
+    step_rule="newline",
+)

@@ -15,10 +15,11 @@ from stepcredit.checkpoints import PRMCard, save_prm
 from stepcredit.errors import UserError
 from stepcredit.objectives import get_objective
 from stepcredit.scorers import load_scorer
+from stepcredit.scorers.heads import token_record
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import encode_examples
-from stepcredit.training.families import TokenHeadFamily, make_forward_batch
 from stepcredit.training.run import TrainedModel, train_prm
+from stepcredit.training.step_batches import make_forward_batch
 from stepcredit.types import Rollout, StepLabel
 
 
@@ -97,7 +98,7 @@ def test_a_token_head_learns_pairs_and_its_scorer_gives_the_rewards_that_were_tr
     examples = encode_examples(rollouts, load_scorer(out).encoding, objective=get_objective("dpo"))
     batch = make_forward_batch(examples, [example.encoded for example in examples], None)
     with torch.no_grad():
-        rewards = TokenHeadFamily().record(trained.model.eval(), batch).rewards
+        rewards = token_record(trained.model.eval(), batch).rewards
     assert [score.reward for score in scores] == pytest.approx(rewards.tolist(), abs=1e-5)
 
 

@@ -1,0 +1,176 @@
+"""Token classifiers: value heads, heads of token values, and the two-label models of TRL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import transformers
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from stepcredit.checkpoints import load_model
+from stepcredit.encoding import EncodedSteps, StepwiseEncoding
+from stepcredit.errors import CheckpointError
+from stepcredit.logprobs import TokenBatch
+from stepcredit.objectives import ObjectiveInput
+from stepcredit.rewards import aggregate
+from stepcredit.scorers.base import Judgement
+from stepcredit.scorers.forward_batch import ForwardBatch
+from stepcredit.scorers.loading import Checkpoint, chat_encoding
+from stepcredit.scorers.step_models import (
+    STEP_AGGREGATES,
+    StepKind,
+    StepModelScorer,
+    StepReader,
+    model_inputs,
+)
+
+TOKEN_MEAN = "token-mean"
+"""What a response's reward is of its token values."""
+
+
+def read_probability(model: Any, batch: TokenBatch, positions: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """The probability of a classifier's second class, or the sigmoid of its only output, in [0, 1]."""
+    logits = _logits(model, batch, positions)
+    if logits.shape[1] == 1:
+        return logits[:, 0].sigmoid()
+    if logits.shape[1] == 2:
+        return logits.softmax(dim=-1)[:, 1]
+    raise CheckpointError(
+        f"has {logits.shape[1]} classes, not one or two",
+        where=model.config.name_or_path or None,
+        hint="name a token classifier of right and wrong steps",
+    )
+
+
+def read_value(model: Any, batch: TokenBatch, positions: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """A classifier's only output as it is, any real number."""
+    logits = _logits(model, batch, positions)
+    if logits.shape[1] != 1:
+        raise CheckpointError(
+            f"has {logits.shape[1]} classes, not one", hint="name a token classifier with one output"
+        )
+    return logits[:, 0]
+
+
+def _logits(model: Any, batch: TokenBatch, positions: Tensor) -> Tensor:
+    logits: Tensor = model(**model_inputs(batch)).logits.flatten(0, 1).index_select(0, positions).float()
+    return logits
+
+
+class TokenHeadScorer(StepModelScorer):
+    """Every token has a value (Q-RM, arXiv:2505.23363); what lies in a step or a response is averaged.
+
+    A step's reward is the mean value of its own tokens (0 without tokens), its value that of all tokens
+    up to its end, and the response's reward the mean of all, unless another aggregate is asked for.
+    """
+
+    response_aggregates = (TOKEN_MEAN, *STEP_AGGREGATES)
+
+    def judge(self, encoded: Sequence[EncodedSteps]) -> list[Judgement]:
+        """Read every token's value."""
+        at_tokens = [
+            replace(item.encoded, step_ends=tuple(range(1, item.encoded.num_scored + 1))) for item in encoded
+        ]
+        judgements = []
+        for item, values in zip(encoded, self.reader.of(at_tokens), strict=True):
+            ends = np.array(item.encoded.step_ends)
+            sizes = np.diff(ends, prepend=0)
+            sums = np.concatenate([[0.0], np.cumsum(values)])
+            rewards = np.diff(sums[ends], prepend=0.0) / np.maximum(sizes, 1)
+            aggregates = aggregate(rewards)
+            reward = (aggregates | {TOKEN_MEAN: float(values.mean())})[self.response_aggregate]
+            judgements.append(
+                Judgement(
+                    reward=reward,
+                    rewards=rewards,
+                    values=sums[ends] / np.maximum(ends, 1),
+                    aggregates=aggregates,
+                    token_rewards=values,
+                )
+            )
+        return judgements
+
+
+def value_record(model: nn.Module, batch: ForwardBatch) -> ObjectiveInput:
+    """The head's values at the scored tokens; a response's reward is the one at its last token."""
+    return values_record(batch, _read_scored(model, batch.tokens))
+
+
+def token_record(model: nn.Module, batch: ForwardBatch) -> ObjectiveInput:
+    """The tokens' own values, Q of Q-RM; a response's reward is their mean: tokens share the credit."""
+    values = batch.padded(_read_scored(model, batch.tokens))
+    return ObjectiveInput(
+        rewards=values.sum(dim=1) / batch.lengths,
+        labels=batch.labels,
+        lengths=batch.lengths,
+        head_values=values,
+    )
+
+
+def values_record(batch: ForwardBatch, at_tokens: Float[Tensor, " scored"]) -> ObjectiveInput:
+    """The record of values of prefixes, one per scored token."""
+    values, lengths = batch.padded(at_tokens), batch.lengths
+    return ObjectiveInput(
+        rewards=values.gather(1, lengths[:, None] - 1)[:, 0],
+        labels=batch.labels,
+        lengths=lengths,
+        head_values=values,
+        token_targets=batch.token_targets,
+    )
+
+
+def _read_scored(model: nn.Module, tokens: TokenBatch) -> Float[Tensor, " scored"]:
+    """The head's output at each scored token itself, not where it is predicted."""
+    outputs: Any = model(**model_inputs(tokens), position_ids=tokens.position_ids)
+    at_tokens: Tensor = outputs.logits.float().flatten().index_select(0, tokens.source_index + 1)
+    return at_tokens
+
+
+def _token_classifier(checkpoint: Checkpoint) -> Any:
+    model_class = transformers.AutoModelForTokenClassification
+    return load_model(checkpoint.path, checkpoint.load, model_class=model_class)
+
+
+def probability_reader(model: Any, encoding: Any) -> StepReader:
+    """Reads probabilities of right off a classifier of tokens."""
+    del encoding
+    return StepReader(model, read_probability)
+
+
+VALUE_HEAD = StepKind(
+    name="value-head",
+    encoding=chat_encoding,
+    architecture="ForTokenClassification",
+    num_classes=1,
+    load_weights=_token_classifier,
+    reader=probability_reader,
+    response_aggregate="last",
+    record=lambda *_: value_record,
+)
+"""The value of a prefix is one number on its last hidden state; a step's score is its sigmoid."""
+
+TOKEN_HEAD = StepKind(
+    name="token-head",
+    encoding=chat_encoding,
+    num_classes=1,
+    load_weights=_token_classifier,
+    reader=lambda model, _: StepReader(model, read_value),
+    response_aggregate=TOKEN_MEAN,
+    scorer_class=TokenHeadScorer,
+    record=lambda *_: token_record,
+)
+"""The same network, whose number is the token's own share of the reward."""
+
+TRL_PRM = StepKind(
+    name="trl-prm",
+    encoding=StepwiseEncoding,
+    architecture="ForTokenClassification",
+    num_classes=2,
+    load_weights=_token_classifier,
+    reader=probability_reader,
+)
+"""Right or wrong, classified at the separator after each step, as TRL's former ``PRMTrainer`` trained it."""

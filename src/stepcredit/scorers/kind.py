@@ -1,0 +1,87 @@
+"""What the project knows of one kind of reward model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.errors import UserError
+from stepcredit.scorers.settings import ScorerSettings
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from stepcredit.encoding import Encoding
+    from stepcredit.objectives import ObjectiveInput
+    from stepcredit.scorers.base import WindowedScorer
+    from stepcredit.scorers.forward_batch import ForwardBatch
+    from stepcredit.steps import StepRule
+
+Record = Callable[["nn.Module", "ForwardBatch"], "ObjectiveInput"]
+"""Runs a model on a batch, with gradients where they are on, and fills what objectives read."""
+
+_FLAGS = {
+    "policy": "--policy-server",
+    "reference": "--reference",
+    "beta": "--beta",
+    "reference_free": "--reference-free",
+    "reference_floor": "--reference-floor",
+    "cache": "--cache",
+    "convention": "--convention",
+    "response_aggregate": "--aggregate",
+}
+"""Settings that not every kind takes, as the command line has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind(ABC):
+    """A kind of reward model: how text becomes tokens, how its output is read, how it is trained and saved.
+
+    Attributes:
+        name: As ``--family`` and ``prm.json`` have it.
+        encoding: Makes its format from (tokenizer, step rule, context length); training and scoring share it.
+        record: Makes what training asks of it from (encoding, beta); ``None`` where it is not trained here.
+        num_classes: Outputs of its head on every token; ``None`` for a language model's own head.
+        architecture: Ending of the class name by which a checkpoint's configuration shows that it is one.
+        step_rule: What its published models were trained on; a trained model's card has its own.
+        takes: Settings that mean something to it and not to every kind.
+    """
+
+    name: str
+    encoding: Callable[[PreTrainedTokenizerBase, StepRule, int | None], Encoding]
+    record: Callable[[Any, float], Record] | None = None
+    num_classes: int | None = None
+    architecture: str | None = None
+    step_rule: str = "auto"
+    takes: frozenset[str] = frozenset({"response_aggregate"})
+
+    @abstractmethod
+    def load(self, settings: ScorerSettings) -> WindowedScorer:
+        """The scorer of a checkpoint.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be used as asked.
+        """
+
+    def check(self, settings: ScorerSettings) -> None:
+        """Refuse settings that have no meaning for this kind.
+
+        Raises:
+            UserError: Naming the first.
+        """
+        for setting in fields(settings):
+            flag = _FLAGS.get(setting.name)
+            if flag and setting.name not in self.takes and getattr(settings, setting.name) != setting.default:
+                raise UserError(f"does not apply to the family {self.name}", where=flag, hint="leave it out")
+
+    def recognises(self, configuration: Mapping[str, Any]) -> bool:
+        """Whether the ``config.json`` of a checkpoint without ``prm.json`` is of this kind."""
+        architecture = str(next(iter(configuration.get("architectures") or []), ""))
+        if self.architecture is None or not architecture.endswith(self.architecture):
+            return False
+        # transformers leaves two classes, its default, out of the configuration.
+        num_classes = len(configuration.get("id2label") or "--")
+        return self.num_classes in (None, num_classes)

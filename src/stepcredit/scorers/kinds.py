@@ -1,0 +1,149 @@
+"""The table of kinds of reward model: a new kind is one file in this room and one line here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stepcredit.errors import CheckpointError, UserError
+from stepcredit.scorers.settings import ScorerSettings, takes_settings
+
+if TYPE_CHECKING:
+    from stepcredit.scorers.base import WindowedScorer
+    from stepcredit.scorers.kind import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the table.
+
+    Attributes:
+        record: File of this room and name of the :class:`~stepcredit.scorers.kind.Kind` in it, which is
+            imported when it is used: ``--help`` must not wait for torch.
+        learns: What training gives it: log-``ratios`` to a reference, whose sums are values of prefixes;
+            ``values`` of prefixes; values of single ``tokens``. ``None``: it is not trained here.
+    """
+
+    record: str
+    learns: Literal["ratios", "values", "tokens"] | None = None
+
+
+KINDS: Mapping[str, Line] = {
+    "implicit": Line("implicit:IMPLICIT", learns="ratios"),
+    "log-probability": Line("log_probability:LOG_PROBABILITY"),
+    "value-head": Line("heads:VALUE_HEAD", learns="values"),
+    "token-head": Line("heads:TOKEN_HEAD", learns="tokens"),
+    "math-shepherd": Line("label_tokens:MATH_SHEPHERD", learns="values"),
+    "rlhflow": Line("label_tokens:RLHFLOW", learns="values"),
+    "qwen-prm": Line("published_heads:QWEN_PRM"),
+    "skywork-prm": Line("published_heads:SKYWORK_PRM"),
+    "trl-prm": Line("heads:TRL_PRM"),
+    "orm": Line("sequence_classifier:ORM"),
+}
+FAMILIES = ("auto", *KINDS)
+"""Names of kinds; ``auto`` asks the checkpoint."""
+
+TRAINED = tuple(name for name, line in KINDS.items() if line.learns is not None)
+"""Names of the kinds that are trained here."""
+
+
+def get_kind(name: str) -> Kind:
+    """The record of a kind.
+
+    Raises:
+        UserError: There is no such kind.
+    """
+    if name not in KINDS:
+        raise UserError(f"no family {name!r}", where="--family", hint=f"use {', '.join(FAMILIES)}")
+    file, _, record = KINDS[name].record.partition(":")
+    kind: Kind = getattr(import_module(f"stepcredit.scorers.{file}"), record)
+    return kind
+
+
+def family_of(path: Path, *, implicit: bool = False) -> str:
+    """Which kind a checkpoint is, by its ``prm.json`` or its architecture.
+
+    Args:
+        path: The checkpoint.
+        implicit: Whether the caller has what makes an implicit PRM of a plain language model.
+
+    Raises:
+        CheckpointError: It does not say.
+    """
+    from stepcredit.checkpoints import PRMCard
+
+    if PRMCard.exists(path):
+        return PRMCard.read(path).family
+    configuration = _read_configuration(path)
+    for name in KINDS:
+        if get_kind(name).recognises(configuration):
+            return name
+    if implicit:
+        return "implicit"
+    raise CheckpointError(
+        "does not say which kind of reward model it is",
+        where=path,
+        hint="pass --reference and --beta for an implicit PRM, or --family",
+    )
+
+
+def _read_configuration(path: Path) -> dict[str, Any]:
+    file = path / "config.json"
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"is not JSON ({error})", where=file, hint="restore it") from error
+    if not isinstance(content, dict):
+        raise CheckpointError("must be a JSON object", where=file, hint="restore it")
+    return content
+
+
+def kind_of(settings: ScorerSettings) -> Kind:
+    """The kind asked for, else the one that the checkpoint is.
+
+    Raises:
+        CheckpointError: It does not say.
+        UserError: There is no such kind.
+    """
+    if settings.family != "auto":
+        return get_kind(settings.family)
+    from stepcredit.checkpoints import resolve
+
+    load, policy = settings.load, settings.policy
+    path = resolve(
+        settings.directory, revision=load.revision, also=load.unsafe_patterns, weights=policy is None
+    )
+    given = (policy, settings.reference, settings.beta)
+    is_implicit = settings.reference_free or any(value is not None for value in given)
+    return get_kind(family_of(path, implicit=is_implicit))
+
+
+def step_rule_of(path: Path, kind: Kind) -> str:
+    """The step rule that a reward model was trained with, as far as it is known."""
+    from stepcredit.checkpoints import PRMCard
+
+    return PRMCard.read(path).step_rule if PRMCard.exists(path) else kind.step_rule
+
+
+def scorer_of(settings: ScorerSettings) -> WindowedScorer:
+    """The scorer of a checkpoint, whichever kind of reward model it is.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be used as asked.
+        UserError: A setting does not belong to the kind.
+    """
+    kind = kind_of(settings)
+    kind.check(settings)
+    return kind.load(settings)
+
+
+@takes_settings
+def load_scorer(settings: ScorerSettings) -> WindowedScorer:
+    """As :func:`scorer_of`; its arguments are the fields of the settings."""
+    return scorer_of(settings)
