@@ -120,6 +120,7 @@ def run(options: Options) -> Result | DryRun:
     Raises:
         UserError: There is no such experiment or scale, or a stage failed.
     """
+    from stepcredit.runs import locked
     from stepcredit_study.frame.experiment import load_experiment
     from stepcredit_study.frame.planning import plan
     from stepcredit_study.frame.running import Stage, run_stages
@@ -145,7 +146,8 @@ def run(options: Options) -> Result | DryRun:
         for name in experiments
         for seed in range(scale.seeds)
     ]
-    run_stages(stages, jobs=options.jobs or (os.cpu_count() or 1), finished=conclude)
+    with locked(options.out):
+        run_stages(stages, jobs=options.jobs or (os.cpu_count() or 1), finished=conclude)
     return Result(out=options.out, findings=[findings[name] for name in experiments])
 
 

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import json
+import hashlib
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +9,10 @@ import pytest
 from stepcredit.errors import UserError
 from stepcredit.runs import (
     Manifest,
-    ResumableLines,
+    Output,
     atomic_directory,
     atomic_path,
+    manifest_path,
     read_manifest,
     write_json,
 )
@@ -60,46 +58,6 @@ def test_a_failed_directory_leaves_the_earlier_one(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["prm"]
 
 
-def test_lines_go_on_after_a_torn_line(tmp_path: Path) -> None:
-    out = tmp_path / "out.jsonl"
-    with ResumableLines(out, manifest(a=1)) as lines:
-        lines.append({"id": 0})
-        lines.append({"id": 1, "text": "é\n" * 50_000})
-    whole = lines.partial.read_bytes()
-    for cut in (1, 7, 40_000, len(whole) - len(b'{"id": 0}\n') - 1):
-        lines.partial.write_bytes(whole[:-cut])
-        again = ResumableLines(out, manifest(a=1))
-        assert again.resumed
-        assert [row["id"] for row in again.rows()] == [0]
-    with again:
-        again.append({"id": 2})
-    again.commit()
-    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [0, 2]
-    assert sorted(os.listdir(tmp_path)) == ["out.jsonl", "out.jsonl.manifest.json"]
-
-
-def test_finished_work_is_recognised_and_other_work_is_refused(tmp_path: Path) -> None:
-    out = tmp_path / "out.jsonl"
-    with ResumableLines(out, manifest(a=1)) as lines:
-        lines.append({"id": 0})
-    lines.commit()
-    assert ResumableLines(out, manifest(a=1)).complete
-    with pytest.raises(UserError, match="--overwrite"):
-        ResumableLines(out, manifest(a=2))
-    assert not ResumableLines(out, manifest(a=2), overwrite=True).complete
-    assert out.exists(), "the earlier result stays until the new one is complete"
-
-
-def test_a_partial_file_of_other_settings_is_refused(tmp_path: Path) -> None:
-    out = tmp_path / "out.jsonl"
-    with ResumableLines(out, manifest(a=1)) as lines:
-        lines.append({"id": 0})
-    with pytest.raises(UserError, match="other settings"):
-        ResumableLines(out, manifest(a=2))
-    fresh = ResumableLines(out, manifest(a=2), overwrite=True)
-    assert list(fresh.rows()) == []
-
-
 def test_the_same_work_is_known_by_its_inputs_content_not_their_path(tmp_path: Path) -> None:
     for name, content in (("a", "same"), ("b", "same"), ("c", "other")):
         (tmp_path / name).write_text(content)
@@ -107,37 +65,108 @@ def test_the_same_work_is_known_by_its_inputs_content_not_their_path(tmp_path: P
     assert a == b != c
 
 
-def test_a_process_killed_while_writing_loses_at_most_what_was_not_synced(tmp_path: Path) -> None:
-    out = tmp_path / "out.jsonl"
-    program = (
-        "import sys, pathlib\n"
-        "from stepcredit.runs import Manifest, ResumableLines\n"
-        "lines = ResumableLines(pathlib.Path(sys.argv[1]), Manifest('test', {'a': 1}))\n"
-        "with lines:\n"
-        "    for number in range(5): lines.append({'id': number})\n"
-        "    lines.sync()\n"
-        "    print('synced', flush=True)\n"
-        "    while True: lines.append({'id': -1, 'text': 'x' * 1000})\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program, str(out)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "synced\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    lines = ResumableLines(out, manifest(a=1))
-    assert [row["id"] for row in lines.rows()][:5] == [0, 1, 2, 3, 4]
-    assert not out.exists()
+def make(out: Path, content: str = "content", **settings: int) -> None:
+    with Output(out, manifest(**settings)) as output, output.replacing() as temporary:
+        temporary.write_text(content)
 
 
-def test_a_run_that_wrote_nothing_does_not_stand_in_the_way_of_another(tmp_path: Path) -> None:
-    out = tmp_path / "out.jsonl"
-    with ResumableLines(out, manifest(a=1)):
+def make_folder(out: Path, **files: str) -> None:
+    with Output(out, manifest(a=1)) as output, output.replacing_folder() as temporary:
+        for name, content in files.items():
+            (temporary / name).write_text(content)
+
+
+def is_complete(out: Path, *, overwrite: bool = False, **settings: int) -> bool:
+    with Output(out, manifest(**settings), overwrite=overwrite) as output:
+        return output.complete
+
+
+def test_finished_work_is_recognised_and_other_work_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    assert not is_complete(out, a=1)
+    make(out, a=1)
+    assert is_complete(out, a=1)
+    with pytest.raises(UserError, match="--overwrite"):
+        is_complete(out, a=2)
+    assert not is_complete(out, a=2, overwrite=True)
+    assert out.read_text() == "content", "the earlier result stays until the new one is complete"
+    assert sorted(os.listdir(tmp_path)) == ["out.txt", "out.txt.manifest.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [("", "has 0 bytes, not the 7"), ("conten", "6 bytes"), ("CONTENT", "another content")],
+    ids=["emptied", "cut", "edited"],
+)
+def test_a_finished_file_that_was_changed_is_noticed(tmp_path: Path, content: str, problem: str) -> None:
+    out = tmp_path / "out.txt"
+    make(out)
+    out.write_text(content)
+    with pytest.raises(UserError, match=problem):
+        is_complete(out)
+    assert not is_complete(out, overwrite=True)
+
+
+def test_a_finished_folder_is_compared_file_by_file(tmp_path: Path) -> None:
+    out = tmp_path / "prm"
+    make_folder(out, weights="w" * 100, config="{}", **{"README.md": "card"})
+    (out / "README.md").write_text("what people say of it")
+    (out / "notes").write_text("more")
+    assert is_complete(out, a=1)
+    (out / "weights").write_text("w" * 99)
+    with pytest.raises(UserError, match="weights has 99 bytes"):
+        is_complete(out, a=1)
+    (out / "weights").unlink()
+    with pytest.raises(UserError, match="weights is missing"):
+        is_complete(out, a=1)
+
+
+def test_a_manifest_without_a_hash_is_believed_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.txt"
+    make(out)
+    content = read_manifest(out)
+    assert content is not None
+    del content["output"]
+    write_json(manifest_path(out), content)
+    assert is_complete(out)
+    assert "was not checked for damage" in capsys.readouterr().err
+
+
+def test_a_folder_is_not_written_over_by_a_file(tmp_path: Path) -> None:
+    make_folder(tmp_path / "prm", weights="w")
+    with (
+        pytest.raises(UserError, match="is a folder"),
+        Output(tmp_path / "prm", manifest(), overwrite=True) as output,
+        output.replacing(),
+    ):
         pass
-    with ResumableLines(out, manifest(a=2)) as lines:
-        lines.append({"id": 0})
-    lines.commit()
-    assert out.read_text() == '{"id": 0}\n'
+    assert is_complete(tmp_path / "prm", a=1)
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_one_of_the_same_output(tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    (tmp_path / ".out.txt.abcd1234.tmp").write_text("half")
+    (tmp_path / ".out.txt.abcd5678.tmp").mkdir()
+    for name in (".out.txt.json.abcd1234.tmp", ".out.abcd1234.tmp", ".out.txt.mine.tmp"):
+        (tmp_path / name).write_text("another's")
+    make(out)
+    assert sorted(os.listdir(tmp_path)) == [
+        ".out.abcd1234.tmp",
+        ".out.txt.json.abcd1234.tmp",
+        ".out.txt.mine.tmp",
+        "out.txt",
+        "out.txt.manifest.json",
+    ]
+
+
+def test_a_folder_that_was_being_replaced_when_the_run_was_killed_comes_back(tmp_path: Path) -> None:
+    make_folder(tmp_path / "prm", weights="w")
+    (tmp_path / ".prm.abcd1234.old").mkdir()
+    (tmp_path / "prm").rename(tmp_path / ".prm.abcd1234.old" / "old")
+    assert is_complete(tmp_path / "prm", a=1)
+    assert os.listdir(tmp_path) == ["prm"]
 
 
 def test_a_manifest_says_what_was_run(tmp_path: Path) -> None:
@@ -149,9 +178,8 @@ def test_a_manifest_says_what_was_run(tmp_path: Path) -> None:
     record.ledger.model_parameters = 10
     record.ledger.generated_tokens = 7
     record.ledger.trained_tokens = 5
-    with ResumableLines(out, record) as lines:
-        lines.append({"id": 0})
-    lines.commit()
+    with Output(out, record) as output, output.replacing() as temporary:
+        temporary.write_text('{"id": 0}\n')
     written = read_manifest(out)
     assert written is not None
     assert written["settings"] == {"seed": 3}
@@ -159,3 +187,4 @@ def test_a_manifest_says_what_was_run(tmp_path: Path) -> None:
     assert written["ledger"]["flops"] == 2 * 10 * 7 + 6 * 10 * 5
     assert list(written["inputs"]) == [str(source)]
     assert written["versions"]["python"]
+    assert written["output"] == {"bytes": 10, "sha256": hashlib.sha256(out.read_bytes()).hexdigest()}

@@ -1,4 +1,4 @@
-"""One run at a time in a directory, and never another run's checkpoints."""
+"""Never another run's checkpoints."""
 
 from __future__ import annotations
 
@@ -8,18 +8,6 @@ import pytest
 
 from stepcredit.errors import UserError
 from stepcredit.training.workplace import claim, work_directory
-
-
-def test_two_runs_do_not_write_into_one_directory(tmp_path: Path) -> None:
-    work = work_directory(tmp_path / "prm")
-    with (
-        claim(work, "same", overwrite=False),
-        pytest.raises(UserError, match="another run is training there now"),
-        claim(work, "same", overwrite=True),
-    ):
-        pass
-    with claim(work, "same", overwrite=False):
-        pass
 
 
 def test_checkpoints_of_other_settings_are_kept_unless_they_are_given_up(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from stepcredit.data.files import (
     read_rollouts,
     read_scores,
     write_rows,
+    write_rows_into,
 )
 from stepcredit.data.foreign import FORMATS, named_format
 from stepcredit.data.formats import parse_columns, read_as, read_rollouts_as
@@ -41,4 +42,5 @@ __all__ = [
     "score_from_json",
     "score_to_json",
     "write_rows",
+    "write_rows_into",
 ]

@@ -179,22 +179,23 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     path = Path(path)
     file_kind(path)
     with atomic_path(path) as temporary:
-        return _write_as(path, temporary, rows)
+        return write_rows_into(temporary, path, rows)
 
 
-def finish_lines(path: str | Path) -> Callable[[Path, Path], None] | None:
+def finish_lines(path: str | Path) -> Callable[[Path, Path], int] | None:
     """What turns finished JSON Lines into the format of ``path``, for ``ResumableLines.commit``.
 
     Returns:
-        A function of (JSON Lines file, file to write), or ``None`` where nothing needs to be done.
+        A function of (JSON Lines file, file to write) that returns how many rows there are, or ``None``
+        where nothing needs to be done.
     """
     path = Path(path)
     if file_kind(path) == "jsonl" and not _is_gzip(path):
         return None
 
-    def finalise(lines: Path, temporary: Path) -> None:
+    def finalise(lines: Path, temporary: Path) -> int:
         with open(lines, "rb") as handle:
-            _write_as(path, temporary, _lines(handle))
+            return write_rows_into(temporary, path, _lines(handle))
 
     return finalise
 
@@ -220,7 +221,8 @@ def _opened(final: Path, temporary: Path) -> Iterator[IO[bytes]]:
             yield handle
 
 
-def _write_as(final: Path, temporary: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+def write_rows_into(temporary: Path, final: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows to ``temporary`` in the format that ``final``'s extension names; see :func:`write_rows`."""
     kind = file_kind(final)
     if kind in ("parquet", "csv"):
         return _write_table(kind, final, temporary, rows)

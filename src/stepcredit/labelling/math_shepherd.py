@@ -105,12 +105,14 @@ class PrefixCompletions:
         settings: How many completions, and which labels.
 
     Attributes:
-        num_labelled: Rollouts that can be labelled.
+        num_rollouts: Rollouts seen.
+        num_labelled: Those that can be labelled.
         num_prefixes: Step prefixes to complete, counted for each rollout.
     """
 
     def __init__(self, rule: StepRule, settings: LabelSettings) -> None:
         self.rule, self.settings = rule, settings
+        self.num_rollouts = 0
         self.num_labelled = 0
         self.num_prefixes = 0
         self._known: dict[str, _Completions] = {}
@@ -133,6 +135,7 @@ class PrefixCompletions:
     def see(self, rollouts: Iterable[Rollout]) -> None:
         """Count the prefixes of all rollouts; comes first."""
         for rollout in rollouts:
+            self.num_rollouts += 1
             if not can_be_labelled(rollout):
                 continue
             self.num_labelled += 1

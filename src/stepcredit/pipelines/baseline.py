@@ -65,17 +65,19 @@ def run(options: Options) -> Result:
     Raises:
         UserError: A mistake in the options or the input.
     """
-    from stepcredit.data import write_rows
-    from stepcredit.runs import Manifest, check_output, manifest_path, read_manifest, write_json
+    from stepcredit.data import write_rows_into
+    from stepcredit.data.sources import file_kind
+    from stepcredit.runs import Manifest, Output, read_manifest
 
+    file_kind(options.out)
     manifest = Manifest("baseline", {"by": options.by, "seed": options.seed}, inputs=[options.rollouts])
-    if check_output(options.out, manifest, overwrite=options.overwrite):
-        earlier = read_manifest(options.out) or {}
-        return Result(out=options.out, already_done=True, counts=earlier.get("counts", {}))
-    if not write_rows(options.out, _scores(options, manifest)):
-        options.out.unlink()
-        raise DataError("holds no response", where=options.rollouts, hint="check the file")
-    write_json(manifest_path(options.out), manifest.to_json())
+    with Output(options.out, manifest, overwrite=options.overwrite) as output:
+        if output.complete:
+            earlier = read_manifest(options.out) or {}
+            return Result(out=options.out, already_done=True, counts=earlier.get("counts", {}))
+        with output.replacing() as temporary:
+            if not write_rows_into(temporary, options.out, _scores(options, manifest)):
+                raise DataError("holds no response", where=options.rollouts, hint="check the file")
     return Result(out=options.out, already_done=False, counts=manifest.counts)
 
 

@@ -158,8 +158,15 @@ def run(options: Options) -> Result:
     Raises:
         UserError: A mistake in the recipe or its files.
     """
+    from stepcredit.runs import locked
+
+    with locked(options.out):
+        return _compare(options)
+
+
+def _compare(options: Options) -> Result:
     from stepcredit.reports.comparison import comparison_markdown, render_comparison
-    from stepcredit.runs import Manifest, atomic_path, manifest_path, write_json
+    from stepcredit.runs import Manifest, Output, atomic_path, write_json
 
     recipe = read_recipe(options.recipe, options.root)
     _check_files(recipe)
@@ -173,12 +180,13 @@ def run(options: Options) -> Result:
         inputs=[recipe.train, recipe.dev, recipe.test],
     )
     content = result.to_json()
-    write_json(options.out / RESULTS, content)
-    write_json(manifest_path(options.out / RESULTS), manifest.to_json())
-    pages = {REPORT: render_comparison(content), SUMMARY: comparison_markdown(content)}
-    for name, page in pages.items():
-        with atomic_path(options.out / name) as temporary:
-            temporary.write_text(page, encoding="utf-8")
+    # What is there is replaced whatever it is: it only sums up the trials, each of which was checked.
+    with Output(options.out / RESULTS, manifest, overwrite=True) as output, output.replacing() as results:
+        write_json(results, content)
+        pages = {REPORT: render_comparison(content), SUMMARY: comparison_markdown(content)}
+        for name, page in pages.items():
+            with atomic_path(options.out / name) as temporary:
+                temporary.write_text(page, encoding="utf-8")
     return result
 
 

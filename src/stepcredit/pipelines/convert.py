@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import argument, option
-from stepcredit.runs import Manifest, Progress, check_output, manifest_path, read_manifest, write_json
+from stepcredit.runs import Manifest, Output, Progress, read_manifest
+
+if TYPE_CHECKING:
+    from stepcredit.data.foreign.registry import ForeignFormat
 
 _NAMES = (
     "prompts, rollouts, ultrainteract, trl-preference, trl-unpaired, trl-stepwise, openrlhf-ce, prm800k, "
@@ -81,20 +84,30 @@ class Result:
 
 def run(options: Options) -> Result:
     """Convert, streaming; the output appears when it is whole."""
-    from stepcredit.data import named_format, parse_columns, read_as, write_rows
+    from stepcredit.data import named_format
+    from stepcredit.data.sources import file_kind
 
     _check(options)
+    file_kind(options.out)
     source, target = named_format(options.from_format), named_format(options.to_format, to_write=True)
     if source.holds_prompts and not target.holds_prompts:
         raise UserError("prompts have no responses", where="--to", hint="use --to prompts")
-    columns = parse_columns(options.column)
     manifest = Manifest("convert", _settings(options), inputs=[options.source])
-    if check_output(options.out, manifest, overwrite=options.overwrite):
-        return _result(options, read_manifest(options.out) or {}, already_done=True)
+    with Output(options.out, manifest, overwrite=options.overwrite) as output:
+        if output.complete:
+            return _result(options, read_manifest(options.out) or {}, already_done=True)
+        with output.replacing() as temporary:
+            _convert(options, target, manifest, temporary)
+    return _result(options, manifest.to_json(), already_done=False)
+
+
+def _convert(options: Options, target: ForeignFormat, manifest: Manifest, temporary: Path) -> None:
+    from stepcredit.data import parse_columns, read_as, write_rows_into
+
     records = read_as(
         options.source,
         options.from_format,
-        columns=columns,
+        columns=parse_columns(options.column),
         subset=options.subset,
         skip_invalid=options.skip_invalid,
     )
@@ -103,13 +116,11 @@ def run(options: Options) -> Result:
     with Progress(f"convert {options.source}", options.limit, "records") as progress:
         counted = _counted(islice(records, options.limit), manifest, progress)
         rows = _not_none(target.write(counted, lost), options, lost)
-        manifest.counts["written"] = write_rows(options.out, rows)
+        manifest.counts["written"] = write_rows_into(temporary, options.out, rows)
     if records.num_skipped:
         manifest.counts["skipped"] = records.num_skipped
         manifest.notes["first_skipped"] = records.first_skipped
     manifest.notes["lost"] = {what: count for what, count in sorted(lost.items()) if count}
-    write_json(manifest_path(options.out), manifest.to_json())
-    return _result(options, manifest.to_json(), already_done=False)
 
 
 def _check(options: Options) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.options import option
 from stepcredit.pipelines import lab_run
 from stepcredit.pipelines.lab_run import POLICIES, LabSampling, LabSizes, Stopwatch
-from stepcredit.runs import atomic_path, write_json
+from stepcredit.runs import atomic_path, locked, write_json
 from stepcredit.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -60,6 +60,11 @@ class Result:
 
 def run(options: Options) -> Result:
     """Run the stages that are not complete yet, then evaluate and report."""
+    with locked(options.out):
+        return _run(options)
+
+
+def _run(options: Options) -> Result:
     from stepcredit.pipelines.demo_summary import summarise
     from stepcredit.reports.demo import render_demo
     from stepcredit.reports.summary import summary_to_json

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
 from stepcredit.options import argument, option
-from stepcredit.runs import Manifest
+from stepcredit.runs import Manifest, locked
 
 if TYPE_CHECKING:
     from stepcredit.evaluation.best_of_n_evaluation import BestOfNEvaluation
@@ -80,6 +80,11 @@ class EvalResult:
 
 def run(options: Options) -> EvalResult:
     """Evaluate."""
+    with locked(options.out):
+        return _evaluate(options)
+
+
+def _evaluate(options: Options) -> EvalResult:
     from stepcredit.evaluation.best_of_n import BestOfNSettings
     from stepcredit.evaluation.best_of_n_evaluation import evaluate_best_of_n
     from stepcredit.evaluation.choices import VOTE_KINDS
@@ -126,6 +131,7 @@ def run(options: Options) -> EvalResult:
             rows=evaluation.results,
             title=options.title,
             data=[options.graded],
+            overwrite=options.overwrite,
         )
     return EvalResult(evaluation)
 

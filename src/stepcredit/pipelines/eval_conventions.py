@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
 from stepcredit.options import argument, option
-from stepcredit.runs import Manifest, atomic_path, check_output, manifest_path, write_json
+from stepcredit.runs import Manifest, Output, atomic_path, check_output, locked, write_json
 from stepcredit.scorers.options import ImplicitOptions
 
 if TYPE_CHECKING:
@@ -73,6 +73,11 @@ def run(options: Options) -> ConventionsResult:
     Raises:
         UserError: The data are neither graded nor labelled, or the model cannot score them.
     """
+    with locked(options.out):
+        return _evaluate(options)
+
+
+def _evaluate(options: Options) -> ConventionsResult:
     import numpy as np
 
     from stepcredit.data import read_rollouts_as
@@ -103,7 +108,7 @@ def run(options: Options) -> ConventionsResult:
     columns = _score(scorings)
     made = {name: (how, columns[name]) for name, how in conventions.items()}
     found = _compare(options, rollouts, made, graded=graded, labelled=labelled)
-    _write(options.out, manifest, found)
+    _write(options, manifest, found)
     return found
 
 
@@ -209,12 +214,15 @@ def _compare(
     return ConventionsResult(tuple(results), excluded, tuple(notes))
 
 
-def _write(folder: Path, manifest: Manifest, found: ConventionsResult) -> None:
+def _write(options: Options, manifest: Manifest, found: ConventionsResult) -> None:
     from stepcredit.evaluation.conventions import convention_tables
 
     manifest.counts.update(found.excluded)
-    with atomic_path(folder / "tables.md") as temporary:
-        tables = "\n".join(table.to_markdown() for table in convention_tables(found.results))
-        temporary.write_text(tables, encoding="utf-8")
-    write_json(folder / RESULTS, found.to_json())
-    write_json(manifest_path(folder / RESULTS), manifest.to_json())
+    with (
+        Output(options.out / RESULTS, manifest, overwrite=options.overwrite) as output,
+        output.replacing() as results,
+    ):
+        write_json(results, found.to_json())
+        with atomic_path(options.out / "tables.md") as temporary:
+            tables = "\n".join(table.to_markdown() for table in convention_tables(found.results))
+            temporary.write_text(tables, encoding="utf-8")

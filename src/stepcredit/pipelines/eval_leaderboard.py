@@ -52,9 +52,13 @@ def run(options: Options) -> Result:
     """Collect and write."""
     from stepcredit.reports.leaderboard import collect, render_leaderboard
     from stepcredit.reports.page import write_page
+    from stepcredit.runs import locked
 
-    if options.out.exists() and not options.overwrite:
-        raise UserError("already exists", where=options.out, hint="choose another --out, or pass --overwrite")
-    boards = collect(options.folder, options.out)
-    write_page(options.out, render_leaderboard(boards, title=options.title))
+    with locked(options.out):
+        if options.out.exists() and not options.overwrite:
+            raise UserError(
+                "already exists", where=options.out, hint="choose another --out, or pass --overwrite"
+            )
+        boards = collect(options.folder, options.out)
+        write_page(options.out, render_leaderboard(boards, title=options.title))
     return Result(options.out, tuple(boards))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from stepcredit.errors import UserError
 from stepcredit.options import option
 from stepcredit.pipelines.eval_steps import LabelledInputs, StepResultOutput, read_parts, write_outputs
+from stepcredit.runs import locked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +38,14 @@ def run(options: Options) -> StepResultOutput:
     fraction = options.dev_fraction
     if fraction is not None and not 0.0 < fraction < 1.0:
         raise UserError(f"{fraction:g} is not between 0 and 1", where="--dev-fraction")
-    evaluation = evaluate_prm_bench(
-        read_parts(options.inputs, "prmbench"),
-        aspect_scores=options.aspects,
-        dev_fraction=fraction,
-        draws=options.inputs.draws,
-        seed=options.inputs.seed,
-    )
-    settings = {"dev_fraction": fraction, "aspects": options.aspects}
-    write_outputs(options.inputs, "eval prmbench", evaluation, settings)
+    with locked(options.inputs.out):
+        evaluation = evaluate_prm_bench(
+            read_parts(options.inputs, "prmbench"),
+            aspect_scores=options.aspects,
+            dev_fraction=fraction,
+            draws=options.inputs.draws,
+            seed=options.inputs.seed,
+        )
+        settings = {"dev_fraction": fraction, "aspects": options.aspects}
+        write_outputs(options.inputs, "eval prmbench", evaluation, settings)
     return StepResultOutput(evaluation)

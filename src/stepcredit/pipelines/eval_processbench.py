@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from stepcredit.errors import UserError
 from stepcredit.options import option
 from stepcredit.pipelines.eval_steps import LabelledInputs, StepResultOutput, read_parts, write_outputs
+from stepcredit.runs import locked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +33,14 @@ def run(options: Options) -> StepResultOutput:
     from stepcredit.evaluation.step_evaluations import evaluate_steps
 
     inputs = options.inputs
-    parts = read_parts(inputs, options.format)
-    tune_on = _tune_on(options, [part.name for part in parts.reported])
-    evaluation = evaluate_steps(
-        parts, tune_on=tune_on, with_published=True, draws=inputs.draws, seed=inputs.seed
-    )
-    settings = {"tune_on": tune_on, "format": options.format}
-    write_outputs(inputs, "eval processbench", evaluation, settings)
+    with locked(inputs.out):
+        parts = read_parts(inputs, options.format)
+        tune_on = _tune_on(options, [part.name for part in parts.reported])
+        evaluation = evaluate_steps(
+            parts, tune_on=tune_on, with_published=True, draws=inputs.draws, seed=inputs.seed
+        )
+        settings = {"tune_on": tune_on, "format": options.format}
+        write_outputs(inputs, "eval processbench", evaluation, settings)
     return StepResultOutput(evaluation)
 
 

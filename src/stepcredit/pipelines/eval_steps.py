@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import UserError
 from stepcredit.options import argument, option, same_option
-from stepcredit.runs import Manifest
+from stepcredit.runs import Manifest, locked
 from stepcredit.scorers.options import ScorerOptions
 
 if TYPE_CHECKING:
@@ -107,9 +107,10 @@ def run(options: Options) -> StepResultOutput:
     """Evaluate."""
     from stepcredit.evaluation.step_evaluations import evaluate_steps
 
-    parts = read_parts(options.inputs, options.format)
-    evaluation = evaluate_steps(parts, draws=options.inputs.draws, seed=options.inputs.seed)
-    write_outputs(options.inputs, "eval steps", evaluation, {"format": options.format})
+    with locked(options.inputs.out):
+        parts = read_parts(options.inputs, options.format)
+        evaluation = evaluate_steps(parts, draws=options.inputs.draws, seed=options.inputs.seed)
+        write_outputs(options.inputs, "eval steps", evaluation, {"format": options.format})
     return StepResultOutput(evaluation)
 
 
@@ -203,7 +204,7 @@ def write_outputs(
         return
     from stepcredit.evaluation.labelled_data import score_files
     from stepcredit.evaluation.tables import step_tables
-    from stepcredit.reports.evaluation_folder import check_results, write_results
+    from stepcredit.reports.evaluation_folder import write_results
 
     sources = inputs.sources
     data = [Path(source) for source in sources.values()]
@@ -211,7 +212,6 @@ def write_outputs(
     files += sorted(inputs.out.glob("*/scores-*.jsonl"))
     settings = {**settings, "sources": list(sources), "draws": inputs.draws, "seed": inputs.seed}
     manifest = Manifest(command, settings, inputs=files)
-    check_results(inputs.out, manifest, overwrite=inputs.overwrite)
     tables = step_tables(evaluation)
     write_results(
         inputs.out,
@@ -222,4 +222,5 @@ def write_outputs(
         rows=evaluation.results,
         title=inputs.title,
         data=data,
+        overwrite=inputs.overwrite,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -103,16 +104,17 @@ def run(options: Options) -> Result:
         raise UserError("is the input itself", where=options.out, hint="choose another --out")
     finalise = finish_lines(options.out)
     rollouts = read_rollouts_as(options.rollouts, options.format, skip_invalid=options.skip_invalid)
-    with _grader(options) as grader:
+    with contextlib.ExitStack() as stack:
+        grader = stack.enter_context(_grader(options))
         manifest = _manifest(options, grader)
-        lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
+        lines = stack.enter_context(ResumableLines(options.out, manifest, overwrite=options.overwrite))
         if lines.complete:
-            found = read_manifest(options.out) or {}
-            return Result(out=options.out, already_done=True, counts=found["counts"])
+            earlier = read_manifest(options.out) or {}
+            return Result(out=options.out, already_done=True, counts=earlier["counts"])
         done = _outcomes(lines, grader)
         todo = _not_done(rollouts, done, options, manifest)
         title = f"grade {options.rollouts.name}"
-        with Progress(title, count_rows(options.rollouts), "rollouts", done=len(done)) as progress, lines:
+        with Progress(title, count_rows(options.rollouts), "rollouts", done=len(done)) as progress:
             if options.ray is None:
                 rows = _graded(todo, grader, options, manifest)
             else:
@@ -120,11 +122,11 @@ def run(options: Options) -> Result:
             for row in rows:
                 lines.append(row)
                 progress.advance()
-    _check_not_empty(options, manifest, lines)
-    if rollouts.num_skipped:
-        manifest.count("skipped", rollouts.num_skipped)
-        manifest.notes["first_skipped"] = rollouts.first_skipped
-    lines.commit(finalise)
+        _check_not_empty(options, manifest, lines)
+        if rollouts.num_skipped:
+            manifest.count("skipped", rollouts.num_skipped)
+            manifest.notes["first_skipped"] = rollouts.first_skipped
+        lines.commit(finalise)
     return Result(out=options.out, already_done=False, counts=manifest.counts)
 
 
@@ -285,7 +287,7 @@ def _check_not_empty(options: Options, manifest: Manifest, lines: ResumableLines
     """Refuse to write a file in which nothing has a verdict."""
     if manifest.counts.get("right", 0) + manifest.counts.get("wrong", 0):
         return
-    lines.partial.unlink(missing_ok=True)
+    lines.discard()
     if not manifest.counts.get("rollouts"):
         raise DataError("there are no rollouts in it", where=options.rollouts, hint="check the file")
     raise DataError(

@@ -17,7 +17,7 @@ from typing import Any
 from stepcredit.options import check_at_least_one, option
 from stepcredit.pipelines import eval_best_of_n, grade, sample, score, train
 from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
-from stepcredit.runs import Manifest, atomic_directory, check_output, manifest_path, write_json
+from stepcredit.runs import Manifest, Output, write_json
 from stepcredit.training.config import TrainConfig
 
 POLICIES = ("weak", "mid", "strong")
@@ -97,23 +97,23 @@ def write_policies(directory: Path, *, overwrite: bool) -> None:
     from stepcredit.lab.policies import export_policies, policy_path
 
     manifest = Manifest("lab policies", {name: weights_hash(policy_path(name)) for name in POLICIES})
-    if check_output(directory, manifest, overwrite=overwrite):
-        return
-    with atomic_directory(directory) as temporary:
-        export_policies(temporary)
-        write_json(manifest_path(temporary), manifest.to_json())
+    with Output(directory, manifest, overwrite=overwrite) as output:
+        if not output.complete:
+            with output.replacing_folder() as temporary:
+                export_policies(temporary)
 
 
 def write_prompts(path: Path, split: str, *, seed: int, count: int, overwrite: bool) -> None:
     """Draw problems of a split and write them as prompts."""
-    from stepcredit.data import prompt_to_json, write_rows
+    from stepcredit.data import prompt_to_json, write_rows_into
     from stepcredit.lab.task import make_prompts
 
     manifest = Manifest("lab prompts", {"split": split, "seed": seed, "count": count})
-    if check_output(path, manifest, overwrite=overwrite):
-        return
-    write_rows(path, map(prompt_to_json, make_prompts(split, seed=seed, count=count)))
-    write_json(manifest_path(path), manifest.to_json())
+    with Output(path, manifest, overwrite=overwrite) as output:
+        if not output.complete:
+            prompts = make_prompts(split, seed=seed, count=count)
+            with output.replacing() as temporary:
+                write_rows_into(temporary, path, map(prompt_to_json, prompts))
 
 
 def sample_and_grade(
@@ -166,15 +166,16 @@ def label_wrong_steps(directory: Path, *, overwrite: bool) -> Path:
 
     Labels are only ever compared with; nothing is trained on them here.
     """
-    from stepcredit.data import read_rollouts, rollout_to_json, write_rows
+    from stepcredit.data import read_rollouts, rollout_to_json, write_rows_into
     from stepcredit.lab.oracles import label_steps
 
     graded, labelled = directory / "graded.jsonl", directory / "labelled.jsonl"
     manifest = Manifest("lab step labels", {}, inputs=[graded])
-    if not check_output(labelled, manifest, overwrite=overwrite):
-        rows = (replace(rollout, step_labels=label_steps(rollout)) for rollout in read_rollouts(graded))
-        write_rows(labelled, map(rollout_to_json, rows))
-        write_json(manifest_path(labelled), manifest.to_json())
+    with Output(labelled, manifest, overwrite=overwrite) as output:
+        if not output.complete:
+            rows = (replace(rollout, step_labels=label_steps(rollout)) for rollout in read_rollouts(graded))
+            with output.replacing() as temporary:
+                write_rows_into(temporary, labelled, map(rollout_to_json, rows))
     return labelled
 
 

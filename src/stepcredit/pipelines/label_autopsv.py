@@ -126,21 +126,21 @@ def run(options: Options) -> Result:
     from stepcredit.runs import ResumableLines, read_manifest
 
     manifest = _manifest(options)
-    lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
-    if lines.complete:
-        return _result(options, read_manifest(options.out) or {}, already_done=True)
-    _train_verifier(options)
-    scorer = _load_verifier(options)
-    choice = _choose(options, scorer, manifest)
-    threshold = options.threshold if choice is None else choice.threshold
-    assert threshold is not None
-    manifest.notes["threshold"] = threshold
-    manifest.notes["balanced_accuracy"] = None if choice is None else choice.balanced_accuracy
-    _label(options, scorer, threshold, lines)
-    earlier = read_manifest(options.verifier_directory) or {}
-    manifest.ledger.model_parameters = scorer.ledger.model_parameters
-    manifest.ledger.add(earlier.get("ledger", {}))
-    return _result(options, _commit(lines), already_done=False)
+    with ResumableLines(options.out, manifest, overwrite=options.overwrite) as lines:
+        if lines.complete:
+            return _result(options, read_manifest(options.out) or {}, already_done=True)
+        _train_verifier(options)
+        scorer = _load_verifier(options)
+        choice = _choose(options, scorer, manifest)
+        threshold = options.threshold if choice is None else choice.threshold
+        assert threshold is not None
+        manifest.notes["threshold"] = threshold
+        manifest.notes["balanced_accuracy"] = None if choice is None else choice.balanced_accuracy
+        _label(options, scorer, threshold, lines)
+        earlier = read_manifest(options.verifier_directory) or {}
+        manifest.ledger.model_parameters = scorer.ledger.model_parameters
+        manifest.ledger.add(earlier.get("ledger", {}))
+        return _result(options, _commit(lines), already_done=False)
 
 
 def _manifest(options: Options) -> Manifest:
@@ -232,7 +232,7 @@ def _label(options: Options, scorer: StepModelScorer, threshold: float, lines: R
     rollouts = read_rollouts(options.graded, skip_invalid=options.skip_invalid)
     done = sum(1 for _ in lines.rows())
     todo = islice(rollouts, done, None)
-    with lines, Progress("label", count_rows(options.graded), "responses", done=done) as progress:
+    with Progress("label", count_rows(options.graded), "responses", done=done) as progress:
         for rollout, found in _confidences(scorer, todo):
             labelled = rollout if isinstance(found, Exception) else label_rollout(rollout, found, threshold)
             lines.append(rollout_to_json(labelled))

@@ -128,17 +128,18 @@ def run(options: Options) -> Result:
     rule = _step_rule(options)
     with grader_of(options.grading) as grader:
         manifest = _manifest(options, settings, rule, grader)
-        lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
-        if lines.complete:
-            return _result(options, read_manifest(options.out) or {}, already_done=True)
-        completions = PrefixCompletions(rule, settings)
-        completions.see(_rollouts(options))
-        _check(options, completions)
-        for row in lines.rows():
-            _take(completions, row)
-        generator = make_generator(options.policy)
-        _complete(options, completions, generator, grader, lines)
-    _finish(options, completions, generator, lines)
+        key = ("prefix", "index")
+        with ResumableLines(options.out, manifest, overwrite=options.overwrite, key=key) as lines:
+            if lines.complete:
+                return _result(options, read_manifest(options.out) or {}, already_done=True)
+            completions = PrefixCompletions(rule, settings)
+            completions.see(_rollouts(options))
+            _check(options, completions)
+            for row in lines.rows():
+                _take(completions, row)
+            generator = make_generator(options.policy)
+            _complete(options, completions, generator, grader, lines)
+            _finish(options, completions, generator, lines)
     return _result(options, manifest.to_json(), already_done=False)
 
 
@@ -222,7 +223,7 @@ def _complete(
     failures_path(options.out).unlink(missing_ok=True)
     total = completions.num_distinct * options.num_completions
     done = completions.num_drawn
-    with lines, Progress("completing", total, "completions", done=done) as progress:
+    with Progress("completing", total, "completions", done=done) as progress:
         for target in completions.settings.targets:
             for row in _round(options, completions, generator, grader, target, progress):
                 lines.append(row)
@@ -274,7 +275,7 @@ def _finish(
     options: Options, completions: PrefixCompletions, generator: Generator, lines: ResumableLines
 ) -> None:
     """Write the labelled rollouts in input order, and the manifest with both ledgers."""
-    from stepcredit.data import write_rows
+    from stepcredit.data import write_rows_into
 
     if completions.num_distinct and completions.num_failed == completions.num_distinct:
         raise UserError(
@@ -294,13 +295,10 @@ def _finish(
     manifest.count("completions", completions.num_drawn)
     manifest.count("failed_prefixes", completions.num_failed)
 
-    def finalise(_: Path, target: Path) -> None:
-        # Written under the final name's extension, which decides the format, then moved into place.
-        labelled = target.with_name(target.name + "".join(options.out.suffixes))
-        write_rows(labelled, _labelled(options, completions, manifest))
-        labelled.replace(target)
+    def finalise(_: Path, target: Path) -> int:
+        return write_rows_into(target, options.out, _labelled(options, completions, manifest))
 
-    lines.commit(finalise)
+    lines.commit(finalise, num_rows=completions.num_rollouts)
 
 
 def _labelled(

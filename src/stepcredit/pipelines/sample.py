@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from stepcredit.data.reasoning_gym import PREFIX, TaskOptions
 from stepcredit.errors import UserError
@@ -172,17 +172,19 @@ def run(options: Options) -> CommandResult:
         },
         inputs=[options.prompts] + ([options.few_shot] if options.few_shot else []),
     )
-    lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
-    if lines.complete and not (options.retry_failed and failures_path(options.out).exists()):
-        return _complete(options, plan)
-    if lines.complete:
-        _reopen(options.out, lines)
-    done = Done(plan, options.num_samples)
-    for row in lines.rows():
-        done.add(row["prompt_id"], row["index"])
-    generator = _generator(options)
-    failures = _draw(generator, options, plan, done, lines)
-    return _finish(options, plan, generator, lines, manifest, failures)
+    with ResumableLines(
+        options.out, manifest, overwrite=options.overwrite, key=("prompt_id", "index")
+    ) as lines:
+        if lines.complete and not (options.retry_failed and failures_path(options.out).exists()):
+            return _complete(options, plan)
+        if lines.complete:
+            _reopen(options.out, lines)
+        done = Done(plan, options.num_samples)
+        for row in lines.rows():
+            done.add(row["prompt_id"], row["index"])
+        generator = _generator(options)
+        failures = _draw(generator, options, plan, done, lines)
+        return _finish(options, plan, generator, lines, manifest, failures)
 
 
 def _generator(options: Options) -> Generator:
@@ -199,9 +201,9 @@ def _reopen(out: Path, lines: ResumableLines) -> None:
     """Make the finished output the start of a run that draws what is missing."""
     from stepcredit.data import read_rollouts, rollout_to_json
 
-    with lines:
-        for rollout in read_rollouts(out):
-            lines.append(rollout_to_json(rollout))
+    lines.reopen()
+    for rollout in read_rollouts(out):
+        lines.append(rollout_to_json(rollout))
 
 
 def _requests(options: Options, plan: Plan, done: Done) -> Iterator[GenerationRequest]:
@@ -230,7 +232,7 @@ def _draw(
     path.unlink(missing_ok=True)
     failures: list[GenerationFailure] = []
     total = len(plan.positions) * options.num_samples
-    with lines, Progress("sampling", total, "responses", done=done.count) as progress:
+    with Progress("sampling", total, "responses", done=done.count) as progress:
         for result in generator.generate(_requests(options, plan, done)):
             if isinstance(result, GenerationFailure):
                 failures.append(result)
@@ -257,7 +259,7 @@ def _finish(
     failures: list[GenerationFailure],
 ) -> SampleResult:
     failed = {failure.prompt_id for failure in failures}
-    if len(failed) == len(plan.positions) and not lines.resumed:
+    if len(failed) == len(plan.positions) and not lines.num_rows:
         raise UserError(
             f"all {len(failed):,} prompts failed, the first because {failures[0].reason}",
             where=options.prompts,
@@ -294,34 +296,32 @@ class _Sorted:
     def __init__(self, options: Options, done: Done, manifest: Manifest) -> None:
         self._options, self._done, self._manifest = options, done, manifest
 
-    def __call__(self, partial: Path, target: Path) -> None:
+    def __call__(self, partial: Path, target: Path) -> int:
         """Write the sorted rows of ``partial`` to ``target``, in the format of the output's name."""
-        from stepcredit.data import finish_lines
+        from stepcredit.data import finish_lines, write_rows_into
 
-        convert = finish_lines(self._options.out)
-        if convert is None:
-            self._sort(partial, target)
-            return
-        waiting = partial.with_name(partial.name + ".sorted")
-        self._sort(partial, waiting)
-        convert(waiting, target)
-        waiting.unlink()
-
-    def _sort(self, partial: Path, target: Path) -> None:
-        places, offsets = array("q"), array("q")
         with open(partial, "rb") as source:
-            offset = 0
-            for line in source:
-                row = json.loads(line)
-                if self._done.add(row["prompt_id"], row["index"]):
-                    places.append(self._done.place(row["prompt_id"], row["index"]))
-                    offsets.append(offset)
-                    self._count(row)
-                offset += len(line)
-            with open(target, "wb") as sink:
-                for number in sorted(range(len(places)), key=places.__getitem__):
-                    source.seek(offsets[number])
-                    sink.write(source.readline())
+            lines = self._sorted(source)
+            if finish_lines(self._options.out) is None:
+                with open(target, "wb") as sink:
+                    sink.writelines(lines)
+            else:
+                write_rows_into(target, self._options.out, map(json.loads, lines))
+        return self._done.count
+
+    def _sorted(self, source: IO[bytes]) -> Iterator[bytes]:
+        places, offsets = array("q"), array("q")
+        offset = 0
+        for line in source:
+            row = json.loads(line)
+            if self._done.add(row["prompt_id"], row["index"]):
+                places.append(self._done.place(row["prompt_id"], row["index"]))
+                offsets.append(offset)
+                self._count(row)
+            offset += len(line)
+        for number in sorted(range(len(places)), key=places.__getitem__):
+            source.seek(offsets[number])
+            yield source.readline()
 
     def _count(self, row: Mapping[str, Any]) -> None:
         counts, ledger = self._manifest, self._manifest.ledger

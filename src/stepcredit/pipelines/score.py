@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import argument, option
-from stepcredit.runs import Manifest, Progress, ResumableLines, atomic_path, read_manifest, warn
+from stepcredit.runs import Manifest, Progress, ResumableLines, atomic_path, locked, read_manifest, warn
 from stepcredit.scorers.options import ScorerOptions
 
 if TYPE_CHECKING:
@@ -133,16 +133,16 @@ def run(options: Options) -> Result | TextResult:
     finalise = finish_lines(options.out)
     rule = _step_rule(options, options.input)
     manifest = _manifest(options, options.input, rule)
-    lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
     scorer: WindowedScorer | None = None
-    if not lines.complete:
-        if options.ray is None:
-            scorer = options.load_scorer(steps=rule, with_tokens=options.tokens)
-        _score_file(options, options.input, scorer or _spread_scorer(options, options.out, rule), lines)
-        lines.commit(finalise)
-    if options.html is not None:
-        scorer = scorer or options.load_scorer(steps=rule)
-        _write_heat_map(options, options.input, options.html, scorer)
+    with locked(options.html), ResumableLines(options.out, manifest, overwrite=options.overwrite) as lines:
+        if not lines.complete:
+            if options.ray is None:
+                scorer = options.load_scorer(steps=rule, with_tokens=options.tokens)
+            _score_file(options, options.input, scorer or _spread_scorer(options, options.out, rule), lines)
+            lines.commit(finalise)
+        if options.html is not None:
+            scorer = scorer or options.load_scorer(steps=rule)
+            _write_heat_map(options, options.input, options.html, scorer)
     counts = (read_manifest(options.out) or {}).get("counts", {}) if lines.complete else manifest.counts
     return Result(
         out=options.out,
@@ -252,7 +252,7 @@ def _score_file(
     rollouts = _rollouts(options, path)
     todo = (rollout for rollout in rollouts if rollout.id not in done)
     scored = len(done)
-    with lines, Progress("score", count_rows(path), "responses", done=len(done)) as progress:
+    with Progress("score", count_rows(path), "responses", done=len(done)) as progress:
         for score in scorer.score_all(todo, on_skip=count if options.skip_invalid else None):
             lines.append(score_to_json(score))
             scored += 1

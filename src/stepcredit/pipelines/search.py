@@ -131,7 +131,7 @@ def run(options: Options) -> Result:
         UserError: A mistake in the options or the input; or every problem failed.
     """
     from stepcredit.pipelines.sampling_plan import Plan
-    from stepcredit.runs import Manifest, ResumableLines
+    from stepcredit.runs import Manifest, ResumableLines, locked
     from stepcredit.search import step_ends
     from stepcredit.steps import StepRule
 
@@ -154,27 +154,26 @@ def run(options: Options) -> Result:
     if options.search.strategy == WEIGHTED:
         settings["grading"] = asdict(replace(options.grading, num_workers=None))
     manifest = Manifest("search", settings, inputs=[options.prompts])
-    lines = ResumableLines(options.out, manifest, overwrite=options.overwrite)
-    if not lines.complete:
-        done = {str(row["id"]) for row in lines.rows()}
-        prompts = [prompt for prompt in plan.prompts() if prompt.id not in done]
-        generator, scorer = (
-            make_generator(policy, continues=options.state),
-            options.load_scorer(steps=str(rule)),
-        )
-        failed = _search(options, prompts, generator, scorer, ends, lines)
-        if failed and len(failed) == len(plan.positions):
-            reason = next(iter(failed.values()))
-            raise UserError(
-                f"no problem could be searched, the first because {reason}", where=options.prompts
-            )
-        manifest.count("prompts", len(plan.positions) - len(failed))
-        manifest.count("failed_prompts", len(failed))
-        ledger: Ledger | None = getattr(generator, "ledger", None)
-        if ledger is not None:
-            manifest.ledger.model_parameters = ledger.model_parameters
-        lines.commit(_Finish(options, plan.positions, manifest))
-    return _result(options, already_complete=lines.complete)
+    with locked(options.html), ResumableLines(options.out, manifest, overwrite=options.overwrite) as lines:
+        if not lines.complete:
+            done = {str(row["id"]) for row in lines.rows()}
+            prompts = [prompt for prompt in plan.prompts() if prompt.id not in done]
+            generator = make_generator(policy, continues=options.state)
+            scorer = options.load_scorer(steps=str(rule))
+            failed = _search(options, prompts, generator, scorer, ends, lines)
+            if failed and len(failed) == len(plan.positions):
+                reason = next(iter(failed.values()))
+                raise UserError(
+                    f"no problem could be searched, the first because {reason}", where=options.prompts
+                )
+            manifest.count("prompts", len(plan.positions) - len(failed))
+            manifest.count("failed_prompts", len(failed))
+            ledger: Ledger | None = getattr(generator, "ledger", None)
+            if ledger is not None:
+                manifest.ledger.model_parameters = ledger.model_parameters
+            num_rollouts = sum(len(row["rollouts"]) for row in lines.rows())
+            lines.commit(_Finish(options, plan.positions, manifest), num_rows=num_rollouts)
+        return _result(options, already_complete=lines.complete)
 
 
 def _search(
@@ -192,7 +191,7 @@ def _search(
 
     failed: dict[str, str] = {}
     session: AbstractContextManager[Scorer] = scorer.session() if options.state else nullcontext(scorer)
-    with session as remembering, _grader(options) as grader, lines:
+    with session as remembering, _grader(options) as grader:
         searcher = Searcher(
             generator,
             remembering,
@@ -268,9 +267,9 @@ class _Finish:
     def __init__(self, options: Options, positions: Mapping[str, int], manifest: Manifest) -> None:
         self._options, self._positions, self._manifest = options, positions, manifest
 
-    def __call__(self, partial: Path, target: Path) -> None:
+    def __call__(self, partial: Path, target: Path) -> int:
         """Write the rollouts of ``partial`` to ``target``, in the format of the output's name."""
-        from stepcredit.data import finish_lines
+        from stepcredit.data import write_rows_into
         from stepcredit.runs import atomic_path
 
         with open(partial, encoding="utf-8") as source:
@@ -282,14 +281,7 @@ class _Finish:
             self._manifest.ledger.generated_tokens += row["tree"]["generated_tokens"]
             self._manifest.ledger.scored_tokens += row["tree"]["scored_tokens"]
         rollouts = (rollout for row in rows for rollout in row["rollouts"])
-        convert = finish_lines(self._options.out)
-        if convert is None:
-            _write_lines(target, rollouts)
-            return
-        waiting = partial.with_name(partial.name + ".sorted")
-        _write_lines(waiting, rollouts)
-        convert(waiting, target)
-        waiting.unlink()
+        return write_rows_into(target, self._options.out, rollouts)
 
 
 def _write_lines(path: Path, rows: Iterator[Mapping[str, Any]]) -> None:

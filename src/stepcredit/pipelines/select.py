@@ -16,6 +16,7 @@ from stepcredit.errors import DataError, UserError
 from stepcredit.options import argument, check_at_least_one, option
 
 if TYPE_CHECKING:
+    from stepcredit.runs import Manifest
     from stepcredit.types import Rollout
 
 _SHINGLE = 3
@@ -87,15 +88,26 @@ def run(options: Options) -> Result:
         UserError: A mistake in the options.
         DataError: A malformed row, or nothing is left.
     """
-    from stepcredit.data import rollout_to_json, write_rows
-    from stepcredit.labelling.monte_carlo import with_labels
-    from stepcredit.runs import Manifest, check_output, manifest_path, read_manifest, write_json
+    from stepcredit.data import rollout_to_json, write_rows_into
+    from stepcredit.data.sources import file_kind
+    from stepcredit.runs import Manifest, Output, read_manifest
 
     ratio = _check(options)
+    file_kind(options.out)
     manifest = Manifest("select", _settings(options), inputs=options.rollouts)
-    if check_output(options.out, manifest, overwrite=options.overwrite):
-        earlier = read_manifest(options.out) or {}
-        return Result(out=options.out, already_done=True, counts=earlier.get("counts", {}))
+    with Output(options.out, manifest, overwrite=options.overwrite) as output:
+        if output.complete:
+            earlier = read_manifest(options.out) or {}
+            return Result(out=options.out, already_done=True, counts=earlier.get("counts", {}))
+        kept = _select(options, ratio, manifest)
+        with output.replacing() as temporary:
+            write_rows_into(temporary, options.out, map(rollout_to_json, kept))
+    return Result(out=options.out, already_done=False, counts=manifest.counts)
+
+
+def _select(options: Options, ratio: tuple[int, int] | None, manifest: Manifest) -> list[Rollout]:
+    from stepcredit.labelling.monte_carlo import with_labels
+
     by_prompt = _read(options, manifest)
     names = _prompts(options, by_prompt)
     kept = (
@@ -109,9 +121,7 @@ def run(options: Options) -> Result:
         raise DataError("nothing is left", where=options.rollouts[0], hint="select less strictly")
     manifest.count("responses kept", len(kept))
     manifest.count("prompts kept", len({rollout.prompt_id for rollout in kept}))
-    write_rows(options.out, map(rollout_to_json, kept))
-    write_json(manifest_path(options.out), manifest.to_json())
-    return Result(out=options.out, already_done=False, counts=manifest.counts)
+    return kept
 
 
 def _check(options: Options) -> tuple[int, int] | None:
@@ -138,7 +148,7 @@ def _settings(options: Options) -> dict[str, Any]:
     return {each.name: getattr(options, each.name) for each in fields(options) if each.name not in left_out}
 
 
-def _read(options: Options, manifest: Any) -> dict[str, list[Rollout]]:
+def _read(options: Options, manifest: Manifest) -> dict[str, list[Rollout]]:
     """Each prompt's responses that take part, prompts in the order of the files; ids are made unique."""
     from stepcredit.data import read_rollouts
 

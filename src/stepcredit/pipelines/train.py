@@ -14,11 +14,9 @@ from stepcredit.options import argument, option
 from stepcredit.runs import (
     Ledger,
     Manifest,
-    atomic_directory,
+    Output,
     check_output,
-    manifest_path,
     read_manifest,
-    write_json,
 )
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.plan import Plan, PlanOptions
@@ -138,22 +136,28 @@ def run(options: Options) -> Result:
         check_readable(path)
     sources = Sources.find(options.model, options.reference, options.config, options.load)
     manifest = Manifest("train", _determining(options, sources), inputs=inputs)
-    is_done = check_output(options.out, manifest, overwrite=options.overwrite)
-    processes.wait()
-    if is_done:
-        if processes.is_main:
-            _push(options)
-        return _result(options.out, read_manifest(options.out) or {}, already_done=True)
-    work = work_directory(options.out)
-    claimed: Any = contextlib.nullcontext()
-    if processes.is_main:
-        claimed = claim(work, manifest.settings_hash, overwrite=options.overwrite)
-    with claimed:
+    output = Output(options.out, manifest, overwrite=options.overwrite)
+    with output if processes.is_main else contextlib.nullcontext():
+        is_done = (
+            output.complete
+            if processes.is_main
+            else check_output(options.out, manifest, overwrite=options.overwrite)
+        )
         processes.wait()
-        trained = _train(options, sources, work, manifest)
+        if is_done:
+            if processes.is_main:
+                _push(options)
+            return _result(options.out, read_manifest(options.out) or {}, already_done=True)
+        work = work_directory(options.out)
+        claimed: Any = contextlib.nullcontext()
         if processes.is_main:
-            _save(options, sources, trained, manifest)
-            shutil.rmtree(work, ignore_errors=True)
+            claimed = claim(work, manifest.settings_hash, overwrite=options.overwrite)
+        with claimed:
+            processes.wait()
+            trained = _train(options, sources, work, manifest)
+            if processes.is_main:
+                _save(options, sources, trained, output)
+                shutil.rmtree(work, ignore_errors=True)
     if processes.is_main:
         _push(options)
     processes.wait()
@@ -220,7 +224,7 @@ def _determining(options: Options, sources: Sources) -> dict[str, Any]:
     }
 
 
-def _save(options: Options, sources: Sources, trained: TrainedModel, manifest: Manifest) -> None:
+def _save(options: Options, sources: Sources, trained: TrainedModel, output: Output) -> None:
     from safetensors import SafetensorError
 
     from stepcredit.checkpoints import PRMCard, save_prm
@@ -228,7 +232,7 @@ def _save(options: Options, sources: Sources, trained: TrainedModel, manifest: M
     from stepcredit.training.model_card import model_card
     from stepcredit.training.run import LOG_FILE
 
-    config = options.config
+    config, manifest = options.config, output.manifest
     content = manifest.to_json()
     card = PRMCard(
         family=config.family,
@@ -243,7 +247,7 @@ def _save(options: Options, sources: Sources, trained: TrainedModel, manifest: M
         settings={**asdict(config), "seed": options.seed},
         results=trained.heldout,
     )
-    with atomic_directory(options.out) as directory:
+    with output.replacing_folder() as directory:
         try:
             saved = save_prm(trained.model, trained.tokenizer, card, directory, state_dict=trained.state_dict)
         except SafetensorError as error:
@@ -257,7 +261,6 @@ def _save(options: Options, sources: Sources, trained: TrainedModel, manifest: M
             saved, name=options.push_to_hub or str(options.out), base=options.model, manifest=content
         )
         (directory / "README.md").write_text(text, encoding="utf-8")
-        write_json(manifest_path(directory), content)
 
 
 def _push(options: Options) -> None:

@@ -10,7 +10,7 @@ from stepcredit.errors import UserError
 from stepcredit.evaluation.tables import Table, write_tables
 from stepcredit.reports.evaluation import read_evaluation, render_evaluation
 from stepcredit.reports.page import write_page
-from stepcredit.runs import Manifest, check_output, manifest_path, write_json
+from stepcredit.runs import Manifest, Output, check_output, write_json
 
 RESULTS = "results.json"
 
@@ -31,6 +31,7 @@ def write_results(
     manifest: Manifest,
     content: Mapping[str, Any],
     *,
+    overwrite: bool,
     tables: Sequence[Table],
     shown: Sequence[Table],
     rows: Iterable[Any],
@@ -43,6 +44,7 @@ def write_results(
         folder: Made if it is not there.
         manifest: Of the work; it lands beside the results.
         content: The whole evaluation as JSON.
+        overwrite: Replace the results of other work.
         tables: Written as Markdown and LaTeX.
         shown: Shown in full at the end of the report.
         rows: One dataclass per figure, for the CSV.
@@ -53,9 +55,11 @@ def write_results(
     manifest.counts.update(content["excluded"])
     hashes = [manifest.input_hashes[str(path)] for path in data if str(path) in manifest.input_hashes]
     about = {"command": manifest.command, "title": title, "data": hashes or [str(path) for path in data]}
-    write_json(folder / RESULTS, {**about, **content})
-    write_tables(folder, tables, rows)
-    write_page(
-        folder / "report.html", render_evaluation(read_evaluation(folder / RESULTS), shown, title=title)
-    )
-    write_json(manifest_path(folder / RESULTS), manifest.to_json())
+    # The results land last: where they are, the tables and the report beside them are theirs.
+    with (
+        Output(folder / RESULTS, manifest, overwrite=overwrite) as output,
+        output.replacing() as temporary,
+    ):
+        write_json(temporary, {**about, **content})
+        write_tables(folder, tables, rows)
+        write_page(folder / "report.html", render_evaluation(read_evaluation(temporary), shown, title=title))

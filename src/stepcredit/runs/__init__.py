@@ -2,14 +2,17 @@
 
 from stepcredit.runs.hashing import hash_bytes, hash_file, hash_json
 from stepcredit.runs.ledger import Ledger
+from stepcredit.runs.lines import ResumableLines
+from stepcredit.runs.locks import locked
 from stepcredit.runs.manifest import Manifest, manifest_path, read_manifest, run_facts
-from stepcredit.runs.outputs import ResumableLines, atomic_directory, atomic_path, check_output, write_json
+from stepcredit.runs.outputs import Output, atomic_directory, atomic_path, check_output, write_json
 from stepcredit.runs.progress import Progress, warn
 from stepcredit.runs.workers import worker_pool
 
 __all__ = [
     "Ledger",
     "Manifest",
+    "Output",
     "Progress",
     "ResumableLines",
     "atomic_directory",
@@ -18,6 +21,7 @@ __all__ = [
     "hash_bytes",
     "hash_file",
     "hash_json",
+    "locked",
     "manifest_path",
     "read_manifest",
     "run_facts",

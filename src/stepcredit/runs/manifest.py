@@ -13,8 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from stepcredit.runs.hashing import hash_json, hash_path
+from stepcredit.runs.hashing import hash_file, hash_json, hash_path
 from stepcredit.runs.ledger import Ledger
+
+_FREE = ("manifest.json", "README.md")
+"""Files of a folder that are not compared: what describes it, and what people may edit."""
 
 _RECORDED_PACKAGES = ("stepcredit", "torch", "transformers", "accelerate", "peft", "datasets", "numpy")
 
@@ -32,6 +35,34 @@ def read_manifest(output: str | Path) -> dict[str, Any] | None:
     except (OSError, json.JSONDecodeError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Size and hash of a file; of a folder, those of every file in it that its work determines."""
+    if not path.is_dir():
+        return {"bytes": path.stat().st_size, "sha256": hash_file(path).removeprefix("sha256:")}
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name not in _FREE)
+    return {"files": {file.relative_to(path).as_posix(): describe(file) for file in files}}
+
+
+def difference(path: Path, described: Mapping[str, Any]) -> str | None:
+    """How ``path`` differs from what :func:`describe` said of it; ``None`` if it does not.
+
+    Sizes are compared before contents, so that a file that was cut is noticed without reading it.
+    """
+    if "files" in described:
+        for name, expected in described["files"].items():
+            if not (path / name).is_file():
+                return f"{name} is missing"
+            if changed := difference(path / name, expected):
+                return f"{name} {changed}"
+        return None
+    size = path.stat().st_size
+    if size != described["bytes"]:
+        return f"has {size:,} bytes, not the {described['bytes']:,} that were written"
+    if hash_file(path) != "sha256:" + described["sha256"]:
+        return "has another content than what was written"
+    return None
 
 
 @cache
@@ -76,6 +107,7 @@ class Manifest:
         inputs: Files and folders that were read; their content hashes are recorded.
         counts: What came in, what was left out and why, what came out.
         ledger: Tokens and operations.
+        output: What the finished output holds, by :func:`describe`; ``None`` until it is there.
     """
 
     command: str
@@ -84,6 +116,7 @@ class Manifest:
     counts: dict[str, int] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     notes: dict[str, Any] = field(default_factory=dict)
+    output: dict[str, Any] | None = None
     _started: float = field(default_factory=time.time)
     _input_hashes: dict[str, str] | None = None
 
@@ -112,6 +145,7 @@ class Manifest:
             "inputs": self.input_hashes,
             "counts": self.counts,
             "ledger": self.ledger.to_json(),
+            "output": self.output,
             **run_facts(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
             "wall_seconds": round(time.time() - self._started, 3),

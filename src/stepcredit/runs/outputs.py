@@ -1,7 +1,7 @@
-"""Outputs that are never half-written, and long outputs that go on where they were.
+"""Outputs that are never half-written, written by one process at a time, and known again when finished.
 
-A finished file appears under its name in one step (write to a temporary name, flush to disk, rename).
-A long one grows in ``<name>.partial`` beside it; when the same command is run again it goes on from there.
+A finished file appears under its name in one step (write to a temporary name, flush to disk, rename), with a
+manifest beside it that says how it was made and what it holds.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ import json
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from types import TracebackType
+from typing import Any, Self
 
 from stepcredit.errors import UserError
-from stepcredit.runs.manifest import Manifest, manifest_path, read_manifest
+from stepcredit.runs.locks import locked
+from stepcredit.runs.manifest import Manifest, describe, difference, manifest_path, read_manifest
+from stepcredit.runs.progress import warn
 
-_SYNC_SECONDS = 1.0
+_PATIENCE = 10.0
+"""Seconds to wait for another process's single write, which takes milliseconds."""
 
 
 def _sync_directory(directory: Path) -> None:
@@ -37,49 +40,52 @@ def _sync_file(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; on success it is renamed to ``path``, else removed."""
+    """Yield a temporary path in the same folder; on success it is renamed to ``path``, else removed.
+
+    Raises:
+        UserError: Another process is writing ``path``.
+    """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(
-            f"cannot create the folder {path.parent}", where=path, hint="name another --out"
-        ) from error
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        os.chmod(temporary, 0o644)
-        yield temporary
-        _sync_file(temporary)
-        os.replace(temporary, path)
-        _sync_directory(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with locked(path, patience=_PATIENCE):
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            os.chmod(temporary, 0o644)
+            yield temporary
+            _sync_file(temporary)
+            os.replace(temporary, path)
+            _sync_directory(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def atomic_directory(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; on success it replaces ``path``, else it is removed."""
+    """Yield a temporary folder beside ``path``; on success it replaces ``path``, else it is removed.
+
+    Raises:
+        UserError: Another process is writing ``path``.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
-    try:
-        os.chmod(temporary, 0o755)
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _sync_file(file)
-        if path.exists():
-            retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
-            os.replace(path, retired / "old")
-            os.replace(temporary, path)
-            shutil.rmtree(retired, ignore_errors=True)
-        else:
-            os.replace(temporary, path)
-        _sync_directory(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with locked(path, patience=_PATIENCE):
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+        try:
+            os.chmod(temporary, 0o755)
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _sync_file(file)
+            if path.exists():
+                retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+                os.replace(path, retired / "old")
+                os.replace(temporary, path)
+                shutil.rmtree(retired, ignore_errors=True)
+            else:
+                os.replace(temporary, path)
+            _sync_directory(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -97,148 +103,98 @@ def check_output(path: str | Path, manifest: Manifest, *, overwrite: bool) -> bo
         True if it is complete and nothing needs to be done; False if it is free to be written.
 
     Raises:
-        UserError: It holds something else and ``overwrite`` is off.
+        UserError: It holds something else, or is not what was written, and ``overwrite`` is off.
     """
     path = Path(path)
     if overwrite or not path.exists():
         return False
     earlier = read_manifest(path)
-    if earlier is not None and earlier.get("settings_hash") == manifest.settings_hash:
-        return True
-    raise UserError(
-        "already exists and was made with other settings, inputs or by other means",
-        where=path,
-        hint="choose another --out, or pass --overwrite to replace it",
-    )
+    if earlier is None or earlier.get("settings_hash") != manifest.settings_hash:
+        raise UserError(
+            "already exists and was made with other settings, inputs or by other means",
+            where=path,
+            hint="choose another --out, or pass --overwrite to replace it",
+        )
+    described = earlier.get("output")
+    if described is None:
+        warn(f"{path}: its manifest does not say what it holds, so it was not checked for damage")
+    elif changed := difference(path, described):
+        raise UserError(
+            f"was changed since it was finished: {changed}"
+            if path.is_dir()
+            else f"was changed since it was finished: it {changed}",
+            where=path,
+            hint="put it back as it was, or pass --overwrite to make it again",
+        )
+    return True
 
 
-class ResumableLines:
-    """A JSON Lines output that grows durably and survives being killed at any moment.
+def check_is_no_folder(path: Path) -> None:
+    """Refuse a folder where a file is to be written.
+
+    Raises:
+        UserError: It is one.
+    """
+    if path.is_dir():
+        raise UserError("is a folder", where=path, hint="name a file")
+
+
+class Output:
+    """A file or folder that one command makes, locked while the context lasts.
 
     Typical use::
 
-        lines = ResumableLines(out, manifest, overwrite=False)
-        if lines.complete:
-            return
-        done = {row["id"] for row in lines.rows()}
-        with lines:
-            for row in work(skip=done):
-                lines.append(row)
-        lines.commit()
+        with Output(out, manifest, overwrite=False) as output:
+            if output.complete:
+                return
+            with output.replacing() as temporary:
+                write(temporary)
 
     Args:
-        path: The finished file.
-        manifest: Identifies the work; a partial file of other work is refused.
-        overwrite: Start anew, whatever is there.
+        path: The finished file or folder.
+        manifest: Identifies the work.
+        overwrite: Replace whatever is there.
+
+    Attributes:
+        complete: It is there already, made by this very work, and as it was written.
+
+    Raises:
+        UserError: On entering: another process is writing it, or it holds something else.
     """
 
     def __init__(self, path: str | Path, manifest: Manifest, *, overwrite: bool = False) -> None:
         self.path = Path(path)
         self.manifest = manifest
-        self.partial = self.path.with_name(self.path.name + ".partial")
-        self._stamp = self.path.with_name(self.path.name + ".partial.settings")
-        self.complete = check_output(self.path, manifest, overwrite=overwrite)
-        self._handle: IO[bytes] | None = None
-        self._last_sync = 0.0
-        if self.complete:
-            return
-        empty = self.partial.exists() and self.partial.stat().st_size == 0
-        if overwrite or empty:
-            self.partial.unlink(missing_ok=True)
-            self._stamp.unlink(missing_ok=True)
-        if self.partial.exists() and self._stamp_hash() != manifest.settings_hash:
-            raise UserError(
-                "holds the start of a run with other settings or inputs",
-                where=self.partial,
-                hint="run with the earlier settings to go on, or pass --overwrite to start anew",
-            )
-        if self.partial.exists():
-            self._cut_torn_line()
+        self.complete = False
+        self._overwrite = overwrite
+        self._stack = contextlib.ExitStack()
 
-    @property
-    def resumed(self) -> bool:
-        """Whether there is something from an earlier run to go on from."""
-        return not self.complete and self.partial.exists() and self.partial.stat().st_size > 0
-
-    def _stamp_hash(self) -> str | None:
-        try:
-            return self._stamp.read_text(encoding="utf-8").strip()
-        except OSError:
-            return None
-
-    def _cut_torn_line(self) -> None:
-        """Drop what follows the last newline: a line that was being written when the run was killed."""
-        with open(self.partial, "rb+") as handle:
-            size = handle.seek(0, os.SEEK_END)
-            position, tail = size, b""
-            while position > 0 and b"\n" not in tail:
-                start = max(0, position - 65536)
-                handle.seek(start)
-                tail = handle.read(position - start)
-                position = start
-            handle.truncate(position + tail.rfind(b"\n") + 1)
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Rows written by earlier runs, in the order in which they were written."""
-        if not self.partial.exists():
-            return
-        with open(self.partial, encoding="utf-8") as handle:
-            for number, line in enumerate(handle, 1):
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise UserError(
-                        f"damaged line ({error.msg})",
-                        where=f"{self.partial}:{number}",
-                        hint="pass --overwrite to start anew",
-                    ) from error
-                yield row
-
-    def __enter__(self) -> ResumableLines:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not self.partial.exists():
-            with atomic_path(self._stamp) as temporary:
-                temporary.write_text(self.manifest.settings_hash, encoding="utf-8")
-        self._handle = open(self.partial, "ab")
+    def __enter__(self) -> Self:
+        with self._stack:
+            self._stack.enter_context(locked(self.path))
+            self.complete = check_output(self.path, self.manifest, overwrite=self._overwrite)
+            self._stack = self._stack.pop_all()
         return self
 
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row; it reaches the disk within about a second."""
-        assert self._handle is not None, "append outside `with`"
-        self._handle.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        now = time.monotonic()
-        if now - self._last_sync > _SYNC_SECONDS:
-            self.sync()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
 
-    def sync(self) -> None:
-        """Force what was appended to disk."""
-        assert self._handle is not None, "sync outside `with`"
-        self._handle.flush()
-        os.fsync(self._handle.fileno())
-        self._last_sync = time.monotonic()
-
-    def __exit__(self, *exception: object) -> None:
-        if self._handle is not None:
-            self.sync()
-            self._handle.close()
-            self._handle = None
-
-    def commit(self, finalise: Callable[[Path, Path], None] | None = None) -> None:
-        """Turn the partial file into the finished one and write the manifest.
-
-        Args:
-            finalise: Called with (partial file, temporary target) to sort or convert; the default
-                keeps the rows as they were appended.
-        """
-        if not self.partial.exists():
-            self.__enter__().__exit__()
+    @contextlib.contextmanager
+    def replacing(self) -> Iterator[Path]:
+        """Yield a temporary file; on success it becomes the output, with its manifest beside it."""
+        check_is_no_folder(self.path)
         with atomic_path(self.path) as temporary:
-            if finalise is None:
-                shutil.copyfile(self.partial, temporary)
-            else:
-                finalise(self.partial, temporary)
-            # The manifest lands first: a kill between the two renames leaves the partial file, and the
-            # next run commits again.
+            yield temporary
+            self.manifest.output = describe(temporary)
+            # The manifest lands first: a kill between the two renames leaves no file that nobody knows.
             write_json(manifest_path(self.path), self.manifest.to_json())
-        self.partial.unlink(missing_ok=True)
-        self._stamp.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def replacing_folder(self) -> Iterator[Path]:
+        """Yield a temporary folder; on success it becomes the output, with its manifest inside."""
+        with atomic_directory(self.path) as temporary:
+            yield temporary
+            self.manifest.output = describe(temporary)
+            write_json(manifest_path(temporary), self.manifest.to_json())

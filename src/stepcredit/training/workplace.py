@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +20,7 @@ def work_directory(out: Path) -> Path:
 
 @contextlib.contextmanager
 def claim(work: Path, settings_hash: str, *, overwrite: bool) -> Iterator[None]:
-    """Make ``work`` this run's for as long as the context lasts.
+    """Make ``work`` this run's for as long as the context lasts; the caller holds the output's lock.
 
     Args:
         work: The directory.
@@ -30,29 +28,19 @@ def claim(work: Path, settings_hash: str, *, overwrite: bool) -> Iterator[None]:
         overwrite: Remove what is there.
 
     Raises:
-        UserError: It holds another run's checkpoints, or another process is writing there.
+        UserError: It holds another run's checkpoints.
     """
     try:
         work.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError("cannot be made a directory", where=work, hint="name another --out") from error
-    descriptor = os.open(work, os.O_RDONLY)
+    _prepare(work, settings_hash, overwrite=overwrite)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                "another run is training there now", where=work, hint="wait for it, or name another --out"
-            ) from error
-        _prepare(work, settings_hash, overwrite=overwrite)
-        try:
-            yield
-        except UserError:
-            if not any(work.glob("checkpoint-*")):
-                shutil.rmtree(work, ignore_errors=True)
-            raise
-    finally:
-        os.close(descriptor)
+        yield
+    except UserError:
+        if not any(work.glob("checkpoint-*")):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
 
 
 def _prepare(work: Path, settings_hash: str, *, overwrite: bool) -> None:

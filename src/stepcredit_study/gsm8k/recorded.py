@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import UserError
 from stepcredit.pipelines import eval_best_of_n, grade, score, train
-from stepcredit.runs import Manifest, check_output, manifest_path, write_json
+from stepcredit.runs import Manifest, Output, check_output, write_json
 from stepcredit.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def run(options: Options) -> dict[str, Any]:
 
 def split(solutions: Path, out: Path, splits: Mapping[str, int]) -> None:
     """Divide the problems at random, by a fixed seed; all solutions of a problem stay together."""
-    from stepcredit.data import read_rollouts, rollout_to_json, write_rows
+    from stepcredit.data import read_rollouts, rollout_to_json, write_rows_into
 
     manifest = Manifest("gsm8k split", {"splits": dict(splits), "seed": _SPLIT_SEED}, inputs=[solutions])
     files = {name: out / name / "rollouts.jsonl" for name in splits}
@@ -119,8 +119,10 @@ def split(solutions: Path, out: Path, splits: Mapping[str, int]) -> None:
     random.Random(_SPLIT_SEED).shuffle(problems)
     for name, count in splits.items():
         chosen, problems = problems[:count], problems[count:]
-        write_rows(files[name], (rollout_to_json(row) for problem in chosen for row in groups[problem]))
-        write_json(manifest_path(files[name]), manifest.to_json())
+        rows = (rollout_to_json(row) for problem in chosen for row in groups[problem])
+        output = Output(files[name], manifest)
+        with output, output.replacing() as temporary:
+            write_rows_into(temporary, files[name], rows)
 
 
 def score_files(directory: Path) -> dict[str, Path]:
