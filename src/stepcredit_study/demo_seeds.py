@@ -8,102 +8,93 @@ Run: python -m stepcredit_study.demo_seeds --out runs/results --publish docs/res
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stepcredit.pipelines import demo
-from stepcredit.pipelines.lab_run import POLICIES, PRM_SCORES, REFERENCE_SCORES
-from stepcredit.reports.summary import Accuracy, DemoSummary, Localisation
+from stepcredit.pipelines.demo import POLICIES, PRM, REFERENCE
 from stepcredit.runs import atomic_path, write_json
 
 SEEDS = (0, 1, 2)
 _METHODS = (
     ("one response (pass@1)", "pass", None, None),
     ("majority vote", "majority", None, None),
-    ("reference log-probability", "best-of-n", REFERENCE_SCORES, "sum"),
-    ("implicit PRM, lowest step", "best-of-n", PRM_SCORES, "min"),
-    ("implicit PRM, sum", "best-of-n", PRM_SCORES, "sum"),
+    ("reference log-probability", "best-of-n", REFERENCE, "sum"),
+    ("implicit PRM, lowest step", "best-of-n", PRM, "min"),
+    ("implicit PRM, sum", "best-of-n", PRM, "sum"),
     ("oracle (pass@n)", "pass", None, None),
 )
-_LOCALISATION = ("auc", "reference_auc", "lowest_is_first_wrong", "minimum_is_last")
+_LOCALISATION = {
+    "auc": "AUC of step rewards: first wrong steps against right steps before any error",
+    "reference_auc": "the same, of the reference's step log-probability",
+    "lowest_is_first_wrong": "responses with a wrong step whose lowest reward is at the first wrong one",
+    "minimum_is_last": "responses whose lowest reward is at the last step",
+}
 
 
 def run(out: Path, publish: Path) -> None:
     """Run the demo with each seed, going on from what is there, and publish what it found."""
-    summaries = [demo.run(demo.Options(out=out / f"seed-{seed}", seed=seed)).summary for seed in SEEDS]
-    results = [_without_texts(summary) for summary in summaries]
-    write_json(publish / "results.json", {"command": command(out, publish), "seeds": results})
+    summaries = [demo.run(demo.Options(out=out / f"seed-{seed}", seed=seed)).to_json() for seed in SEEDS]
+    for summary in summaries:
+        del summary["examples"]  # The report of a run shows them.
+    content = {
+        "command": f"python -m stepcredit_study.demo_seeds --out {out} --publish {publish}",
+        "seeds": summaries,
+    }
+    write_json(publish / "results.json", content)
     with atomic_path(publish / "README.md") as temporary:
-        temporary.write_text("\n".join(page(summaries, command(out, publish))) + "\n", encoding="utf-8")
+        temporary.write_text(page(content), encoding="utf-8")
 
 
-def command(out: Path, publish: Path) -> str:
-    """What makes these results."""
-    return f"python -m stepcredit_study.demo_seeds --out {out} --publish {publish}"
+def page(content: Mapping[str, Any]) -> str:
+    """The results as Markdown: mean over seeds, and each seed's number beside it.
+
+    Args:
+        content: What ``results.json`` holds.
+    """
+    return "\n".join(_page(content["seeds"], content["command"])) + "\n"
 
 
-def _without_texts(summary: DemoSummary) -> dict[str, Any]:
-    """Everything but the worked examples, which the report of a run shows."""
-    from stepcredit.reports.summary import summary_to_json
-
-    content = summary_to_json(summary)
-    del content["examples"]
-    return content
-
-
-def page(summaries: Sequence[DemoSummary], made_by: str) -> Iterator[str]:
-    """The results as Markdown: mean over seeds, and each seed's number beside it."""
-    first = summaries[0].policies["mid"]
+def _page(summaries: Sequence[Mapping[str, Any]], command: str) -> Iterator[str]:
+    first = summaries[0]["policies"]["mid"]
     yield "# The demo over three seeds"
     yield ""
     yield (
-        f"{first.num_problems} held-out problems a seed, {first.num_responses} responses to each. A cell is "
-        "the mean over seeds, with each seed's number in brackets; `results.json` has the 95% intervals over "
-        "problems, settings, versions and times."
+        f"{first['num_problems']} held-out problems a seed, {first['num_responses']} responses to each. A "
+        "cell is the mean over seeds, with each seed's number in brackets; `results.json` has the 95% "
+        "intervals over problems, settings, versions and times."
     )
     yield ""
-    yield f"    {made_by}"
+    yield f"    {command}"
     for policy in POLICIES:
-        distinct = [summary.policies[policy].distinct_mean or 0.0 for summary in summaries]
+        measured = [summary["policies"][policy] for summary in summaries]
+        distinct = _cell([row["distinct_mean"] for row in measured], 1)
         yield ""
-        yield f"## Responses of the {policy} policy ({_cell(distinct, 1)} distinct of {first.num_responses})"
+        yield f"## Responses of the {policy} policy ({distinct} distinct of {first['num_responses']})"
         yield ""
-        yield from _accuracy_table([summary.policies[policy].results for summary in summaries])
+        yield from _accuracy_table([row["results"] for row in measured])
         yield ""
-        found = [summary.policies[policy].localisation or Localisation() for summary in summaries]
-        yield from _localisation_table(found)
+        yield "| finding the wrong step | |"
+        yield "| --- | --- |"
+        for name, meaning in _LOCALISATION.items():
+            yield f"| {meaning} | {_cell([row['localisation'][name] for row in measured], 4)} |"
 
 
-def _accuracy_table(results: Sequence[Sequence[Accuracy]]) -> Iterator[str]:
-    sizes = sorted({row.n for row in results[0]})
+def _accuracy_table(results: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[str]:
+    accuracies = [
+        {(row["method"], row["scorer"], row["aggregate"], row["n"]): float(row["accuracy"]) for row in rows}
+        for rows in results
+    ]
+    sizes = sorted({n for *_, n in accuracies[0]})
     yield "| chosen by | " + " | ".join(f"n = {n}" for n in sizes) + " |"
     yield "| --- |" + " --- |" * len(sizes)
-    for label, method, scorer, aggregate in _METHODS:
+    for label, *method in _METHODS:
         cells = []
         for n in sizes:
-            key = (method, scorer, aggregate, 1 if label.startswith("one") else n)
-            cells.append(_cell([_find(rows, key) for rows in results], 3))
+            key = (*method, 1 if label.startswith("one") else n)
+            cells.append(_cell([accuracy[key] for accuracy in accuracies], 3))
         yield f"| {label} | " + " | ".join(cells) + " |"
-
-
-def _find(rows: Sequence[Accuracy], key: tuple[str, str | None, str | None, int]) -> float:
-    (found,) = [row for row in rows if (row.method, row.scorer, row.aggregate, row.n) == key]
-    return found.accuracy
-
-
-def _localisation_table(found: Sequence[Localisation]) -> Iterator[str]:
-    yield "| finding the wrong step | |"
-    yield "| --- | --- |"
-    names = {
-        "auc": "AUC of step rewards: first wrong steps against right steps before any error",
-        "reference_auc": "the same, of the reference's step log-probability",
-        "lowest_is_first_wrong": "responses with a wrong step whose lowest reward is at the first wrong one",
-        "minimum_is_last": "responses whose lowest reward is at the last step",
-    }
-    for name in _LOCALISATION:
-        values = [getattr(each, name) for each in found]
-        yield f"| {names[name]} | {_cell([value for value in values if value is not None], 4)} |"
 
 
 def _cell(values: Sequence[float], digits: int) -> str:

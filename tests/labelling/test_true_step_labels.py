@@ -14,12 +14,13 @@ from stepcredit.data import read_rollouts, rollout_to_json, write_rows
 from stepcredit.evaluation.labelled_steps import join_labels
 from stepcredit.evaluation.localisation import localise
 from stepcredit.evaluation.score_columns import read_score_columns
+from stepcredit.lab.files import write_prompts
 from stepcredit.lab.oracles import label_steps
 from stepcredit.lab.policies import policy_path
 from stepcredit.lab.tutor import MID
 from stepcredit.pipelines import sample, score, train
+from stepcredit.pipelines.demo import LabSampling
 from stepcredit.pipelines.generator_options import GeneratorOptions
-from stepcredit.pipelines.lab_run import LabSampling, write_prompts
 from stepcredit.stats import ProblemBootstrap
 from stepcredit.training.config import TrainConfig
 from stepcredit.types import Rollout
@@ -55,7 +56,7 @@ def training_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Responses of the mid policy to problems that nothing was trained on, drawn as the demo draws them."""
     directory = tmp_path_factory.mktemp("test")
-    write_prompts(directory / "prompts.jsonl", "test", seed=0, count=100, overwrite=False)
+    write_prompts(directory / "prompts.jsonl", "test", seed=0, count=100)
     sample.run(
         sample.Options(
             prompts=directory / "prompts.jsonl",

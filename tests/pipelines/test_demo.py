@@ -14,7 +14,7 @@ from stepcredit import ImplicitPRM
 from stepcredit.checkpoints import PRMCard
 from stepcredit.cli import main
 from stepcredit.data import read_rollouts, read_scores
-from stepcredit.pipelines.lab_run import lab_training
+from stepcredit.pipelines.demo import lab_training
 
 SMALL = [
     "--train-problems",

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from stepcredit.data import rollout_to_json, score_to_json, write_rows
 from stepcredit.errors import DataError
-from stepcredit.reports.examples import example_of, join_examples, prompt_text
+from stepcredit.reports.examples import example_of, first_of_each_problem, join_examples, prompt_text
 from stepcredit.types import ResponseScore, Rollout, StepLabel, StepScore
 
 
@@ -89,6 +93,23 @@ def test_scores_find_their_rollouts_by_id_in_the_order_of_the_scores() -> None:
     assert [(example.id, example.first_wrong_step) for example in examples] == [("c", None), ("a", 0)]
     with pytest.raises(DataError, match="'c'"):
         join_examples(rollouts[:2], [pairs[2][1]])
+
+
+def test_the_first_responses_are_shown_whatever_their_scores(tmp_path: Path) -> None:
+    verdicts_of = {"a": (True, False), "b": (False, False), "c": (False,), "d": (True,), "e": (True,)}
+    graded, scores = [], []
+    for prompt, verdicts in verdicts_of.items():
+        for number, correct in enumerate(verdicts):
+            rollout, score = scored(["1+1=2\n", "#2"], id=f"{prompt}/{number}")
+            graded.append(replace(rollout, prompt_id=prompt, correct=correct))
+            scores.append(replace(score, prompt_id=prompt))
+    write_rows(tmp_path / "graded.jsonl", map(rollout_to_json, graded))
+    write_rows(tmp_path / "scores.jsonl", map(score_to_json, scores))
+    examples = first_of_each_problem(
+        tmp_path / "graded.jsonl", tmp_path / "scores.jsonl", num_wrong=1, num_right=2
+    )
+    # One per problem, wrong ones first; b takes the only place of the wrong ones.
+    assert [example.id for example in examples] == ["b/0", "a/0", "d/0"]
 
 
 def test_a_score_of_another_rollout_is_refused() -> None:

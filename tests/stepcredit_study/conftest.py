@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from stepcredit.pipelines.driver import Store
 from stepcredit_study.frame.scale import Scale, Sizes, read_scale
-from stepcredit_study.frame.store import Store
 from stepcredit_study.frame.world import World
 
 SIZES = Sizes(

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from stepcredit.pipelines.driver import Plan, Store
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.scale import read_scale
 from stepcredit_study.frame.seeds import Measurement, Seeds
-from stepcredit_study.frame.store import Plan, Store
 from stepcredit_study.frame.world import World
 from stepcredit_study.pages.finding import Check, Estimate, Finding
 

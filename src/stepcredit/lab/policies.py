@@ -28,6 +28,16 @@ def policy_path(name: str) -> Path:
     return Path(str(resources.files("stepcredit.lab"))) / "checkpoints" / name
 
 
+def export_policy(name: str, directory: Path) -> None:
+    """Copy a shipped policy; what is there is replaced.
+
+    Raises:
+        UserError: There is no such policy.
+    """
+    with atomic_directory(directory) as target:
+        shutil.copytree(policy_path(name), target, dirs_exist_ok=True)
+
+
 def export_policies(directory: str | Path) -> dict[str, Path]:
     """Copy the shipped policies to ``directory/<name>``.
 
@@ -37,8 +47,7 @@ def export_policies(directory: str | Path) -> dict[str, Path]:
     exported = {}
     for name in POLICY_NAMES:
         exported[name] = Path(directory) / name
-        with atomic_directory(exported[name]) as target:
-            shutil.copytree(policy_path(name), target, dirs_exist_ok=True)
+        export_policy(name, exported[name])
     return exported
 
 

@@ -19,6 +19,7 @@ from stepcredit.options import argument, check_at_least_one, option
 from stepcredit.pipelines import eval_best_of_n
 from stepcredit.pipelines.comparison_recipe import ComparedMethod, Recipe, read_recipe
 from stepcredit.pipelines.comparison_search import Search, Searched, Trial, search
+from stepcredit.pipelines.driver import Store
 
 RESULTS, REPORT, SUMMARY = "comparison.json", "report.html", "README.md"
 
@@ -171,7 +172,7 @@ def _compare(options: Options) -> Result:
     recipe = read_recipe(options.recipe, options.root)
     _check_files(recipe)
     check_at_least_one(options, "jobs")
-    work = Search(recipe, options.out, options.load, overwrite=options.overwrite)
+    work = Search(recipe, Store(options.out, overwrite=options.overwrite), options.load)
     searched = search(work, jobs=options.jobs or 1)
     result = _evaluate(options, recipe, searched)
     manifest = Manifest(

@@ -12,6 +12,7 @@ from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import UserError
 from stepcredit.pipelines import baseline, eval_best_of_n, score, train
 from stepcredit.pipelines.comparison_recipe import ComparedMethod, Recipe
+from stepcredit.pipelines.driver import Store
 from stepcredit.runs import Progress, worker_pool
 
 if TYPE_CHECKING:
@@ -56,15 +57,13 @@ class Search:
 
     Attributes:
         recipe: The comparison.
-        out: Folder of models and scores.
+        store: Models and scores.
         load: How models are loaded.
-        overwrite: Start anew, whatever is there.
     """
 
     recipe: Recipe
-    out: Path
+    store: Store
     load: LoadOptions
-    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +150,9 @@ def _trial(work: Search, task: _Task) -> Trial:
 
     recipe, config = work.recipe, task.config
     name = hash_json([config.determining(), task.model, recipe.seed]).removeprefix("sha256:")[:12]
-    directory = work.out / task.method.name / name
-    train.run(
+    directory = work.store.root / task.method.name / name
+    work.store.run(
+        "train",
         train.Options(
             graded=task.method.data or recipe.train,
             model=task.model,
@@ -162,8 +162,7 @@ def _trial(work: Search, task: _Task) -> Trial:
             config=config,
             load=work.load,
             seed=recipe.seed,
-            overwrite=work.overwrite,
-        )
+        ),
     )
     _score(work, directory / "prm", recipe.dev, directory / "dev.jsonl")
     accuracy, aggregate = _development_accuracy(recipe, directory / "dev.jsonl")
@@ -178,11 +177,11 @@ def _trial(work: Search, task: _Task) -> Trial:
 
 
 def _score(work: Search, prm: Path, source: Path, out: Path) -> None:
-    score.run(score.Options(input=source, prm=str(prm), out=out, load=work.load, overwrite=work.overwrite))
+    work.store.run("score", score.Options(input=source, prm=str(prm), out=out, load=work.load))
 
 
 def _untrained(work: Search, method: ComparedMethod) -> Searched:
-    directory = work.out / method.name
+    directory = work.store.root / method.name
     files = {"dev": work.recipe.dev, "test": work.recipe.test}
     for name, source in files.items():
         _score_untrained(work, method, source, directory / f"{name}.jsonl")
@@ -194,11 +193,8 @@ def _untrained(work: Search, method: ComparedMethod) -> Searched:
 def _score_untrained(work: Search, method: ComparedMethod, source: Path, out: Path) -> None:
     recipe = work.recipe
     if method.baseline is not None:
-        baseline.run(
-            baseline.Options(
-                rollouts=source, by=method.baseline, out=out, seed=recipe.seed, overwrite=work.overwrite
-            )
-        )
+        options = baseline.Options(rollouts=source, by=method.baseline, out=out, seed=recipe.seed)
+        work.store.run("baseline", options)
         return
     try:
         wanted = score.Options(
@@ -209,12 +205,11 @@ def _score_untrained(work: Search, method: ComparedMethod, source: Path, out: Pa
                 "prm": recipe.model,
                 "out": out,
                 "load": work.load,
-                "overwrite": work.overwrite,
             }
         )
     except TypeError as error:
         raise UserError(f"has a setting that scoring does not know ({error})", where=method.name) from error
-    score.run(wanted)
+    work.store.run("score", wanted)
 
 
 def _development_accuracy(recipe: Recipe, scores: Path) -> tuple[float, str]:

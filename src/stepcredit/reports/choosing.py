@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from stepcredit.evaluation.results import Comparison, Result
 from stepcredit.reports.page import ABSENT, count, interval, percent
 from stepcredit.reports.plots import Axis, Line, Mark, legend, line_plot
-from stepcredit.reports.summary import Accuracy, Difference, PolicySummary
+from stepcredit.reports.summary import PolicyFindings
+from stepcredit.stats import Interval
 
 PRM = "implicit-prm"
 REFERENCE = "reference-log-probability"
@@ -41,12 +43,12 @@ class Chooser:
     kind: str = ""
     ns: tuple[int, ...] | None = None
 
-    def cells(self, results: Sequence[Accuracy]) -> dict[int, Accuracy]:
+    def cells(self, results: Sequence[Result]) -> dict[int, Result]:
         """Its results by n."""
         for key in self.keys:
-            found = {row.n: row for row in results if (row.method, row.scorer, row.aggregate) == key}
-            if found:
-                return {n: row for n, row in found.items() if self.ns is None or n in self.ns}
+            cells = {row.n: row for row in results if (row.method, row.scorer, row.aggregate) == key}
+            if cells:
+                return {n: row for n, row in cells.items() if self.ns is None or n in self.ns}
         return {}
 
 
@@ -116,13 +118,13 @@ class PolicyTable:
 
     name: str
     role: str
-    policy: PolicySummary
+    policy: PolicyFindings
     ns: tuple[int, ...]
     rows: tuple[Row, ...]
     results: tuple[tuple[str, ...], ...]
 
 
-def policy_table(name: str, policy: PolicySummary) -> PolicyTable:
+def policy_table(name: str, policy: PolicyFindings) -> PolicyTable:
     """The headline table of a policy; the best chooser at each n stands out."""
     known = sorted({row.n for row in policy.results})
     ns = tuple(n for n in _TABLE_NS if n in known) or tuple(known)
@@ -154,7 +156,7 @@ def policy_table(name: str, policy: PolicySummary) -> PolicyTable:
     return PolicyTable(name, _POLICY_ROLES.get(name, ""), policy, ns, tuple(rows), results)
 
 
-def accuracy_curves(policies: Mapping[str, PolicySummary]) -> list[Markup]:
+def accuracy_curves(policies: Mapping[str, PolicyFindings]) -> list[Markup]:
     """Accuracy against n, one plot a policy, on the same scale."""
     plots = []
     for name, policy in policies.items():
@@ -185,21 +187,16 @@ def accuracy_curves(policies: Mapping[str, PolicySummary]) -> list[Markup]:
     return plots
 
 
-def difference_of(policy: PolicySummary, n: int, first: Chooser, second: Chooser) -> Difference | None:
-    """The paired comparison of two choosers, whichever way round it was stored."""
-    labels = [{"/".join(filter(None, key)) for key in chooser.keys} for chooser in (first, second)]
-    for found in policy.differences:
-        if found.n == n and found.first in labels[0] and found.second in labels[1]:
-            return found
-        if found.n == n and found.first in labels[1] and found.second in labels[0]:
-            return Difference(
-                n=n,
-                first=found.second,
-                second=found.first,
-                difference=-found.difference,
-                low=None if found.high is None else -found.high,
-                high=None if found.low is None else -found.low,
-            )
+def difference_of(
+    comparisons: Iterable[Comparison], n: int, first: Chooser, second: Chooser
+) -> Interval | None:
+    """The paired difference of two choosers' accuracies, whichever way round it was stored."""
+    ours, others = ({"/".join(filter(None, key)) for key in chooser.keys} for chooser in (first, second))
+    for row in comparisons:
+        if row.n == n and row.first in ours and row.second in others:
+            return Interval(row.difference, row.low, row.high)
+        if row.n == n and row.first in others and row.second in ours:
+            return Interval(-row.difference, -row.high, -row.low)
     return None
 
 

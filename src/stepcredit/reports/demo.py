@@ -1,4 +1,4 @@
-"""The demo's report: from ``summary.json`` and the training log to one HTML file."""
+"""The demo's report: from its summary and the training log to one HTML file."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from stepcredit.reports.page import ABSENT, duration, interval, percent, plain, 
 from stepcredit.reports.plots import (
     Axis,
     Counts,
-    Interval,
     Mark,
     histogram,
     interval_plot,
 )
-from stepcredit.reports.summary import DemoSummary, Localisation, PolicySummary
+from stepcredit.reports.plots import Interval as Estimate
+from stepcredit.reports.summary import DemoSummary, PolicyFindings
 from stepcredit.reports.training_log import read_log, training_plots
+from stepcredit.stats import Interval
 
 _HEADLINE_N = 16
 _POLICY_ORDER = ("mid", "weak", "strong")
@@ -48,11 +49,11 @@ def render_demo(summary: DemoSummary, directory: str | Path) -> str:
     """The demo's report.
 
     Args:
-        summary: What was measured; see :mod:`stepcredit.reports.summary`.
+        summary: What was measured.
         directory: Holds the training log that the summary names.
 
     Returns:
-        A complete HTML document. What the summary does not have is shown as absent.
+        A complete HTML document.
 
     Raises:
         DataError: The training log is malformed.
@@ -60,8 +61,8 @@ def render_demo(summary: DemoSummary, directory: str | Path) -> str:
     names = [name for name in _POLICY_ORDER if name in summary.policies]
     names += [name for name in summary.policies if name not in names]
     policies = {name: summary.policies[name] for name in names}
-    log = None if summary.training is None else read_log(Path(directory) / summary.training.log)
-    main = policies[names[0]] if names else PolicySummary()
+    log = read_log(Path(directory) / summary.training.log)
+    main = policies[names[0]]
     sections = [("answers", "Answers"), ("steps", "Steps"), ("examples", "Examples")]
     return render_page(
         "demo.html",
@@ -71,7 +72,7 @@ def render_demo(summary: DemoSummary, directory: str | Path) -> str:
         summary=summary,
         headline=headline(main),
         main=main,
-        main_name=names[0] if names else None,
+        main_name=names[0],
         figures=list(_figures(main)),
         tables=[policy_table(name, policy) for name, policy in policies.items()],
         curves=accuracy_curves(policies),
@@ -85,11 +86,9 @@ def render_demo(summary: DemoSummary, directory: str | Path) -> str:
     )
 
 
-def headline(policy: PolicySummary) -> str | None:
-    """The finding in one sentence, or ``None`` if the numbers for it are absent."""
+def headline(policy: PolicyFindings) -> str:
+    """The finding in one sentence."""
     n = _headline_n(policy)
-    if n is None:
-        return None
     ours, vote = (one.cells(policy.results)[n].accuracy for one in (LOWEST_STEP, MAJORITY))
     return (
         f"Picking among {n} responses by their lowest step reward gets {percent(ours)} "
@@ -97,76 +96,55 @@ def headline(policy: PolicySummary) -> str | None:
     )
 
 
-def _headline_n(policy: PolicySummary) -> int | None:
-    both = set(LOWEST_STEP.cells(policy.results)) & set(MAJORITY.cells(policy.results))
-    return _HEADLINE_N if _HEADLINE_N in both else max(both, default=None)
+def _headline_n(policy: PolicyFindings) -> int:
+    sizes = set(LOWEST_STEP.cells(policy.results)) & set(MAJORITY.cells(policy.results))
+    return _HEADLINE_N if _HEADLINE_N in sizes else max(sizes)
 
 
-def _figures(policy: PolicySummary) -> Iterator[Figure]:
+def _figures(policy: PolicyFindings) -> Iterator[Figure]:
     n = _headline_n(policy)
-    difference = None if n is None else difference_of(policy, n, LOWEST_STEP, MAJORITY)
+    difference = difference_of(policy.comparisons, n, LOWEST_STEP, MAJORITY)
     if difference is not None:
         yield Figure(
-            f"{points(difference.difference)} pts",
+            f"{points(difference.estimate)} pts",
             interval(difference.low, difference.high),
             f"best of {n} by the lowest step less majority vote, on the same problems",
         )
     cells = LOWEST_STEP.cells(policy.results)
-    if n is not None and max(cells) > n:
+    if max(cells) > n:
         largest = cells[max(cells)]
         yield Figure(
             percent(largest.accuracy),
             interval(largest.low, largest.high),
             f"right with the best of {largest.n} by the lowest step",
         )
-    found = policy.localisation or Localisation()
-    if found.auc is not None:
-        ends = "" if found.auc_low is None else f"{plain(found.auc_low, 4)} to {plain(found.auc_high, 4)}"
-        yield Figure(
-            plain(found.auc, 4),
-            ends,
-            "AUC of step rewards: first wrong steps against right steps before them",
-        )
-    if found.lowest_is_first_wrong is not None:
-        yield Figure(
-            percent(found.lowest_is_first_wrong),
-            interval(found.lowest_is_first_wrong_low, found.lowest_is_first_wrong_high),
-            "of responses with a wrong step have their lowest reward at the first wrong one",
-        )
+    auc, lowest = policy.steps.auc, policy.steps.lowest_is_first_wrong
+    yield Figure(
+        plain(auc.estimate, 4),
+        f"{plain(auc.low, 4)} to {plain(auc.high, 4)}",
+        "AUC of step rewards: first wrong steps against right steps before them",
+    )
+    yield Figure(
+        percent(lowest.estimate),
+        interval(lowest.low, lowest.high),
+        "of responses with a wrong step have their lowest reward at the first wrong one",
+    )
 
 
-def _localisation_plots(policies: Mapping[str, PolicySummary]) -> list[Markup]:
-    known = {name: policy.localisation for name, policy in policies.items() if policy.localisation}
-    if not known:
-        return []
+def _localisation_plots(policies: Mapping[str, PolicyFindings]) -> list[Markup]:
     aucs, shares = [], []
-    for name, found in known.items():
+    last = Mark("brown", "square")
+    for name, policy in policies.items():
         aucs += [
-            Interval(name=f"{name}: implicit PRM", value=found.auc, low=found.auc_low, high=found.auc_high),
-            Interval(
-                name=f"{name}: reference log-prob.",
-                value=found.reference_auc,
-                low=found.reference_auc_low,
-                high=found.reference_auc_high,
-                mark=LOG_PROBABILITY.mark,
-            ),
+            _row(f"{name}: implicit PRM", policy.steps.auc),
+            _row(f"{name}: reference log-prob.", policy.reference_steps.auc, LOG_PROBABILITY.mark),
         ]
         shares += [
-            Interval(
-                name=f"{name}: lowest is first wrong",
-                value=found.lowest_is_first_wrong,
-                low=found.lowest_is_first_wrong_low,
-                high=found.lowest_is_first_wrong_high,
-            ),
-            Interval(
-                name=f"{name}: lowest is last",
-                value=found.minimum_is_last,
-                low=found.minimum_is_last_low,
-                high=found.minimum_is_last_high,
-                mark=Mark("brown", "square"),
-            ),
+            _row(f"{name}: lowest is first wrong", policy.steps.lowest_is_first_wrong),
+            _row(f"{name}: lowest is last", policy.steps.minimum_is_last, last),
         ]
-    plots = [
+    name, first = next(iter(policies.items()))
+    return [
         interval_plot(
             aucs,
             title="Does a step's reward tell wrong from right?",
@@ -180,47 +158,42 @@ def _localisation_plots(policies: Mapping[str, PolicySummary]) -> list[Markup]:
             note="At the first wrong step, of responses that have one; at the last step, of all.",
             x=Axis(label="share of responses", percent=True, low=0.0, high=1.0),
         ),
+        histogram(
+            first.rewards.edges,
+            [
+                Counts(name="right steps", counts=first.rewards.right, mark=Mark("blue")),
+                Counts(name="first wrong steps", counts=first.rewards.first_wrong, mark=Mark("orange")),
+            ],
+            title=f"Step rewards, policy {name}",
+            note="Right steps before any error, and first wrong steps; each strip has its own height.",
+            x=Axis(label="step reward", decimals=2),
+            unit="steps",
+        ),
     ]
-    name, first = next(iter(known.items()))
-    if first.histogram is not None:
-        plots.append(
-            histogram(
-                first.histogram.edges,
-                [
-                    Counts(name="right steps", counts=first.histogram.right, mark=Mark("blue")),
-                    Counts(name="first wrong steps", counts=first.histogram.first_wrong, mark=Mark("orange")),
-                ],
-                title=f"Step rewards, policy {name}",
-                note="Right steps before any error, and first wrong steps; each strip has its own height.",
-                x=Axis(label="step reward", decimals=2),
-                unit="steps",
-            )
-        )
-    return plots
+
+
+def _row(name: str, measured: Interval, mark: Mark | None = None) -> Estimate:
+    return Estimate(name=name, value=measured.estimate, low=measured.low, high=measured.high, mark=mark)
 
 
 def _run_facts(summary: DemoSummary) -> list[tuple[str, str]]:
     return [
         ("seed", str(summary.seed)),
-        ("finished (UTC)", (summary.finished or ABSENT).replace("T", " ").removesuffix("Z")),
+        ("finished (UTC)", summary.finished.replace("T", " ").removesuffix("Z")),
         ("commit", (summary.git_commit or ABSENT)[:12]),
     ]
 
 
 def _times(seconds: Mapping[str, float]) -> list[tuple[str, str]]:
     rows = [(stage, duration(taken)) for stage, taken in seconds.items()]
-    return [*rows, ("together", duration(sum(seconds.values())))] if rows else []
+    return [*rows, ("together", duration(sum(seconds.values())))]
 
 
-def _settings(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Settings by stage as text; single values belong to the whole run."""
-    stages: dict[str, dict[str, str]] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            stages[name] = {str(key): _written(item) for key, item in value.items()}
-        else:
-            stages.setdefault("run", {})[name] = _written(value)
-    return stages
+def _settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Settings by stage as text."""
+    return {
+        stage: {name: _written(value) for name, value in values.items()} for stage, values in settings.items()
+    }
 
 
 def _written(value: Any) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from stepcredit.data import read_rollouts, read_scores
 from stepcredit.errors import DataError
 from stepcredit.types import PromptText, ResponseScore, Rollout
 
@@ -131,6 +133,31 @@ def join_examples(
             hint="pass the rollouts that were scored",
         )
     return tuple(example_of(by_id[score.id], score, first_wrong_step=known.get(score.id)) for score in scores)
+
+
+def first_of_each_problem(
+    rollouts: Path, scores: Path, *, num_wrong: int, num_right: int
+) -> tuple[Example, ...]:
+    """Wrong responses, then right ones, of different problems, in the order of the file.
+
+    Nothing is chosen by how well the scorer did: the first response of each kind is taken.
+
+    Args:
+        rollouts: File of graded responses.
+        scores: File of their scores.
+        num_wrong: At most so many wrong responses.
+        num_right: At most so many right ones.
+    """
+    wrong: list[Rollout] = []
+    right: list[Rollout] = []
+    seen: set[str] = set()
+    for rollout in read_rollouts(rollouts):
+        kind, limit = (right, num_right) if rollout.correct else (wrong, num_wrong)
+        if rollout.prompt_id not in seen and len(kind) < limit:
+            seen.add(rollout.prompt_id)
+            kind.append(rollout)
+    by_id = {score.id: score for score in read_scores(scores)}
+    return tuple(example_of(rollout, by_id[rollout.id]) for rollout in (*wrong, *right))
 
 
 def prompt_text(prompt: PromptText) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stepcredit.pipelines.driver import Plan, Store, command_line
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.plan import OPERATIONS_FORMULA, PlanOptions, Shape, Workload, make_plan
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.scale import Machine, Scale
-from stepcredit_study.frame.store import Plan, Store, command_line
 from stepcredit_study.frame.world import World
 
 FORMULAS: Mapping[str, str] = {

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.errors import UserError
+from stepcredit.pipelines.driver import RunByCommand, Store, run_here
 from stepcredit.runs import Progress, hash_json, worker_pool, write_json
 from stepcredit_study.frame.experiment import load_experiment
 from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.seeds import Measurement
-from stepcredit_study.frame.store import RunByCommand, Store, run_here
 from stepcredit_study.frame.world import World
 
 

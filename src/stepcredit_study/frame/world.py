@@ -6,11 +6,14 @@ paper's scale the same request is the command line that a node of GPUs runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stepcredit.lab.files import write_prompts, write_true_labels
+from stepcredit.lab.policies import export_policy
+from stepcredit.lab.task import DOMAINS, STANDARD
 from stepcredit.pipelines import (
     baseline,
     grade,
@@ -21,11 +24,10 @@ from stepcredit.pipelines import (
     select,
     train,
 )
+from stepcredit.pipelines.driver import Store
 from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
-from stepcredit.runs import atomic_directory, write_json
 from stepcredit.training.config import TrainConfig
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.store import Store
 
 LAB = "lab:"
 
@@ -64,7 +66,7 @@ class World:
         if not source.startswith(LAB):
             return source
         out = self.store.root / "policies" / name
-        return self.store.write(out, partial(_export_policy, source.removeprefix(LAB)))
+        return self.store.write(out, partial(export_policy, source.removeprefix(LAB)))
 
     @property
     def base(self) -> Path | str:
@@ -80,7 +82,8 @@ class World:
         lab_split, _, domain = source.removeprefix(LAB).partition("/")
         settings: dict[str, Any] = {"split": lab_split, "domain": domain, "count": count, "seed": self.seed}
         out = self.store.path("prompts", kind or split, settings, ".jsonl")
-        return self.store.write(out, lambda path: _write_lab_prompts(path, **settings))
+        settings["domain"] = DOMAINS[domain] if domain else STANDARD
+        return self.store.write(out, lambda path: write_prompts(path, **settings))
 
     def sampled(
         self,
@@ -201,11 +204,7 @@ class World:
         source = self.train_set()
         settings = {"data": f"{source.parent.name}/{source.name}"}
         out = self.store.path("label true", "true", settings, ".jsonl")
-        if not self.store.is_planning:
-            with self.store.locked(out):
-                if not out.exists():
-                    _write_true_labels(source, out)
-        return out
+        return self.store.write(out, partial(write_true_labels, source))
 
     def autopsv(self, data: Path | None = None) -> Path:
         """Step labels from an outcome verifier's confidence; its threshold is chosen on the dev set."""
@@ -247,31 +246,3 @@ class World:
 
     def _policy(self) -> GeneratorOptions:
         return GeneratorOptions(**self.scale.policy, model=str(self.base), policy_name=self.scale.base)
-
-
-def _export_policy(name: str, out: Path) -> None:
-    import shutil
-
-    from stepcredit.lab.policies import policy_path
-
-    with atomic_directory(out) as temporary:
-        shutil.copytree(policy_path(name), temporary, dirs_exist_ok=True)
-
-
-def _write_lab_prompts(out: Path, *, split: str, domain: str, count: int, seed: int) -> None:
-    from stepcredit.data import prompt_to_json, write_rows
-    from stepcredit.lab.task import DOMAINS, STANDARD, make_prompts
-    from stepcredit.runs import manifest_path
-
-    kind = DOMAINS[domain] if domain else STANDARD
-    settings = {"split": split, "domain": kind.name, "seed": seed, "count": count}
-    write_rows(out, map(prompt_to_json, make_prompts(split, seed=seed, count=count, domain=kind)))
-    write_json(manifest_path(out), settings)
-
-
-def _write_true_labels(source: Path, out: Path) -> None:
-    from stepcredit.data import read_rollouts, rollout_to_json, write_rows
-    from stepcredit.lab.oracles import label_steps
-
-    labelled = (replace(each, step_labels=label_steps(each)) for each in read_rollouts(source))
-    write_rows(out, map(rollout_to_json, labelled))

@@ -21,16 +21,25 @@ from typing import TYPE_CHECKING, Any
 
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import UserError
-from stepcredit.pipelines import eval_best_of_n, grade, score, train
+from stepcredit.pipelines import grade, score, train
+from stepcredit.pipelines.driver import Store
 from stepcredit.runs import Manifest, Output, check_output, write_json
 from stepcredit.training.config import TrainConfig
+from stepcredit_study.gsm8k.results import (
+    PRM,
+    REFERENCE,
+    SCORES,
+    development,
+    evaluate,
+    publish,
+    write_heat_map,
+)
 
 if TYPE_CHECKING:
     from stepcredit.types import Rollout
 
 SPLITS = {"train": 440, "dev": 60, "test": 160}
 _SPLIT_SEED = 0
-PRM, REFERENCE = "implicit-prm", "reference-log-probability"
 TRAINING = TrainConfig(
     objective="ce",
     beta=0.1,
@@ -68,36 +77,41 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Split, grade, train, score and evaluate."""
-    from stepcredit_study.gsm8k.results import evaluate, publish, write_heat_map
-
-    split(options.solutions, options.out, options.splits)
+    out = options.out
+    store = Store(out)
+    split(options.solutions, out, options.splits)
     for name in options.splits:
-        grade.run(
-            grade.Options(
-                rollouts=options.out / name / "rollouts.jsonl",
-                grader="numeric",
-                out=options.out / name / "graded.jsonl",
-                regrade=True,
-            )
-        )
-    trained = train.run(
+        rollouts, graded = out / name / "rollouts.jsonl", out / name / "graded.jsonl"
+        store.run("grade", grade.Options(rollouts=rollouts, grader="numeric", out=graded, regrade=True))
+    prm = store.run(
+        "train",
         train.Options(
-            graded=options.out / "train" / "graded.jsonl",
-            dev=options.out / "dev" / "graded.jsonl",
+            graded=out / "train" / "graded.jsonl",
+            dev=out / "dev" / "graded.jsonl",
             model=str(options.model),
-            out=options.out / "prm",
-            cache=options.out / "reference-cache",
+            out=out / "prm",
+            cache=out / "reference-cache",
             config=options.training,
-        )
+        ),
     )
-    assert isinstance(trained, train.Result), "no dry run was asked for"
     for name in ("dev", "test"):
-        score_solutions(options, options.out / name)
-    results = evaluate(options.out, dict(options.splits), trained.heldout, trained.kept_step)
-    write_json(options.out / "results.json", results)
-    write_heat_map(options.out)
+        ours = score.Options(
+            input=out / name / "graded.jsonl",
+            prm=str(prm),
+            out=out / name / SCORES[PRM],
+            steps="newline",
+            load=LoadOptions(dtype=options.training.precision),
+        )
+        store.run("score", ours)
+        likelihood = replace(
+            ours, prm=str(options.model), reference_free=True, beta=1.0, out=out / name / SCORES[REFERENCE]
+        )
+        store.run("score", likelihood)
+    results = {"problems": dict(options.splits), "development": development(prm), **evaluate(out)}
+    write_json(out / "results.json", results)
+    write_heat_map(out)
     if options.publish is not None:
-        publish(options, results)
+        publish(results, out, options.publish, options.model.name)
     return results
 
 
@@ -123,44 +137,6 @@ def split(solutions: Path, out: Path, splits: Mapping[str, int]) -> None:
         output = Output(files[name], manifest)
         with output, output.replacing() as temporary:
             write_rows_into(temporary, files[name], rows)
-
-
-def score_files(directory: Path) -> dict[str, Path]:
-    """Scorer name to the file of its scores."""
-    return {PRM: directory / "scores.jsonl", REFERENCE: directory / "reference-scores.jsonl"}
-
-
-def score_solutions(options: Options, directory: Path) -> None:
-    """Score ``graded.jsonl`` by the PRM, and by the reference's own log-probability."""
-    files = score_files(directory)
-    ours = score.Options(
-        input=directory / "graded.jsonl",
-        prm=str(options.out / "prm"),
-        out=files[PRM],
-        steps="newline",
-        load=LoadOptions(dtype=options.training.precision),
-    )
-    score.run(ours)
-    score.run(replace(ours, prm=str(options.model), reference_free=True, beta=1.0, out=files[REFERENCE]))
-
-
-def best_of_n(out: Path) -> dict[str, Any]:
-    """Accuracy of picking among four solutions; choices are made on the development problems."""
-    named = [
-        tuple(f"{name}={path}" for name, path in score_files(out / split).items())
-        for split in ("test", "dev")
-    ]
-    result: Any = eval_best_of_n.run(
-        eval_best_of_n.Options(
-            graded=out / "test" / "graded.jsonl",
-            scores=named[0],
-            dev=out / "dev" / "graded.jsonl",
-            dev_scores=named[1],
-            n=(1, 2, 4),
-        )
-    )
-    content: dict[str, Any] = result.to_json()
-    return content
 
 
 def main() -> None:

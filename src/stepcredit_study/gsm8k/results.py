@@ -12,36 +12,56 @@ from numpy.typing import NDArray
 
 from stepcredit.data import read_rollouts, read_scores
 from stepcredit.evaluation.localisation import clustered_auc
+from stepcredit.pipelines import eval_best_of_n
 from stepcredit.reports.heatmap import render_heatmap
 from stepcredit.reports.page import write_page
-from stepcredit.runs import manifest_path, write_json
+from stepcredit.runs import manifest_path, read_manifest, write_json
 from stepcredit.stats import Interval, ProblemBootstrap, auc
 
 if TYPE_CHECKING:
     from stepcredit.types import Rollout
-    from stepcredit_study.gsm8k.recorded import Options
 
+PRM, REFERENCE = "implicit-prm", "reference-log-probability"
+SCORES = {PRM: "scores.jsonl", REFERENCE: "reference-scores.jsonl"}
 _SHOWN = 24
 
 
-def evaluate(out: Path, splits: dict[str, int], heldout: dict[str, float], kept_step: int) -> dict[str, Any]:
-    """Everything that is reported, as JSON-able values."""
-    from stepcredit_study.gsm8k.recorded import best_of_n, score_files
+def development(prm: Path) -> dict[str, Any]:
+    """Which weights were kept, and what the development problems said of them."""
+    manifest = read_manifest(prm) or {}
+    return {"kept_step": manifest["kept_step"], **manifest["heldout"]}
 
-    rollouts = list(read_rollouts(out / "test" / "graded.jsonl"))
+
+def evaluate(out: Path) -> dict[str, Any]:
+    """Outcome AUC and accuracy of picking among four solutions, as JSON-able values."""
+    test = out / "test"
+    rollouts = list(read_rollouts(test / "graded.jsonl"))
     return {
-        "problems": splits,
-        "development": {"kept_step": kept_step, **heldout},
-        "outcome_auc": _outcome_aucs(rollouts, _score_columns(rollouts, score_files(out / "test"))),
-        "best_of_n": best_of_n(out),
+        "outcome_auc": _outcome_aucs(rollouts, _score_columns(rollouts, test)),
+        "best_of_n": _best_of_n(out),
     }
 
 
-def _score_columns(rollouts: list[Rollout], files: dict[str, Path]) -> dict[str, NDArray[np.float64]]:
+def _best_of_n(out: Path) -> dict[str, Any]:
+    """Accuracy of picking among four solutions; choices are made on the development problems."""
+    named = [
+        tuple(f"{name}={out / part / file}" for name, file in SCORES.items()) for part in ("test", "dev")
+    ]
+    options = eval_best_of_n.Options(
+        graded=out / "test" / "graded.jsonl",
+        scores=named[0],
+        dev=out / "dev" / "graded.jsonl",
+        dev_scores=named[1],
+        n=(1, 2, 4),
+    )
+    return eval_best_of_n.run(options).evaluation.to_json()
+
+
+def _score_columns(rollouts: list[Rollout], folder: Path) -> dict[str, NDArray[np.float64]]:
     """Response-level scores of each method, and the control that short is right."""
     columns = {"shortness": -np.array([float(len(rollout.response)) for rollout in rollouts])}
-    for name, path in files.items():
-        scores = {score.id: score for score in read_scores(path)}
+    for name, file in SCORES.items():
+        scores = {score.id: score for score in read_scores(folder / file)}
         for aggregate in ("sum", "min", "mean"):
             values = [scores[rollout.id].aggregates[aggregate] for rollout in rollouts]
             columns[f"{name}/{aggregate}"] = np.array(values)
@@ -94,19 +114,24 @@ def _as_json(interval: Interval) -> dict[str, float] | None:
     return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
 
 
-def publish(options: Options, results: dict[str, Any]) -> None:
-    """Keep results, manifests and the command; no problem, solution or weight is copied."""
-    assert options.publish is not None
-    out = options.publish
+def publish(results: dict[str, Any], run: Path, out: Path, model: str) -> None:
+    """Keep results, manifests and the command; no problem, solution or weight is copied.
+
+    Args:
+        results: What was found.
+        run: Directory of the run.
+        out: Where to keep them.
+        model: Name of the model that was trained.
+    """
     figures = {name: value for name, value in results["best_of_n"].items() if name != "failures"}
     write_json(out / "results.json", {**results, "best_of_n": figures})
-    manifest = json.loads(manifest_path(options.out / "prm").read_text(encoding="utf-8"))
+    manifest = json.loads(manifest_path(run / "prm").read_text(encoding="utf-8"))
     manifest["inputs"] = {Path(path).name: digest for path, digest in manifest["inputs"].items()}
     write_json(out / "training-manifest.json", manifest)
-    log = (options.out / "prm" / "train_log.jsonl").read_text(encoding="utf-8")
+    log = (run / "prm" / "train_log.jsonl").read_text(encoding="utf-8")
     (out / "train_log.jsonl").write_text(log, encoding="utf-8")
     command = "python -m stepcredit_study.gsm8k.recorded --solutions gsm8k_model_solutions.jsonl "
-    command += f"--model {shlex.quote(options.model.name)} --out runs/gsm8k --publish {shlex.quote(str(out))}"
+    command += f"--model {shlex.quote(model)} --out runs/gsm8k --publish {shlex.quote(str(out))}"
     (out / "README.md").write_text(_readme(command, results), encoding="utf-8")
 
 

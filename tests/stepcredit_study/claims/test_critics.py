@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stepcredit.pipelines.driver import Plan, Store
 from stepcredit_study.analyses.over_optimisation import AGGREGATES, OPTIMISED, TRAINED_REMEDIES
 from stepcredit_study.analyses.over_optimisation_findings import ON_TRIAL, TRUNCATED
 from stepcredit_study.analyses.remedies import AS_TRAINED, FILTER, REMEDIES
@@ -20,7 +21,6 @@ from stepcredit_study.claims.critics import (
 )
 from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.seeds import Measurement, Seeds
-from stepcredit_study.frame.store import Plan, Store
 from stepcredit_study.frame.world import World
 from stepcredit_study.pages.finding import Check
 

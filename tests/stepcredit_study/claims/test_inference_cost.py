@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.stepcredit_study.made_up import check_of, made_up, planned, run_twice
 
+from stepcredit.pipelines.driver import Store
 from stepcredit.runs import manifest_path, write_json
 from stepcredit_study.claims.inference_cost import (
     ADAPTER,
@@ -23,7 +24,6 @@ from stepcredit_study.claims.inference_cost import (
 )
 from stepcredit_study.claims.inference_cost import Files as InferenceFiles
 from stepcredit_study.frame.scale import Scale, read_scale
-from stepcredit_study.frame.store import Store
 from stepcredit_study.frame.world import World
 
 TIMES = {ORDINARY: 2.0, LIVE: 3.0, CACHED: 2.05, FREE: 2.0, ADAPTER: 3.0}

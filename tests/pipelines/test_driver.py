@@ -14,10 +14,14 @@ from typing import Any
 
 import pytest
 
+from stepcredit.data import rollout_to_json, write_rows
 from stepcredit.errors import UserError
 from stepcredit.options import argument, option
 from stepcredit.pipelines import baseline, select
-from stepcredit_study.frame.store import Plan, RunByCommand, Store, command_line
+from stepcredit.pipelines.driver import Plan, RunByCommand, Store, command_line
+from stepcredit.types import Rollout
+
+ROLLOUT = Rollout(id="p/0", prompt_id="p", prompt="1+1=", response="1+1=2\n#2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,24 @@ def test_equal_requests_share_an_output_and_others_have_their_own(tmp_path: Path
     ]
     assert len({first, *others}) == 4
     assert all(path.is_relative_to(tmp_path) for path in others)
+
+
+def test_an_output_that_the_caller_names_is_left_to_the_command(tmp_path: Path) -> None:
+    """It alone can tell whether what lies there is of the same inputs."""
+    write_rows(tmp_path / "rollouts.jsonl", [rollout_to_json(ROLLOUT)])
+    options = baseline.Options(
+        rollouts=tmp_path / "rollouts.jsonl", by="shortest", out=tmp_path / "scores.jsonl"
+    )
+    store = Store(tmp_path)
+    assert store.run("baseline", options) == options.out
+    made = options.out.stat().st_mtime_ns
+    store.run("baseline", options)
+    assert options.out.stat().st_mtime_ns == made
+    write_rows(tmp_path / "rollouts.jsonl", [rollout_to_json(replace(ROLLOUT, response="longer"))])
+    with pytest.raises(UserError, match="made with other settings, inputs"):
+        store.run("baseline", options)
+    Store(tmp_path, overwrite=True).run("baseline", options)
+    assert options.out.stat().st_mtime_ns > made
 
 
 def test_what_does_not_change_the_output_does_not_change_its_name(tmp_path: Path) -> None:
@@ -116,7 +138,7 @@ def test_a_pipeline_runs_in_this_process_by_default(tmp_path: Path) -> None:
 WORKER = """
     import sys, time
     from pathlib import Path
-    from stepcredit_study.frame.store import Store
+    from stepcredit.pipelines.driver import Store
     root, log, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
     def write(path):
         with open(log, "a") as handle:

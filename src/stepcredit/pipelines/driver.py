@@ -1,14 +1,19 @@
-"""Outputs of commands, kept under names that say what made them, so that experiments share them."""
+"""The one driver of the loop: a stage is a command with its options, and is not run again where it is there.
+
+A stage's output is found by the content of its inputs. Where the caller names it, the command itself compares
+settings and contents with the manifest of what lies there, goes on from what is half done and refuses what is
+of other work. Where the store names it, its name is a hash of the whole chain of commands behind it.
+"""
 
 from __future__ import annotations
 
-import fcntl
+import math
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +21,7 @@ from typing import Any, Protocol
 
 from stepcredit.errors import UserError
 from stepcredit.options import arguments_of
-from stepcredit.runs import hash_json
+from stepcredit.runs import hash_json, locked
 
 _NOT_IN_NAME = {
     "--overwrite": 0,
@@ -101,8 +106,9 @@ def command_line(command: str, options: Any, launchers: Mapping[str, str]) -> st
 
 
 class Store:
-    """A folder of outputs, each named by its command, a word, and a hash of everything that decides it.
+    """The outputs of one run or of many, in a folder.
 
+    Those that it names lie in it under their command, a word, and a hash of everything that decides them.
     Inputs lie in the same folder under such names, so a name stands for the whole chain of commands, and
     an experiment that asks for what another one made finds it. Processes may share the folder: while one
     makes an output the others that want it wait.
@@ -110,10 +116,11 @@ class Store:
     Args:
         root: The folder.
         runner: Makes what is not there.
+        overwrite: Start anew, whatever lies where the caller names the output.
     """
 
-    def __init__(self, root: Path, runner: Runner = run_here) -> None:
-        self.root, self._runner = root, runner
+    def __init__(self, root: Path, runner: Runner = run_here, *, overwrite: bool = False) -> None:
+        self.root, self.overwrite, self._runner = root, overwrite, runner
 
     @property
     def is_planning(self) -> bool:
@@ -124,6 +131,15 @@ class Store:
         """Where the output of these settings lies."""
         key = hash_json([command, settings]).removeprefix("sha256:")[:12]
         return self.root / command.replace(" ", "-") / f"{word}-{key}{suffix}"
+
+    def run(self, command: str, options: Any) -> Path:
+        """The output of a command at ``options.out``; the command itself knows whether it is there.
+
+        Raises:
+            UserError: Something else lies there and ``overwrite`` is off, or the command failed.
+        """
+        self._runner(command, replace(options, overwrite=self.overwrite))
+        return Path(options.out)
 
     def make(self, command: str, word: str, options: Any, suffix: str = ".jsonl") -> Path:
         """The output of a command, which runs if it is not there.
@@ -139,7 +155,7 @@ class Store:
         if self.is_planning:
             self._runner(command, options)
             return out
-        with self.locked(out):
+        with self._turn(out):
             if not out.exists():
                 self._runner(command, options)
         return out
@@ -147,19 +163,14 @@ class Store:
     def write(self, out: Path, writer: Callable[[Path], None]) -> Path:
         """What no command makes: ``writer`` does if it is not there, at once or not at all."""
         if not self.is_planning:
-            with self.locked(out):
+            with self._turn(out):
                 if not out.exists():
                     writer(out)
         return out
 
-    @contextmanager
-    def locked(self, out: Path) -> Iterator[None]:
-        """Hold the right to make ``out``; it ends with the process, however that ends."""
-        folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / f"{out.parent.name}-{out.name}", "w", encoding="utf-8") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+    def _turn(self, out: Path) -> AbstractContextManager[None]:
+        """Wait for the right to make ``out``; beside it, because the command that makes it locks it too."""
+        return locked(self.root / "locks" / f"{out.parent.name}-{out.name}", patience=math.inf)
 
     def _plain(self, options: Any) -> list[str]:
         """What decides the output: the arguments that are given, with paths relative to the store.

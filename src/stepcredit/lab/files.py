@@ -1,0 +1,64 @@
+"""The lab as files that every command reads: policies, prompts, and the true labels of every step.
+
+Each appears at once or not at all, and is not written again where it already is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from stepcredit.checkpoints import weights_hash
+from stepcredit.data import prompt_to_json, read_rollouts, rollout_to_json, write_rows_into
+from stepcredit.lab.oracles import label_steps
+from stepcredit.lab.policies import POLICY_NAMES, export_policies, policy_path
+from stepcredit.lab.task import STANDARD, Domain, make_prompts
+from stepcredit.runs import Manifest, Output
+
+
+def write_policies(directory: Path, *, overwrite: bool = False) -> None:
+    """Copy the shipped policies to ``directory/<name>``.
+
+    Raises:
+        UserError: Something else lies there and ``overwrite`` is off.
+    """
+    manifest = Manifest("lab policies", {name: weights_hash(policy_path(name)) for name in POLICY_NAMES})
+    with Output(directory, manifest, overwrite=overwrite) as output:
+        if not output.complete:
+            with output.replacing_folder() as temporary:
+                export_policies(temporary)
+
+
+def write_prompts(
+    path: Path, split: str, *, seed: int, count: int, domain: Domain = STANDARD, overwrite: bool = False
+) -> None:
+    """Draw problems of a split and write them as prompts.
+
+    Raises:
+        UserError: There is no such split, or something else lies at ``path`` and ``overwrite`` is off.
+    """
+    settings: dict[str, object] = {"split": split, "seed": seed, "count": count}
+    if domain is not STANDARD:
+        settings["domain"] = domain.name
+    prompts = make_prompts(split, seed=seed, count=count, domain=domain)
+    _write(path, Manifest("lab prompts", settings), map(prompt_to_json, prompts), overwrite)
+
+
+def write_true_labels(graded: Path, path: Path, *, overwrite: bool = False) -> None:
+    """Write the rollouts of ``graded`` with the rule oracle's label of every step.
+
+    Raises:
+        UserError: Something else lies at ``path`` and ``overwrite`` is off.
+    """
+    labelled = (replace(rollout, step_labels=label_steps(rollout)) for rollout in read_rollouts(graded))
+    manifest = Manifest("lab step labels", {}, inputs=[graded])
+    _write(path, manifest, map(rollout_to_json, labelled), overwrite)
+
+
+def _write(path: Path, manifest: Manifest, rows: Iterator[dict[str, Any]], overwrite: bool) -> None:
+    with Output(path, manifest, overwrite=overwrite) as output:
+        if not output.complete:
+            with output.replacing() as temporary:
+                write_rows_into(temporary, path, rows)
