@@ -27,6 +27,7 @@ REFERENCE = (
     "docs/scoring.md",
     "docs/search.md",
     "docs/evaluation.md",
+    "docs/grading.md",
 )
 
 

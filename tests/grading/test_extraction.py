@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from stepcredit.errors import UserError
 from stepcredit.grading.extraction import (
+    after_thinking,
     answer_by_pattern,
     compile_answer_pattern,
     final_answer,
@@ -29,10 +30,21 @@ from stepcredit.grading.extraction import (
         ("Ans: 6", "6"),
         ("answer = 3 + 4i", "3 + 4i"),
         ("The answer is 5 and 6.", "5 and 6"),
-        ("The answer is 1.8 billion people.", "1.8 billion"),
+        ("The answer is 1.8 billion people.", "1.8 billion people"),
         ("The answer is 2x.", "2x"),
         ("The answer is $10$%.", r"10\%"),
         ("My answer is 7. I hope my answer is correct.", "7"),
+        ("The answer is 2 2/3.", "2 2/3"),
+        ("The answer is 10 cm long.", "10 cm"),
+        ("The answer is $24$ square feet, so we are done.", "24 square feet"),
+        ("The answer is $5.", "$5"),
+        ("The answer is 18 because 3*6=18", "18"),
+        ("The answer is 3 remainder 1.", "3 remainder 1"),
+        ("The answer is 0.333...", "0.333..."),
+        ("The answer is 2, 4, 6, ...", "2, 4, 6, ..."),
+        ("So <answer> \\frac{1}{2} </answer>", r"\frac{1}{2}"),
+        ("<answer>The answer is 7.</answer> I hope.", "7"),
+        ("<answer></answer>", None),
         ("#7", None),
         ("Nothing here is marked 5", None),
     ],
@@ -45,6 +57,25 @@ def test_without_a_statement_the_last_formula_or_number_counts() -> None:
     assert final_answer("with 3 and $x^2$ we are done") == "x^2"
     assert final_answer("with $x^2$ and 3 we are done") == "3"
     assert final_answer("x2 and b3") is None
+
+
+@pytest.mark.parametrize(
+    ("response", "rest"),
+    [
+        ("<think>\n\\boxed{5}</think>\nIt is 6.", "\nIt is 6."),
+        ("\\boxed{5}\n</think>It is 6.", "It is 6."),
+        ("<think>a</think>b<think>c</think>d", "d"),
+        ("[THINK]a[/THINK]d", "d"),
+        ("<think>\n\\boxed{5}", None),
+        ("<think>a</think>b\n<think>c", None),
+        ("<think>\\boxed{5}</think>  \n", None),
+        ("We close with the tag <think> in words: 5.", "We close with the tag <think> in words: 5."),
+        ("It is 6.", "It is 6."),
+        ("", None),
+    ],
+)
+def test_the_answer_follows_the_thinking(response: str, rest: str | None) -> None:
+    assert after_thinking(response) == rest
 
 
 def test_a_pattern_finds_its_first_group_at_its_last_match() -> None:

@@ -5,21 +5,26 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepcredit.grading import GradingItem
-from stepcredit.grading.algebra import _clearly_different, canonical, equal
-from stepcredit.grading.mathematics import MathGrader, _grade_numbers, same_number
+from stepcredit.grading.algebra import canonical, equal, judge
+from stepcredit.grading.mathematics import MathGrader, _grade_numbers
 
 RECORDED = Path(__file__).parents[3] / "shared/data/gsm8k_model_solutions.jsonl"
 
 whole_numbers = st.integers(-(10**12), 10**12)
 decimals = st.decimals(-(10**6), 10**6, places=3) | st.decimals(-10, 10, places=8)
+fractions = st.tuples(st.integers(-50, 50), st.integers(1, 12)).flatmap(
+    lambda pair: st.sampled_from(
+        [str(pair[0]), f"{pair[0]}/{pair[1]}", rf"\frac{{{abs(pair[0])}}}{{{pair[1]}}}", f"{pair[0]}.0"]
+    )
+)
 numbers = (whole_numbers | decimals).map(
     lambda value: f"{value:f}" if isinstance(value, Decimal) else str(value)
 )
@@ -28,41 +33,29 @@ near = st.tuples(decimals, st.sampled_from(["0", "1e-9", "4e-7", "1e-6", "2e-5",
 )
 
 
-def ask_math_verify(answer: str, prediction: str) -> bool:
-    from math_verify import parse, verify
-
-    gold, target = (parse(f"${text}$", parsing_timeout=None) for text in (answer, prediction))
-    return bool(verify(gold, target, timeout_seconds=None))
-
-
 @settings(max_examples=150, deadline=None)
-@given(st.tuples(numbers, numbers) | near | numbers.map(lambda text: (text, text)))
-def test_the_fast_path_says_what_math_verify_says(pair: tuple[str, str]) -> None:
-    fast = same_number(Fraction(pair[0]), Fraction(pair[1]))
-    if fast is not None:
-        assert fast == ask_math_verify(*pair)
-
-
-fractions = st.tuples(st.integers(-50, 50), st.integers(1, 12)).flatmap(
-    lambda pair: st.sampled_from(
-        [str(pair[0]), f"{pair[0]}/{pair[1]}", rf"\frac{{{abs(pair[0])}}}{{{pair[1]}}}", f"{pair[0]}.0"]
-    )
+@given(
+    st.tuples(numbers, numbers)
+    | near
+    | numbers.map(lambda text: (text, text))
+    | st.tuples(fractions, fractions)
 )
-
-
-@settings(max_examples=150, deadline=None)
-@given(fractions, fractions)
-def test_fractions_of_whole_numbers_too(answer: str, prediction: str) -> None:
+def test_the_fast_path_says_what_the_workers_say(pair: tuple[str, str]) -> None:
+    answer, prediction = pair
     grade = _grade_numbers(prediction, answer)
     if grade is not None:
-        assert grade.correct == ask_math_verify(answer, prediction)
-        assert grade.prediction == canonical(answer if grade.correct else prediction)
+        assert (grade.correct, grade.prediction, None) == judge(prediction, answer)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.tuples(whole_numbers | decimals, whole_numbers | decimals))
+def test_plain_numbers_are_equal_as_decimal_says(pair: tuple[Any, Any]) -> None:
+    first, second = (Decimal(str(value)) for value in pair)
+    assert equal(f"{first:f}", f"{second:f}") == (first == second)
 
 
 @pytest.mark.parametrize(("plain", "separated"), [("1250", "1,250"), ("-1234567.5", "-1,234,567.5")])
-def test_thousands_separators_mean_the_same_to_both(plain: str, separated: str) -> None:
-    assert ask_math_verify(plain, separated)
-    assert ask_math_verify(separated, plain)
+def test_thousands_separators_mean_nothing(plain: str, separated: str) -> None:
     assert MathGrader().grade(rf"\boxed{{{separated}}}", plain).correct
 
 
@@ -134,47 +127,6 @@ def test_merging_goes_on_where_an_earlier_run_stopped(grader: MathGrader) -> Non
     assert second.prediction == alone[0]
 
 
-EXPRESSIONS = [
-    "x^2+x",
-    "x(x+1)",
-    "x^2+x+10^{-9}",
-    r"\sqrt{x^2}",
-    "x",
-    "X",
-    "xy",
-    "yx",
-    r"\frac{1}{3}",
-    "0.333333",
-    r"33.3333\%",
-    r"\sqrt{2}",
-    "1.414214",
-    "e",
-    r"\pi",
-    "1+2i",
-    "(1,2)",
-    r"\infty",
-    "5",
-    "x-x+5",
-    r"\frac{5y}{y}",
-    r"\text{abc}",
-    "abc",
-    "E",
-]
-
-
-def test_the_shortcut_for_clear_differences_changes_no_verdict() -> None:
-    from math_verify import parse, verify
-
-    parsed = [parse(f"${text}$", fallback_mode="no_fallback", parsing_timeout=None) for text in EXPRESSIONS]
-    for one, first in zip(EXPRESSIONS, parsed, strict=True):
-        for other, second in zip(EXPRESSIONS, parsed, strict=True):
-            if _clearly_different(one, other):
-                assert not verify(first, second, timeout_seconds=None), (one, other)
-    assert _clearly_different("x^2+x", "x^2-x")
-    assert _clearly_different("x^2+x", "5")
-    assert not _clearly_different("x^2+x", "x(x+1)")
-
-
 @pytest.mark.parametrize(
     ("text", "form"),
     [
@@ -183,6 +135,19 @@ def test_the_shortcut_for_clear_differences_changes_no_verdict() -> None:
         ("x = 5", "5"),
         (r"\text{East}", "east"),
         ("2^{10}", "1024"),
+        ("3/4 cup", "0.75 cup"),
+        (r"50\%", r"50\%"),
+        (r"90^\circ", r"90^\circ"),
+        ("2, 1", "1, 2"),
+        ("(B) 12", "(B) 12"),
+        ("x > 2", r"\left(2, \infty\right)"),
+        ("7:05 pm", "19:05"),
+        ("2:3", "2:3"),
+        ("101_2", "101_{2}"),
+        (r"\begin{pmatrix}1\\0.5\end{pmatrix}", r"\begin{pmatrix}1\\0.5\end{pmatrix}"),
+        ("1, 2, ..., n", r"1, 2, \ldots, n"),
+        ("between 5 and 6", "6, between 5"),
+        (r"\frac{1}{2006!}", r"\frac{1}{2006!}"),
     ],
 )
 def test_canonical_forms(text: str, form: str) -> None:
@@ -192,6 +157,14 @@ def test_canonical_forms(text: str, form: str) -> None:
 def test_canonical_forms_are_equal_to_what_they_stand_for() -> None:
     for text in (r"2\sqrt{2}", "x^2+x", r"(3,\frac{\pi}{2})", "[0,1)", r"\{1,2\}", r"\frac{1}{3}", "1+2i"):
         assert equal(text, canonical(text)), text
+
+
+def test_what_was_not_read_is_no_match_and_counted(grader: MathGrader) -> None:
+    grade = grader.grade(r"\boxed{5 ?}", "5")
+    assert (grade.correct, grade.reason) == (False, "unread: 5 ?")
+    assert grader.grade(r"\boxed{5}", "5 if it rains").reason == "unread: 5 if it rains"
+    assert grader.grade(r"\boxed{5 if it rains}", "5 if it rains.").correct
+    assert grader.grade(r"\boxed{6}", "5").reason == "differs"
 
 
 @pytest.mark.skipif(not RECORDED.exists(), reason="needs the shared data")

@@ -1,29 +1,48 @@
-"""Mathematical equality by math-verify. Runs in worker processes only: it may hang, or eat all memory."""
+"""The ``math`` grader's work, in worker processes only: an expression may take for ever, or all memory."""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
-from fractions import Fraction
 from functools import lru_cache
 from typing import Any
-from zlib import crc32
 
-from stepcredit.grading.numbers import number_text, number_value
+from stepcredit.grading.answers import (
+    Amount,
+    Answer,
+    Assignment,
+    Based,
+    Choice,
+    Clock,
+    Dots,
+    Formula,
+    Matrix,
+    Ratio,
+    Region,
+    Relation,
+    Sequence,
+    Unread,
+    Words,
+    unread_text,
+)
+from stepcredit.grading.equality import same_answer
+from stepcredit.grading.extraction import stated_answer
+from stepcredit.grading.formulas import constant
+from stepcredit.grading.notation import normalized
+from stepcredit.grading.numbers import Number, number_text
+from stepcredit.grading.reading import read
+from stepcredit.grading.units import Unit
 
-_COMMAND = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
-_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
-_IMAGINARY = re.compile(r"(?<=\d)i\b")  # math-verify takes "2 i" for imaginary, "2i" for a symbol
-_WORD = re.compile(r"[A-Za-z]{4,}")
-_SHORT_WORDS = frozenset({"yes", "no", "odd", "even", "true", "none", "all", "both", "one", "two", "ten"})
 _LONGEST = 2000  # characters; answers beyond are compared as text
+_MOST_BITS = 400  # numbers with more keep the form in which they were written
+_FAILURES = (ArithmeticError, AttributeError, NotImplementedError, RecursionError, TypeError, ValueError)
 
 
 def load() -> Callable[..., Any]:
-    """Import math-verify and return the workers' function."""
+    """Import what parses and return the workers' function."""
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    import math_verify  # noqa: F401  (so that the first job's time is its own)
+    import latex2sympy2_extended  # noqa: F401  (so that the first job's time is its own)
+    import math_verify  # noqa: F401
 
     return _serve
 
@@ -33,11 +52,25 @@ def _serve(task: str, *arguments: Any) -> Any:
     return tasks[task](*arguments)
 
 
-def judge(prediction: str, answer: str) -> tuple[bool, str]:
-    """Whether a prediction equals the reference, and its canonical form (the reference's if it does)."""
+def judge(prediction: str, answer: str) -> tuple[bool, str, str | None]:
+    """Compare a prediction with the reference.
+
+    Returns:
+        Whether they are equal; the prediction's canonical form (the reference's if they are); and the part
+        of either that could not be read, where they are not equal and one has such a part.
+    """
+    answer = reference_of(answer)
     if equal(answer, prediction):
-        return True, canonical(answer)
-    return False, canonical(prediction)
+        return True, canonical(answer), None
+    unread = unread_text(read(prediction[:_LONGEST])) or unread_text(read(answer[:_LONGEST]))
+    return False, canonical(prediction), unread
+
+
+def reference_of(answer: str) -> str:
+    r"""The reference itself, or what a whole solution (``... #### 7``) marks as its answer."""
+    if "####" in answer or "\\boxed" in answer or "\\fbox" in answer:
+        return stated_answer(answer) or answer
+    return answer
 
 
 def find_equal(text: str, candidates: list[str]) -> int:
@@ -46,119 +79,97 @@ def find_equal(text: str, candidates: list[str]) -> int:
 
 
 def equal(answer: str, prediction: str) -> bool:
-    """Mathematical equality; answers in words must be the same words."""
-    if normalized_words(answer) == normalized_words(prediction):
+    """Whether the same is said: the same text, or answers that were read whole and have the same meaning."""
+    if _text(answer) == _text(prediction):
         return True
-    if is_words(answer) or is_words(prediction) or max(len(answer), len(prediction)) > _LONGEST:
+    if max(len(answer), len(prediction)) > _LONGEST:
         return False
-    exact_answer, exact_prediction = number_value(answer), number_value(prediction)
-    if exact_answer is not None and exact_answer == exact_prediction:
-        return True
-    if _clearly_different(answer, prediction):
+    first, second = read(answer), read(prediction)
+    if unread_text(first) is not None or unread_text(second) is not None:
         return False
-    gold, target = _parsed(answer), _parsed(prediction)
-    return bool(gold and target) and _verified(gold, target)
-
-
-def _clearly_different(first: str, second: str) -> bool:
-    """Whether expressions differ at some point: math-verify would take long to say so."""
-    values, others = _values_at_points(first), _values_at_points(second)
-    if values is None or others is None:
-        return False
-    return any(abs(a - b) > 1e-4 * (1 + abs(a)) for a, b in zip(values, others, strict=True))
+    return same_answer(first, second)
 
 
 @lru_cache(maxsize=4096)
-def _values_at_points(text: str) -> tuple[complex, ...] | None:
-    """An expression's values at fixed points, the same for symbols of the same name; ``None`` without any.
-
-    Percentages have none: to math-verify they equal both the share and the bare number. Nor have lone
-    symbols, whose names it compares with some tolerance.
-    """
-    import sympy  # type: ignore[import-untyped]
-
-    expression = next((item for item in _parsed(text) if not isinstance(item, str)), None)
-    if (
-        not isinstance(expression, sympy.Expr)
-        or expression.has(sympy.UnevaluatedExpr)
-        or expression.is_Symbol
-    ):
-        return None
-    values = []
-    for start in (0.3819, 1.6131):
-        point = {symbol: start + crc32(str(symbol).encode()) / 2**32 for symbol in expression.free_symbols}
-        try:
-            values.append(complex(expression.doit().evalf(15, subs=point)))
-        except (ArithmeticError, AttributeError, NotImplementedError, RecursionError, TypeError, ValueError):
-            return None
-    return tuple(values)
-
-
-def _verified(gold: tuple[Any, ...], target: tuple[Any, ...]) -> bool:
-    from math_verify import verify
-
-    # Lists are alternatives to math-verify; the time limit is the pool's.
-    return bool(verify(list(gold), list(target), allow_set_relation_comp=True, timeout_seconds=None))
+def _text(answer: str) -> str:
+    return normalized(answer[: 2 * _LONGEST]).lower()
 
 
 @lru_cache(maxsize=4096)
 def canonical(text: str) -> str:
     """One text for all answers of the same value, as far as cheap rewriting goes."""
-    value = number_value(text)
-    if value is not None:
-        return number_text(value)
-    if is_words(text) or len(text) > _LONGEST:
-        return normalized_words(text)
-    parsed = _parsed(text)
-    expression = next((item for item in parsed if not isinstance(item, str)), None)
-    if expression is None:
-        return normalized_words(text)
+    if len(text) > _LONGEST:
+        return text
     try:
-        return _canonical_expression(expression)
-    except (ArithmeticError, AttributeError, NotImplementedError, RecursionError, TypeError, ValueError):
-        return normalized_words(text)
+        return _form(read(text))
+    except _FAILURES:
+        return _text(text)
 
 
-def _canonical_expression(expression: Any) -> str:
-    import sympy
-    from sympy.core.relational import Equality  # type: ignore[import-untyped]
+def _form(answer: Answer) -> str:
+    match answer:
+        case Number():
+            return _number_form(answer)
+        case Words() | Unread():
+            return answer.text
+        case Assignment():
+            return _form(answer.value)
+        case Choice():
+            return answer.letter if answer.value is None else f"({answer.letter}) {_form(answer.value)}"
+        case Clock():
+            hours, minutes = divmod(answer.minutes, 60)
+            return f"{hours:.0f}:{minutes:02.0f}"
+        case Ratio():
+            return ":".join(map(_form, answer.terms))
+        case Amount():
+            return _form(answer.value) + _unit_form(answer.unit)
+        case Based():
+            return f"{answer.digits}_{{{answer.base}}}"
+        case Dots():
+            return r"\ldots"
+        case Matrix():
+            rows = r"\\".join("&".join(map(_form, row)) for row in answer.rows)
+            return rf"\begin{{pmatrix}}{rows}\end{{pmatrix}}"
+        case Sequence():
+            return _sequence_form(answer)
+        case Region():
+            return _latex(answer.points)
+        case Relation():
+            return f"{_latex(answer.difference)} {answer.operator} 0"
+        case Formula():
+            return _expression_form(answer.expression)
 
-    if isinstance(expression, Equality) and expression.lhs.is_Symbol:
-        expression = expression.rhs
+
+def _sequence_form(answer: Sequence) -> str:
+    forms = list(map(_form, answer.items))
+    if answer.kind == "row":
+        return f"{answer.brackets[0]}{', '.join(forms)}{answer.brackets[1]}"
+    return ", ".join(forms if answer.has_dots else sorted(forms))
+
+
+def _unit_form(unit: Unit | str) -> str:
+    return f" {unit.text}" if isinstance(unit, Unit) else {"%": r"\%"}.get(unit, r"^\circ")
+
+
+def _number_form(number: Number) -> str:
+    if max(number.value.numerator.bit_length(), number.value.denominator.bit_length()) > _MOST_BITS:
+        raise ValueError("too long to be written out")
+    return number_text(number.value)
+
+
+def _expression_form(expression: Any) -> str:
+    import sympy  # type: ignore[import-untyped]
+
+    value = constant(expression)
+    if value is not None and not value.irrational:
+        return _number_form(value)
     expression = expression.doit()
-    if isinstance(expression, sympy.Expr):
+    if isinstance(expression, sympy.Expr) and value is None:
         expression = sympy.cancel(sympy.expand(expression))
-        if expression.is_Rational:
-            return number_text(Fraction(int(expression.p), int(expression.q)))
+    return _latex(expression)
+
+
+def _latex(expression: Any) -> str:
+    import sympy
+
     return str(sympy.latex(expression))
-
-
-@lru_cache(maxsize=4096)
-def _parsed(text: str) -> tuple[Any, ...]:
-    from math_verify import parse
-
-    text = _IMAGINARY.sub(" i", text)
-    forms = [text] if "$" in text else [f"${text}$", text]
-    if _WORD.search(_COMMAND.sub(" ", text)):
-        forms.reverse()
-    for form in forms:
-        found = parse(form, fallback_mode="no_fallback", parsing_timeout=None)
-        if found:
-            return tuple(found)
-    return ()
-
-
-def is_words(text: str) -> bool:
-    r"""Whether an answer is words rather than mathematics: ``Evelyn``, ``\text{east}``, ``no``."""
-    if any(character.isdigit() for character in text):
-        return False
-    plain = _COMMAND.sub(" ", _TEXT_COMMAND.sub(r"\1", text))
-    return bool(_WORD.search(plain)) or plain.strip(" .").lower() in _SHORT_WORDS
-
-
-@lru_cache(maxsize=4096)
-def normalized_words(text: str) -> str:
-    """Text without LaTeX's text commands, outer dollars, final stop, and differences of case and space."""
-    plain = _TEXT_COMMAND.sub(r"\1", text).strip().strip("$").replace("\\ ", " ").replace("\\,", "")
-    plain = " ".join(plain.split()).rstrip(".").strip()
-    return plain.lower() if is_words(text) else plain

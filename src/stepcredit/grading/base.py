@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-MATCH, DIFFERS, NO_ANSWER, TIMEOUT, CRASHED = "match", "differs", "no-answer", "timeout", "crashed"
+MATCH, DIFFERS, NO_ANSWER, UNREAD = "match", "differs", "no-answer", "unread"
+TIMEOUT, CRASHED = "timeout", "crashed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,8 @@ class Grade:
         correct: Whether the final answer is right.
         prediction: The answer found in the response, in a form that equivalent answers to the same
             prompt share; ``None`` if there is none.
-        reason: ``match``, ``differs``, ``no-answer``, ``timeout`` or ``crashed``; graders may say more
-            after a colon.
+        reason: ``match``, ``differs``, ``no-answer``, ``unread`` (prediction or reference could not be
+            read as a whole), ``timeout`` or ``crashed``; graders may say more after a colon.
     """
 
     correct: bool

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, Grader, GradingItem
+from stepcredit.grading.extraction import after_thinking
 from stepcredit.grading.pool import Ticket, WorkerPool
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
@@ -91,12 +92,15 @@ def _is_done(ticket: Ticket | None) -> bool:
 
 
 def find_program(response: str) -> str | None:
-    """The last Python block, else the whole response where Python can compile it."""
-    blocks = [text for language, text in _FENCE.findall(response) if language.lower() in _LANGUAGES]
+    """The last Python block after any thinking, else the whole response where Python can compile it."""
+    text = after_thinking(response)
+    if text is None:
+        return None
+    blocks = [text for language, text in _FENCE.findall(text) if language.lower() in _LANGUAGES]
     if blocks:
         return str(blocks[-1]).rstrip()
     try:
-        compile(response, "<response>", "exec")
+        compile(text, "<response>", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    return response.strip() or None
+    return text.strip() or None

@@ -1,8 +1,9 @@
 r"""Finding the final answer in a response: pure text, linear time, no parsing of mathematics.
 
-In order of precedence: a box (``\boxed{...}``) or a ``####`` line, whichever comes last; a stated answer
-("the answer is ...", ``Answer:``, a line that starts with ``A:``); and, if asked for, the last formula or
-number of the text.
+What a model thinks before it answers is left out first (:func:`after_thinking`). Then, in order of
+precedence: a box (``\boxed{...}``), a ``####`` line or ``<answer>...</answer>``, whichever comes last; a
+stated answer ("the answer is ...", ``Answer:``, a line that starts with ``A:``); and, if asked for, the last
+formula or number of the text.
 """
 
 from __future__ import annotations
@@ -11,7 +12,20 @@ import re
 from collections import deque
 
 from stepcredit.errors import UserError
+from stepcredit.grading.notation import normalized
+from stepcredit.grading.units import read_unit
 
+_THINKING = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+)
+_ANSWER_TAG = re.compile(r"<answer>(?P<text>[^<]*(?:<(?!/?answer>)[^<]*)*)</answer>", re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 _BARE_BOX = re.compile(r"[^\s${}\\]+")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -24,7 +38,7 @@ _STATED = re.compile(
     r"[\s*_:=]*",
     re.MULTILINE,
 )
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
+_SENTENCE_END = re.compile(r"(?<!\.)[.!?](?=\s|$)|\n")
 _TELLING = re.compile(r"[\d$\\]")
 _FORMULA = re.compile(
     r"\$\$(?P<a>[^$]+)\$\$|(?<!\\)\$(?P<b>(?:[^$\n\\]|\\.)+)\$|\\\[(?P<c>.+?)\\\]|\\\((?P<d>.+?)\\\)",
@@ -33,12 +47,16 @@ _FORMULA = re.compile(
 _BETWEEN_FORMULAS = re.compile(r"\s*(?:,|;|,?\s*and\b|,?\s*or\b)\s*")
 _LAST_NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+|\s?\\?%)?")
 _LEADING_NUMBER = re.compile(
-    r"(?:[$€£¥₹]\s?)?(?P<number>[-+−]?[$€£¥₹]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?\s?%?)"
+    r"(?P<number>(?:[$€£¥₹]\s?)?[-+−]?[$€£¥₹]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?(?:\.{3}|…|\(\d+\))?\s?%?)"
     r"[*_]*(?=\s*(?:$|[.,;!?)](?:\s|$)|\s[^\W\d_]{2,}))"
 )
-_LINKED = re.compile(r"\s*(?:,\s*)?(?:and|or|to|plus|minus|times|over)\b|\s*,\s*[-\d]")
+_LINKED = re.compile(
+    r"\s*(?:,\s*)?(?:and|or|to|plus|minus|times|over|then|remainder|r|mod|modulo|divided|squared|cubed|factorial|sqrt"
+    r"|half|percent|per\s?cent)\b|\s*,\s*[-\d]"
+)
 _SCALE = re.compile(r"\s*(?:hundred|thousand|million|billion|trillion|dozen)\b", re.IGNORECASE)
 _LONGEST_ANSWER = 2000  # characters
+_LONGEST_UNIT = 80  # characters
 _STATEMENTS = 20  # how many of the last ones are looked at
 _EDGES = " \t\r\n*_`\"'"
 
@@ -66,10 +84,26 @@ def answer_by_pattern(response: str, pattern: re.Pattern[str]) -> str | None:
     return None if found is None else found.strip() or None
 
 
+def after_thinking(response: str) -> str | None:
+    """What follows the model's thinking: the text after the last closing tag, the whole text without any.
+
+    The opening tag may be missing, since many templates end with it.
+
+    Returns:
+        ``None`` if a block is not finished, or nothing follows it.
+    """
+    for opening, closing in _THINKING:
+        before, tag, after = response.rpartition(closing)
+        if re.search(rf"^[ \t]*{re.escape(opening)}", after if tag else before + after, re.MULTILINE):
+            return None
+        response = after
+    return response if response.strip() else None
+
+
 def stated_answer(response: str) -> str | None:
     """The answer that the response marks as its final one, or ``None`` if it marks none."""
-    box, hashes = _last_box(response), _last_hashes(response)
-    marked = max((found for found in (box, hashes) if found is not None), default=None)
+    marks = (_last_box(response), _last_hashes(response), _last_tag(response))
+    marked = max((mark for mark in marks if mark is not None), default=None)
     return marked[1] if marked is not None else _last_stated(response)
 
 
@@ -129,6 +163,13 @@ def _last_hashes(response: str) -> tuple[int, str] | None:
     return None if text is None else (last.start(), text)
 
 
+def _last_tag(response: str) -> tuple[int, str] | None:
+    last = _last(_ANSWER_TAG, response) if "</answer>" in response else None
+    if last is None or not last["text"].strip():
+        return None
+    return last.start(), stated_answer(last["text"]) or last["text"].strip()
+
+
 def _last_stated(response: str) -> str | None:
     """The last stated answer that holds a digit or a formula, else the last one."""
     words = None
@@ -153,18 +194,35 @@ def _capture(response: str, start: int, *, sentence: bool) -> str | None:
         return number
     if formula and formula.start() <= len(line) and (sentence or formula.start() == 0):
         return _joined_formulas(rest, formula)
-    text = line.strip(_EDGES).rstrip(".").strip(_EDGES)
+    text = re.sub(r"(?<!\.)\.$", "", line.strip(_EDGES)).strip(_EDGES)
     return text or None
 
 
 def _leading_number(text: str) -> str | None:
-    """A plain number at the start, without its currency and unit; with a scale word if there is one."""
+    """A plain number at the start, with its currency, scale word and unit, without the sentence after it."""
     match = _LEADING_NUMBER.match(text)
     if match is None or _LINKED.match(text, match.end()):
         return None
     scale = _SCALE.match(text, match.end())
-    number = re.sub(r"[$€£¥₹]", "", match["number"]).strip()
-    return number + scale.group() if scale else number
+    end, number = (scale.end(), scale.group()) if scale else (match.end(), "")
+    return match["number"].strip() + number + _unit_after(text, end)
+
+
+def _unit_after(text: str, start: int) -> str:
+    """The unit at ``start``, with a space before it; empty if what is there is just the sentence going on."""
+    rest = text[start : start + _LONGEST_UNIT]
+    end = _SENTENCE_END.search(rest)
+    rest = re.split(r"[,;:]", rest[: end.start()] if end else rest, maxsplit=1)[0]
+    words = rest.strip(_EDGES + ",;!").split()
+    if not words or rest[:1] not in _EDGES:
+        return ""
+    for number in range(min(len(words), 4), 0, -1):
+        piece = " ".join(words[:number])
+        unit = read_unit(normalized(piece))
+        if unit is not None and not unit.labels and (piece != "in" or number == len(words)):
+            return f" {piece}"
+    piece = " ".join(words)
+    return f" {piece}" if read_unit(normalized(piece)) is not None else ""
 
 
 def _joined_formulas(text: str, first: re.Match[str]) -> str | None:
@@ -177,12 +235,14 @@ def _joined_formulas(text: str, first: re.Match[str]) -> str | None:
             break
         match = after
     percent = r"\%" if re.match(r"\s*(?:\\?%|percent\b)", text[match.end() :]) else ""
-    return (", ".join(found) + percent).strip() or None
+    unit = "" if percent or len(found) > 1 else _unit_after(text, match.end())
+    return (", ".join(found) + percent + unit).strip() or None
 
 
 def _last_formula_or_number(response: str) -> str | None:
     tail = response[-_LONGEST_ANSWER:]
     formula, number = _last(_FORMULA, tail), _last(_LAST_NUMBER, tail)
     if formula is not None and (number is None or number.start() < formula.end()):
-        return next(group for group in formula.groups() if group is not None).strip() or None
-    return None if number is None else number.group().strip()
+        inner = next(group for group in formula.groups() if group is not None).strip()
+        return inner + _unit_after(tail, formula.end()) if inner else None
+    return None if number is None else number.group().strip() + _unit_after(tail, number.end())

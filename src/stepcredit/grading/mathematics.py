@@ -1,56 +1,47 @@
-"""The ``math`` grader: plain numbers at once, everything else by math-verify in worker processes."""
+"""The ``math`` grader: plain numbers at once, everything else in worker processes."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
-from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, Grader, GradingItem
-from stepcredit.grading.extraction import answer_by_pattern, compile_answer_pattern, final_answer
-from stepcredit.grading.numbers import number_text, plain_number, whole_fraction
+from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, UNREAD, Grade, Grader, GradingItem
+from stepcredit.grading.extraction import (
+    after_thinking,
+    answer_by_pattern,
+    compile_answer_pattern,
+    final_answer,
+)
+from stepcredit.grading.numbers import (
+    counted_number,
+    number_text,
+    plain_number,
+    read_number,
+    same_number,
+    whole_fraction,
+)
 from stepcredit.grading.pool import Ticket, WorkerPool
 
+_RULES = 2  # goes up with the rules of equality, so that what earlier ones judged is not taken for done
 _WINDOW = 512  # items in flight, so that slow ones do not hold up the others
 _VERDICTS_KEPT = 20_000
 _PROMPTS_KEPT = 20_000
 _FORMS_COMPARED = 32
+_LONGEST_REASON = 200  # characters
 _MEMORY_LIMIT = 2 << 30  # bytes of address space of a worker
-_CLEARLY_DIFFERENT = Fraction(1, 10**5)
-_ROUNDED_AT = 10**6  # math-verify compares decimals rounded to six places
-
-
-def same_number(first: Fraction, second: Fraction) -> bool | None:
-    """Whether math-verify takes two plain numbers for equal; ``None`` where it must be asked."""
-    if abs(first - second) > _CLEARLY_DIFFERENT:
-        return False
-    if first == second and max(abs(first.numerator), abs(second.numerator)) < 10**15:
-        exact = first.denominator == 1 or _ROUNDED_AT % first.denominator == 0
-        return True if exact else None
-    if first.denominator == second.denominator == 1:
-        return first == second
-    return None
 
 
 def _grade_numbers(prediction: str, answer: str) -> Grade | None:
-    """The verdict on plain numbers and fractions of them; ``None`` where math-verify must be asked."""
-    found, expected = plain_number(prediction), plain_number(answer)
-    same: bool | None = None
-    if found is not None and expected is not None:
-        same = same_number(found, expected)
-    else:
-        found = whole_fraction(prediction) if found is None else _if_whole(found)
-        expected = whole_fraction(answer) if expected is None else _if_whole(expected)
-        same = None if found is None or expected is None else found == expected
-    if same is None or found is None or expected is None:
+    """The verdict where the reference is a plain number and the prediction one, too, perhaps with a unit."""
+    if plain_number(answer) is None and whole_fraction(answer) is None:
         return None
-    return Grade(same, number_text(expected if same else found), MATCH if same else DIFFERS)
-
-
-def _if_whole(value: Fraction) -> Fraction | None:
-    return value if value.denominator == 1 else None
+    found, expected = read_number(prediction) or counted_number(prediction), read_number(answer)
+    if found is None or expected is None:
+        return None
+    same = same_number(expected, found)
+    return Grade(same, number_text((expected if same else found).value), MATCH if same else DIFFERS)
 
 
 @dataclass(slots=True)
@@ -67,7 +58,7 @@ class MathGrader(Grader):
     """Mathematical equality of final answers.
 
     A prediction that is right takes the form of the reference answer, a wrong one its canonical form; wrong
-    ones of the same prompt that math-verify takes for equal share the form that came first.
+    ones of the same prompt that are equal share the form that came first.
 
     Args:
         answer_pattern: Regular expression that finds the final answer, in place of the usual marks; its
@@ -95,8 +86,8 @@ class MathGrader(Grader):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Pattern and time limit."""
-        return {"answer_pattern": self._answer_pattern, "time_limit": self._time_limit}
+        """Pattern, time limit and which rules of equality."""
+        return {"answer_pattern": self._answer_pattern, "time_limit": self._time_limit, "rules": _RULES}
 
     def close(self) -> None:
         """End the worker processes."""
@@ -120,15 +111,18 @@ class MathGrader(Grader):
             self._forms_of(group).append(prediction)
 
     def _begin(self, item: GradingItem) -> _Open:
-        if self._pattern is not None:
-            prediction = answer_by_pattern(item.response, self._pattern)
-        else:
-            prediction = final_answer(item.response)
+        prediction = self._find(item.response)
         if prediction is None:
             return _Open(item, "", Grade(False, None, NO_ANSWER))
         if (grade := _grade_numbers(prediction, item.answer.strip())) is not None:
             return _Open(item, prediction, grade)
         return _Open(item, prediction, ticket=self._judge(prediction, item.answer))
+
+    def _find(self, response: str) -> str | None:
+        text = after_thinking(response)
+        if text is None or self._pattern is None:
+            return None if text is None else final_answer(text)
+        return answer_by_pattern(text, self._pattern)
 
     def _judge(self, prediction: str, answer: str) -> Ticket:
         key = (prediction, answer)
@@ -152,10 +146,11 @@ class MathGrader(Grader):
         outcome = self._pool.wait(entry.ticket)
         if outcome.failure is not None:
             return Grade(False, entry.prediction, outcome.failure)
-        correct, form = outcome.value
+        correct, form, unread = outcome.value
         if correct:
             return Grade(True, form, MATCH)
-        return Grade(False, self._shared_form(entry.item.group, form), DIFFERS)
+        form = self._shared_form(entry.item.group, form)
+        return Grade(False, form, DIFFERS if unread is None else f"{UNREAD}: {unread}"[:_LONGEST_REASON])
 
     def _forms_of(self, group: str) -> list[str]:
         forms = self._forms.setdefault(group, [])

@@ -15,7 +15,12 @@ from typing import Any, Final
 
 from stepcredit.errors import DataError, MissingExtraError, UserError
 from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, Grader, GradingItem
-from stepcredit.grading.extraction import answer_by_pattern, compile_answer_pattern, stated_answer
+from stepcredit.grading.extraction import (
+    after_thinking,
+    answer_by_pattern,
+    compile_answer_pattern,
+    stated_answer,
+)
 from stepcredit.grading.pool import Ticket, WorkerPool
 
 FIELD: Final = "reasoning_gym"
@@ -123,11 +128,14 @@ class ReasoningGymGrader(Grader):
         return answer, self._pool.submit(answer, json.dumps(_problem_of(item), sort_keys=True))
 
     def _final_answer(self, response: str) -> str | None:
+        text = after_thinking(response)
+        if text is None:
+            return None
         if self._pattern is not None:
-            return answer_by_pattern(response, self._pattern)
-        if tagged := _TAGGED.findall(response):
+            return answer_by_pattern(text, self._pattern)
+        if tagged := _TAGGED.findall(text):
             return str(tagged[-1]).strip()
-        return stated_answer(response) or response.strip() or None
+        return stated_answer(text) or text.strip()
 
     def _grade(self, answer: str | None, ticket: Ticket | None) -> Grade:
         if ticket is None:

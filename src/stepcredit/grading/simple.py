@@ -12,12 +12,13 @@ from typing import Any
 from stepcredit.errors import DataError, UserError
 from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, Grader, GradingItem
 from stepcredit.grading.extraction import (
+    after_thinking,
     answer_by_pattern,
     compile_answer_pattern,
     final_answer,
     stated_answer,
 )
-from stepcredit.grading.numbers import number_text, number_value
+from stepcredit.grading.numbers import counted_number, number_text, number_value
 
 
 class _TextGrader(Grader):
@@ -35,17 +36,24 @@ class _TextGrader(Grader):
     def grade_all(self, items: Iterable[GradingItem]) -> Iterator[Grade]:
         """Grade in input order."""
         for item in items:
-            if self._pattern is not None:
-                found = answer_by_pattern(item.response, self._pattern)
+            text = after_thinking(item.response)
+            if text is None:
+                prediction = None
+            elif self._pattern is not None:
+                prediction = answer_by_pattern(text, self._pattern)
             else:
-                found = self._find(item.response)
-            yield Grade(False, None, NO_ANSWER) if found is None else self._compare(found, item.answer)
+                prediction = self._find(text)
+            yield (
+                Grade(False, None, NO_ANSWER)
+                if prediction is None
+                else self._compare(prediction, item.answer)
+            )
 
     @abstractmethod
     def _find(self, response: str) -> str | None: ...
 
     @abstractmethod
-    def _compare(self, found: str, answer: str) -> Grade: ...
+    def _compare(self, prediction: str, answer: str) -> Grade: ...
 
 
 class NumericGrader(_TextGrader):
@@ -72,11 +80,11 @@ class NumericGrader(_TextGrader):
     def _find(self, response: str) -> str | None:
         return final_answer(response)
 
-    def _compare(self, found: str, answer: str) -> Grade:
+    def _compare(self, prediction: str, answer: str) -> Grade:
         expected = _number_in(answer)
         if expected is None:
             raise DataError(f"the reference answer {answer!r} is not a number", hint="use --grader math")
-        value = _number_in(found)
+        value = _number_in(prediction)
         if value is None:
             return Grade(False, None, NO_ANSWER)
         if abs(value - expected) <= Fraction(self._tolerance) * abs(expected):
@@ -87,6 +95,8 @@ class NumericGrader(_TextGrader):
 def _number_in(text: str) -> Fraction | None:
     """The value of the whole text, or of the last number in it."""
     value = number_value(text)
+    if value is None and (number := counted_number(text)) is not None:
+        return number.value
     if value is None and (inner := final_answer(text)) is not None:
         value = number_value(inner)
     return value
@@ -105,9 +115,10 @@ class ExactGrader(_TextGrader):
         lines = response.strip().splitlines() if stated is None else []
         return stated if stated is not None else (lines[-1].strip() if lines else None)
 
-    def _compare(self, found: str, answer: str) -> Grade:
-        found, answer = (unicodedata.normalize("NFC", text.strip()) for text in (found, answer))
-        return Grade(found == answer, found, MATCH if found == answer else DIFFERS)
+    def _compare(self, prediction: str, answer: str) -> Grade:
+        prediction, answer = (unicodedata.normalize("NFC", text.strip()) for text in (prediction, answer))
+        correct = prediction == answer
+        return Grade(correct, prediction, MATCH if correct else DIFFERS)
 
 
 _CHOICE = re.compile(r"\\text\s*\{\s*\(?([A-Z])\)?\s*\}|\(([A-Z])\)|(?<![A-Za-z\\])([A-Z])(?![A-Za-z'’])")
@@ -130,14 +141,14 @@ class ChoiceGrader(_TextGrader):
         in_parentheses = _PARENTHESISED.findall(response)
         return in_parentheses[-1] if in_parentheses else None
 
-    def _compare(self, found: str, answer: str) -> Grade:
+    def _compare(self, prediction: str, answer: str) -> Grade:
         reference = _REFERENCE.fullmatch(answer.strip())
         if reference is None:
             raise DataError(
                 f"the reference answer {answer!r} does not start with a choice's letter",
                 hint="use --grader exact or math",
             )
-        letter = _first_letter(found) or found.strip().upper()
+        letter = _first_letter(prediction) or prediction.strip().upper()
         correct = letter == reference[1].upper()
         return Grade(correct, letter, MATCH if correct else DIFFERS)
 
