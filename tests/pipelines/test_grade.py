@@ -70,6 +70,31 @@ def test_verdicts_that_are_there_are_replaced_only_when_asked(options: Options) 
     assert (graded[3]["correct"], graded[3]["prediction"]) == (True, "2")
 
 
+def test_predictions_are_filled_in_where_only_verdicts_are(options: Options) -> None:
+    rows = [
+        row("a0", "A: 2", correct=True),
+        row("a1", "A: 2.0", correct=False),
+        row("a2", "A: 3", correct=False, prediction="kept"),
+        row("a3", "no idea", correct=False),
+        row("a4", "A: 5", correct=True, answer=None),
+    ]
+    result = run(replace(options, rollouts=write(options.rollouts, rows)))
+    graded = read(options.out)
+    assert [line["correct"] for line in graded] == [line["correct"] for line in rows]
+    assert [line["prediction"] for line in graded] == ["2", "2", "kept", None, None]
+    assert result.counts == {"rollouts": 5, "right": 2, "wrong": 3, "kept": 5, "filled": 2}
+    assert "2 of them had no prediction and got one" in result.to_text()
+
+
+def test_answers_that_cannot_be_read_are_counted_and_say_so(options: Options) -> None:
+    rows = [row("a0", r"\boxed{2 ?}"), row("a1", r"\boxed{2}"), row("b0", "none", answer="3")]
+    result = run(replace(options, rollouts=write(options.rollouts, rows), grader="math"))
+    assert result.counts["unread"] == 1
+    assert read(options.out)[0][grade.FAILURE_FIELD] == "unread: 2 ?"
+    assert "1 was wrong because its answer" in result.to_text()
+    assert "1 states no answer" in result.to_text()
+
+
 def test_the_manifest_says_what_was_done(options: Options) -> None:
     result = run(replace(options, tolerance=0.5))
     manifest = read_manifest(options.out)
@@ -125,18 +150,18 @@ class _FailingGrader(Grader):
 def test_a_run_that_was_stopped_goes_on(
     options: Options, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
-    monkeypatch.setattr("stepcredit.grading.make_grader", lambda *_, **__: _FailingGrader(None))
+    monkeypatch.setattr("stepcredit.grading.options.make_grader", lambda *_, **__: _FailingGrader(None))
     whole = run(options)
     expected = options.out.read_bytes()
     options = replace(options, out=options.out.with_name("resumed.jsonl"))
-    monkeypatch.setattr("stepcredit.grading.make_grader", lambda *_, **__: _FailingGrader(stop_at))
+    monkeypatch.setattr("stepcredit.grading.options.make_grader", lambda *_, **__: _FailingGrader(stop_at))
     with pytest.raises(_StopError):
         run(options)
     assert not options.out.exists()
     with open(f"{options.out}.partial", "ab") as partial:
         partial.write(b'{"id": "torn')
     second = _FailingGrader(None)
-    monkeypatch.setattr("stepcredit.grading.make_grader", lambda *_, **__: second)
+    monkeypatch.setattr("stepcredit.grading.options.make_grader", lambda *_, **__: second)
     resumed = run(options)
     assert options.out.read_bytes() == expected
     assert resumed.counts == whole.counts
@@ -145,7 +170,7 @@ def test_a_run_that_was_stopped_goes_on(
 
 
 def test_failures_are_recorded_with_their_reason(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stepcredit.grading.make_grader", lambda *_, **__: _FailingGrader(None))
+    monkeypatch.setattr("stepcredit.grading.options.make_grader", lambda *_, **__: _FailingGrader(None))
     run(options)
     assert read(options.out)[0][grade.FAILURE_FIELD] == "timeout"
     again = replace(options, rollouts=options.out, out=options.out.with_name("again.jsonl"), regrade=True)
@@ -184,7 +209,7 @@ def test_malformed_rows_are_skipped_and_counted_on_request(options: Options) -> 
     assert not options.out.exists()
     result = run(replace(options, skip_invalid=True))
     assert result.counts["skipped"] == 1
-    assert "1 malformed rows skipped" in result.to_text()
+    assert "1 malformed row skipped" in result.to_text()
 
 
 @pytest.mark.parametrize(
@@ -193,7 +218,7 @@ def test_malformed_rows_are_skipped_and_counted_on_request(options: Options) -> 
         ([], "there are no rollouts in it"),
         ([row("a0", "A: 2", answer=None)], "no rollout has a reference answer"),
         ([row("a0", "A: 2"), row("a0", "A: 2")], "the id 'a0' is there twice"),
-        ([row("a0", "A: 2", answer="two")], "'two' is not a number"),
+        ([row("a0", "A: 2", answer="many")], "'many' is not a number"),
     ],
 )
 def test_input_that_cannot_be_graded_leaves_no_output(
@@ -212,5 +237,9 @@ def test_mistakes_in_the_call_are_errors(options: Options) -> None:
         run(replace(options, out=options.rollouts, overwrite=True))
     with pytest.raises(UserError, match="there is no grader"):
         run(replace(options, grader="maths"))
+    folder = options.out.with_name("folder.jsonl")
+    folder.mkdir()
+    with pytest.raises(UserError, match=r"folder\.jsonl: is a folder"):
+        run(replace(options, out=folder, overwrite=True, grader="python:no_such_module:function"))
     with pytest.raises(UserError, match="extension is not known"):
         run(replace(options, out=options.out.with_suffix(".txt")))

@@ -12,11 +12,11 @@ from tests.tutor_rollouts import tutor_rollouts
 from stepcredit.data import read_rollouts, rollout_to_json, write_rows
 from stepcredit.errors import DataError, UserError
 from stepcredit.generators.fake import FakeGenerator
+from stepcredit.grading.options import GraderOptions
 from stepcredit.lab.tutor import WEAK
 from stepcredit.lab.tutor_generator import TutorGenerator
 from stepcredit.pipelines import label_math_shepherd
 from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
-from stepcredit.pipelines.grader_options import GraderOptions
 from stepcredit.pipelines.label_math_shepherd import Options, Result, failures_path
 from stepcredit.runs import read_manifest
 from stepcredit.types import GenerationFailure, GenerationRequest, Generator, Rollout

@@ -15,10 +15,10 @@ import pytest
 
 from stepcredit.data import read_rollouts
 from stepcredit.errors import UserError
+from stepcredit.grading.options import GraderOptions
 from stepcredit.lab.policies import policy_path
 from stepcredit.lab.task import make_prompts
 from stepcredit.pipelines import grade, score, search
-from stepcredit.pipelines.grader_options import GraderOptions
 from stepcredit.pipelines.search import Options, PolicyOptions, StepSampling, trees_path
 from stepcredit.runs import read_manifest
 from stepcredit.search import STRATEGIES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -12,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import DataError, UserError
+from stepcredit.grading.options import GraderOptions, grader_of
 from stepcredit.options import argument, option
 from stepcredit.runs import Manifest, Progress, ResumableLines, read_manifest
+from stepcredit.wording import agree, quantity
 
 if TYPE_CHECKING:
     from stepcredit.grading import Grader
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 _ROLLOUTS_AT_ONCE = 1024
 FAILURE_FIELD = "grading_failure"
-"""Extra field of rollouts whose grading timed out or crashed, with the reason."""
+"""Extra field of rollouts whose answer was not read as a whole, timed out or crashed, with the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(GraderOptions):
     """What to grade and how."""
 
     rollouts: Path = argument("rollouts to grade")
@@ -35,15 +36,6 @@ class Options:
     out: Path = option("file to write", metavar="FILE")
     format: str = option("format of the input: rollouts, or one of another tool", default="rollouts")
     regrade: bool = option("also replace verdicts that are already there", default=False)
-    answer_pattern: str | None = option(
-        "regular expression that finds the final answer: its first group, at its last match",
-        default=None,
-        metavar="REGEX",
-    )
-    tolerance: float | None = option("numeric: largest relative difference that is equal", default=None)
-    time_limit: float | None = option("seconds for one answer, after which it is wrong", default=None)
-    memory_limit: int | None = option("code: megabytes of memory for a program", default=None)
-    num_workers: int | None = option("worker processes; default is one a core", default=None)
     ray: str | None = option(
         "spread the work over this Ray cluster, or over one of this machine's cores: local",
         default=None,
@@ -60,8 +52,9 @@ class Result:
     Attributes:
         out: The file.
         already_done: It was there from an earlier run of the same work.
-        counts: Rollouts in; kept verdicts, without an answer, graded; right and wrong among all with a
-            verdict; found no answer, timed out, crashed; rows skipped.
+        counts: Rollouts in; kept verdicts (and how many of them got a prediction), without an answer,
+            graded; right and wrong among all with a verdict; found no answer, not read, timed out, crashed;
+            rows skipped.
     """
 
     out: Path
@@ -79,21 +72,33 @@ class Result:
         share = f", {counts.get('right', 0) / judged:.1%} right" if judged else ""
         lines = [
             f"{self.out}: {'already there' if self.already_done else 'written'}",
-            f"  {counts.get('rollouts', 0):,} rollouts, {judged:,} with a verdict{share}",
+            f"  {quantity(counts.get('rollouts', 0), 'rollout')}, {judged:,} with a verdict{share}",
         ]
         notes = [
-            f"{counts[name]:,} {words}"
-            for name, words in (
-                ("kept", "had a verdict before and kept it (--regrade replaces it)"),
-                ("without_answer", "have no reference answer and stay ungraded"),
-                ("no_prediction", "state no answer"),
-                ("timeout", "timed out"),
-                ("crashed", "crashed the grader"),
-                ("skipped", "malformed rows skipped"),
-            )
+            f"  {counts[name]:,} {agree(counts[name], *words)}"
+            for name, words in _NOTES.items()
             if counts.get(name)
         ]
-        return "\n".join(lines + [f"  {note}" for note in notes])
+        return "\n".join(lines + notes)
+
+
+_NOTES = {
+    "kept": ("had a verdict before and kept it (--regrade replaces it)",) * 2,
+    "filled": ("of them had no prediction and got one",) * 2,
+    "without_answer": (
+        "has no reference answer and stays ungraded",
+        "have no reference answer and stay ungraded",
+    ),
+    "no_prediction": ("states no answer", "state no answer"),
+    "unread": (
+        "was wrong because its answer or the reference could not be read as a whole",
+        "were wrong because their answers or the references could not be read as a whole",
+    ),
+    "timeout": ("timed out",) * 2,
+    "crashed": ("crashed the grader",) * 2,
+    "skipped": ("malformed row skipped", "malformed rows skipped"),
+}
+"""What a count's line says of one rollout, and of several."""
 
 
 def run(options: Options) -> Result:
@@ -105,7 +110,7 @@ def run(options: Options) -> Result:
     finalise = finish_lines(options.out)
     rollouts = read_rollouts_as(options.rollouts, options.format, skip_invalid=options.skip_invalid)
     with contextlib.ExitStack() as stack:
-        grader = stack.enter_context(_grader(options))
+        grader = stack.enter_context(grader_of(options))
         manifest = _manifest(options, grader)
         lines = stack.enter_context(ResumableLines(options.out, manifest, overwrite=options.overwrite))
         if lines.complete:
@@ -128,19 +133,6 @@ def run(options: Options) -> Result:
             manifest.notes["first_skipped"] = rollouts.first_skipped
         lines.commit(finalise)
     return Result(out=options.out, already_done=False, counts=manifest.counts)
-
-
-def _grader(options: Options) -> Grader:
-    from stepcredit.grading import make_grader
-
-    return make_grader(
-        options.grader,
-        num_workers=options.num_workers or os.cpu_count() or 1,
-        answer_pattern=options.answer_pattern,
-        tolerance=options.tolerance,
-        time_limit=options.time_limit,
-        memory_limit_mb=options.memory_limit,
-    )
 
 
 def _manifest(options: Options, grader: Grader) -> Manifest:
@@ -175,7 +167,7 @@ def _not_done(
         if outcome is None:
             yield rollout
         else:
-            _count(outcome, manifest, is_graded=_is_to_grade(rollout, options.regrade))
+            _count(outcome, manifest, _task(rollout, options.regrade))
 
 
 def _graded(
@@ -186,7 +178,7 @@ def _graded(
 
     while chunk := list(islice(rollouts, _ROLLOUTS_AT_ONCE)):
         for before, after in zip(chunk, grade_rollouts(chunk, grader, regrade=options.regrade), strict=True):
-            _count(_outcome(after), manifest, is_graded=_is_to_grade(before, options.regrade))
+            _count(_outcome(after), manifest, _task(before, options.regrade))
             yield rollout_to_json(after)
 
 
@@ -197,23 +189,29 @@ def _graded_over_ray(
     from stepcredit.data import rollout_from_json, rollout_to_json
     from stepcredit.pipelines.scale_out import over_ray
 
-    def to_grade() -> Iterator[dict[str, Any]]:
+    filled: set[str] = set()
+
+    def to_do() -> Iterator[dict[str, Any]]:
         for rollout in rollouts:
-            if _is_to_grade(rollout, options.regrade):
-                yield rollout_to_json(rollout)
-            else:
-                _count(_outcome(rollout), manifest, is_graded=False)
+            task = _task(rollout, options.regrade)
+            if task is None:
+                _count(_outcome(rollout), manifest, None)
                 lines.append(rollout_to_json(rollout))
+                continue
+            if task == FILL:
+                filled.add(rollout.id)
+            yield rollout_to_json(rollout)
 
     assert options.ray is not None
     for row in over_ray(
-        to_grade(),
+        to_do(),
         partial(_ray_worker, options),
         address=options.ray,
         folder=options.out.parent,
         num_workers=options.num_workers,
     ):
-        _count(_outcome(rollout_from_json(row)), manifest, is_graded=True)
+        rollout = rollout_from_json(row)
+        _count(_outcome(rollout), manifest, FILL if rollout.id in filled else GRADE)
         yield row
 
 
@@ -221,7 +219,7 @@ def _ray_worker(options: Options) -> Callable[[list[dict[str, Any]]], Iterator[d
     """Made in each of the cluster's workers."""
     from stepcredit.data import rollout_from_json, rollout_to_json
 
-    grader = _grader(replace(options, num_workers=1))
+    grader = grader_of(replace(options, num_workers=1))
 
     def work(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         rollouts = [rollout_from_json(row) for row in rows]
@@ -235,33 +233,46 @@ def grade_rollouts(
 ) -> Iterator[Rollout]:
     """Grade rollouts that have a reference answer and no verdict yet, or any with ``regrade``.
 
+    Those that have a verdict and no prediction get the prediction, and keep the verdict.
+
     Yields:
-        The rollouts in input order; those that are not to be graded unchanged.
+        The rollouts in input order; those with nothing to do unchanged.
     """
-    from stepcredit.grading import CRASHED, TIMEOUT, GradingItem
+    from stepcredit.grading import CRASHED, TIMEOUT, UNREAD, GradingItem
 
     grades = grader.grade_all(
         GradingItem(rollout.response, rollout.answer, rollout.prompt_id, rollout.extras)
         for rollout in rollouts
-        if rollout.answer is not None and _is_to_grade(rollout, regrade)
+        if rollout.answer is not None and _task(rollout, regrade) is not None
     )
     for rollout in rollouts:
-        if not _is_to_grade(rollout, regrade):
+        task = _task(rollout, regrade)
+        grade = None if task is None else next(grades)
+        if grade is None:
             yield rollout
-            continue
-        grade = next(grades)
-        extras = {name: value for name, value in rollout.extras.items() if name != FAILURE_FIELD}
-        if grade.reason.startswith((TIMEOUT, CRASHED)):
-            extras[FAILURE_FIELD] = grade.reason
-        yield replace(rollout, correct=grade.correct, prediction=grade.prediction, extras=extras)
+        elif task == FILL:
+            yield replace(rollout, prediction=grade.prediction)
+        else:
+            extras = {name: value for name, value in rollout.extras.items() if name != FAILURE_FIELD}
+            if grade.reason.startswith((UNREAD, TIMEOUT, CRASHED)):
+                extras[FAILURE_FIELD] = grade.reason
+            yield replace(rollout, correct=grade.correct, prediction=grade.prediction, extras=extras)
 
 
-def _is_to_grade(rollout: Rollout, regrade: bool) -> bool:
-    return rollout.answer is not None and (regrade or rollout.correct is None)
+GRADE, FILL = "grade", "fill"
+
+
+def _task(rollout: Rollout, regrade: bool) -> str | None:
+    """What is to be done: grade, fill in the prediction beside a verdict, or nothing."""
+    if rollout.answer is None:
+        return None
+    if regrade or rollout.correct is None:
+        return GRADE
+    return FILL if rollout.prediction is None else None
 
 
 Outcome = tuple[str | None, str | None]
-"""``right``, ``wrong`` or nothing; and ``timeout``, ``crashed``, ``no_prediction`` or nothing."""
+"""``right``, ``wrong`` or nothing; and ``unread``, ``timeout``, ``crashed``, ``no_prediction`` or nothing."""
 
 
 def _outcome(rollout: Rollout) -> Outcome:
@@ -270,13 +281,15 @@ def _outcome(rollout: Rollout) -> Outcome:
     return verdict, failure or ("no_prediction" if rollout.prediction is None else None)
 
 
-def _count(outcome: Outcome, manifest: Manifest, *, is_graded: bool) -> None:
+def _count(outcome: Outcome, manifest: Manifest, task: str | None) -> None:
     verdict, remark = outcome
     manifest.count("rollouts")
     if verdict is not None:
         manifest.count(verdict)
-    if not is_graded:
+    if task != GRADE:
         manifest.count("without_answer" if verdict is None else "kept")
+        if task == FILL and remark != "no_prediction":
+            manifest.count("filled")
         return
     manifest.count("graded")
     if remark is not None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
+from stepcredit.grading.options import GraderOptions, grader_of
 from stepcredit.options import argument, check_at_least_one, option
 from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions, make_generator
-from stepcredit.pipelines.grader_options import GraderOptions, grader_of
 from stepcredit.scorers.options import ScorerOptions
 from stepcredit.search.options import SearchOptions
 from stepcredit.search.strategies import WEIGHTED

@@ -1,15 +1,13 @@
-"""How final answers are judged: the options of commands that grade what they sample."""
+"""How final answers are judged: the options that commands with a grader have in common."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from stepcredit.grading.base import Grader
+from stepcredit.grading.registry import make_grader
 from stepcredit.options import option
-
-if TYPE_CHECKING:
-    from stepcredit.grading import Grader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +26,8 @@ class GraderOptions:
     )
     tolerance: float | None = option("numeric: largest relative difference that is equal", default=None)
     time_limit: float | None = option("seconds for one answer, after which it is wrong", default=None)
-    num_workers: int | None = option("worker processes; default is one a core", default=None)
+    memory_limit: int | None = option("code: megabytes of memory for a program", default=None)
+    num_workers: int | None = option("worker processes; default is one per core", default=None)
 
 
 def grader_of(options: GraderOptions) -> Grader:
@@ -37,12 +36,11 @@ def grader_of(options: GraderOptions) -> Grader:
     Raises:
         UserError: There is no such grader, or it has no such option.
     """
-    from stepcredit.grading import make_grader
-
     return make_grader(
         options.grader,
         num_workers=options.num_workers or os.cpu_count() or 1,
         answer_pattern=options.answer_pattern,
         tolerance=options.tolerance,
         time_limit=options.time_limit,
+        memory_limit_mb=options.memory_limit,
     )
