@@ -1,5 +1,6 @@
 """Small rollouts and scores for the tests of this room."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -74,13 +75,18 @@ def random_steps(num_responses: int = 30, seed: int = 0, *, rounded: bool = Fals
     labels[generator.random(len(labels)) < 0.1] = np.nan
     scores = generator.normal(np.where(labels == 1.0, 1.0, 0.0))
     scores = np.round(scores) if rounded else scores
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    first_wrong = [
+        next((i for i, label in enumerate(labels[start:stop]) if label < 0.5), -1)
+        for start, stop in itertools.pairwise(offsets)
+    ]
     return LabelledSteps(
         ids=tuple(f"r{i}" for i in range(num_responses)),
         problem_ids=tuple(f"p{i}" for i in range(num_responses)),
         clusters=np.arange(num_responses),
-        offsets=np.concatenate([[0], np.cumsum(sizes)]),
+        offsets=offsets,
         labels=labels,
         rewards=scores,
         values=scores,
-        first_wrong=np.full(num_responses, -1),
+        first_wrong=np.array(first_wrong),
     )

@@ -73,3 +73,23 @@ def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_evaluation(tmp_path / "results.json")
+
+
+def test_one_problem_gives_a_page_without_intervals() -> None:
+    rows = [("p", "1", index == 0, {"prm": (float(-index), 0.0)}) for index in range(2)]
+    evaluation = evaluate_best_of_n(joined(rows), BestOfNSettings(ns=(1, 2)), draws=100)
+    content = {"command": "eval best-of-n", "title": "T", "data": ["x"], **evaluation.to_json()}
+    assert finding(content) == (
+        "Best of 2 by prm (reward) is right on 100.0% of the problems: +50.0 points against majority voting."
+    )
+    page = render_evaluation(content, [accuracy_table(evaluation)])
+    assert "One problem gives neither intervals nor tests." in page
+    assert re.search(r"1 problem,\s+2 responses each", page)
+
+
+def test_comparisons_with_weighted_votes_are_folded_away(content: dict[str, Any]) -> None:
+    shown, folded = render_evaluation(content, []).split("comparisons with weighted votes</summary>")
+    comparisons = shown.split('id="comparisons"')[1]
+    assert "best-of-n/good/reward" in comparisons
+    assert "weighted-" not in comparisons
+    assert "weighted-sigmoid/good/reward" in folded

@@ -24,7 +24,27 @@ from stepcredit.evaluation.step_verdicts import best_verdict_threshold, judge_st
 from stepcredit.stats import Interval, ProblemBootstrap
 
 ALL = "all"
-"""The part that holds every response, or the plain mean over all parts where the metric says so."""
+"""The part that holds every response."""
+
+MEAN_OF_SUBSETS = "mean of subsets"
+"""Stands for the plain mean over all parts."""
+
+
+METRIC_NAMES = {
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "first_error_auc": "first-error AUC",
+    "lowest_is_first_wrong": "lowest is first wrong",
+    "minimum_is_last": "lowest is last",
+    "calibration_error": "calibration error",
+    "f1": "F1",
+    "error_accuracy": "accuracy with error",
+    "correct_accuracy": "accuracy without error",
+    "prm_score": "PRMScore",
+    "positive_f1": "F1 of right steps",
+    "negative_f1": "F1 of wrong steps",
+}
+"""How tables name a metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +213,7 @@ def mean_rows(rows: Sequence[StepResult], metric: str) -> list[StepResult]:
         above = float(np.sqrt(np.sum([(row.high - row.value) ** 2 for row in group]))) / len(group)
         means.append(
             StepResult(
-                subset="mean of subsets",
+                subset=MEAN_OF_SUBSETS,
                 scorer=scorer,
                 quantity=quantity,
                 metric=metric,

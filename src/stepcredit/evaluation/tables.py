@@ -13,7 +13,7 @@ from typing import Any
 
 from stepcredit.evaluation.best_of_n_evaluation import BestOfNEvaluation
 from stepcredit.evaluation.results import Result, plain
-from stepcredit.evaluation.step_results import StepEvaluation, StepResult
+from stepcredit.evaluation.step_results import METRIC_NAMES, StepEvaluation, StepResult
 from stepcredit.runs import atomic_path
 from stepcredit.wording import quantity
 
@@ -211,7 +211,7 @@ def _metrics_table(title: str, rows: Sequence[StepResult], with_threshold: bool)
         ]
         body.append((*key, *shown))
     labels = 4 if with_threshold else 3
-    header = (*_STEP_LABELS[:labels], *(metric.replace("_", " ") for metric in metrics))
+    header = (*_STEP_LABELS[:labels], *(METRIC_NAMES[metric] for metric in metrics))
     return Table(f"{title}, with 95% intervals over problems", header, tuple(body), labels)
 
 

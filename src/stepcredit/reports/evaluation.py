@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.errors import DataError
-from stepcredit.evaluation.tables import Table, counts_text
+from stepcredit.evaluation.tables import Table
+from stepcredit.reports.cells import Cell, Gallery
 from stepcredit.reports.evaluation_plots import (
     accuracy_plot,
     calibration_plot,
-    metric_plots,
     score_plot,
 )
-from stepcredit.reports.examples import Example, ExampleStep
-from stepcredit.reports.heatmap import HeatMap, heat_map
+from stepcredit.reports.examples import Example, ExampleStep, prompt_text
+from stepcredit.reports.heatmap import heat_map
 from stepcredit.reports.page import ABSENT, interval, percent, plain, points, render_page, signed
+from stepcredit.reports.step_evaluation import render_step_evaluation
 
 BEST_OF_N = "eval best-of-n"
 
@@ -28,15 +29,6 @@ _DIAGNOSED = (
     ("minimum_is_last", "minimum is the last step"),
     ("calibration_error", "calibration error"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A number of the headline table, as text."""
-
-    value: str
-    interval: str = ""
-    best: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +46,6 @@ class Row:
     detail: str
     kind: str
     cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Gallery:
-    """A scorer's failures, to look at."""
-
-    scorer: str
-    anchor: str
-    map: HeatMap
 
 
 def read_evaluation(path: str | Path) -> dict[str, Any]:
@@ -95,33 +78,7 @@ def render_evaluation(
     """
     if content["command"] == BEST_OF_N:
         return _render_best_of_n(content, tables, title)
-    return render_page(
-        "step_evaluation.html",
-        title=title,
-        kind=content["command"].removeprefix("eval "),
-        plots=list(metric_plots(content["results"])),
-        reliability=[
-            calibration_plot(name.removesuffix("/reward"), found)
-            for name, found in content["details"].items()
-            if name.endswith("/reward")
-        ],
-        diagnosed=[
-            (name, signed(found["position"]), signed(found["characters"]))
-            for name, found in content["details"].items()
-            if "failures" in found
-        ],
-        galleries=list(_step_galleries(content)),
-        sections=[
-            ("figures", "Figures"),
-            ("diagnostics", "Diagnostics"),
-            ("failures", "Failures"),
-            ("all", "All figures"),
-        ],
-        tables=tables,
-        counts={subset: counts_text(counts) for subset, counts in content["counts"].items()},
-        excluded=content["excluded"],
-        notes=content["notes"],
-    )
+    return render_step_evaluation(content, tables, title)
 
 
 def _render_best_of_n(content: Mapping[str, Any], tables: Sequence[Table], title: str) -> str:
@@ -143,7 +100,8 @@ def _render_best_of_n(content: Mapping[str, Any], tables: Sequence[Table], title
         reliability=[calibration_plot(name, found) for name, found in content["diagnostics"].items()],
         diagnostics=_diagnostics_table(content),
         difficulty=_difficulty_table(content),
-        comparisons=_comparisons(content, ns[-1]),
+        comparisons=_comparisons(content, ns[-1], votes=False),
+        vote_comparisons=_comparisons(content, ns[-1], votes=True),
         num_compared=len(content["comparisons"]),
         galleries=galleries,
         tables=tables,
@@ -162,7 +120,7 @@ def _by_method(
 
 def _shown_methods(content: Mapping[str, Any]) -> Iterator[tuple[str, str | None, str | None, str]]:
     """Method, scorer, aggregate and how the table names them."""
-    yield "pass", None, None, "oracle"
+    yield "pass", None, None, "pass"
     yield "majority", None, None, "majority vote"
     for name, choice in content["choices"].items():
         yield "best-of-n", name, choice["aggregate"], name
@@ -190,7 +148,8 @@ def _headline_rows(content: Mapping[str, Any], ns: Sequence[int]) -> list[Row]:
             for n, row in zip(ns, figures, strict=True)
         )
         kind = "bound" if method == "pass" else "subject" if each == top else ""
-        detail = "any of n is right" if method == "pass" else "" if aggregate is None else f"by {aggregate}"
+        detail = "" if aggregate is None else f"by {aggregate}"
+        detail = "an oracle: any of n is right" if method == "pass" else detail
         rows.append(Row(name, detail, kind, cells))
     return rows
 
@@ -226,9 +185,13 @@ def finding(content: Mapping[str, Any]) -> str:
     return f"{text}: {points(ahead['difference'])} points against majority voting{certainty}."
 
 
-def _comparisons(content: Mapping[str, Any], n: int) -> list[dict[str, str]]:
-    """Those at one n, the widest difference first."""
-    rows = [row for row in content["comparisons"] if row["n"] == n]
+def _comparisons(content: Mapping[str, Any], n: int, *, votes: bool) -> list[dict[str, str]]:
+    """Those at one n, with or without weighted votes, the widest difference first."""
+    rows = [
+        row
+        for row in content["comparisons"]
+        if row["n"] == n and ("weighted-" in row["first"] + row["second"]) == votes
+    ]
     return [_comparison(row) for row in sorted(rows, key=lambda row: -abs(row["difference"]))]
 
 
@@ -320,31 +283,6 @@ def _galleries(content: Mapping[str, Any]) -> Iterator[Gallery]:
             yield Gallery(scorer, f"failures-{index}", heat_map(examples))
 
 
-def _step_galleries(content: Mapping[str, Any]) -> Iterator[Gallery]:
-    found = [(name, each["failures"]) for name, each in content["details"].items() if each.get("failures")]
-    for index, (name, failures) in enumerate(found):
-        examples = [
-            Example(
-                prompt=_prompt_text(failure["prompt"]),
-                steps=tuple(
-                    ExampleStep(text=step["text"], reward=step["reward"]) for step in failure["steps"]
-                ),
-                id=failure["id"],
-                correct=failure["correct"],
-                first_wrong_step=failure["first_wrong_step"],
-                note=f"{failure['kind']}, by {plain(failure['margin'], 2)} standard deviations",
-            )
-            for failure in failures
-        ]
-        yield Gallery(name, f"failures-{index}", heat_map(examples))
-
-
-def _prompt_text(prompt: Any) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
-
-
 def _failure_examples(failure: Mapping[str, Any]) -> Iterator[Example]:
     majority = {True: "the majority is right", False: "the majority is wrong too", None: ""}
     note = "; ".join(
@@ -363,7 +301,7 @@ def _failure_examples(failure: Mapping[str, Any]) -> Iterator[Example]:
             {"text": shown["response"], "reward": shown["score"]}
         ]
         yield Example(
-            prompt=_prompt_text(failure["prompt"]),
+            prompt=prompt_text(failure["prompt"]),
             steps=tuple(ExampleStep(text=step["text"], reward=step["reward"]) for step in steps),
             id=shown["id"],
             answer=failure["answer"],

@@ -7,7 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from stepcredit.reports.page import ABSENT, plain
+from stepcredit.evaluation.step_results import METRIC_NAMES
+from stepcredit.reports.page import plain
 from stepcredit.reports.plots import (
     Axis,
     Interval,
@@ -44,9 +45,9 @@ def accuracy_plot(content: Mapping[str, Any]) -> Markup:
     curves: list[tuple[str, Sequence[Mapping[str, Any]], Mark]] = []
     for name, mark in (("pass", _ORACLE), ("majority", _MAJORITY)):
         if name in content["curves"]:
-            shown = "oracle" if name == "pass" else "majority vote"
+            shown = "pass (oracle)" if name == "pass" else "majority vote"
             curves.append((shown, content["curves"][name], mark))
-    curves += [(name, found["curve"], marks[name]) for name, found in content["diagnostics"].items()]
+    curves += [(name, scorer["curve"], marks[name]) for name, scorer in content["diagnostics"].items()]
     lines = [
         Line(
             name=name,
@@ -61,11 +62,10 @@ def accuracy_plot(content: Mapping[str, Any]) -> Markup:
     return line_plot(
         lines,
         title="Accuracy against the number of responses",
-        x=Axis(label="n", log2=True),
+        x=Axis(label="responses to choose from (n)", log2=True),
         y=Axis(label="accuracy", percent=True),
         note="Exact over all subsets of n; bands: 95% intervals over problems.",
-        width=520,
-        height=340,
+        height=250,
     )
 
 
@@ -73,13 +73,13 @@ def score_plot(content: Mapping[str, Any]) -> Markup:
     """How the score of the chosen response rises with n."""
     marks = scorer_marks(content)
     lines = []
-    for name, found in content["diagnostics"].items():
-        scores = [point["chosen_score"] for point in found["curve"]]
+    for name, scorer in content["diagnostics"].items():
+        scores = [point["chosen_score"] for point in scorer["curve"]]
         rise = scores[-1] - scores[0]
         lines.append(
             Line(
                 name=name,
-                x=[point["n"] for point in found["curve"]],
+                x=[point["n"] for point in scorer["curve"]],
                 y=[(score - scores[0]) / rise if rise > 0 else None for score in scores],
                 mark=marks[name],
             )
@@ -87,17 +87,16 @@ def score_plot(content: Mapping[str, Any]) -> Markup:
     return line_plot(
         lines,
         title="Score of the chosen response",
-        x=Axis(label="n", log2=True),
+        x=Axis(label="responses to choose from (n)", log2=True),
         y=Axis(label="share of its rise from one response to all", percent=True),
         note="It always rises with n. Where accuracy falls meanwhile, the scorer is over-optimised.",
-        width=520,
-        height=340,
+        height=250,
     )
 
 
-def calibration_plot(name: str, found: Mapping[str, Any]) -> Markup:
+def calibration_plot(name: str, diagnosed: Mapping[str, Any]) -> Markup:
     """Predicted against observed share of right responses."""
-    bins = found["calibration"]
+    bins = diagnosed["calibration"]
     return reliability_plot(
         [
             ReliabilityBin(predicted=predicted, observed=observed, count=count)
@@ -111,29 +110,38 @@ def calibration_plot(name: str, found: Mapping[str, Any]) -> Markup:
     )
 
 
-def metric_plots(results: Sequence[Mapping[str, Any]]) -> Iterator[Markup]:
-    """The main metrics, all scorers under each other."""
-    wanted = ("first_error_auc", "auc", "f1", "prm_score", "lowest_is_first_wrong", "minimum_is_last")
-    for metric in wanted:
-        rows = [
-            row
-            for row in results
-            if row["metric"] == metric and row["value"] is not None and row["quantity"] == "reward"
-        ]
-        if rows:
+_METRIC_TITLES = {
+    "first_error_auc": "AUC of first wrong steps against the right steps before them",
+    "auc": "AUC of wrong steps against right ones",
+    "f1": "F1 of finding the first error",
+    "prm_score": "PRMScore",
+    "lowest_is_first_wrong": "Responses whose lowest step is the first wrong one",
+    "minimum_is_last": "Responses whose lowest step is the last one",
+}
+
+
+def metric_plots(results: Sequence[Mapping[str, Any]], thresholds: str) -> Iterator[Markup]:
+    """The main metrics, all scorers under each other.
+
+    Args:
+        results: At most one row of each metric for each part of the data and scorer.
+        thresholds: Where the thresholds of those that need one are from.
+    """
+    for metric, title in _METRIC_TITLES.items():
+        rows = [row for row in results if row["metric"] == metric]
+        note = "Scores of single steps; bars: 95% intervals over problems."
+        if any(row["value"] is not None for row in rows):
             yield interval_plot(
                 [
                     Interval(name=_row_name(row), value=row["value"], low=row["low"], high=row["high"])
                     for row in rows
                 ],
-                title=metric.replace("_", " "),
-                x=Axis(label=metric.replace("_", " "), low=0.0, high=1.0),
-                note="Scores of single steps; bars: 95% intervals over problems.",
+                title=title,
+                x=Axis(label=METRIC_NAMES[metric], low=0.0, high=1.0),
+                note=f"{thresholds} {note}" if rows[0]["threshold_from"] else note,
                 reference=0.5 if metric.endswith("auc") else None,
-                width=520,
             )
 
 
 def _row_name(row: Mapping[str, Any]) -> str:
-    parts = [row["subset"], row["scorer"], row["threshold_from"]]
-    return ", ".join(part for part in parts if part) or ABSENT
+    return f"{row['subset'].replace('_', ' ')}, {row['scorer']}"

@@ -11,9 +11,11 @@ from typing import Any
 from markupsafe import Markup
 
 from stepcredit.errors import DataError
+from stepcredit.evaluation.step_results import ALL, MEAN_OF_SUBSETS
 from stepcredit.reports.evaluation import BEST_OF_N, read_evaluation
 from stepcredit.reports.page import interval, percent, render_page
 from stepcredit.reports.plots import Axis, Interval, interval_plot
+from stepcredit.reports.step_evaluation import PRM_BENCH, PROCESS_BENCH, main_rows
 
 RESULTS = "results.json"
 
@@ -25,7 +27,7 @@ class Entry:
     Attributes:
         scorer: Its name.
         value: The figure, in [0, 1].
-        low: Lower end of its 95% interval.
+        low: Lower end of its 95% interval, if there is one.
         high: Upper end.
         detail: What it depends on: aggregate, threshold.
         report: Path of its report relative to the page, if there is one.
@@ -34,8 +36,8 @@ class Entry:
 
     scorer: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     detail: str
     report: str | None = None
     baseline: bool = False
@@ -69,15 +71,14 @@ class Board:
     def plot(self) -> Markup:
         """All entries under each other."""
         rows = [
-            Interval(name=each.scorer, value=each.value, low=each.low, high=each.high)
-            for each in self.entries
+            Interval(name=entry.scorer, value=entry.value, low=entry.low, high=entry.high)
+            for entry in self.entries
         ]
         return interval_plot(
             rows,
             title=self.metric,
             x=Axis(label=self.metric, percent=True),
             note="Bars: 95% intervals.",
-            width=520,
         )
 
 
@@ -119,29 +120,27 @@ def render_leaderboard(boards: Sequence[Board], *, title: str = "Leaderboard") -
 
 def _ranked(entries: Sequence[Entry]) -> list[Entry]:
     distinct: dict[tuple[str, str, float], Entry] = {}
-    for each in entries:
-        distinct.setdefault((each.scorer, each.detail, each.value), each)
-    return sorted(distinct.values(), key=lambda each: -each.value)
+    for entry in entries:
+        distinct.setdefault((entry.scorer, entry.detail, entry.value), entry)
+    return sorted(distinct.values(), key=lambda entry: -entry.value)
 
 
 def _main_figures(content: Mapping[str, Any], report: str | None) -> Iterator[tuple[str, list[Entry]]]:
     command = content["command"]
     if command == BEST_OF_N:
         yield _best_of_n(content, report)
-    elif command == "eval prmbench":
-        rows = [row for row in content["results"] if row["subset"] == "all" and row["metric"] == "prm_score"]
-        published = [row for row in rows if "published" in str(row["threshold_from"])]
-        yield "PRMScore", list(_entries(published, report))
-    elif command == "eval processbench":
-        yield "F1, threshold not chosen on the file", list(_process_bench(content["results"], report))
+        return
+    rows = main_rows(content)
+    if command == PRM_BENCH:
+        yield "PRMScore", list(_entries([row for row in rows if row["subset"] == ALL], report))
+    elif command == PROCESS_BENCH:
+        several = any(row["subset"] == MEAN_OF_SUBSETS for row in rows)
+        shown = [row for row in rows if row["subset"] == MEAN_OF_SUBSETS or not several]
+        yield "F1, threshold not chosen on the file", list(_entries(shown, report))
     else:
         for subset in content["counts"]:
-            rows = [
-                row
-                for row in content["results"]
-                if row["subset"] == subset and row["metric"] == "first_error_auc"
-            ]
-            yield f"AUC of the first wrong step, {subset}", list(_entries(rows, report))
+            shown = [row for row in rows if row["subset"] == subset]
+            yield f"AUC of the first wrong step, {subset}", list(_entries(shown, report))
 
 
 def _best_of_n(content: Mapping[str, Any], report: str | None) -> tuple[str, list[Entry]]:
@@ -169,30 +168,9 @@ def _best_of_n(content: Mapping[str, Any], report: str | None) -> tuple[str, lis
     return f"Accuracy of best of {largest}", entries
 
 
-def _process_bench(results: Sequence[Mapping[str, Any]], report: str | None) -> Iterator[Entry]:
-    """Each scorer's F1 with an honest threshold: tuned elsewhere if there is such, else fixed.
-
-    Mean over subsets where there are several.
-    """
-    rows = [row for row in results if row["metric"] == "f1" and "oracle" not in str(row["threshold_from"])]
-    several = any(row["subset"] == "mean of subsets" for row in rows)
-    for scorer in dict.fromkeys(row["scorer"] for row in rows):
-        honest = [
-            row
-            for row in rows
-            if row["scorer"] == scorer
-            and row["quantity"] == "reward"
-            # Alone, the data that a threshold was tuned on is no fair data to report it on.
-            and (row["subset"] == "mean of subsets" or not several)
-            and row["threshold_from"] != f"tuned on {row['subset']}"
-        ]
-        tuned = [row for row in honest if str(row["threshold_from"]).startswith("tuned")]
-        yield from _entries((tuned or honest)[-1:], report)
-
-
 def _entries(rows: Sequence[Mapping[str, Any]], report: str | None) -> Iterator[Entry]:
     for row in rows:
-        if row["quantity"] == "reward" and row["value"] is not None:
+        if row["value"] is not None:
             yield Entry(
                 scorer=row["scorer"],
                 value=row["value"],

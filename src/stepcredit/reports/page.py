@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from stepcredit.runs import atomic_path
+from stepcredit.wording import quantity
 
 _PACKAGE = "stepcredit.reports"
 ABSENT = "–"
@@ -92,6 +93,12 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+def sentence(note: str) -> str:
+    """A note as a sentence; a name that it begins with, before a colon, stays as it is."""
+    begins_with_name = ":" in note.split(" ")[0] or "_" in note.split(" ")[0]
+    return (note if begins_with_name else note[:1].upper() + note[1:]) + "."
+
+
 @cache
 def _environment(package: str) -> Environment:
     environment = Environment(
@@ -108,6 +115,8 @@ def _environment(package: str) -> Environment:
         signed=signed,
         plain=plain,
         count=count,
+        quantity=quantity,
+        sentence=sentence,
         duration=duration,
     )
     environment.globals["absent"] = ABSENT

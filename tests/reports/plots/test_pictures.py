@@ -249,3 +249,17 @@ def test_titles_and_names_are_escaped_and_pictures_named() -> None:
     pictures = [svg for svg in figure.all("svg") if svg.attributes.get("role") == "img"]
     assert [picture.attributes["aria-label"].startswith(hostile) for picture in pictures] == [True]
     assert len(figure.all("details")) == 1
+
+
+def test_numbers_at_the_edges_of_a_reliability_plot_stay_inside_the_picture() -> None:
+    figure = parse(str(reliability_plot([ReliabilityBin(predicted=1.0, observed=1.0, count=1)], title="T")))
+    (svg,) = figure.all("svg")
+    width = float(svg.attributes["viewbox"].split()[2])
+    to_the_right = {"middle": 0.5, "end": 0.0}
+    ends = [
+        label.number("x")
+        + 7.5 * len(label.text) * to_the_right.get(label.attributes.get("text-anchor", ""), 1.0)
+        for label in figure.all("text")
+    ]
+    assert len(ends) > 10
+    assert max(ends) <= width

@@ -128,7 +128,7 @@ class Frame:
     width: float = 360
     height: float = 265
     left: float = 44
-    right: float = 14
+    right: float = 20
     top: float = 30
     bottom: float = 44
 

@@ -141,7 +141,7 @@ def figure(
         viewBox=f"0 0 {width:g} {height:g}",
         role="img",
         aria_label=f"{title}. {note} The numbers are in the table below.".replace(". .", "."),
-        style=f"max-width:{1.5 * width:g}px",
+        style=f"max-width:{1.3 * width:g}px",
     )
     head = element("figcaption", caption, legend(key) if key else "")
     return element("figure", head, svg, numbers_table(header, rows, title), class_="plot")

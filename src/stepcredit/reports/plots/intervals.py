@@ -172,7 +172,8 @@ def _apart(scale: Scale, x: Axis) -> Sequence[float]:
     ticks = scale.ticks
     if len(ticks) < 2:
         return ticks
-    widest = CHARACTER_WIDTH * (max(len(x.write_tick(tick)) for tick in ticks) + 2)
+    # Twice a number's width: the outermost numbers stand inside their ticks, next to their neighbours.
+    widest = 2 * CHARACTER_WIDTH * (max(len(x.write_tick(tick)) for tick in ticks) + 1)
     every = math.ceil(widest / max(1.0, scale(ticks[1]) - scale(ticks[0])))
     return ticks[::every]
 
