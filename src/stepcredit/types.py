@@ -205,6 +205,11 @@ class ResponseScore:
     token_rewards: tuple[float, ...] | None = None
     token_ends: tuple[int, ...] | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the response has no text, so that only the end of its turn was scored."""
+        return not any(step.text.strip() for step in self.steps)
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -317,6 +322,6 @@ class Scorer(Protocol):
         """A scorer for responses that grow: it remembers what it has read until the ``with`` ends."""
         ...
 
-    def score(self, prompt: PromptText, response: str) -> ResponseScore:
-        """Score one response."""
+    def score(self, prompt: PromptText, response: str, *, finished: bool = True) -> ResponseScore:
+        """Score one response; one that is not finished has no end-of-turn."""
         ...

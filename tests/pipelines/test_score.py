@@ -11,7 +11,7 @@ from stepcredit.cli import main
 from stepcredit.data import read_scores
 from stepcredit.errors import CheckpointError, DataError, UserError
 from stepcredit.pipelines import score
-from stepcredit.runs import read_manifest
+from stepcredit.runs import ResumableLines, read_manifest
 from stepcredit.scorers.implicit import ImplicitPRM
 
 BETA = 0.3
@@ -223,14 +223,40 @@ def test_what_cannot_be_scored_stops_the_run_or_is_counted(options: score.Option
     assert len(list(read_scores(options.out))) == 12
 
 
-def test_an_empty_response_is_scored_by_its_end_of_turn(options: score.Options) -> None:
+def test_an_empty_response_is_scored_by_its_end_of_turn_and_counted(
+    options: score.Options, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert options.input is not None
     assert options.out is not None
-    write(options.input, [{**rows_of(options)[0], "response": ""}])
-    run(replace(options, steps="newline"))
-    (found,) = read_scores(options.out)
-    assert found.num_tokens == 1
-    assert [step.text for step in found.steps] == [""]
+    write(options.input, [{**rows_of(options)[0], "response": ""}, *rows_of(options)[1:]])
+    result = run(replace(options, steps="newline"))
+    first = next(iter(read_scores(options.out)))
+    assert first.num_tokens == 1
+    assert [step.text for step in first.steps] == [""]
+    assert result.counts == {"scored": 12, "empty": 1}
+    assert "warning: 1 response is empty" in capsys.readouterr().err
+    assert "1 of them of empty responses" in result.to_text()
+    assert "left out" not in result.to_text()
+
+
+def test_empty_responses_of_a_killed_run_are_counted_too(
+    options: score.Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert options.input is not None
+    rows = [{**row, "response": "" if index < 2 else "a"} for index, row in enumerate(rows_of(options))]
+    write(options.input, rows)
+    with monkeypatch.context() as patched:
+        original = ResumableLines.append
+
+        def dying(self: ResumableLines, row: Any) -> None:
+            original(self, row)
+            if row["id"] == "r0":
+                raise KeyboardInterrupt
+
+        patched.setattr(ResumableLines, "append", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(options)
+    assert run(options).counts == {"scored": 12, "empty": 2}
 
 
 @pytest.mark.parametrize(
@@ -312,7 +338,8 @@ def test_a_beta_that_is_no_scale(
 ) -> None:
     arguments = ["score", str(options.input), "--prm", options.prm, "--reference", str(options.reference)]
     assert main([*arguments, "--beta", beta, "--out", str(options.out)]) == 2
-    assert "--beta: must be above 0 and finite" in capsys.readouterr().err
+    said = "must be above 0 and finite" if beta in ("0", "-1") else "is not a number"
+    assert f"--beta: {said}" in capsys.readouterr().err.replace(f"{beta!r} ", "")
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from stepcredit.encoding import EncodedSteps, EncodingError
-from stepcredit.errors import DataError
+from stepcredit.errors import DataError, UserError
 from stepcredit.rewards import aggregate
 from stepcredit.scorers import Judgement, WindowedScorer
 from stepcredit.steps import StepRule, steps_of
@@ -65,3 +66,55 @@ def test_a_row_whose_steps_are_not_its_own_is_named_and_can_be_left_out() -> Non
     scores = list(Fixed([1.0, 2.0, 3.0]).score_all([ROW, wrong], on_skip=left_out.append))
     assert [score.id for score in scores] == ["a"]
     assert [error.kind for error in left_out] == ["not-encodable"]
+
+
+def test_rollouts_rows_and_pairs_are_scored_alike() -> None:
+    scorer = Fixed([1.0, 2.0, 3.0])
+    messages = [{"role": "user", "content": "?"}]
+    given: list[Any] = [
+        ROW,
+        {"id": "b", "prompt_id": "p", "prompt": "?", "response": ROW.response},
+        {"prompt": "?", "response": ROW.response},
+        ("?", ROW.response),
+        [messages, ROW.response],
+    ]
+    scores = list(scorer.score_all(iter(given)))
+    assert [score.id for score in scores][:2] == ["a", "b"]
+    assert len({score.id for score in scores}) == len(given)
+    assert scores[2].prompt_id == scores[3].prompt_id != scores[4].prompt_id
+    assert all(score.steps == scores[0].steps for score in scores)
+
+
+WRONG = [
+    ("rollouts", None, "score_all: takes rollouts, dicts or .* pairs, not NoneType"),
+    ("rollouts", ROW, "score_all: takes .* not Rollout"),
+    ("rollouts", "text", "response 1: is neither a Rollout, a dict nor .* but a str"),
+    ("rollouts", ("?", "7"), "response 1: is neither"),
+    ("rollouts", {"prompt": "?", "response": "7"}, "response 1: is neither"),
+    ("rollouts", [ROW, ("?", 7)], r"response 2: field 'response' must be a string.*not 7"),
+    ("rollouts", [{"prompt": "?"}], "response 1: field 'response' is missing"),
+    ("prompt", 5, "score: field 'prompt' must be a string or a list"),
+    ("prompt", [], "score: field 'prompt' must be a string or a list"),
+    ("response", ["a"], "score: field 'response' must be a string"),
+]
+
+
+@pytest.mark.parametrize(("argument", "value", "message"), WRONG)
+def test_wrong_arguments_are_user_errors(argument: str, value: Any, message: str) -> None:
+    scorer = Fixed([1.0])
+    with pytest.raises(UserError, match=message):
+        if argument == "rollouts":
+            list(scorer.score_all(value))
+        else:
+            scorer.score(**{"prompt": "?", "response": "7", argument: value})
+
+
+def test_empty_responses_are_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    scorer = Fixed([1.0])
+    rows = [replace(ROW, response=text) for text in ("", "a", " \n")]
+    assert [score.is_empty for score in scorer.score_all(rows)] == [True, False, True]
+    assert "warning: 2 responses are empty: what is scored is the end of the turn" in capsys.readouterr().err
+    scorer.score("?", "")
+    assert capsys.readouterr().err == ""
+    Fixed([1.0]).score("?", "")
+    assert "warning: 1 response is empty" in capsys.readouterr().err

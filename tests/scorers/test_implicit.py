@@ -106,6 +106,19 @@ def test_a_reference_floor_needs_a_reference_and_is_a_probability(saved_pair: Pa
         load(saved_pair, reference_floor=1.0)
 
 
+def test_an_unfinished_response_has_no_end_of_turn(saved_pair: Pair) -> None:
+    scorer = load(saved_pair, with_tokens=True)
+    whole = scorer.score(PROMPT, RESPONSES[0])
+    begun = scorer.score(PROMPT, RESPONSES[0], finished=False)
+    assert whole.token_rewards is not None
+    assert begun.token_rewards is not None
+    assert begun.token_rewards == pytest.approx(whole.token_rewards[:-1], abs=1e-6)
+    assert begun.reward == pytest.approx(sum(whole.token_rewards[:-1]), abs=1e-6)
+    assert abs(begun.reward - whole.reward) > 1e-3
+    with pytest.raises(EncodingError, match="has no tokens"):
+        scorer.score(PROMPT, "", finished=False)
+
+
 def test_order_window_and_duplicates_change_nothing(saved_pair: Pair) -> None:
     alone = load(saved_pair)
     expected = [alone.score(row.prompt, row.response) for row in rollouts()]
@@ -242,6 +255,36 @@ def test_a_saved_prm_loads_with_its_reference_beta_and_step_rule(saved_prm: Pair
     expected = load(saved_pair).score(PROMPT, RESPONSES[0])
     assert without_name(prm.score(PROMPT, RESPONSES[0])) == without_name(expected)
     assert prm.beta == BETA
+
+
+def edit_card(directory: Path, **fields: Any) -> None:
+    content = json.loads((directory / "prm.json").read_text()) | fields
+    (directory / "prm.json").write_text(json.dumps(content))
+
+
+def test_what_a_card_does_not_say_is_said(saved_prm: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = ImplicitPRM.from_pretrained(saved_prm[0]).score(PROMPT, "a")
+    assert "warning" not in capsys.readouterr().err
+    content = json.loads((saved_prm[0] / "prm.json").read_text())
+    reference = content["reference"] | {"weights_hash": None}
+    edit_card(saved_prm[0], weights_hash=None, template_hash=None, reference=reference)
+    assert ImplicitPRM.from_pretrained(saved_prm[0]).score(PROMPT, "a") == expected
+    said = capsys.readouterr().err
+    assert "policy: prm.json does not say which weights and chat template it was trained with" in said
+    assert "prm.json has no weights_hash of the reference" in said
+
+
+def test_a_card_without_reference_is_taken_as_reference_free_aloud(
+    saved_prm: Pair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = ImplicitPRM.from_pretrained(saved_prm[0], reference_free=True).score(PROMPT, "a")
+    edit_card(saved_prm[0], reference=None)
+    assert ImplicitPRM.from_pretrained(saved_prm[0]).score(PROMPT, "a") == expected
+    assert "policy: prm.json names no reference" in capsys.readouterr().err
+    ImplicitPRM.from_pretrained(saved_prm[0], reference_free=True)
+    edit_card(saved_prm[0], settings={"reference_free": True})
+    ImplicitPRM.from_pretrained(saved_prm[0])
+    assert "names no reference" not in capsys.readouterr().err
 
 
 def test_a_prm_moves_with_its_reference(saved_prm: Pair, tmp_path: Path) -> None:

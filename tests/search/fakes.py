@@ -106,7 +106,7 @@ class DigitScorer:
                 continue
             yield self._score(rollout)
 
-    def score(self, prompt: PromptText, response: str) -> ResponseScore:
+    def score(self, prompt: PromptText, response: str, *, finished: bool = True) -> ResponseScore:
         return self._score(Rollout(id="r", prompt_id="p", prompt=prompt, response=response))
 
     def _score(self, rollout: Rollout) -> ResponseScore:

@@ -12,7 +12,7 @@ from typing import Any
 from stepcredit.checkpoints.hashes import weights_hash
 from stepcredit.checkpoints.sources import adapter_base, resolve
 from stepcredit.errors import CheckpointError
-from stepcredit.runs import write_json
+from stepcredit.runs import warn, write_json
 
 FILE_NAME = "prm.json"
 _FORMAT = 1
@@ -146,7 +146,7 @@ class PRMCard:
         template_hash: str | None = None,
         also: Sequence[str] = (),
     ) -> None:
-        """Compare what is loaded with what the PRM was trained with.
+        """Compare what is loaded with what the PRM was trained with; warns of what the card does not say.
 
         Args:
             directory: Its weights, and the base that an adapter names, are compared where they are there.
@@ -163,11 +163,14 @@ class PRMCard:
             "tokenizer": (self.tokenizer_hash, tokenizer_hash),
             "chat template": (self.template_hash, template_hash),
         }
-        differing = [
-            name
-            for name, (trained, found) in compared.items()
-            if trained is not None and found is not None and trained != found
-        ]
+        here = {name: pair for name, pair in compared.items() if pair[1] is not None}
+        unknown = [name for name, (trained, _) in here.items() if trained is None]
+        if unknown:
+            warn(
+                f"{directory}: {FILE_NAME} does not say which {' and '.join(unknown)} it was trained with, "
+                "so nobody can tell whether what is here fits"
+            )
+        differing = [name for name, (trained, now) in here.items() if trained not in (None, now)]
         if differing:
             verb = "differ" if len(differing) > 1 or "weights" in differing else "differs"
             raise CheckpointError(
@@ -177,13 +180,13 @@ class PRMCard:
             )
 
     def _base_hashes(self, directory: Path, also: Sequence[str]) -> tuple[str | None, str | None]:
-        """Hashes of an adapter's base: as recorded where the base is the reference, and as found."""
+        """Hashes of an adapter's base: as recorded where the base is the reference, and as it is."""
         if self.reference is None or not self.reference.adapter_off:
             return None, None
         try:
             return self.reference.weights_hash, _weights_hash(resolve(adapter_base(directory), also=also))
         except (CheckpointError, OSError):
-            return None, None  # Loading tells what is not there.
+            return None, None  # Loading says what is not there.
 
 
 def _weights_hash(directory: str | Path) -> str | None:

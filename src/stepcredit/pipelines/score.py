@@ -64,7 +64,7 @@ class Result:
     Attributes:
         out: The file of scores.
         already_done: It was there from an earlier run of the same work.
-        counts: Rows scored, and rows left out by reason.
+        counts: Rows scored, those of empty responses among them, and rows left out by reason.
         step_rule: How responses were cut.
         html: The heat map, if one was asked for.
     """
@@ -89,7 +89,10 @@ class Result:
         """A few lines for a person."""
         state = "already there" if self.already_done else "written"
         lines = [f"{self.out}: {state}, {self.counts.get('scored', 0):,} scores, steps by {self.step_rule}"]
-        left_out = [f"{n:,} {reason}" for reason, n in self.counts.items() if reason != "scored" and n]
+        if empty := self.counts.get("empty"):
+            lines.append(f"  {empty:,} of them of empty responses: the reward of the end of the turn alone")
+        kept = ("scored", "empty")
+        left_out = [f"{n:,} {reason}" for reason, n in self.counts.items() if reason not in kept and n]
         if left_out:
             lines.append(f"  left out: {', '.join(left_out)}")
         if self.html is not None:
@@ -240,7 +243,7 @@ def _spread_scorer(options: Options, out: Path, rule: str) -> SpreadScorer:
 def _score_file(
     options: Options, path: Path, scorer: WindowedScorer | SpreadScorer, lines: ResumableLines
 ) -> None:
-    from stepcredit.data import count_rows, score_to_json
+    from stepcredit.data import count_rows, score_from_json, score_to_json
 
     counts = lines.manifest.counts
     left_out: Counter[str] = Counter()
@@ -248,7 +251,11 @@ def _score_file(
     def count(error: EncodingError) -> None:
         left_out[error.kind] += 1
 
-    done = {str(row["id"]) for row in lines.rows()}
+    done: set[str] = set()
+    empty = 0
+    for row in lines.rows():
+        done.add(str(row["id"]))
+        empty += score_from_json(row).is_empty
     rollouts = _rollouts(options, path)
     todo = (rollout for rollout in rollouts if rollout.id not in done)
     scored = len(done)
@@ -256,10 +263,13 @@ def _score_file(
         for score in scorer.score_all(todo, on_skip=count if options.skip_invalid else None):
             lines.append(score_to_json(score))
             scored += 1
+            empty += score.is_empty
             progress.advance()
     if not scored:
         raise DataError("holds no response that can be scored", where=path, hint="check the file")
     counts["scored"] = scored
+    if empty:
+        counts["empty"] = empty
     counts.update(sorted(left_out.items()))
     if rollouts.num_skipped:
         counts["malformed"] = rollouts.num_skipped

@@ -6,20 +6,49 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Self
+from itertools import count, islice
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stepcredit.data import rollout_from_json
 from stepcredit.encoding import EncodedSteps, Encoding, EncodingError
 from stepcredit.errors import DataError
-from stepcredit.runs import Ledger
+from stepcredit.runs import Ledger, warn
 from stepcredit.scorers.settings import DEFAULT_WINDOW
 from stepcredit.types import PromptText, ResponseScore, Rollout, StepScore
+from stepcredit.wording import agree, quantity
 
 OnSkip = Callable[[EncodingError], None]
 """Called with what is wrong with each rollout that cannot be encoded."""
+
+Response = Rollout | Mapping[str, Any] | tuple[PromptText, str]
+"""A response to score: a rollout, its row as a file holds it, or prompt and response."""
+
+
+def as_rollout(response: Response, position: int = 0) -> Rollout:
+    """A response in any of its forms as a rollout.
+
+    Args:
+        response: One without an id gets one of its position and content.
+        position: Where it stands among others, from 0.
+
+    Raises:
+        DataError: It is no response.
+    """
+    if isinstance(response, Rollout):
+        return response
+    where = f"response {position + 1}"
+    if isinstance(response, Mapping):
+        return rollout_from_json(response, where, position)
+    if isinstance(response, tuple | list) and len(response) == 2:
+        return rollout_from_json({"prompt": response[0], "response": response[1]}, where, position)
+    raise DataError(
+        f"is neither a Rollout, a dict nor a (prompt, response) pair but a {type(response).__name__}",
+        where=where,
+        hint="score a list of them, or one response with score(prompt, response)",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +92,7 @@ class WindowedScorer(ABC):
         self.window = window
         self.with_tokens = with_tokens
         self.ledger = Ledger()
+        self._said_empty = False
 
     @property
     def num_models(self) -> int:
@@ -79,34 +109,67 @@ class WindowedScorer(ABC):
         """Judge distinct encoded responses, those of one prompt next to each other, in input order."""
 
     def score_all(
-        self, rollouts: Iterable[Rollout], *, on_skip: OnSkip | None = None
+        self, rollouts: Iterable[Response], *, on_skip: OnSkip | None = None
     ) -> Iterator[ResponseScore]:
         """Score in input order; equal responses to one prompt are computed once.
 
         Args:
-            rollouts: Read as they are needed.
+            rollouts: Read as they are needed: rollouts, their rows as dicts, or (prompt, response) pairs.
             on_skip: Called with what cannot be encoded, which is then left out.
 
         Raises:
+            DataError: What is given is not responses.
             EncodingError: A rollout cannot be encoded and ``on_skip`` is not given.
         """
-        remaining = iter(rollouts)
+        if not isinstance(rollouts, Iterable):
+            raise DataError(
+                f"takes rollouts, dicts or (prompt, response) pairs, not {type(rollouts).__name__}",
+                where="score_all",
+                hint="pass a list of them",
+            )
+        return self._score_all(map(as_rollout, rollouts, count()), on_skip)
+
+    def _score_all(self, remaining: Iterator[Rollout], on_skip: OnSkip | None) -> Iterator[ResponseScore]:
+        num_empty = 0
         while window := list(islice(remaining, self.window)):
-            yield from self._score_window(window, on_skip)
+            for score in self._score_window(window, on_skip):
+                num_empty += score.is_empty
+                yield score
+        # A scorer that search asks again and again says it once.
+        if num_empty and not self._said_empty:
+            self._said_empty = True
+            warn(
+                f"{quantity(num_empty, 'response')} {agree(num_empty, 'is', 'are')} empty: what is scored is "
+                "the end of the turn alone, whose reward may be the highest of all"
+            )
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Self]:
         """A scorer for responses that grow; this one reads each of them whole, every time."""
         yield self
 
-    def score(self, prompt: PromptText, response: str) -> ResponseScore:
-        """Score one response, finished (its end-of-turn counts).
+    def score(self, prompt: PromptText, response: str, *, finished: bool = True) -> ResponseScore:
+        """Score one response.
+
+        Args:
+            prompt: A string, or a conversation that ends before the response.
+            response: The assistant's text.
+            finished: Whether the assistant ended its turn there, so that the end-of-turn is scored too. Off
+                for the beginning of a response, and for one that was cut off.
 
         Raises:
+            DataError: An argument is not what it must be.
             EncodingError: It cannot be encoded.
         """
-        rollout = Rollout(id="response", prompt_id="prompt", prompt=prompt, response=response)
-        return next(self.score_all([rollout]))
+        row = {
+            "id": "response",
+            "prompt_id": "prompt",
+            "prompt": list(prompt) if isinstance(prompt, tuple) else prompt,
+            "response": response,
+            "finish_reason": None if finished else "length",
+        }
+        (score,) = self.score_all([rollout_from_json(row, "score")])
+        return score
 
     def _score_window(self, rollouts: Sequence[Rollout], on_skip: OnSkip | None) -> Iterator[ResponseScore]:
         kept: list[tuple[Rollout, EncodedSteps]] = []

@@ -27,6 +27,7 @@ from stepcredit.encoding import ChatEncoding, Encoding, make_encoding
 from stepcredit.errors import CheckpointError, UserError
 from stepcredit.logprobs import CachedTokenLogProbs, DeferredTokenLogProbs, LocalTokenLogProbs
 from stepcredit.logprobs.local import CODE_VERSION
+from stepcredit.runs import warn
 from stepcredit.scorers.settings import ScorerSettings
 from stepcredit.steps import StepRule
 from stepcredit.types import TokenLogProbs
@@ -155,27 +156,17 @@ def load_pair(settings: ScorerSettings) -> Pair:
     if policy is None:
         policy_hash, model = checkpoint.content_hash, checkpoint.model()
         policy = LocalTokenLogProbs(model, weights_hash=policy_hash)
-    limits = [
-        _recorded_limit(checkpoint.path, settings.load) if model is None else context_length(model.config)
-    ]
-    reference: TokenLogProbs | None = None
-    card = checkpoint.card
-    has_reference = settings.reference is not None or card is None or card.reference is not None
-    if has_reference and not settings.reference_free:
-        if settings.reference is None or isinstance(settings.reference, str | Path):
-            reference, limit = _load_reference(checkpoint, settings.reference, model)
-            limits.append(limit)
-        else:
-            reference = settings.reference
-        if settings.cache is not None:
-            reference = CachedTokenLogProbs(reference, settings.cache)
+    limit = _recorded_limit(checkpoint.path, settings.load) if model is None else context_length(model.config)
+    reference, reference_limit = _reference(checkpoint, model)
     if reference is None and settings.reference_floor > 0:
         raise UserError("needs a reference", where="--reference-floor", hint="leave it out")
+    if reference is not None and settings.cache is not None:
+        reference = CachedTokenLogProbs(reference, settings.cache)
     return Pair(
         policy=policy,
         reference=reference,
         beta=beta,
-        encoding=checkpoint.encoding(*limits),
+        encoding=checkpoint.encoding(limit, reference_limit),
         label=checkpoint.label,
         num_parameters=0 if model is None else model.num_parameters(),
     )
@@ -202,10 +193,28 @@ def _check(checkpoint: Checkpoint) -> float:
     return beta
 
 
+def _reference(
+    checkpoint: Checkpoint, policy: PreTrainedModel | None
+) -> tuple[TokenLogProbs | None, int | None]:
+    """The reference's log-probabilities, if there is one, and its context length."""
+    settings, card = checkpoint.settings, checkpoint.card
+    if settings.reference_free:
+        return None, None
+    if settings.reference is not None and not isinstance(settings.reference, str | Path):
+        return settings.reference, None
+    if settings.reference is not None or card is None or card.reference is not None:
+        return _load_reference(checkpoint, settings.reference, policy)
+    if not card.settings.get("reference_free"):
+        warn(
+            f"{settings.directory}: prm.json names no reference and does not say that the model was trained "
+            "without one; it is scored by its log-probabilities alone. Pass --reference or --reference-free"
+        )
+    return None, None
+
+
 def _load_reference(
     checkpoint: Checkpoint, given: str | Path | None, policy: PreTrainedModel | None
 ) -> tuple[TokenLogProbs, int | None]:
-    """The reference's log-probabilities and its context length."""
     load, cache = checkpoint.load, checkpoint.settings.cache
     recorded = None if checkpoint.card is None else checkpoint.card.reference
     is_adapter = (checkpoint.path / "adapter_config.json").is_file()
@@ -261,6 +270,11 @@ def _locate_reference(checkpoint: Checkpoint, given: str | Path | None) -> tuple
         ) from error
     # Cards of earlier versions hold the hash of an adapter without its base.
     contents = {None, weights_hash(path), content_hash(path, also=checkpoint.load.unsafe_patterns)}
+    if recorded is not None and recorded.weights_hash is None:
+        warn(
+            f"{checkpoint.path}: prm.json has no weights_hash of the reference, so nobody can tell whether "
+            f"{source} is the one that it was trained with"
+        )
     if recorded is not None and recorded.weights_hash not in contents:
         raise CheckpointError(
             "is not the reference that the PRM was trained with (its weights differ)",

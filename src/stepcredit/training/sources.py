@@ -111,7 +111,7 @@ class Sources:
         base = Source.find(adapter_base(start.path), load) if start.is_adapter else start
         card = PRMCard.read(start.path) if PRMCard.exists(start.path) else None
         if card is not None:
-            card.check(start.path)
+            card.check(start.path, also=load.unsafe_patterns)
         if not config.has_reference:
             if reference is not None:
                 raise UserError(
