@@ -40,6 +40,9 @@ COMMANDS: tuple[Command, ...] = (
         "guided search: draw step by step, keep what a reward model prefers",
         "stepcredit.pipelines.search",
     ),
+    Command(
+        "serve", "reward models over HTTP, with a page to look at solutions", "stepcredit.pipelines.serve"
+    ),
     Command("convert", "between file formats", "stepcredit.pipelines.convert"),
     Command(
         "select",

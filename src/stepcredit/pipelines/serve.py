@@ -1,0 +1,124 @@
+"""Serve reward models over HTTP, with a page to look at solutions.
+
+Clients send a prompt and responses to POST /v1/score and get what a score file holds. Requests of many
+clients are scored in shared batches. The server listens on this machine alone unless --host says otherwise;
+with the environment variable STEPCREDIT_TOKEN set, requests must carry it as a bearer token. On SIGINT or
+SIGTERM it finishes what it has accepted and ends.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.errors import UserError
+from stepcredit.options import option
+from stepcredit.scorers.options import ScorerOptions
+from stepcredit.serving.options import ServerOptions, require_extra, token_from_environment
+
+if TYPE_CHECKING:
+    from stepcredit.serving.app import Service
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(ScorerOptions):
+    """Which reward models to serve, and how."""
+
+    also: tuple[str, ...] = option(
+        "another reward model, loaded by its own settings; may repeat. The page shows two side by side",
+        default=(),
+        metavar="DIR",
+    )
+    server: ServerOptions = field(default_factory=ServerOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What was served.
+
+    Attributes:
+        num_requests: Answered requests.
+    """
+
+    num_requests: int
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return {"num_requests": self.num_requests}
+
+    def to_text(self) -> str:
+        """One line."""
+        from stepcredit.wording import quantity
+
+        return f"ended, {quantity(self.num_requests, 'request')} answered"
+
+
+def run(options: Options) -> Result:
+    """Serve until the process is asked to end.
+
+    Raises:
+        UserError: A model cannot be loaded, or the port cannot be had.
+    """
+    require_extra()
+    token = token_from_environment()
+    listener = _listen(options.server)
+    service = _load(options)
+    _serve(service, listener, token)
+    return Result(num_requests=service.metrics.requests)
+
+
+def _listen(server: ServerOptions) -> socket.socket:
+    """The open port: it is had before models are loaded, so that a mistake shows at once."""
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((server.host, server.port))
+    except (OSError, UnicodeError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"cannot be listened on ({reason[0].lower()}{reason[1:]})",
+            where=f"{server.host}:{server.port}",
+            hint="choose another --port or --host",
+        ) from error
+    return listener
+
+
+def _load(options: Options) -> Service:
+    from stepcredit.serving.app import Service
+    from stepcredit.serving.batching import Batcher
+
+    batchers: dict[str, Batcher] = {}
+    given = [options, *(Options(prm=also, load=options.load) for also in options.also)]
+    for one in given:
+        name = Path(one.prm).resolve().name if Path(one.prm).exists() else one.prm
+        names = (name, *(f"{name}-{number}" for number in range(2, len(given) + 2)))
+        batchers[next(free for free in names if free not in batchers)] = Batcher(
+            one.load_scorer(),
+            batch_tokens=options.server.batch_tokens,
+            queue_tokens=options.server.queue_tokens,
+        )
+    return Service(batchers, options.server)
+
+
+def _serve(service: Service, listener: socket.socket, token: str | None) -> None:
+    import uvicorn
+
+    from stepcredit.serving.app import make_app
+
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"serving {', '.join(service.batchers)} at http://{shown}:{port}", file=sys.stderr, flush=True)
+    config = uvicorn.Config(
+        make_app(service, token=token),
+        log_level="warning",
+        timeout_graceful_shutdown=round(service.options.request_timeout),
+        timeout_keep_alive=30,
+        h11_max_incomplete_event_size=64 << 10,
+        server_header=False,
+    )
+    uvicorn.Server(config).run(sockets=[listener])

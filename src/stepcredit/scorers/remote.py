@@ -1,0 +1,132 @@
+"""A reward model on a server (``stepcredit serve``), used as if it were here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, Self
+
+from stepcredit.client import Client
+from stepcredit.encoding import EncodingError
+from stepcredit.errors import UserError
+from stepcredit.runs import Ledger
+from stepcredit.types import PromptText, ResponseScore, Rollout
+
+_AT_ONCE = 8
+_MOST_RESPONSES = 64
+
+
+class RemoteScorer:
+    """Sends each prompt's responses to a server; several requests are under way at once.
+
+    A response that ends with a prompt's last one in the file shares its request. Recorded token ids are not
+    sent: the server cuts the text into tokens itself.
+
+    Args:
+        address: ``http://HOST:PORT``, or ``http://HOST:PORT#MODEL`` for one of several models.
+        with_tokens: Whether scores hold token rewards.
+
+    Attributes:
+        ledger: Tokens that the server scored.
+
+    Raises:
+        UserError: There is no server, or no such model.
+    """
+
+    def __init__(self, address: str, *, with_tokens: bool = False) -> None:
+        base, _, model = address.partition("#")
+        self.client = Client(base)
+        models = self.client.models()
+        if model and model not in models:
+            raise UserError(
+                f"has no model {model!r}",
+                where=base,
+                hint=f"write {base}#MODEL with one of {', '.join(models)}",
+            )
+        self.model = model or next(iter(models))
+        self.with_tokens = with_tokens
+        self.ledger = Ledger()
+        self._scorer = models[self.model]
+
+    @property
+    def name(self) -> str:
+        """What the server says of its model."""
+        return self._scorer
+
+    def score_all(
+        self, rollouts: Iterable[Rollout], *, on_skip: Callable[[Any], None] | None = None
+    ) -> Iterator[ResponseScore]:
+        """Score in input order.
+
+        Raises:
+            UserError: The server does not answer, or refuses.
+            EncodingError: A response cannot be scored and ``on_skip`` is not given.
+        """
+        groups = _groups(rollouts)
+        pending: deque[tuple[list[Rollout], Future[list[ResponseScore | EncodingError]]]] = deque()
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="reward") as pool:
+            while True:
+                while len(pending) < 2 * _AT_ONCE and (group := next(groups, None)) is not None:
+                    pending.append((group, pool.submit(self._ask, group)))
+                if not pending:
+                    return
+                group, future = pending.popleft()
+                for rollout, result in zip(group, future.result(), strict=True):
+                    if isinstance(result, ResponseScore):
+                        self.ledger.scored_tokens += result.num_tokens
+                        yield replace(result, id=rollout.id, prompt_id=rollout.prompt_id)
+                    elif on_skip is None:
+                        raise result
+                    else:
+                        on_skip(result)
+
+    def score(self, prompt: PromptText, response: str) -> ResponseScore:
+        """Score one finished response.
+
+        Raises:
+            UserError: The server does not answer, or refuses.
+        """
+        rollout = Rollout(id="response", prompt_id="prompt", prompt=prompt, response=response)
+        return next(self.score_all([rollout]))
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Self]:
+        """The server keeps nothing between requests, so this one reads each response whole."""
+        yield self
+
+    def _ask(self, group: Sequence[Rollout]) -> list[ResponseScore | EncodingError]:
+        """One request; where it is refused for one of its responses, one for each."""
+        first = group[0]
+        try:
+            return list(
+                self.client.score(
+                    first.prompt,
+                    [rollout.response for rollout in group],
+                    tokens=self.with_tokens,
+                    finished=first.finish_reason != "length",
+                    model=self.model,
+                )
+            )
+        except UserError as error:
+            if "responses" not in error.problem:
+                raise
+            if len(group) > 1:
+                return [result for rollout in group for result in self._ask([rollout])]
+            return [EncodingError("not-encodable", error.problem, where=first.id)]
+
+
+def _groups(rollouts: Iterable[Rollout]) -> Iterator[list[Rollout]]:
+    """Neighbours with one prompt that have all ended, or all not."""
+    for _, neighbours in groupby(rollouts, key=lambda item: (item.prompt_id, item.finish_reason == "length")):
+        group: list[Rollout] = []
+        for rollout in neighbours:
+            group.append(rollout)
+            if len(group) == _MOST_RESPONSES:
+                yield group
+                group = []
+        if group:
+            yield group

@@ -1,0 +1,260 @@
+"""The HTTP interface: routes, limits, errors as JSON that names the field."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
+
+from stepcredit import __version__
+from stepcredit.data import score_to_json
+from stepcredit.encoding import EncodingError
+from stepcredit.errors import UserError
+from stepcredit.serving.batching import Batcher, QueueFullError
+from stepcredit.serving.contracts import add_contracts
+from stepcredit.serving.errors import RequestError
+from stepcredit.serving.limits import BodyLimit
+from stepcredit.serving.metrics import Metrics
+from stepcredit.serving.options import ServerOptions
+from stepcredit.serving.page import CONTENT_POLICY, page
+from stepcredit.serving.schemas import (
+    BestAnswer,
+    BestRequest,
+    ErrorAnswer,
+    ModelJSON,
+    ModelsAnswer,
+    ScoreAnswer,
+    ScoreRequest,
+)
+from stepcredit.types import ResponseScore, Rollout
+
+_OPEN = frozenset({"/", "/healthz", "/readyz"})
+"""Paths that need no token: they tell nothing of a model or of anybody's texts."""
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer} for status in (400, 401, 404, 413, 422, 429, 503)
+}
+
+
+class Service:
+    """The models behind one server, each with its own batches.
+
+    Args:
+        batchers: By the model's name; the first is the default.
+        options: Limits.
+    """
+
+    def __init__(self, batchers: Mapping[str, Batcher], options: ServerOptions) -> None:
+        self.batchers, self.options = dict(batchers), options
+        self.metrics = Metrics(self.batchers)
+        self.closing = False
+
+    def pick(self, model: str | None) -> tuple[str, Batcher]:
+        """The model asked for.
+
+        Raises:
+            RequestError: There is none of that name.
+        """
+        name = next(iter(self.batchers)) if model is None else model
+        if name not in self.batchers:
+            raise RequestError(404, f"there is no model {name!r} here; see /v1/models", "model")
+        return name, self.batchers[name]
+
+    async def score(self, batcher: Batcher, rollouts: Sequence[Rollout], field: str) -> list[ResponseScore]:
+        """Score within the limits.
+
+        Raises:
+            RequestError: A response cannot be scored, there are too many, or it took too long.
+        """
+        if len(rollouts) > self.options.max_responses:
+            raise RequestError(
+                422,
+                f"{len(rollouts)} are more than {self.options.max_responses}; send several requests",
+                field,
+            )
+        try:
+            async with asyncio.timeout(self.options.request_timeout):
+                return await batcher.score(rollouts)
+        except TimeoutError as error:
+            raise RequestError(503, f"not done within {self.options.request_timeout:g} s", None) from error
+        except QueueFullError as error:
+            raise RequestError(429, str(error), None, retry_after=error.retry_after) from error
+        except EncodingError as error:
+            hint = "" if error.kind == "too-long" else f" ({error.kind})"
+            raise RequestError(422, f"{error.problem}{hint}", f"{field}.{error.where}") from error
+        except UserError as error:
+            raise RequestError(422, str(error), field) from error
+
+    def close(self) -> None:
+        """Finish what was accepted."""
+        self.closing = True
+        for batcher in self.batchers.values():
+            batcher.close()
+
+
+def make_app(service: Service, *, token: str | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        service: The models.
+        token: Bearer token that every request must carry, but for the page and the health checks.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.close)
+
+    app = FastAPI(
+        title="stepcredit",
+        version=__version__,
+        summary="Process rewards for reasoning: a score per step, response and token.",
+        lifespan=lifespan,
+        docs_url=None,  # Its page would load scripts from elsewhere.
+        redoc_url=None,
+    )
+    _add_guards(app, service, token)
+    _add_errors(app)
+    _add_health(app, service)
+    _add_scores(app, service)
+    add_contracts(app, service)
+    return app
+
+
+def _add_guards(app: FastAPI, service: Service, token: str | None) -> None:
+    """Size, token and metrics of every request, before anything of it is read."""
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        path = request.url.path
+        given = request.headers.get("authorization", "")
+        if token is not None and path not in _OPEN and not _equal(given, f"Bearer {token}"):
+            response: Response = _refusal(RequestError(401, "the bearer token is missing or wrong", None))
+            response.headers["WWW-Authenticate"] = "Bearer"
+        else:
+            response = await call_next(request)
+        route = request.scope.get("route")
+        service.metrics.count(getattr(route, "path", "other"), response.status_code)
+        return response
+
+    app.add_middleware(BodyLimit, most=service.options.max_request_bytes)
+
+
+def _equal(given: str, expected: str) -> bool:
+    """Compared in constant time, as bytes: a header may hold any."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
+
+
+def _refusal(error: RequestError) -> JSONResponse:
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    body = {"error": {"message": error.message, "field": error.field}}
+    return JSONResponse(body, status_code=error.status, headers=headers)
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(RequestError)
+    async def refused(_: Request, error: RequestError) -> JSONResponse:
+        return _refusal(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"] if part != "body"]
+        return _refusal(RequestError(422, str(first["msg"]), ".".join(place) or None))
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> JSONResponse:
+        response = _refusal(RequestError(error.status_code, str(error.detail), None))
+        response.headers.update(error.headers or {})
+        return response
+
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/", include_in_schema=False)
+    async def root() -> HTMLResponse:
+        headers = {"Content-Security-Policy": CONTENT_POLICY, "X-Content-Type-Options": "nosniff"}
+        return HTMLResponse(page(), headers=headers)
+
+    @app.get("/healthz", tags=["health"])
+    async def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"], responses={503: {"model": ErrorAnswer}})
+    async def readyz() -> dict[str, str]:
+        """The models are loaded, and there is room for a request."""
+        full = all(
+            batcher.waiting_tokens >= service.options.queue_tokens for batcher in service.batchers.values()
+        )
+        if service.closing or full:
+            raise RequestError(503, "is ending" if service.closing else "too much is waiting", None)
+        return {"status": "ready"}
+
+    @app.get("/metrics", tags=["health"])
+    async def metrics() -> Response:
+        """Counts for Prometheus."""
+        return Response(service.metrics.text(), media_type=service.metrics.media_type)
+
+    @app.get("/v1/models", tags=["scores"], responses={401: {"model": ErrorAnswer}})
+    async def models() -> ModelsAnswer:
+        """The models, the default first."""
+        return ModelsAnswer(
+            data=[
+                ModelJSON(id=name, scorer=batcher.scorer.name) for name, batcher in service.batchers.items()
+            ]
+        )
+
+
+def _add_scores(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/score", tags=["scores"], response_model=ScoreAnswer, responses=_REFUSALS)
+    async def score(request: ScoreRequest) -> JSONResponse:
+        """Step, response and, on request, token rewards, in the order of the responses."""
+        name, batcher = service.pick(request.model)
+        scores = await service.score(batcher, _rollouts(request), "responses")
+        return JSONResponse({"model": name, "scores": [_to_json(score, request) for score in scores]})
+
+    @app.post("/v1/best-of-n", tags=["scores"], response_model=BestAnswer, responses=_REFUSALS)
+    async def best(request: BestRequest) -> JSONResponse:
+        """The place of the best response, and all scores."""
+        name, batcher = service.pick(request.model)
+        scores = await service.score(batcher, _rollouts(request), "responses")
+        values = [
+            score.reward if request.by == "reward" else score.aggregates.get(request.by) for score in scores
+        ]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            names = ", ".join(["reward", *scores[0].aggregates])
+            raise RequestError(422, f"no aggregate {request.by!r} here; there is {names}", "by")
+        answer = {"model": name, "index": known.index(max(known))}
+        return JSONResponse({**answer, "scores": [_to_json(score, request) for score in scores]})
+
+
+def _rollouts(request: ScoreRequest) -> list[Rollout]:
+    prompt: Any = request.prompt
+    if not isinstance(prompt, str):
+        prompt = [turn.model_dump() for turn in prompt]
+    return [
+        Rollout(
+            id=str(place),
+            prompt_id="0",
+            prompt=prompt,
+            response=response,
+            finish_reason="stop" if request.finished else "length",
+        )
+        for place, response in enumerate(request.responses)
+    ]
+
+
+def _to_json(score: ResponseScore, request: ScoreRequest) -> dict[str, Any]:
+    row = score_to_json(score)
+    if not request.tokens:
+        row.pop("token_rewards", None)
+        row.pop("token_ends", None)
+    return row

@@ -1,0 +1,211 @@
+"""Requests of many clients scored together: one worker thread, one batch after another.
+
+A batch takes waiting responses in the order of their requests up to a number of tokens, so a large request
+shares batches with small ones and none waits for all of another. The model is used by this thread only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from stepcredit.encoding import EncodingError
+from stepcredit.scorers.base import WindowedScorer
+from stepcredit.types import ResponseScore, Rollout
+
+_STOP = None
+
+
+class QueueFullError(Exception):
+    """More waits than the server takes.
+
+    Args:
+        retry_after: Seconds after which there should be room.
+    """
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"too much is waiting; come back in {retry_after} s")
+        self.retry_after = retry_after
+
+
+@dataclass(eq=False)
+class _Item:
+    """A response that waits.
+
+    Attributes:
+        rollout: Its id is its own in the whole process.
+        size: About how many tokens it costs.
+        loop: Where its future lives.
+        future: Becomes the score, or the error.
+    """
+
+    rollout: Rollout
+    size: int
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[ResponseScore]
+    queued: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class BatchCounts:
+    """What the worker has done, for the metrics."""
+
+    batches: int = 0
+    responses: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+class Batcher:
+    """Scores responses of concurrent requests in shared batches.
+
+    Args:
+        scorer: Used by the worker thread alone; its scores hold token rewards where it can give them.
+        batch_tokens: Most tokens of a batch; a response that is larger goes alone.
+        queue_tokens: Most tokens that wait.
+    """
+
+    def __init__(self, scorer: WindowedScorer, *, batch_tokens: int, queue_tokens: int) -> None:
+        scorer.with_tokens = True
+        self.scorer = scorer
+        self.counts = BatchCounts()
+        self._batch_tokens, self._queue_tokens = batch_tokens, queue_tokens
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._waiting_tokens = 0
+        self._next_id = 0
+        self._thread = threading.Thread(target=self._work, name="scorer", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens, about, of what waits or is being scored."""
+        return self._waiting_tokens
+
+    async def score(self, rollouts: Sequence[Rollout]) -> list[ResponseScore]:
+        """Score responses to one prompt, in order; their ids are kept.
+
+        Raises:
+            QueueFullError: Too much is waiting.
+            EncodingError: A response cannot be scored; ``where`` is its id.
+        """
+        loop = asyncio.get_running_loop()
+        sizes = [self._size(rollout) for rollout in rollouts]
+        with self._lock:
+            if self._waiting_tokens and self._waiting_tokens + sum(sizes) > self._queue_tokens:
+                raise QueueFullError(self._seconds_left())
+            self._waiting_tokens += sum(sizes)
+            number, self._next_id = self._next_id, self._next_id + 1
+        items = [
+            _Item(
+                replace(rollout, id=f"{number}:{place}", prompt_id=str(number)),
+                size,
+                loop,
+                loop.create_future(),
+            )
+            for place, (rollout, size) in enumerate(zip(rollouts, sizes, strict=True))
+        ]
+        for item in items:
+            self._queue.put(item)
+        try:
+            scores = await asyncio.gather(*(item.future for item in items))
+        except EncodingError as error:
+            place = int(str(error.where).rpartition(":")[2])
+            raise EncodingError(error.kind, error.problem, where=rollouts[place].id) from error
+        finally:
+            # What nobody waits for any more is passed over by the worker.
+            for item in items:
+                item.future.cancel()
+        return [
+            replace(score, id=rollout.id, prompt_id=rollout.prompt_id)
+            for score, rollout in zip(scores, rollouts, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Finish what waits, then end the worker."""
+        self._queue.put(_STOP)
+        self._thread.join()
+
+    def _size(self, rollout: Rollout) -> int:
+        """About how many tokens: bytes over three, which no common tokenizer exceeds much for text."""
+        prompt = rollout.prompt
+        text = prompt if isinstance(prompt, str) else "".join(turn["content"] for turn in prompt)
+        return 1 + (len(text.encode()) + len(rollout.response.encode())) // 3
+
+    def _seconds_left(self) -> int:
+        """How long what waits should take, at the rate so far."""
+        rate = self.counts.tokens / self.counts.seconds if self.counts.seconds else 1000.0
+        return max(1, min(600, round(self._waiting_tokens / max(rate, 1.0))))
+
+    def _work(self) -> None:
+        held: _Item | None = None
+        while True:
+            first = held or self._queue.get()
+            if first is _STOP:
+                return
+            batch, held, stop = self._fill(first)
+            self._score(batch)
+            if stop:
+                return
+
+    def _fill(self, first: _Item) -> tuple[list[_Item], _Item | None, bool]:
+        """A batch that begins with ``first``; the response that did not fit; whether to end after it."""
+        batch, tokens = [first], first.size
+        while True:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, None, False
+            if item is _STOP:
+                return batch, None, True
+            if tokens + item.size > self._batch_tokens:
+                return batch, item, False
+            batch.append(item)
+            tokens += item.size
+
+    def _score(self, batch: Sequence[_Item]) -> None:
+        wanted = [item for item in batch if not item.future.cancelled()]
+        started = time.monotonic()
+        results = self._results([item.rollout for item in wanted])
+        self.counts.batches += 1
+        self.counts.responses += len(wanted)
+        self.counts.tokens += sum(item.size for item in wanted)
+        self.counts.seconds += time.monotonic() - started
+        with self._lock:
+            self._waiting_tokens -= sum(item.size for item in batch)
+        for item in wanted:
+            with contextlib.suppress(RuntimeError):  # The loop has ended: nobody waits any more.
+                item.loop.call_soon_threadsafe(_settle, item.future, results[item.rollout.id])
+
+    def _results(self, rollouts: Sequence[Rollout]) -> dict[str, ResponseScore | Exception]:
+        """Each response's score, or what is wrong with it."""
+        results: dict[str, ResponseScore | Exception] = {}
+
+        def note(error: EncodingError) -> None:
+            results[str(error.where)] = error
+
+        try:
+            for score in self.scorer.score_all(rollouts, on_skip=note):
+                results[score.id] = score
+        except Exception as error:  # Whatever it is, those who wait must hear of it.
+            left = [rollout for rollout in rollouts if rollout.id not in results]
+            if len(left) == 1:
+                return results | {left[0].id: error}
+            # One client's response must not cost the others theirs.
+            for rollout in left:
+                results |= self._results([rollout])
+        return results
+
+
+def _settle(future: asyncio.Future[ResponseScore], result: ResponseScore | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

@@ -1,0 +1,136 @@
+"""What requests and answers look like; OpenAPI is made from these."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr
+
+
+def _encodable(text: str) -> str:
+    """Refuse halves of surrogate pairs, which JSON can spell and no tokenizer can read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("holds half a surrogate pair, which is no text") from error
+    return text
+
+
+Text = Annotated[StrictStr, AfterValidator(_encodable)]
+
+
+class Turn(BaseModel):
+    """One chat turn."""
+
+    model_config = ConfigDict(extra="forbid")
+    role: Text = Field(examples=["user"], min_length=1)
+    content: Text = Field(examples=["What is 2 + 3?"])
+
+
+class ScoreRequest(BaseModel):
+    """Responses to one prompt."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"prompt": "7*8+5-3=", "responses": ["7*8=6\n6+5=1\n1-3=8\n#8", "7*8=6\n6+5=1\n1-3=7\n#7"]}
+            ]
+        },
+    )
+    prompt: Text | Annotated[list[Turn], Field(min_length=1)] = Field(
+        description="A user's text, or a conversation that ends before the assistant's turn."
+    )
+    responses: list[Text] = Field(min_length=1, description="The assistant's texts.")
+    tokens: StrictBool = Field(default=False, description="Whether scores hold a reward per token.")
+    finished: StrictBool = Field(
+        default=True, description="Whether the responses have ended: only then an end of turn is scored."
+    )
+    model: Text | None = Field(default=None, description="One of /v1/models; by default the first.")
+
+
+class BestRequest(ScoreRequest):
+    """Responses to one prompt, to pick from."""
+
+    by: Text = Field(
+        default="reward", description="`reward`, or an aggregate of the step rewards such as `min`."
+    )
+
+
+class StepJSON(BaseModel):
+    """A step and what it is worth, as in a score file."""
+
+    text: str
+    start: int
+    end: int
+    reward: float
+    value: float
+
+
+class ScoreJSON(BaseModel):
+    """A response's score, as in a score file."""
+
+    model_config = ConfigDict(extra="allow")
+    id: str = Field(description="The response's place in the request.")
+    reward: float
+    steps: list[StepJSON]
+    aggregates: dict[str, float]
+    num_tokens: int
+
+
+class ScoreAnswer(BaseModel):
+    """Scores in the order of the responses."""
+
+    model: str
+    scores: list[ScoreJSON]
+
+
+class BestAnswer(ScoreAnswer):
+    """The place of the best response (the first of equals), and all scores."""
+
+    index: int
+
+
+class Problem(BaseModel):
+    """What is wrong with a request."""
+
+    message: str
+    field: str | None = Field(description="Where in the request, e.g. `responses.2`.")
+
+
+class ErrorAnswer(BaseModel):
+    """An answer with a status of 400 or above."""
+
+    error: Problem
+
+
+class ModelJSON(BaseModel):
+    """A model, as OpenAI's interface lists them."""
+
+    id: str
+    object: str = "model"
+    owned_by: str = "stepcredit"
+    scorer: str = Field(description="Kind, model and settings, as in `ResponseScore.scorer`.")
+
+
+class ModelsAnswer(BaseModel):
+    """All models."""
+
+    object: str = "list"
+    data: list[ModelJSON]
+
+
+class RewardRequest(BaseModel):
+    """OpenRLHF's request to a remote reward model."""
+
+    query: list[Text] = Field(min_length=1, description="Prompt and response as one text.")
+    prompts: list[Text] | None = Field(default=None, description="The prompts' part of each text.")
+    labels: list[Any] | None = Field(default=None, description="Taken and not looked at.")
+
+
+class PoolingRequest(BaseModel):
+    """vLLM's request for `/pooling` and `/classify`, of which these fields are looked at."""
+
+    model: Text | None = None
+    input: Text | Annotated[list[Text], Field(min_length=1)] | None = None
+    messages: Annotated[list[Turn], Field(min_length=2)] | None = None

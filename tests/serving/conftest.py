@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from starlette.testclient import TestClient
+
+from stepcredit.lab.policies import policy_path
+from stepcredit.scorers import ImplicitPRM
+from stepcredit.serving.app import Service, make_app
+from stepcredit.serving.batching import Batcher
+from stepcredit.serving.options import ServerOptions
+
+PROMPT = "7*8+5-3="
+RESPONSES = ["7*8=6\n6+5=1\n1-3=8\n#8", "7*8=6\n6+5=1\n1-3=7\n#7", "7*8=6\n6+5=2"]
+
+
+def lab_scorer() -> ImplicitPRM:
+    return ImplicitPRM.from_pretrained(policy_path("strong"), policy_path("mid"), beta=0.5, steps="newline")
+
+
+@pytest.fixture(scope="session")
+def scorer() -> ImplicitPRM:
+    """As ``stepcredit score`` would use it."""
+    return lab_scorer()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    options = ServerOptions(max_responses=8, max_request_bytes=20_000)
+    batcher = Batcher(lab_scorer(), batch_tokens=4096, queue_tokens=1 << 16)
+    yield Service({"lab": batcher}, options)
+    batcher.close()
+
+
+@pytest.fixture
+def client(service: Service) -> TestClient:
+    """Without a lifespan: the service is closed by its own fixture."""
+    return TestClient(make_app(service), raise_server_exceptions=False)

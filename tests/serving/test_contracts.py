@@ -1,0 +1,94 @@
+"""Programs written for OpenRLHF's remote reward and vLLM's reward models get what they expect."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from starlette.testclient import TestClient
+from tests.serving.conftest import PROMPT, RESPONSES
+
+from stepcredit.scorers import ImplicitPRM
+
+
+def _chat(scorer: ImplicitPRM, prompt: str, response: str, *, ended: bool = True) -> tuple[str, str]:
+    """The prompt's part and the whole text, in the model's chat format."""
+    tokenizer = scorer.encoding.tokenizer  # type: ignore[attr-defined]
+    messages = [{"role": "user", "content": prompt}]
+    head = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    end = tokenizer.convert_ids_to_tokens(scorer.encoding.end_of_turn_id)  # type: ignore[attr-defined]
+    return head, head + response + (end if ended else "")
+
+
+def _rewards(client: TestClient, responses: list[str], *, finished: bool = True) -> list[float]:
+    body = {"prompt": PROMPT, "responses": responses, "finished": finished}
+    return [score["reward"] for score in client.post("/v1/score", json=body).json()["scores"]]
+
+
+def test_openrlhf_gets_one_reward_per_text(client: TestClient, scorer: ImplicitPRM) -> None:
+    texts = [_chat(scorer, PROMPT, response)[1] for response in RESPONSES]
+    answer = client.post("/get_reward", json={"query": texts}).json()
+    assert answer["rewards"] == answer["scores"] == pytest.approx(_rewards(client, RESPONSES), abs=1e-5)
+    assert answer["extra_logs"] == {}
+
+
+def test_openrlhf_may_send_prompts_and_labels_beside_the_texts(
+    client: TestClient, scorer: ImplicitPRM
+) -> None:
+    head, text = _chat(scorer, PROMPT, RESPONSES[0])
+    body = {"query": [text], "prompts": [head], "labels": ["8"]}
+    assert client.post("/get_reward", json=body).json()["rewards"] == pytest.approx(
+        _rewards(client, RESPONSES[:1]), abs=1e-6
+    )
+    plain = {"query": [PROMPT + RESPONSES[0]], "prompts": [PROMPT]}
+    assert client.post("/get_reward", json=plain).json()["rewards"] == pytest.approx(
+        _rewards(client, RESPONSES[:1], finished=False), abs=1e-6
+    )
+
+
+def test_a_text_without_its_end_of_turn_has_not_ended(client: TestClient, scorer: ImplicitPRM) -> None:
+    _, text = _chat(scorer, PROMPT, RESPONSES[2], ended=False)
+    assert client.post("/get_reward", json={"query": [text]}).json()["rewards"] == pytest.approx(
+        _rewards(client, RESPONSES[2:], finished=False), abs=1e-6
+    )
+
+
+def test_pooling_gives_a_number_per_step(client: TestClient, scorer: ImplicitPRM) -> None:
+    texts = [_chat(scorer, PROMPT, response)[1] for response in RESPONSES]
+    answer = client.post("/pooling", json={"model": "lab", "input": texts, "task": "token_classify"}).json()
+    scores = client.post("/v1/score", json={"prompt": PROMPT, "responses": RESPONSES}).json()["scores"]
+    assert answer["object"] == "list"
+    assert [item["object"] for item in answer["data"]] == ["pooling"] * 3
+    for item, score in zip(answer["data"], scores, strict=True):
+        rewards = [[step["reward"]] for step in score["steps"]]
+        assert [pytest.approx(reward, abs=1e-5) for reward in rewards] == item["data"]
+    assert answer["usage"]["total_tokens"] == sum(score["num_tokens"] for score in scores)
+
+
+def test_classify_gives_probabilities(client: TestClient) -> None:
+    messages = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": RESPONSES[0]}]
+    (item,) = client.post("/classify", json={"messages": messages}).json()["data"]
+    (reward,) = _rewards(client, RESPONSES[:1])
+    assert item["num_classes"] == 2
+    assert item["probs"] == pytest.approx([1 - 1 / (1 + math.exp(-reward)), 1 / (1 + math.exp(-reward))])
+    assert item["label"] == ("right" if reward >= 0 else "wrong")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/get_reward", {"query": ["no chat format"]}, "query.0"),
+        ("/get_reward", {"query": ["ab"], "prompts": ["b"]}, "query.0"),
+        ("/get_reward", {"query": ["a"], "prompts": []}, "prompts"),
+        ("/get_reward", {"query": []}, "query"),
+        ("/pooling", {}, "input"),
+        ("/pooling", {"input": "no chat format"}, "input.0"),
+        ("/classify", {"messages": [{"role": "assistant", "content": "a"}] * 1}, "messages"),
+        ("/classify", {"messages": [{"role": "user", "content": "a"}] * 2}, "messages"),
+        ("/classify", {"input": "a", "model": "other"}, "model"),
+    ],
+)
+def test_mistakes_name_the_field(path: str, body: object, field: str, client: TestClient) -> None:
+    response = client.post(path, json=body)
+    assert 400 <= response.status_code < 500
+    assert response.json()["error"]["field"] == field
