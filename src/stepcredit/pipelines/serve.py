@@ -8,8 +8,11 @@ SIGTERM it finishes what it has accepted and ends.
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import socket
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +23,8 @@ from stepcredit.scorers.options import ScorerOptions
 from stepcredit.serving.options import ServerOptions, require_extra, token_from_environment
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from stepcredit.serving.app import Service
 
 
@@ -121,4 +126,22 @@ def _serve(service: Service, listener: socket.socket, token: str | None) -> None
         h11_max_incomplete_event_size=64 << 10,
         server_header=False,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    _quiet_server(config).run(sockets=[listener])
+
+
+def _quiet_server(config: uvicorn.Config) -> uvicorn.Server:
+    """A server that ends like any command: uvicorn's own would raise the signal once more at the end."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            asked = (signal.SIGINT, signal.SIGTERM)
+            before = {number: signal.signal(number, self.handle_exit) for number in asked}
+            try:
+                yield
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    return Server(config)

@@ -1,0 +1,157 @@
+"""The client, sync and async, against a real server; and against ones that refuse, break or are not there."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+import uvicorn
+from tests.serving.conftest import PROMPT, RESPONSES, lab_scorer
+
+from stepcredit.client import AsyncClient, Client
+from stepcredit.encoding import EncodingError
+from stepcredit.errors import DataError, UserError
+from stepcredit.scorers.remote import RemoteScorer
+from stepcredit.serving.app import Service, make_app
+from stepcredit.serving.batching import Batcher
+from stepcredit.serving.options import ServerOptions
+from stepcredit.types import Rollout
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    batcher = Batcher(lab_scorer(), batch_tokens=4096, queue_tokens=1 << 16)
+    server = uvicorn.Server(
+        uvicorn.Config(make_app(Service({"lab": batcher}, ServerOptions())), port=0, log_level="error")
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+def test_both_clients_give_what_the_scorer_gives(address: str) -> None:
+    expected = [lab_scorer().score(PROMPT, response).reward for response in RESPONSES]
+
+    async def ask() -> Any:
+        async with AsyncClient(address) as client:
+            return await client.score(PROMPT, RESPONSES), await client.best_of_n(PROMPT, RESPONSES)
+
+    with Client(address) as client:
+        assert client.models() == {"lab": lab_scorer().name}
+        scores, (index, ranked) = client.score(PROMPT, RESPONSES), client.best_of_n(PROMPT, RESPONSES)
+    assert (scores, (index, ranked)) == asyncio.run(ask())
+    assert [score.reward for score in scores] == pytest.approx(expected, abs=1e-5)
+    assert index == expected.index(max(expected))
+
+
+def test_a_remote_scorer_is_a_scorer(address: str) -> None:
+    rollouts = [
+        Rollout(
+            id=f"{prompt}:{place}",
+            prompt_id=prompt,
+            prompt=PROMPT,
+            response=response,
+            finish_reason="length" if place == 2 else "stop",
+        )
+        for prompt in ("a", "b")
+        for place, response in enumerate([*RESPONSES, "9" * 300])
+    ]
+    skipped: list[EncodingError] = []
+    expected_skips: list[EncodingError] = []
+    remote = RemoteScorer(address, with_tokens=True)
+    local = lab_scorer()
+    local.with_tokens = True
+    ours = list(remote.score_all(rollouts, on_skip=skipped.append))
+    theirs = list(local.score_all(rollouts, on_skip=expected_skips.append))
+    assert [(s.id, s.prompt_id, s.num_tokens, s.scorer) for s in ours] == [
+        (s.id, s.prompt_id, s.num_tokens, s.scorer) for s in theirs
+    ]
+    for score, twin in zip(ours, theirs, strict=True):
+        assert score.reward == pytest.approx(twin.reward, abs=1e-5)
+        assert score.token_rewards == pytest.approx(twin.token_rewards, abs=1e-5)
+    assert [error.where for error in skipped] == [error.where for error in expected_skips] == ["a:3", "b:3"]
+    with pytest.raises(EncodingError):
+        list(remote.score_all(rollouts))
+    assert remote.score(PROMPT, RESPONSES[0]).reward == pytest.approx(ours[0].reward, abs=1e-6)
+
+
+def test_a_model_that_is_not_there_is_named(address: str) -> None:
+    with pytest.raises(UserError, match=r"has no model 'other'.*#MODEL with one of lab"):
+        RemoteScorer(f"{address}#other")
+
+
+class _Broken(http.server.BaseHTTPRequestHandler):
+    """Answers with what the test has put into the list, the last again and again."""
+
+    answers: ClassVar[list[tuple[int, dict[str, str], bytes]]] = []
+    asked: ClassVar[list[float]] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.asked.append(time.monotonic())
+        status, headers, body = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def broken() -> Iterator[str]:
+    _Broken.asked.clear()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Broken)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "problem"),
+    [
+        (200, b"{", "no JSON object"),
+        (200, b"[]", "no JSON object"),
+        (200, b"{}", "does not answer with 1 scores"),
+        (200, b'{"scores": [5]}', "does not answer with 1 scores"),
+        (200, b'{"scores": [{"id": "0"}]}', "score 0"),
+        (500, b"oops", "status 500"),
+        (422, b'{"error": {"message": "too long", "field": "responses.0"}}', "responses.0 .too long"),
+        (401, b'{"error": {"message": "token"}}', "STEPCREDIT_TOKEN"),
+        (404, b'{"detail": "Not Found"}', "Not Found"),
+    ],
+)
+def test_odd_answers_are_one_line(status: int, body: bytes, problem: str, broken: str) -> None:
+    _Broken.answers = [(status, {}, body)]
+    with pytest.raises((UserError, DataError), match=problem):
+        Client(broken).score("p", ["r"])
+    assert len(_Broken.asked) == 1
+
+
+def test_a_refusal_for_the_moment_is_waited_out(broken: str) -> None:
+    body = json.dumps({"scores": []}).encode()
+    _Broken.answers = [(429, {"Retry-After": "1"}, b"{}"), (503, {}, b"{}"), (200, {}, body)]
+    with pytest.raises(DataError):  # The third answer is read, and has too few scores.
+        Client(broken).score("p", ["r"])
+    assert len(_Broken.asked) == 3
+    assert _Broken.asked[1] - _Broken.asked[0] >= 1.0
+
+
+def test_no_server_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"does not answer.*stepcredit serve"):
+        Client("http://127.0.0.1:9", retries=1).score("p", ["r"])
+    with pytest.raises(UserError, match="not the address of a server"):
+        Client("localhost:8080")
