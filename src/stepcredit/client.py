@@ -85,6 +85,11 @@ class _Calls:
             hint="start it with: stepcredit serve --prm PRM",
         )
 
+    def _odd_models(self, error: Exception) -> UserError:
+        return UserError(
+            f"does not list its models ({error})", where=self.address, hint="is it `stepcredit serve`?"
+        )
+
     def _scores(self, answer: dict[str, Any], count: int) -> list[ResponseScore]:
         rows = answer.get("scores")
         if not isinstance(rows, list) or len(rows) != count or not all(isinstance(row, dict) for row in rows):
@@ -175,13 +180,17 @@ class Client(_Calls):
         answer = self._call("POST", "/v1/best-of-n", body)
         return int(answer["index"]), self._scores(answer, len(responses))
 
-    def models(self) -> dict[str, str]:
-        """Names of the models, the default first, and what scores them.
+    def models(self) -> dict[str, tuple[str, str]]:
+        """Names of the models, the default first: what scores them, and their step rules.
 
         Raises:
             UserError: The server refuses, or does not answer.
         """
-        return {model["id"]: model["scorer"] for model in self._call("GET", "/v1/models")["data"]}
+        models = self._call("GET", "/v1/models").get("data")
+        try:
+            return {str(one["id"]): (str(one["scorer"]), str(one["steps"])) for one in models or ()}
+        except (TypeError, KeyError, AttributeError) as error:
+            raise self._odd_models(error) from error
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         waits = self._waits()

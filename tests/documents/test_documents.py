@@ -26,6 +26,7 @@ REFERENCE = (
     "docs/baselines.md",
     "docs/scoring.md",
     "docs/search.md",
+    "docs/serving.md",
     "docs/evaluation.md",
     "docs/grading.md",
 )

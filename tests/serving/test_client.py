@@ -47,7 +47,7 @@ def test_both_clients_give_what_the_scorer_gives(address: str) -> None:
             return await client.score(PROMPT, RESPONSES), await client.best_of_n(PROMPT, RESPONSES)
 
     with Client(address) as client:
-        assert client.models() == {"lab": lab_scorer().name}
+        assert client.models() == {"lab": (lab_scorer().name, "newline")}
         scores, (index, ranked) = client.score(PROMPT, RESPONSES), client.best_of_n(PROMPT, RESPONSES)
     assert (scores, (index, ranked)) == asyncio.run(ask())
     assert [score.reward for score in scores] == pytest.approx(expected, abs=1e-5)

@@ -82,6 +82,8 @@ def _listen(server: ServerOptions) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((server.host, server.port))
+        # From here on connections wait instead of being refused, also while models are loaded.
+        listener.listen(2048)
     except (OSError, UnicodeError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)
@@ -94,6 +96,7 @@ def _listen(server: ServerOptions) -> socket.socket:
 
 
 def _load(options: Options) -> Service:
+    from stepcredit.scorers import WindowedScorer
     from stepcredit.serving.app import Service
     from stepcredit.serving.batching import Batcher
 
@@ -102,8 +105,11 @@ def _load(options: Options) -> Service:
     for one in given:
         name = Path(one.prm).resolve().name if Path(one.prm).exists() else one.prm
         names = (name, *(f"{name}-{number}" for number in range(2, len(given) + 2)))
+        scorer = one.load_scorer()
+        if not isinstance(scorer, WindowedScorer):
+            raise UserError("is on a server already", where=one.prm, hint="name a directory or hub id")
         batchers[next(free for free in names if free not in batchers)] = Batcher(
-            one.load_scorer(),
+            scorer,
             batch_tokens=options.server.batch_tokens,
             queue_tokens=options.server.queue_tokens,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from stepcredit.scorers.settings import ScorerSettings
 
 if TYPE_CHECKING:
     from stepcredit.scorers.base import WindowedScorer
+    from stepcredit.scorers.remote import RemoteScorer
     from stepcredit.types import TokenLogProbs
 
 
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 class ImplicitOptions:
     """An implicit reward model: where its two models are, and its scale."""
 
-    prm: str = option("reward model: a directory, GGUF file or hub id", metavar="DIR")
+    prm: str = option(
+        "reward model: a directory, GGUF file or hub id, or http://HOST:PORT of `stepcredit serve`",
+        metavar="DIR",
+    )
     reference: str | None = option(
         "reference model of an implicit PRM; default is the one that it names", default=None
     )
@@ -129,22 +133,35 @@ class ScorerOptions(ImplicitOptions):
             with_tokens=with_tokens,
         )
 
-    def load_scorer(self, *, steps: str | None = None, with_tokens: bool = False) -> WindowedScorer:
+    @property
+    def is_remote(self) -> bool:
+        """Whether the reward model is another process's, behind an address."""
+        return self.prm.startswith(("http://", "https://"))
+
+    def load_scorer(
+        self, *, steps: str | None = None, with_tokens: bool = False
+    ) -> WindowedScorer | RemoteScorer:
         """Load the models; arguments as of :meth:`settings`.
 
         Raises:
             CheckpointError: They cannot be used as asked.
         """
+        if self.is_remote:
+            return self._server(with_tokens=with_tokens)
         return scorer_of(self.settings(steps=steps, with_tokens=with_tokens))
 
     def own_step_rule(self) -> str:
         """The step rule asked for, or the model's own."""
+        if self.is_remote:
+            return self._server().step_rule
         return self.steps or step_rule_of(self.directory(), kind_of(self.settings()))
 
     def determining(self) -> dict[str, Any]:
         """What decides the scores, by content rather than by path; JSON-able, for a manifest."""
         from stepcredit.checkpoints import PRMCard, content_hash, resolve
 
+        if self.is_remote:
+            return {"prm": self._server().name, "server": self.prm}
         directory, also = self.directory(), self.load.unsafe_patterns
         card = PRMCard.read(directory) if PRMCard.exists(directory) else PRMCard()
         reference = None if card.reference is None else card.reference.weights_hash
@@ -161,6 +178,25 @@ class ScorerOptions(ImplicitOptions):
             "dtype": self.load.dtype,
             **({"reference_floor": self.reference_floor} if self.reference_floor else {}),
         }
+
+    def _server(self, *, with_tokens: bool = False) -> RemoteScorer:
+        """The server's model.
+
+        Raises:
+            UserError: An option says how to score, which is the server's to say; or it does not answer.
+        """
+        from stepcredit.scorers.remote import RemoteScorer
+
+        own = ScorerOptions(prm=self.prm)
+        for part in fields(ScorerOptions):
+            # How models are loaded may be meant for another model of the same command.
+            if part.name != "load" and getattr(self, part.name) != getattr(own, part.name):
+                raise UserError(
+                    "is the server's to decide, where --prm is an address",
+                    where="--" + part.name.replace("_", "-"),
+                    hint="leave it out",
+                )
+        return RemoteScorer(self.prm, with_tokens=with_tokens)
 
     def _remote(self, address: str) -> TokenLogProbs:
         from stepcredit.logprobs.remote import RemoteTokenLogProbs

@@ -32,6 +32,7 @@ class RemoteScorer:
 
     Attributes:
         ledger: Tokens that the server scored.
+        step_rule: How the server cuts responses.
 
     Raises:
         UserError: There is no server, or no such model.
@@ -50,7 +51,7 @@ class RemoteScorer:
         self.model = model or next(iter(models))
         self.with_tokens = with_tokens
         self.ledger = Ledger()
-        self._scorer = models[self.model]
+        self._scorer, self.step_rule = models[self.model]
 
     @property
     def name(self) -> str:

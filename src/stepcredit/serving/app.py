@@ -207,7 +207,8 @@ def _add_health(app: FastAPI, service: Service) -> None:
         """The models, the default first."""
         return ModelsAnswer(
             data=[
-                ModelJSON(id=name, scorer=batcher.scorer.name) for name, batcher in service.batchers.items()
+                ModelJSON(id=name, scorer=batcher.scorer.name, steps=batcher.step_rule)
+                for name, batcher in service.batchers.items()
             ]
         )
 

@@ -83,6 +83,11 @@ class Batcher:
         self._thread.start()
 
     @property
+    def step_rule(self) -> str:
+        """How the model's responses are cut; ``auto`` where its format cuts by no rule."""
+        return str(getattr(self.scorer.encoding, "step_rule", "auto"))
+
+    @property
     def waiting_tokens(self) -> int:
         """Tokens, about, of what waits or is being scored."""
         return self._waiting_tokens

@@ -111,6 +111,7 @@ class ModelJSON(BaseModel):
     object: str = "model"
     owned_by: str = "stepcredit"
     scorer: str = Field(description="Kind, model and settings, as in `ResponseScore.scorer`.")
+    steps: str = Field(description="How responses are cut into steps.")
 
 
 class ModelsAnswer(BaseModel):

@@ -1,0 +1,136 @@
+"""``stepcredit serve`` as a process: other commands use it, and it ends as it is asked to."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stepcredit.cli import main
+from stepcredit.client import Client
+from stepcredit.errors import UserError
+from stepcredit.lab.policies import policy_path
+from stepcredit.lab.task import make_prompts
+from stepcredit.pipelines import serve
+from stepcredit.pipelines.serve import Options
+from stepcredit.serving.options import ServerOptions
+
+MODEL = ["--prm", str(policy_path("strong")), "--reference", str(policy_path("mid")), "--beta", "0.5"]
+WORDS = [sys.executable, "-m", "stepcredit", "serve", *MODEL, "--steps", "newline", "--port", "0"]
+PROMPT, RESPONSE = "7*8+5-3=", "7*8=6\n6+5=1\n1-3=8\n#8"
+
+
+class _Server:
+    def __init__(self, *words: str, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [*WORDS, *words],
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if match := re.search(r"at (http://\S+)", line):
+                self.address = match[1]
+                return
+        raise AssertionError(f"the server ended with {self.process.wait()}")
+
+    def end(self) -> str:
+        self.process.send_signal(signal.SIGTERM)
+        out, _ = self.process.communicate(timeout=60)
+        return out
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[_Server]:
+    server = _Server()
+    yield server
+    assert server.end().startswith("ended, ")
+
+
+@pytest.mark.slow
+def test_score_and_search_use_a_server_as_they_use_a_model(server: _Server, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    rows = [
+        {"id": prompt.id, "prompt": prompt.prompt, "answer": prompt.answer}
+        for prompt in make_prompts("train", seed=0, count=2)
+    ]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    policy = ["--model", str(policy_path("mid")), "--max-new-tokens", "64"]
+    found = {name: str(tmp_path / f"{name}.jsonl") for name in ("here", "there", "scores", "remote")}
+    search = ["search", str(prompts), *policy, "--width", "8"]
+    assert main([*search, *MODEL, "--steps", "newline", "--out", found["here"]]) == 0
+    assert main([*search, "--prm", server.address, "--out", found["there"]]) == 0
+    assert main(["score", found["here"], *MODEL, "--steps", "newline", "--out", found["scores"]]) == 0
+    assert main(["score", found["there"], "--prm", server.address, "--out", found["remote"]]) == 0
+    for ours, theirs in (("here", "there"), ("scores", "remote")):
+        left, right = (
+            [json.loads(line) for line in Path(found[name]).read_text().splitlines()]
+            for name in (ours, theirs)
+        )
+        assert [row.get("response") for row in left] == [row.get("response") for row in right]
+        assert [row.get("reward") for row in left] == pytest.approx([row.get("reward") for row in right])
+
+
+@pytest.mark.slow
+def test_what_was_accepted_is_answered_before_it_ends() -> None:
+    server = _Server("--batch-tokens", "40")
+    with concurrent.futures.ThreadPoolExecutor(8) as pool, Client(server.address, retries=0) as client:
+        client.score(PROMPT, [RESPONSE])
+        asked = [pool.submit(client.score, PROMPT, [RESPONSE] * 32) for _ in range(8)]
+        time.sleep(0.05)
+        server.process.send_signal(signal.SIGTERM)
+        answered = 0
+        for future in asked:
+            error = future.exception(timeout=60)  # Some may have come too late to be accepted.
+            assert error is None or "does not answer" in str(error)
+            answered += error is None
+    out, errors = server.process.communicate(timeout=60)
+    assert server.process.returncode == 0, errors
+    assert out == f"ended, {answered + 1} requests answered\n"
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_under_load_every_request_is_answered() -> None:
+    first = _Server()
+    port = first.address.rpartition(":")[2]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool, Client(first.address, retries=12) as client:
+        asked = [pool.submit(client.score, PROMPT, [RESPONSE]) for _ in range(60)]
+        time.sleep(0.1)
+        first.process.kill()
+        first.process.communicate()
+        second = _Server("--port", port)
+        assert len({future.result(timeout=120)[0].reward for future in asked}) <= 3
+    second.end()
+
+
+def test_mistakes_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"127.0.0.1:{port}: cannot be listened on"):
+            serve.run(Options(prm="anything", server=ServerOptions(port=port)))
+    with pytest.raises(UserError, match="cannot be listened on"):
+        serve.run(Options(prm="anything", server=ServerOptions(host="no such host", port=0)))
+    with pytest.raises(UserError, match="--port: must be between"):
+        ServerOptions(port=70000)
+    monkeypatch.setenv("STEPCREDIT_TOKEN", "two words")
+    with pytest.raises(UserError, match="STEPCREDIT_TOKEN: must be printable ASCII"):
+        serve.run(Options(prm="anything", server=ServerOptions(port=0)))
+    monkeypatch.delenv("STEPCREDIT_TOKEN")
+    with pytest.raises(UserError, match="nothing-here"):
+        serve.run(Options(prm=str(tmp_path / "nothing-here"), server=ServerOptions(port=0)))
+    assert main(["score", "x.jsonl", "--prm", "http://127.0.0.1:9", "--beta", "1", "--out", "y.jsonl"]) == 2
