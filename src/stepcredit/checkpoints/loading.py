@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.checkpoints.configurations import check_configuration, check_shapes
 from stepcredit.checkpoints.sources import (
     LoadOptions,
     adapter_base,
@@ -74,6 +75,7 @@ def _load_weights(
 
     # A map that is not "cpu" may use whatever there is.
     device = pick_device("cpu" if options.device_map == "cpu" else options.device)
+    check_configuration(path)
     arguments = _load_arguments(path, options, device)
     if num_labels is not None:
         arguments["num_labels"] = num_labels
@@ -82,8 +84,11 @@ def _load_weights(
         from transformers import GgufConfig
 
         check_gguf(gguf)
+        check_configuration(gguf)
         path = gguf.parent
         arguments |= {"gguf_file": gguf.name, "quantization_config": GgufConfig(dequantize=True)}
+    else:
+        check_shapes(path, trust_remote_code=options.trust_remote_code)
     loader: Any = model_class or transformers.AutoModelForCausalLM
     # A class of the caller's own may begin with a fresh head.
     must_be_whole = loader.__module__.startswith("transformers.")
@@ -186,6 +191,7 @@ def _load_adapter(path: Path, options: LoadOptions, model_class: Any) -> PreTrai
             where=path,
             hint="pass --allow-pickle if you trust its *.bin",
         )
+    check_configuration(path)
     base, options = adapter_base(path), replace(options, revision=None)
     config = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
     base_model = _load_weights(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.checkpoints.configurations import check_configuration
 from stepcredit.checkpoints.sources import (
     LoadOptions,
     adapter_base,
@@ -16,6 +17,7 @@ from stepcredit.checkpoints.sources import (
     mending,
     resolve,
 )
+from stepcredit.checkpoints.templates import check_template
 from stepcredit.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
     """Load the fast tokenizer of a checkpoint; an adapter without one has its base's.
 
     Raises:
-        CheckpointError: There is none, or it cannot be read.
+        CheckpointError: There is none, it cannot be read, or its chat template runs out of bounds.
     """
     from transformers import AutoTokenizer
 
@@ -44,13 +46,16 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
         path, arguments["gguf_file"] = gguf.parent, gguf.name
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), **arguments)
-        return _without_foreign_tokens(tokenizer, path, gguf) if "gguf_file" in arguments else tokenizer
+        if "gguf_file" in arguments:
+            tokenizer = _without_foreign_tokens(tokenizer, path, gguf)
     except Exception as error:
         raise CheckpointError(
             f"has no tokenizer that can be loaded ({first_line(error)})",
             where=source,
             hint="save one there with tokenizer.save_pretrained",
         ) from error
+    check_template(tokenizer, source)
+    return tokenizer
 
 
 def _without_foreign_tokens(tokenizer: Any, path: Path, gguf: Path | None) -> Any:
@@ -96,7 +101,10 @@ def load_config(source: str | Path, options: LoadOptions | None = None) -> Any:
         gguf = gguf_file(resolve(source, revision=options.revision))
         if gguf is not None:
             check_gguf(gguf)
+            check_configuration(gguf)
             path, arguments["gguf_file"] = gguf.parent, gguf.name
+    else:
+        check_configuration(path)
     try:
         return AutoConfig.from_pretrained(str(path), **arguments)
     except Exception as error:
