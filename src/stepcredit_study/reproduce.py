@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
-from stepcredit.options import argument, check_at_least_one, option
+from stepcredit.options import CommandResult, argument, check_at_least_one, option
 
 if TYPE_CHECKING:
     from stepcredit_study.frame.experiment import Experiment
@@ -35,14 +35,25 @@ NAMES = (
     "critics",
 )
 ALL = "all"
+WORD_PROBLEMS = "word-problems"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Which findings, at which scale."""
 
-    names: tuple[str, ...] = argument(f"experiments: {', '.join(NAMES)}; or all", many=True)
-    scale: str = option("lab, or paper: models and data for a node of 8 GPUs", default="lab")
+    names: tuple[str, ...] = argument(
+        f"experiments: {', '.join(NAMES)}; or all; or {WORD_PROBLEMS}, a world of its own", many=True
+    )
+    scale: str | None = option(
+        "lab (the default), or paper: models and data for a node of 8 GPUs; "
+        f"of {WORD_PROBLEMS} full (the default) or tiny",
+        default=None,
+    )
+    model: str | None = option(
+        f"{WORD_PROBLEMS}: language model that learns to solve them, a directory or hub id", default=None
+    )
+    minutes: float | None = option(f"{WORD_PROBLEMS}: begin no stage after so long", default=None)
     quick: bool = option("small sizes and fewer seeds: shows that everything runs", default=False)
     seeds: int | None = option(
         "how often everything is drawn and trained anew; default is the scale's", default=None
@@ -114,7 +125,7 @@ class DryRun:
         return "\n".join([heading, *(each.to_text() for each in self.commands), total_line(self.commands)])
 
 
-def run(options: Options) -> Result | DryRun:
+def run(options: Options) -> CommandResult:
     """Measure what is not there yet, and conclude each experiment when all of its seeds are there.
 
     Raises:
@@ -126,6 +137,10 @@ def run(options: Options) -> Result | DryRun:
     from stepcredit_study.frame.running import Stage, run_stages
 
     check_at_least_one(options, "jobs", "seeds")
+    if WORD_PROBLEMS in options.names:
+        return _word_problems(options)
+    if options.model is not None or options.minutes is not None:
+        raise UserError(f"--model and --minutes are for {WORD_PROBLEMS}", hint="leave them out")
     scale = _scale(options)
     modules = {name: f"stepcredit_study.claims.{name.replace('-', '_')}" for name in _names(options)}
     experiments = {name: load_experiment(module) for name, module in modules.items()}
@@ -180,16 +195,49 @@ def _names(options: Options) -> list[str]:
     return list(NAMES) if ALL in options.names or not options.names else list(dict.fromkeys(options.names))
 
 
-def _scale(options: Options) -> Scale:
-    from stepcredit_study.frame.scale import read_scale, resized
+def _word_problems(options: Options) -> CommandResult:
+    from stepcredit_study.word_problems.command import reproduce_word_problems
+    from stepcredit_study.word_problems.scale import read_word_scale
 
+    if len(options.names) > 1:
+        raise UserError(f"{WORD_PROBLEMS} is a world of its own", hint="run it in a command of its own")
+    for flag, is_given in (
+        ("--quick", options.quick),
+        ("--dry-run", options.dry_run),
+        ("--seeds", options.seeds is not None),
+        ("--jobs", options.jobs is not None),
+    ):
+        if is_given:
+            raise UserError(f"{WORD_PROBLEMS} does not have it", where=flag, hint="see --scale and --size")
+    if options.model is None:
+        raise UserError(
+            "--model is missing",
+            where=WORD_PROBLEMS,
+            hint="name a small language model, such as HuggingFaceTB/SmolLM2-135M-Instruct",
+        )
+    return reproduce_word_problems(
+        options.model,
+        options.out / WORD_PROBLEMS,
+        read_word_scale(options.scale or "full", _sizes(options)),
+        minutes=options.minutes,
+        publish_to=options.publish,
+    )
+
+
+def _sizes(options: Options) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for each in options.sizes:
         name, _, value = each.partition("=")
         if not value.isdigit():
             raise UserError(f"{each!r} is not a size", where="--size", hint="write it as train_prompts=200")
         sizes[name] = int(value)
-    scale = resized(read_scale(options.scale, quick=options.quick), sizes)
+    return sizes
+
+
+def _scale(options: Options) -> Scale:
+    from stepcredit_study.frame.scale import read_scale, resized
+
+    scale = resized(read_scale(options.scale or "lab", quick=options.quick), _sizes(options))
     if options.seeds is not None:
         scale = replace(scale, seeds=options.seeds)
     return scale

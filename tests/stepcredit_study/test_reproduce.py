@@ -126,3 +126,20 @@ def test_all_and_nothing_are_every_experiment() -> None:
     assert reproduce._names(reproduce.Options(names=("all",))) == list(reproduce.NAMES)
     assert reproduce._names(reproduce.Options(names=())) == list(reproduce.NAMES)
     assert reproduce._names(reproduce.Options(names=("cost", "main", "cost"))) == ["cost", "main"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["word-problems"], "word-problems: --model is missing"),
+        (["word-problems", "main", "--model", "m"], "run it in a command of its own"),
+        (["word-problems", "--model", "m", "--quick"], "--quick: word-problems does not have it"),
+        (["word-problems", "--model", "m", "--scale", "lab"], "there is no scale 'lab'. Use full, tiny"),
+        (["main", "--model", "m"], "--model and --minutes are for word-problems"),
+    ],
+)
+def test_mistakes_about_word_problems_are_named(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", *words]) == 2
+    assert message.lower() in capsys.readouterr().err.lower()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from random import Random
-from typing import Any, Final
+from typing import Final
 
+from stepcredit.grading.reasoning_gym import make_task
 from stepcredit_study.word_problems.problems import SMALLEST_TOO_LARGE
 
 PRACTICE_PROMPT: Final = "Work these out."
@@ -38,11 +39,8 @@ def practice_lines(random: Random, count: int) -> list[str]:
 
 def _equations(task: str, random: Random, **settings: int) -> Iterator[tuple[int, str, int, int]]:
     """(left, symbol, right, result) of one task, without end."""
-    import reasoning_gym
-
     while True:
-        dataset: Any = reasoning_gym.create_dataset(task, seed=random.randrange(2**31), size=64, **settings)
-        for item in dataset:
+        for item in make_task(task, seed=random.randrange(2**31), size=64, settings=settings):
             match = _TERMS.fullmatch(item["metadata"]["expression"])
             assert match is not None, "two terms were asked for"
             numbers = int(match[1]), int(match[3]), int(item["answer"])

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
-from typing import Any, Final
+from typing import Final
 
+from stepcredit.grading.reasoning_gym import FIELD, make_task
 from stepcredit.types import Prompt
 
 TASK: Final = "gsm_symbolic"
@@ -72,6 +73,8 @@ class WordProblem:
     Attributes:
         id: Unique, such as ``test-new-000012``.
         template: Number of its generator function.
+        seed: Of the package's data set that it is from.
+        index: Its place there.
         question: What the policy is asked.
         answer: The right number.
         solution: The worked solution, one step a line, the answer last.
@@ -79,17 +82,28 @@ class WordProblem:
 
     id: str
     template: int
+    seed: int
+    index: int
     question: str
     answer: str
     solution: str
 
     def prompt(self) -> Prompt:
-        """As a row for ``sample``."""
+        """As a row for ``sample``, which ``grade --grader reasoning-gym`` knows again."""
         return Prompt(
             id=self.id,
             prompt=self.question,
             answer=self.answer,
-            extras={"template": self.template},
+            extras={
+                "template": self.template,
+                FIELD: {
+                    "task": TASK,
+                    "seed": self.seed,
+                    "size": _STREAM,
+                    "settings": {},
+                    "index": self.index,
+                },
+            },
         )
 
 
@@ -115,16 +129,15 @@ def problems(split: Split) -> Iterator[WordProblem]:
     """The split's problems, in order; the first ``n`` are the same however many are taken."""
     excluded = set(_earlier_questions(split.name))
     stream = _instances(split)
-    for count, (template, question, answer, solution) in enumerate(_distinct(stream, excluded)):
+    count = 0
+    for problem in stream:
+        if problem.question in excluded:
+            continue
         if split.reserved and count == split.reserved:
             return
-        yield WordProblem(
-            id=f"{split.name}-{count:06d}",
-            template=template,
-            question=question,
-            answer=answer,
-            solution=solution,
-        )
+        excluded.add(problem.question)
+        yield replace(problem, id=f"{split.name}-{count:06d}")
+        count += 1
 
 
 @cache
@@ -137,20 +150,9 @@ def _earlier_questions(name: str) -> frozenset[str]:
     return frozenset(questions)
 
 
-def _distinct(
-    stream: Iterator[tuple[int, str, str, str]], excluded: set[str]
-) -> Iterator[tuple[int, str, str, str]]:
-    for instance in stream:
-        if instance[1] not in excluded:
-            excluded.add(instance[1])
-            yield instance
-
-
-def _instances(split: Split) -> Iterator[tuple[int, str, str, str]]:
-    """(template, question, answer, solution) of the split's templates, as the package draws them."""
-    import reasoning_gym
-
-    dataset: Any = reasoning_gym.create_dataset(TASK, seed=split.seed, size=_STREAM)
+def _instances(split: Split) -> Iterator[WordProblem]:
+    """The admissible ones of the split's templates, as the package draws them, named by template."""
+    dataset = make_task(TASK, seed=split.seed, size=_STREAM, settings={})
     new = new_templates()
     for index, template in enumerate(dataset.task_indices):
         if (template in new) != split.new:
@@ -159,4 +161,12 @@ def _instances(split: Split) -> Iterator[tuple[int, str, str, str]]:
         question, answer = item["question"].strip(), item["answer"]
         solution = item["metadata"]["answer_cot"].strip()
         if is_admissible(question, answer, solution):
-            yield template, question, answer, solution
+            yield WordProblem(
+                id=f"{TASK}-{template}",
+                template=template,
+                seed=split.seed,
+                index=index,
+                question=question,
+                answer=answer,
+                solution=solution,
+            )

@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from stepcredit.grading.reasoning_gym import FIELD, make_task
 from stepcredit_study.word_problems.practice import practice_lines
 from stepcredit_study.word_problems.problems import (
     ANSWER_MARK,
@@ -41,8 +42,18 @@ def test_problems_are_small_short_and_stated_with_their_answer() -> None:
         for problem in islice(problems(split), 30):
             assert len(problem.solution) <= LONGEST_SOLUTION
             assert problem.solution.endswith(f"\n{ANSWER_MARK}{problem.answer}")
-            assert problem.prompt().extras == {"template": problem.template}
             assert problem.question.endswith("Give the result as your final answer. Do not include units.")
+
+
+def test_a_prompt_says_which_problem_of_the_package_it_is() -> None:
+    for split in SPLITS[:2]:
+        for problem in islice(problems(split), 10):
+            prompt = problem.prompt()
+            assert prompt.extras["template"] == problem.template
+            place = dict(prompt.extras[FIELD])
+            item = make_task(**{name: place[name] for name in ("task", "seed", "size", "settings")})
+            assert item.task_indices[place["index"]] == problem.template
+            assert item[place["index"]]["question"].strip() == prompt.prompt
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,165 @@
+"""A test set with scores: responses problem by problem, and what each method says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from stepcredit.evaluation.score_columns import REWARD, read_score_columns
+from stepcredit.steps import StepRule, split
+from stepcredit_study.frame.measuring import AGGREGATES, TestBed
+from stepcredit_study.frame.world import Responses
+from stepcredit_study.word_problems.slips import first_slip, step_truths
+from stepcredit_study.word_problems.within_problem import Pairs, count_pairs, without_length
+
+REFERENCE = "reference"
+SHORTNESS = "shortness"
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Steps of the distinct responses that arithmetic judges, up to the first slip.
+
+    Attributes:
+        is_slip: The first slip of its response; the others are right steps before any slip.
+        problems: Index of each step's problem.
+        rewards: Method (and seed) to the step's reward.
+        num_wrong: Wrong responses.
+        num_wrong_with_slip: Those that hold a slip.
+        num_foreign: Operands from nowhere, in wrong responses.
+        num_operands: Operands there.
+    """
+
+    is_slip: Bool[np.ndarray, " steps"]
+    problems: Int[np.ndarray, " steps"]
+    rewards: Mapping[str, Sequence[Float[np.ndarray, " steps"]]]
+    num_wrong: int
+    num_wrong_with_slip: int
+    num_foreign: int
+    num_operands: int
+
+
+class Evidence:
+    """A policy's responses to the problems of one test set, and scores of the distinct ones.
+
+    Args:
+        responses: Graded responses.
+        scores: Method to its files of scores, one per seed of its training.
+        aggregates: Method to the aggregate that stands for a response; ``reward`` where it is not named.
+        ns: Numbers of responses to choose from.
+    """
+
+    def __init__(
+        self,
+        responses: Responses,
+        scores: Mapping[str, Sequence[Path]],
+        aggregates: Mapping[str, str],
+        ns: tuple[int, ...],
+    ) -> None:
+        self.bed = TestBed(responses, ns)
+        self.files = scores
+        self.aggregates = aggregates
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of all methods with scores, and shortness."""
+        return [*self.files, SHORTNESS]
+
+    @cached_property
+    def valid(self) -> Bool[np.ndarray, "problems responses"]:
+        """Where a response is."""
+        return self.bed.samples.valid
+
+    @cached_property
+    def problems(self) -> Int[np.ndarray, " responses"]:
+        """Index of each response's problem."""
+        indices: Int[np.ndarray, " responses"] = np.nonzero(self.valid)[0]
+        return indices
+
+    @cached_property
+    def lengths(self) -> Float[np.ndarray, " responses"]:
+        """Tokens of each response, the end of the turn included."""
+        scored = self.bed.scored(self.files[REFERENCE][0])
+        lengths: Float[np.ndarray, " responses"] = scored.columns.num_tokens[scored.rows[self.valid]] * 1.0
+        return lengths
+
+    def scores(self, method: str) -> list[Float[np.ndarray, "problems responses"]]:
+        """Of each seed; higher is better."""
+        if method == SHORTNESS:
+            values = np.zeros(self.valid.shape)
+            values[self.valid] = -self.lengths
+            return [values]
+        aggregate = self.aggregates.get(method, REWARD)
+        return [self.bed.scored(path).scores[aggregate] for path in self.files[method]]
+
+    def pairs(self, method: str, *, lengths_removed: bool = True) -> list[Pairs]:
+        """Right and wrong responses to the same problem, of each seed.
+
+        Of shortness length is never removed: nothing would be left.
+        """
+        found = []
+        for scores in self.scores(method):
+            values = scores[self.valid]
+            if lengths_removed and method != SHORTNESS:
+                values = without_length(values, self.lengths, self.problems)
+            right = self.bed.samples.correct[self.valid]
+            found.append(count_pairs(values, right, self.problems, self.bed.samples.num_problems))
+        return found
+
+    @cached_property
+    def steps(self) -> Steps:
+        """What arithmetic says of the distinct responses' steps, with each method's rewards."""
+        rule, index = StepRule("newline"), {name: n for n, name in enumerate(self.bed.samples.problem_ids)}
+        is_slip: list[bool] = []
+        problems: list[int] = []
+        places: list[tuple[str, int]] = []
+        counts = {"wrong": 0, "slip": 0, "foreign": 0, "operands": 0}
+        for rollout in self.bed.distinct:
+            truths = step_truths(str(rollout.prompt), split(rollout.response, rule))
+            slip = first_slip(truths)
+            if not rollout.correct:
+                counts["wrong"] += 1
+                counts["slip"] += slip >= 0
+                counts["foreign"] += sum(truth.num_foreign for truth in truths)
+                counts["operands"] += sum(truth.num_operands for truth in truths)
+            for place, truth in enumerate(truths if slip < 0 else truths[: slip + 1]):
+                if truth.verdict != "none":
+                    is_slip.append(place == slip)
+                    problems.append(index[rollout.prompt_id])
+                    places.append((rollout.id, place))
+        rewards = {
+            method: [_step_rewards(path, places) for path in paths] for method, paths in self.files.items()
+        }
+        return Steps(
+            np.array(is_slip, dtype=bool),
+            np.array(problems, dtype=np.int64),
+            rewards,
+            counts["wrong"],
+            counts["slip"],
+            counts["foreign"],
+            counts["operands"],
+        )
+
+
+def _step_rewards(path: Path, places: Sequence[tuple[str, int]]) -> Float[np.ndarray, " steps"]:
+    columns = read_score_columns(path)
+    row = {identifier: number for number, identifier in enumerate(columns.ids)}
+    rewards = [columns.step_rewards[columns.step_offsets[row[name]] + place] for name, place in places]
+    return np.array(rewards, dtype=np.float64)
+
+
+def development_aucs(dev: Path, reference: Path, scores: Path) -> dict[str, float]:
+    """Aggregate to the AUC that choices are made by: within development problems, length regressed out."""
+    responses = Responses(dev, dev)
+    known = TestBed(responses, ()).scored(scores).scores
+    aucs = {}
+    for aggregate in [name for name in AGGREGATES if name in known] or [REWARD]:
+        files = {REFERENCE: [reference], "method": [scores]}
+        (pairs,) = Evidence(responses, files, {"method": aggregate}, ()).pairs("method")
+        aucs[aggregate] = float(pairs.ordered.sum() / pairs.total.sum()) if pairs.total.sum() else 0.5
+    return aucs

@@ -1,0 +1,168 @@
+"""The preregistered outcomes of one test set, with intervals over its problems.
+
+1. AUC of right against wrong within a problem, length regressed out; against .5, shortness and the
+   reference's log-probability.
+2. Weighted vote minus plain vote.
+3. AUC of first arithmetic slips by step reward, beside the reference's.
+
+Best-of-n minus majority is secondary. A problem's value is the mean over the seeds of a method's training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from stepcredit.stats import (
+    Interval,
+    ProblemBootstrap,
+    VoteSubsets,
+    auc,
+    clustered_auc_parts,
+    majority_vote,
+    pass_at_n,
+    sigmoid,
+)
+from stepcredit_study.word_problems.evidence import REFERENCE, SHORTNESS, Evidence
+from stepcredit_study.word_problems.within_problem import auc_difference, pooled_auc
+
+NUM_DRAWS = 2000
+_RESAMPLES = 100
+
+
+def outcomes(evidence: Evidence, temperatures: Mapping[str, float]) -> dict[str, Any]:
+    """Everything that is reported of a test set, JSON-able; intervals are ``[estimate, low, high]``.
+
+    Args:
+        evidence: Responses and scores.
+        temperatures: Method to the temperature of its vote; methods without one do not vote.
+    """
+    samples = evidence.bed.samples
+    bootstrap = ProblemBootstrap(samples.num_problems, num_draws=NUM_DRAWS)
+    single = pass_at_n(samples.correct.sum(axis=1), samples.num_responses, 1)
+    plain = {
+        n: majority_vote(samples.answers, samples.correct, samples.num_responses, (n,))[0]
+        for n in evidence.bed.ns
+    }
+    steps = evidence.steps
+    found: dict[str, Any] = {
+        "problems": samples.num_problems,
+        "responses": int(samples.num_responses.sum()),
+        "distinct": len(evidence.bed.distinct),
+        "pass@1": as_list(bootstrap.interval(single)),
+        "majority": {str(n): as_list(bootstrap.interval(values)) for n, values in plain.items()},
+        "oracle": {str(n): evidence.bed.pass_at(n) for n in evidence.bed.ns},
+        "wrong responses with a slip": _share(steps.num_wrong_with_slip, steps.num_wrong),
+        "operands from nowhere in wrong responses": _share(steps.num_foreign, steps.num_operands),
+        "first slips": int(steps.is_slip.sum()),
+        "right steps": int((~steps.is_slip).sum()),
+        "methods": {},
+    }
+    for method in evidence.methods:
+        row = {"auc": _aucs(evidence, method, bootstrap), "best-of-n": {}, "weighted vote": {}}
+        for n, values in plain.items():
+            best = _best_of_n(evidence, method, n)
+            row["best-of-n"][str(n)] = {
+                "accuracy": as_list(bootstrap.interval(best)),
+                "minus majority": as_list(bootstrap.interval(best - values)),
+            }
+            if method in temperatures:
+                voted = _weighted_vote(evidence, method, n, temperatures[method])
+                row["weighted vote"][str(n)] = {
+                    "accuracy": as_list(bootstrap.interval(voted)),
+                    "minus plain": as_list(bootstrap.interval(voted - values)),
+                    "minus best-of-n": as_list(bootstrap.interval(voted - best)),
+                }
+        if method in steps.rewards:
+            row["slips"] = _slips(evidence, method, bootstrap)
+        found["methods"][method] = row
+    return found
+
+
+def as_list(interval: Interval) -> list[float] | None:
+    """``[estimate, low, high]``, or ``None`` where there is nothing to estimate, or no interval."""
+    values = [interval.estimate, interval.low, interval.high]
+    return None if np.isnan(values).any() else values
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _aucs(evidence: Evidence, method: str, bootstrap: ProblemBootstrap) -> dict[str, Any]:
+    pairs = evidence.pairs(method)
+    row = {
+        "length regressed out": as_list(pooled_auc(pairs, bootstrap)),
+        "raw": as_list(pooled_auc(evidence.pairs(method, lengths_removed=False), bootstrap)),
+    }
+    for other in evidence.methods:
+        if method not in (other, SHORTNESS):
+            difference = auc_difference(pairs, evidence.pairs(other), bootstrap)
+            row[f"minus {other}"] = as_list(difference)
+    return row
+
+
+def _best_of_n(evidence: Evidence, method: str, n: int) -> Float[np.ndarray, " problems"]:
+    values = [evidence.bed.best_of_n(scores)[n] for scores in evidence.scores(method)]
+    mean: Float[np.ndarray, " problems"] = np.mean(values, axis=0)
+    return mean
+
+
+def _weighted_vote(
+    evidence: Evidence, method: str, n: int, temperature: float
+) -> Float[np.ndarray, " problems"]:
+    samples = evidence.bed.samples
+    subsets = VoteSubsets(
+        samples.answers, samples.correct, samples.num_responses, n, num_draws=_RESAMPLES, seed=n
+    )
+    values = [subsets.vote(sigmoid(scores / temperature))[0].expected for scores in evidence.scores(method)]
+    mean: Float[np.ndarray, " problems"] = np.mean(values, axis=0)
+    return mean
+
+
+def _slips(evidence: Evidence, method: str, bootstrap: ProblemBootstrap) -> dict[str, Any]:
+    steps = evidence.steps
+    of_method, of_reference = steps.rewards[method], steps.rewards[REFERENCE]
+    row = {"auc": as_list(slip_auc(of_method, None, steps.is_slip, steps.problems, bootstrap))}
+    if method != REFERENCE:
+        difference = slip_auc(of_method, of_reference, steps.is_slip, steps.problems, bootstrap)
+        row["minus reference"] = as_list(difference)
+    return row
+
+
+def slip_auc(
+    rewards: Sequence[Float[np.ndarray, " steps"]],
+    others: Sequence[Float[np.ndarray, " steps"]] | None,
+    is_slip: Bool[np.ndarray, " steps"],
+    problems: Int[np.ndarray, " steps"],
+    bootstrap: ProblemBootstrap,
+) -> Interval:
+    """AUC of slips (low rewards) against right steps, or its difference from that of other rewards.
+
+    The mean over seeds; the bootstrap draws the linear parts of the AUC over problems, as
+    :func:`~stepcredit.evaluation.localisation.clustered_auc` does.
+    """
+    if is_slip.all() or not is_slip.any():
+        return Interval(float("nan"), float("nan"), float("nan"))
+    estimate, parts = _mean_parts(rewards, is_slip)
+    if others is not None:
+        other_estimate, other_parts = _mean_parts(others, is_slip)
+        estimate, parts = estimate - other_estimate, parts - other_parts
+    kinds = (is_slip, ~is_slip)
+    counts = [np.bincount(problems, kind, bootstrap.num_problems) for kind in kinds]
+    above = [np.bincount(problems, (parts - estimate) * kind, bootstrap.num_problems) for kind in kinds]
+    slips, num_slips, right, num_right = bootstrap.means(np.stack([above[0], counts[0], above[1], counts[1]]))
+    usable = (num_slips > 0) & (num_right > 0)
+    drawn = estimate + slips[usable] / num_slips[usable] + right[usable] / num_right[usable]
+    return Interval(estimate, *bootstrap.quantiles(drawn, *counts))
+
+
+def _mean_parts(
+    rewards: Sequence[Float[np.ndarray, " steps"]], is_slip: Bool[np.ndarray, " steps"]
+) -> tuple[float, Float[np.ndarray, " steps"]]:
+    estimates = [float(auc(-values, is_slip)) for values in rewards]
+    parts = [clustered_auc_parts(-values, is_slip) for values in rewards]
+    return float(np.mean(estimates)), np.mean(parts, axis=0)

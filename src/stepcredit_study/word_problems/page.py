@@ -1,0 +1,170 @@
+"""The study's results as a page, and the small files that are kept beside it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stepcredit.data import read_rollouts, read_scores
+from stepcredit.reports.heatmap import render_heatmap
+from stepcredit.reports.page import write_page
+from stepcredit.runs import atomic_path, write_json
+from stepcredit_study.word_problems.study import RESULTS, TEST_SPLITS, Study
+from stepcredit_study.word_problems.verdicts import Interval, factor_of, judge
+
+_SHOWN = 12
+_ABSENT = "–"
+
+
+def page(results: Mapping[str, Any]) -> str:
+    """Everything that was measured, as Markdown."""
+    lines = [
+        "# Word problems",
+        "",
+        "SmolLM2-135M-Instruct writes solutions of grade-school word problems, errs, and is judged. What is "
+        "measured, on which problems, and what is chosen on what was "
+        "[decided beforehand](../../preregistration.md).",
+        "",
+        "```sh",
+        f"stepcredit reproduce word-problems --scale {results['scale']['name']} --model smollm2-135m",
+        "```",
+        "",
+        *_missing(results),
+        *_policies(results),
+        *_choices(results),
+    ]
+    for test_set in results.get("outcomes", {}):
+        lines += _test_set(results, test_set)
+    return "\n".join(lines) + "\n"
+
+
+def publish(study: Study, folder: Path) -> None:
+    """Write the page, the results, the learning curves and a dozen coloured responses."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results = study.results()
+    write_json(folder / RESULTS, results)
+    with atomic_path(folder / "README.md") as target:
+        target.write_text(page(results), encoding="utf-8")
+    curve = study.policies / "training.jsonl"
+    if curve.exists():
+        shutil.copyfile(curve, folder / "fine-tuning.jsonl")
+    for method in study.chosen:
+        model = study.models(method)[0]
+        shutil.copyfile(model / "train_log.jsonl", folder / f"{method}-training.jsonl")
+        _write_heat_maps(study, method, model, folder)
+
+
+def _write_heat_maps(study: Study, method: str, model: Path, folder: Path) -> None:
+    for templates in TEST_SPLITS:
+        blocks = study.blocks.get((templates, "middle"))
+        if not blocks:
+            continue
+        scores = {score.id: score for score in read_scores(study.world.score(blocks[0].distinct, model))}
+        shown: dict[str, Any] = {}
+        for rollout in read_rollouts(blocks[0].distinct):
+            shown.setdefault(rollout.prompt_id, rollout)
+        rollouts = list(shown.values())[:_SHOWN]
+        title = f"{method} on {templates} templates"
+        html = render_heatmap(rollouts, [scores[rollout.id] for rollout in rollouts], title=title)
+        write_page(folder / f"{method}-{templates}.html", html)
+
+
+def _missing(results: Mapping[str, Any]) -> Iterator[str]:
+    """What the decided sizes ask for and no run gave."""
+    scale, outcomes = results["scale"], results.get("outcomes", {})
+    absent = [f"`{method}`" for method in scale["methods"] if method not in results.get("chosen", {})]
+    for policy in ("middle", "weak", "strong"):
+        wanted = scale["test_problems" if policy == "middle" else "other_test_problems"]
+        for templates in TEST_SPLITS:
+            there = outcomes.get(f"{templates}/{policy}", {}).get("problems", 0)
+            if there < wanted:
+                absent.append(
+                    f"{wanted - there} of {wanted} problems of {templates} templates ({policy} policy)"
+                )
+    if absent:
+        yield from (f"Not run: {', '.join(absent)}.", "")
+
+
+def _policies(results: Mapping[str, Any]) -> Iterator[str]:
+    policies = results.get("policies")
+    if policies is None:
+        return
+    yield from (
+        "## Policies",
+        "",
+        "| steps of fine-tuning | pass@1 on development problems | |",
+        "| --- | --- | --- |",
+    )
+    names = {policies[name]: name for name in ("weak", "strong", "middle")}
+    for length, value in policies["pass_at_1"].items():
+        yield f"| {length} | {value:.3f} | {names.get(int(length), '')} |"
+    yield ""
+
+
+def _choices(results: Mapping[str, Any]) -> Iterator[str]:
+    if not results.get("chosen"):
+        return
+    yield from (
+        "## Choices on development problems",
+        "",
+        "AUC within a problem, length regressed out, by the best of four aggregates.",
+        "",
+        "| method | tried (AUC) | kept | operations, times CE's |",
+        "| --- | --- | --- | --- |",
+    )
+    for method, chosen in results["chosen"].items():
+        tried = ", ".join(f"{_settings(row)} ({row['auc']:.3f})" for row in chosen["tried"])
+        factor = factor_of(results, method)
+        times = _ABSENT if factor is None else f"{factor:.1f}"
+        yield f"| {method} | {tried} | {_settings(chosen['settings'])}, {chosen['aggregate']} | {times} |"
+    yield ""
+
+
+def _settings(row: Mapping[str, float]) -> str:
+    words = {"learning_rate": "rate", "beta": "beta"}
+    return ", ".join(f"{words[name]} {row[name]:g}" for name in words if name in row)
+
+
+def _test_set(results: Mapping[str, Any], test_set: str) -> Iterator[str]:
+    found = results["outcomes"][test_set]
+    templates, policy = test_set.split("/")
+    largest = max(found["majority"], key=int)
+    slip_share = found["wrong responses with a slip"]
+    yield from (
+        f"## {templates.capitalize()} templates, {policy} policy",
+        "",
+        f"{found['problems']} problems, {found['responses']:,} responses ({found['distinct']:,} distinct). "
+        f"A single response is right for {_cell(found['pass@1'])}, the majority of {largest} for "
+        f"{_cell(found['majority'][largest])}, an oracle for {found['oracle'][largest]:.3f}. Of the distinct "
+        f"wrong responses {_ABSENT if slip_share is None else f'{slip_share:.0%}'} hold an arithmetic slip.",
+        "",
+        f"| method | AUC within a problem, length regressed out | best-of-{largest} | minus majority "
+        "| weighted vote minus plain | AUC of first slips |",
+        "| --- | --- | --- | --- | --- | --- |",
+    )
+    for method, row in found["methods"].items():
+        kind = "raw" if method == "shortness" else "length regressed out"
+        best, vote = row["best-of-n"][largest], row["weighted vote"].get(largest, {})
+        cells = (
+            row["auc"][kind],
+            best["accuracy"],
+            best["minus majority"],
+            vote.get("minus plain"),
+            row.get("slips", {}).get("auc"),
+        )
+        yield f"| {method} | {' | '.join(map(_cell, cells))} |"
+    yield from ("", "| | claim | verdict | here |", "| --- | --- | --- | --- |")
+    for judged in judge(found):
+        here = "; ".join(f"{name}: {_cell(interval)}" for name, interval in judged.here.items() if interval)
+        claim = judged.claim
+        yield f"| {claim.number} | {claim.text} | **{judged.verdict}** | {here or _ABSENT} |"
+    yield ""
+
+
+def _cell(interval: Interval) -> str:
+    if interval is None:
+        return _ABSENT
+    estimate, low, high = interval
+    return f"{estimate:.3f} [{low:.3f}, {high:.3f}]"

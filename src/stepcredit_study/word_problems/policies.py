@@ -1,0 +1,87 @@
+"""Three strengths of one policy: three lengths of one run of fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepcredit.pipelines.driver import Store
+from stepcredit_study.frame.measuring import share_right
+from stepcredit_study.word_problems import fine_tuning
+from stepcredit_study.word_problems.scale import WordScale
+from stepcredit_study.word_problems.world import WordWorld
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """Lengths of fine-tuning, in steps.
+
+    Attributes:
+        weak: About half of the middle one.
+        middle: The first one with a pass@1 of at least the scale's; the longest where none has.
+        strong: The longest.
+        pass_at_1: Of each length that was measured, on development problems.
+    """
+
+    weak: int
+    middle: int
+    strong: int
+    pass_at_1: Mapping[int, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        names = ("weak", "middle", "strong")
+        return {name: getattr(self, name) for name in names} | {
+            "pass_at_1": {str(length): value for length, value in self.pass_at_1.items()}
+        }
+
+
+def find_middle(
+    model: Path, out: Path, store: Store, scale: WordScale, go_on: Callable[[], bool]
+) -> Lengths | None:
+    """Fine-tune until a length is strong enough to be the middle one.
+
+    Args:
+        model: Initial weights.
+        out: Directory of the fine-tuning.
+        store: Keeps the responses that pass@1 is measured on.
+        scale: Sizes.
+        go_on: Whether there is time for more.
+
+    Returns:
+        The lengths, or ``None`` where time ran out before.
+    """
+    measured: dict[int, float] = {}
+    for length in range(scale.measured_every, scale.steps + 1, scale.measured_every):
+        if not go_on():
+            return None
+        tune(model, out, scale, length)
+        world = WordWorld(scale, store, {"middle": policy_at(out, length)})
+        measured[length] = share_right(world.dev_set())
+        if measured[length] >= scale.least_pass or length + scale.measured_every > scale.steps:
+            half = length // 2 // scale.measured_every * scale.measured_every
+            strong = scale.steps // scale.measured_every * scale.measured_every
+            return Lengths(
+                weak=max(half, scale.measured_every), middle=length, strong=strong, pass_at_1=measured
+            )
+    raise AssertionError("the last length ends the loop")
+
+
+def tune(model: Path, out: Path, scale: WordScale, length: int) -> None:
+    """Make the policy of a length, if it is not there."""
+    if not policy_at(out, length).exists():
+        fine_tuning.run(
+            model,
+            out,
+            fine_tuning.Recipe(),
+            steps=length,
+            policy_every=scale.measured_every,
+            minutes=float("inf"),
+        )
+
+
+def policy_at(out: Path, length: int) -> Path:
+    """Where the policy of a length lies."""
+    return out / f"step-{length:06d}"

@@ -1,0 +1,176 @@
+"""``stepcredit reproduce word-problems``: a real language model writes, errs, and is judged.
+
+Purpose: does an implicit PRM, trained on nothing but whether final answers are right, order right before
+wrong responses of a real language model, and see the step that slips, better than what needs no training?
+What is measured and how was decided beforehand: docs/preregistration.md.
+
+Stages are ordinary commands whose outputs lie in ``OUT/store``; a run that was stopped goes on, and with
+``--minutes`` it stops by itself. ``OUT/results.json`` is written anew after each stage that adds to it, the
+dearest last: the middle policy before the others, CE and DPO before the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from stepcredit.checkpoints.sources import resolve
+from stepcredit.pipelines.driver import Store
+from stepcredit.runs import run_facts, write_json
+from stepcredit_study.analyses.operations import operations
+from stepcredit_study.frame.world import Responses
+from stepcredit_study.word_problems.choices import Chosen, choose
+from stepcredit_study.word_problems.evidence import REFERENCE, Evidence
+from stepcredit_study.word_problems.outcomes import outcomes
+from stepcredit_study.word_problems.policies import Lengths, find_middle, policy_at, tune
+from stepcredit_study.word_problems.scale import WordScale
+from stepcredit_study.word_problems.world import WordWorld
+
+RESULTS = "results.json"
+TEST_SPLITS = {"known": "test-known", "new": "test-new"}
+
+
+@dataclass(kw_only=True)
+class Study:
+    """One run.
+
+    Attributes:
+        model: Initial weights of the policies.
+        out: Folder of everything that is made.
+        scale: Sizes.
+        go_on: Whether there is time for another stage.
+        lengths: Of the policies' fine-tuning, once they are known.
+        chosen: Method to what was chosen, in the order in which they were trained.
+        blocks: (templates, policy) to the blocks of responses that are there.
+    """
+
+    model: Path
+    out: Path
+    scale: WordScale
+    go_on: Callable[[], bool]
+    lengths: Lengths | None = None
+    chosen: dict[str, Chosen] = field(default_factory=dict)
+    blocks: dict[tuple[str, str], list[Responses]] = field(default_factory=dict)
+
+    @property
+    def store(self) -> Store:
+        """Where outputs are kept."""
+        return Store(self.out / "store")
+
+    @property
+    def policies(self) -> Path:
+        """Where fine-tuning lies."""
+        return self.out / "policies"
+
+    @property
+    def world(self) -> WordWorld:
+        """What responses and models are asked of."""
+        assert self.lengths is not None, "the middle policy is found first"
+        names = ("weak", "middle", "strong")
+        lengths = {name: getattr(self.lengths, name) for name in names}
+        return WordWorld(
+            self.scale, self.store, {name: policy_at(self.policies, lengths[name]) for name in names}
+        )
+
+    def run(self) -> None:
+        """All stages that there is time for; the results are written after each."""
+        for stage in self._stages():
+            if not self.go_on():
+                break
+            stage()
+            write_json(self.out / RESULTS, self.results())
+
+    def _stages(self) -> Iterator[Callable[[], None]]:
+        yield self._find_middle
+        if self.lengths is None:
+            return
+        first, *rest = self.world.test_blocks("middle")
+        yield from (partial(self._answer, templates, "middle", first) for templates in TEST_SPLITS)
+        yield from (partial(self._choose, method) for method in self.scale.methods)
+        yield from (
+            partial(self._answer, templates, "middle", block) for block in rest for templates in TEST_SPLITS
+        )
+        for policy in ("weak", "strong"):
+            yield partial(tune, self.model, self.policies, self.scale, getattr(self.lengths, policy))
+            for block in self.world.test_blocks(policy):
+                yield from (partial(self._answer, templates, policy, block) for templates in TEST_SPLITS)
+
+    def _find_middle(self) -> None:
+        self.lengths = find_middle(self.model, self.policies, self.store, self.scale, self.go_on)
+
+    def _answer(self, templates: str, policy: str, block: tuple[int, int]) -> None:
+        responses = self.world.test_block(TEST_SPLITS[templates], policy, *block)
+        self.blocks.setdefault((templates, policy), []).append(responses)
+
+    def _choose(self, method: str) -> None:
+        self.chosen[method] = choose(self.world, method)
+
+    def results(self) -> dict[str, Any]:
+        """What is known so far, JSON-able; of what was not run there is nothing."""
+        known: dict[str, Any] = {"scale": asdict(self.scale), **run_facts()}
+        if self.lengths is None:
+            return known
+        known["policies"] = self.lengths.to_json()
+        known["chosen"] = {method: chosen.to_json() for method, chosen in self.chosen.items()}
+        known["operations"] = {method: self._operations(method) for method in self.chosen}
+        known["outcomes"] = {
+            f"{templates}/{policy}": self._outcomes(blocks)
+            for (templates, policy), blocks in self.blocks.items()
+        }
+        return known
+
+    def models(self, method: str) -> list[Path]:
+        """A method's model of each seed, with its chosen settings."""
+        settings = self.chosen[method].settings
+        return [self.world.train(method, settings, seed=seed) for seed in range(self.scale.num_seeds(method))]
+
+    def _outcomes(self, blocks: list[Responses]) -> dict[str, Any]:
+        world = self.world
+        scores = {REFERENCE: [[world.reference_scores(block.distinct) for block in blocks]]}
+        for method in self.chosen:
+            scores[method] = [
+                [world.score(block.distinct, model) for block in blocks] for model in self.models(method)
+            ]
+        responses = Responses(
+            world.joined([block.graded for block in blocks]),
+            world.joined([block.distinct for block in blocks]),
+        )
+        evidence = Evidence(
+            responses,
+            {method: [world.joined(files) for files in seeds] for method, seeds in scores.items()},
+            {method: chosen.aggregate for method, chosen in self.chosen.items()},
+            self.scale.ns,
+        )
+        return outcomes(evidence, {name: chosen.temperature for name, chosen in self.chosen.items()})
+
+    def _operations(self, method: str) -> dict[str, float]:
+        return operations(
+            self.world.train_set(),
+            self.world.labels(method),
+            self.models(method)[0],
+            paired=method in ("implicit-dpo", "implicit-nca"),
+            has_reference=method.startswith("implicit"),
+            mismatched=method == "implicit-kto",
+        )
+
+
+def run_study(model: str, out: Path, scale: WordScale, *, minutes: float | None = None) -> Study:
+    """Run, or go on with, a study; its results lie in ``out/results.json``.
+
+    Args:
+        model: Initial weights of the policies: a directory or hub id.
+        out: Folder of everything that is made.
+        scale: Sizes.
+        minutes: No stage begins after so long.
+
+    Raises:
+        UserError: There is no such model.
+    """
+    deadline = float("inf") if minutes is None else time.monotonic() + 60 * minutes
+    study = Study(model=resolve(model), out=out, scale=scale, go_on=lambda: time.monotonic() < deadline)
+    study.run()
+    return study

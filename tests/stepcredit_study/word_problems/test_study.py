@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stepcredit.errors import UserError
+from stepcredit_study.word_problems.command import reproduce_word_problems
+from stepcredit_study.word_problems.scale import FULL, TINY, WordScale, read_word_scale
+from stepcredit_study.word_problems.study import Study, run_study
+
+
+@pytest.mark.slow
+def test_the_whole_study_runs_and_a_second_time_makes_nothing_anew(
+    small_model: Path, small_scale: WordScale, made_up_responses: list[Path], tmp_path: Path
+) -> None:
+    published = tmp_path / "published"
+    results = reproduce_word_problems(
+        str(small_model), tmp_path, small_scale, minutes=None, publish_to=published
+    ).results
+    lengths = results["policies"]
+    assert (lengths["weak"], lengths["middle"], lengths["strong"]) == (1, 1, 2)
+    assert set(results["outcomes"]) == {
+        f"{templates}/{policy}" for templates in ("known", "new") for policy in ("middle", "weak", "strong")
+    }
+    known = results["outcomes"]["known/middle"]
+    assert (known["problems"], known["responses"]) == (4, 24)
+    assert known["wrong responses with a slip"] > 0.5
+    assert set(known["methods"]) == {"reference", "implicit-ce", "shortness"}
+    prm = known["methods"]["implicit-ce"]
+    assert 0.0 <= prm["auc"]["length regressed out"][0] <= 1.0
+    assert set(prm["best-of-n"]) == {"2", "4"}
+    chosen = results["chosen"]["implicit-ce"]
+    assert chosen["aggregate"] in {"sum", "mean", "min", "last"}
+    assert results["operations"]["implicit-ce"]["training"] > 0
+    assert json.loads((tmp_path / "results.json").read_text())["outcomes"] == results["outcomes"]
+
+    folder = published / "word-problems"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "fine-tuning.jsonl",
+        "implicit-ce-known.html",
+        "implicit-ce-new.html",
+        "implicit-ce-training.jsonl",
+        "results.json",
+    ]
+    page = (folder / "README.md").read_text()
+    assert "## New templates, strong policy" in page
+    assert "Not run" not in page
+    assert "| P2 | A vote weighted by CE or DPO beats the plain vote. | **not measured** |" in page
+
+    asked = len(made_up_responses)
+    again = run_study(str(small_model), tmp_path, small_scale)
+    assert again.results()["outcomes"] == results["outcomes"]
+    assert len(made_up_responses) == asked
+
+
+def test_without_time_nothing_begins_and_nothing_is_claimed(
+    small_model: Path, small_scale: WordScale, made_up_responses: list[Path], tmp_path: Path
+) -> None:
+    results = run_study(str(small_model), tmp_path, small_scale, minutes=0.0).results()
+    assert "outcomes" not in results
+    assert made_up_responses == []
+
+
+def test_the_middle_policy_comes_first_and_the_dear_ones_last(
+    small_model: Path, small_scale: WordScale, tmp_path: Path
+) -> None:
+    study = Study(model=small_model, out=tmp_path, scale=small_scale, go_on=lambda: True)
+    stages = study._stages()
+    assert next(stages) == study._find_middle
+
+
+def test_sizes_are_those_that_were_decided_and_can_be_made_smaller() -> None:
+    assert (FULL.test_problems, FULL.other_test_problems, FULL.test_responses) == (150, 100, 64)
+    assert (FULL.train_problems, FULL.train_responses, FULL.seeds, FULL.completions) == (1000, 8, 3, 4)
+    assert FULL.num_seeds("implicit-dpo") == 3
+    assert FULL.num_seeds("autopsv") == 1
+    assert read_word_scale("tiny", {}) == TINY
+    smaller = read_word_scale("full", {"test_responses": 16, "train_problems": 50})
+    assert (smaller.ns, smaller.train_problems) == ((4, 16), 50)
+    with pytest.raises(UserError, match=r"--scale: there is no scale 'huge'. Use full, tiny"):
+        read_word_scale("huge", {})
+    with pytest.raises(UserError, match=r"--size: responses=3 is not a size. Use block, "):
+        read_word_scale("full", {"responses": 3})
+
+
+@pytest.mark.parametrize("method", list(FULL.methods))
+def test_every_method_has_settings_that_training_takes(method: str) -> None:
+    config = FULL.config(method, learning_rate=FULL.rates[0])
+    assert (config.lora_rank, config.step_rule, config.learning_rate) == (32, "newline", 1e-4)
