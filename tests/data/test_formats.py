@@ -24,6 +24,8 @@ def test_every_format_is_known_by_its_name() -> None:
         "trl-unpaired",
         "trl-stepwise",
         "openrlhf-ce",
+        "verl",
+        "math-shepherd",
     }
     with pytest.raises(UserError, match="there is no format 'x'"):
         named_format("x")

@@ -131,9 +131,9 @@ def _repeated(rows: Iterator[NumberedRow], field: str) -> set[int]:
         if isinstance(row, Malformed):
             continue
         try:
-            name = hash(name_field(row, field, ""))
-        except DataError:
-            continue  # The reader names it.
+            name = hash(name_field({field: _column(row, field)}, field, ""))
+        except (DataError, KeyError):
+            continue  # The reader names it, where it must be there.
         (repeated if name in seen else seen).add(name)
     return repeated
 
@@ -141,9 +141,9 @@ def _repeated(rows: Iterator[NumberedRow], field: str) -> set[int]:
 def _with_unique_ids(reader: Reader, repeated: set[int]) -> Reader:
     """A reader whose repeated ids are followed by the row's position in the file, from 0."""
 
-    def read(row: Mapping[str, Any], where: str, position: int) -> Iterator[Rollout]:
-        for rollout in reader(row, where, position):
-            is_repeated = hash(rollout.id) in repeated
-            yield replace(rollout, id=f"{rollout.id}/{position}") if is_repeated else rollout
+    def read(row: Mapping[str, Any], where: str, position: int) -> Iterator[Any]:
+        for record in reader(row, where, position):
+            is_repeated = hash(record.id) in repeated
+            yield replace(record, id=f"{record.id}/{position}") if is_repeated else record
 
     return read

@@ -16,10 +16,11 @@ from stepcredit.runs import Manifest, Output, Progress, read_manifest
 if TYPE_CHECKING:
     from stepcredit.data.foreign.registry import ForeignFormat
 
-_NAMES = (
-    "prompts, rollouts, ultrainteract, trl-preference, trl-unpaired, trl-stepwise, openrlhf-ce, prm800k, "
-    "math-shepherd, processbench, prmbench, bigbench-mistake, implicitprm-bon"
+_READ = (
+    "prompts, rollouts, ultrainteract, ultrafeedback, trl-preference, trl-unpaired, trl-stepwise, "
+    "openrlhf-ce, verl, prm800k, math-shepherd, processbench, prmbench, bigbench-mistake, implicitprm-bon"
 )
+_WRITTEN = "prompts, rollouts, trl-preference, trl-unpaired, trl-stepwise, openrlhf-ce, verl, math-shepherd"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +30,10 @@ class Options:
     source: str = argument("file (.jsonl, .json, .csv, .parquet; .gz) or data set: hub:NAME[:SPLIT]")
     out: Path = option("file to write; its extension says how", metavar="FILE")
     from_format: str = option(
-        f"format of the source: {_NAMES}", flag="--from", default="rollouts", metavar="FORMAT"
+        f"format of the source: {_READ}", flag="--from", default="rollouts", metavar="FORMAT"
     )
     to_format: str = option(
-        "format to write: prompts, rollouts, trl-preference, trl-unpaired, trl-stepwise, openrlhf-ce",
+        f"format to write: {_WRITTEN}",
         flag="--to",
         default="rollouts",
         metavar="FORMAT",

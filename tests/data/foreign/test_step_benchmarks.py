@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stepcredit.data import read_rollouts_as
+from stepcredit.data.foreign import math_shepherd
 from stepcredit.errors import DataError
 from stepcredit.types import Rollout, StepLabel
 
@@ -214,3 +217,55 @@ def test_real_files_are_read_whole(file: str, name: str, count: int) -> None:
         steps = rollout.extras.get("steps")
         assert steps is None or rollout.response == "\n\n".join(steps)
         assert rollout.step_labels is None or isinstance(rollout.step_labels[0], StepLabel)
+
+
+def test_math_shepherd_comes_back_as_it_was(tmp_path: Path) -> None:
+    rollouts = read(tmp_path, "math-shepherd", SHEPHERD)
+    lost = Counter[str]()
+    (row,) = math_shepherd.write_math_shepherd(rollouts, lost)
+    assert +lost == {}
+    (again,) = read(tmp_path, "math-shepherd", row)
+    assert (again.prompt, again.response, again.step_labels) == (
+        rollouts[0].prompt,
+        rollouts[0].response,
+        rollouts[0].step_labels,
+    )
+
+
+def test_steps_become_numbered_for_math_shepherd_and_what_is_lost_is_counted() -> None:
+    labelled = Rollout(
+        id="a",
+        prompt_id="p",
+        prompt="What is 1+1+1?",
+        response="1+1=2\n2+1=4\n#4",
+        step_labels=(StepLabel(6, 1.0), StepLabel(12, 0.25)),
+        extras={"task": "sums"},
+    )
+    others = [
+        replace(labelled, step_labels=None),
+        replace(labelled, prompt=[{"role": "user", "content": "q"}]),
+        replace(labelled, response="ки" * 9),
+    ]
+    lost = Counter[str]()
+    (row,) = math_shepherd.write_math_shepherd([labelled, *others], lost)
+    assert row == {
+        "task": "sums",
+        "input": "What is 1+1+1? Step 1: 1+1=2 ки\nStep 2: 2+1=4 ки",
+        "label": "What is 1+1+1? Step 1: 1+1=2 +\nStep 2: 2+1=4 -",
+    }
+    assert +lost == {
+        "texts of steps that had no number": 1,
+        "unlabelled ends of responses": 1,
+        "labels between 0 and 1": 1,
+        "responses without step labels": 1,
+        "responses to conversations": 1,
+        "responses that hold the tag": 1,
+    }
+
+
+@pytest.mark.parametrize("rating", [[1], "1", True, 2, {}])
+def test_a_prm800k_rating_is_a_number_of_three(tmp_path: Path, rating: object) -> None:
+    step = {"completions": [{"text": "x", "rating": rating}], "chosen_completion": 0}
+    row = {"question": {"problem": "q"}, "label": {"steps": [step], "finish_reason": "solution"}}
+    with pytest.raises(DataError, match=r"a rating of .* must be -1, 0, 1 or null"):
+        read(tmp_path, "prm800k", row)

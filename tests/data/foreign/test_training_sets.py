@@ -60,6 +60,55 @@ def test_trl_preference_comes_back_as_it_was(
     assert written("trl-preference", rollouts)[0] == rows
 
 
+@pytest.mark.parametrize("prompt", ["1+1=", [USER]])
+def test_trl_preference_takes_sides_that_repeat_the_prompt(tmp_path: Path, prompt: Any) -> None:
+    turns = [[USER, {"role": "assistant", "content": text}] for text in "23"]
+    row = {"prompt": prompt, "chosen": turns[0], "rejected": turns[1], "score_chosen": 8.5}
+    first, second = read(tmp_path, "trl-preference", row)
+    assert (first.prompt, first.response, second.response) == (prompt, "2", "3")
+    assert first.extras == {"score_chosen": 8.5}
+
+
+FEEDBACK: Row = {
+    "source": "sharegpt",
+    "instruction": "1+1=",
+    "models": ["small", "large"],
+    "completions": [
+        {"model": "small", "response": "3", "overall_score": 2.0, "annotations": {"honesty": [1]}},
+        {"model": "large", "response": "2", "overall_score": 9.0, "correct": 1},
+    ],
+}
+
+
+def test_ultrafeedback_has_a_rollout_a_completion_and_keeps_its_ratings(tmp_path: Path) -> None:
+    first, second = read(tmp_path, "ultrafeedback", FEEDBACK)
+    assert (first.id, first.index, first.policy, first.response, first.correct) == (
+        "0/0",
+        0,
+        "small",
+        "3",
+        None,
+    )
+    assert (second.id, second.index, second.policy, second.response) == ("0/1", 1, "large", "2")
+    assert second.correct is True
+    assert first.prompt_id == second.prompt_id
+    assert first.extras == {"source": "sharegpt", "overall_score": 2.0, "annotations": {"honesty": [1]}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"completions": []}, "field 'completions' must be a list of objects with response"),
+        ({"completions": ["2"]}, r"field 'completions\[0\]' must be an object with response"),
+        ({"completions": [{"model": "m"}]}, r"field 'completions\[0\].response' is missing"),
+        ({"instruction": 5}, "field 'instruction' must be a string or a list"),
+    ],
+)
+def test_ultrafeedback_needs_responses(tmp_path: Path, change: Row, message: str) -> None:
+    with pytest.raises(DataError, match=rf"source\.jsonl:1: {message}"):
+        read(tmp_path, "ultrafeedback", {**FEEDBACK, **change})
+
+
 def test_trl_preference_finds_a_prompt_that_is_inside_both_sides(tmp_path: Path) -> None:
     first, second = read(
         tmp_path, "trl-preference", {"chosen": "What is 1+1? It is 2", "rejected": "What is 1+1? It is 3"}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stepcredit.data.foreign import step_benchmarks, training_sets
+from stepcredit.data.foreign import math_shepherd, step_benchmarks, training_sets, verl
 from stepcredit.data.records import (
     prompt_from_json,
     prompt_to_json,
@@ -16,6 +16,7 @@ from stepcredit.data.records import (
 )
 from stepcredit.errors import UserError
 from stepcredit.types import Prompt, Rollout
+from stepcredit.wording import suggestion
 
 Reader = Callable[[Mapping[str, Any], str, int], Iterable[Any]]
 Writer = Callable[[Iterable[Any], Counter[str]], Iterator[dict[str, Any]]]
@@ -30,8 +31,8 @@ class ForeignFormat:
         make_reader: Makes a function of (row, place, position in the file) that yields records.
         write: Turns records into rows and counts what the format has no place for; ``None`` where the
             format is only read.
-        id_field: The field that names a row, if its ids may repeat: those that do become
-            ``{id}/{position}``.
+        id_field: The field that names a row (dots lead into objects), if its ids may repeat: those that do
+            become ``{id}/{position}``.
         holds_prompts: The records are prompts, not rollouts.
     """
 
@@ -85,8 +86,16 @@ FORMATS = {
         _format("trl-unpaired", training_sets.read_trl_unpaired, training_sets.write_trl_unpaired),
         _format("trl-stepwise", training_sets.read_trl_stepwise, training_sets.write_trl_stepwise),
         _format("openrlhf-ce", training_sets.read_openrlhf_ce, training_sets.write_openrlhf_ce, "id"),
+        _format("ultrafeedback", training_sets.read_ultrafeedback),
+        ForeignFormat(
+            name="verl",
+            make_reader=lambda: verl.read_verl,
+            write=verl.write_verl,
+            id_field="extra_info.index",
+            holds_prompts=True,
+        ),
         _format("prm800k", step_benchmarks.read_prm800k),
-        _format("math-shepherd", step_benchmarks.read_math_shepherd),
+        _format("math-shepherd", math_shepherd.read_math_shepherd, math_shepherd.write_math_shepherd),
         _format("processbench", step_benchmarks.read_processbench, id_field="id"),
         _format("prmbench", step_benchmarks.read_prmbench, id_field="idx"),
         _format("bigbench-mistake", step_benchmarks.read_bigbench_mistake),
@@ -105,7 +114,7 @@ def named_format(name: str, *, to_write: bool = False) -> ForeignFormat:
     """
     form = FORMATS.get(name)
     if form is None:
-        raise UserError(f"there is no format {name!r}", hint=f"use one of {', '.join(FORMATS)}")
+        raise UserError(f"there is no format {name!r}", hint=suggestion(name, FORMATS))
     if to_write and form.write is None:
         writable = ", ".join(other.name for other in FORMATS.values() if other.write is not None)
         raise UserError(f"the format {name!r} is only read", where="--to", hint=f"use one of {writable}")

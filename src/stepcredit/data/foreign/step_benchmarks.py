@@ -1,4 +1,4 @@
-"""Step-labelled benchmarks and data sets: ProcessBench, PRMBench, BIG-Bench-Mistake, PRM800K, Math-Shepherd.
+"""Step-labelled benchmarks and data sets: ProcessBench, PRMBench, BIG-Bench-Mistake, PRM800K.
 
 Each row becomes a rollout with ``step_labels``. Rows that list their steps keep the list in the extra field
 ``steps``; it is what the step rules and the published conventions read.
@@ -24,8 +24,6 @@ from stepcredit.data.foreign.rows import joined_steps, labels_until_error, other
 from stepcredit.data.messages import prompt_field, prompt_name
 from stepcredit.errors import DataError
 from stepcredit.types import FinishReason, Rollout, StepLabel
-
-_SHEPHERD_TAG = "ки"
 
 
 def read_processbench(row: Mapping[str, Any], where: str, _position: int) -> Iterator[Rollout]:
@@ -162,42 +160,6 @@ def _rated(completion: Mapping[str, Any], path: str, where: str) -> tuple[str, f
     if not isinstance(completion.get("text"), str):
         raise DataError(f"a completion of {path!r} has no text", where=where)
     return completion["text"], None if rating is None else _RATINGS[int(rating)]
-
-
-def read_math_shepherd(row: Mapping[str, Any], where: str, position: int) -> Iterator[Rollout]:
-    """Steps end in a tag in ``input`` and in ``+`` or ``-`` in ``label``; the last one is the outcome."""
-    tagged, labelled = text_field(row, "input", where), text_field(row, "label", where)
-    start = tagged.find("Step 1:")
-    if start < 0:
-        raise DataError("field 'input' has no 'Step 1:', where the response starts", where=where)
-    *pieces, rest = tagged.split(_SHEPHERD_TAG)
-    labels: list[float] = []
-    offset = 0
-    for number, piece in enumerate(pieces, 1):
-        offset += len(piece)
-        mark = labelled[offset : offset + 1]
-        if mark not in ("+", "-") or not labelled.startswith(piece, offset - len(piece)):
-            raise DataError(f"field 'label' does not follow 'input' up to tag {number}", where=where)
-        labels.append(float(mark == "+"))
-        offset += 1
-    if not pieces or len(pieces[0]) < start:
-        raise DataError("field 'input' has no tag after its first step", where=where)
-    prompt = tagged[:start].strip()
-    texts = [pieces[0][start:].strip(), *(piece.strip() for piece in pieces[1:])]
-    if rest.strip():
-        texts.append(rest.strip())
-    response, ends = joined_steps(texts, "\n")
-    if not prompt:
-        raise DataError("field 'input' has no question before its first step", where=where)
-    yield Rollout(
-        id=str(position),
-        prompt_id=prompt_name(prompt),
-        prompt=prompt,
-        response=response,
-        correct=None if rest.strip() else labels[-1] == 1.0,
-        step_labels=tuple(StepLabel(end, label) for end, label in zip(ends, labels, strict=False)),
-        extras={**others(row, "input", "label"), "steps": texts},
-    )
 
 
 class BestOfNReader:

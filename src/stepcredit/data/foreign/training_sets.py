@@ -1,4 +1,4 @@
-"""Training sets of other tools: UltraInteract rollouts, TRL's three shapes, OpenRLHF's cross-entropy rows."""
+"""Training sets of other tools: UltraInteract, UltraFeedback, TRL's three shapes, OpenRLHF's CE rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from stepcredit.data.fields import name_field, text_field, texts_field, truth, truth_field, wrong
+from stepcredit.data.fields import (
+    name_field,
+    object_at,
+    optional_text,
+    optional_truth,
+    text_field,
+    texts_field,
+    truth,
+    truth_field,
+    wrong,
+)
 from stepcredit.data.foreign.rows import joined_steps, others
 from stepcredit.data.messages import messages_from_json, prompt_field, prompt_name
 from stepcredit.errors import DataError
@@ -37,6 +47,28 @@ def read_ultrainteract(row: Mapping[str, Any], where: str, position: int) -> Ite
         )
 
 
+def read_ultrafeedback(row: Mapping[str, Any], where: str, position: int) -> Iterator[Rollout]:
+    """One rollout for each object of ``completions``; its ratings stay its extras, and are no verdict."""
+    prompt = prompt_field(row, "instruction" if "instruction" in row else "prompt", where)
+    completions = row.get("completions")
+    if not isinstance(completions, list) or not completions:
+        raise wrong(row, "completions", "a list of objects with response, not empty", where)
+    shared = others(row, "instruction", "prompt", "completions", "models")
+    for index, value in enumerate(completions):
+        path = f"completions[{index}]"
+        completion = object_at(value, path, "response", where)
+        yield Rollout(
+            id=f"{position}/{index}",
+            prompt_id=prompt_name(prompt),
+            index=index,
+            prompt=prompt,
+            response=text_field(completion, "response", where, f"{path}.", empty=True),
+            correct=optional_truth(completion, "correct", where),
+            policy=optional_text(completion, "model", where),
+            extras=shared | others(completion, "response", "correct", "model"),
+        )
+
+
 def read_trl_preference(row: Mapping[str, Any], where: str, position: int) -> Iterator[Rollout]:
     """The chosen response counts as right, the rejected one as wrong; the prompt may be inside both."""
     chosen, rejected = row.get("chosen"), row.get("rejected")
@@ -44,6 +76,7 @@ def read_trl_preference(row: Mapping[str, Any], where: str, position: int) -> It
         prompt, chosen, rejected = _implicit_prompt(row, where)
     else:
         prompt = prompt_field(row, "prompt", where)
+        chosen, rejected = _after_prompt(prompt, chosen), _after_prompt(prompt, rejected)
     extras = others(row, "id", "prompt", "chosen", "rejected")
     name = name_field(row, "id", where) if row.get("id") is not None else str(position)
     for index, (field, side) in enumerate((("chosen", chosen), ("rejected", rejected))):
@@ -252,6 +285,12 @@ def _completion(row: Mapping[str, Any], field: str, where: str) -> str:
     ):
         raise wrong(row, field, "a string or a list of one assistant's message", where)
     return str(turn["content"])
+
+
+def _after_prompt(prompt: PromptText, side: Any) -> Any:
+    """A side without the prompt's own turns, which some sets repeat in it."""
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    return side[len(turns) :] if isinstance(side, list) and side[: len(turns)] == turns else side
 
 
 def _implicit_prompt(row: Mapping[str, Any], where: str) -> tuple[PromptText, Any, Any]:
