@@ -78,7 +78,7 @@ def test_best_of_n_accuracy_under_every_convention(
     }
     assert found["results"][0]["change"] == 0.0
     assert "n = 64 is left out: the smallest number of responses to a problem is 3" in found["notes"]
-    assert "best-of-n: 3.0 steps a response" in found["notes"]
+    assert "best-of-n: 3.0 steps per response" in found["notes"]
     # The published evaluator's cumulative minimum is an aggregate of its score file.
     rows = [json.loads(line) for line in graded.read_text().splitlines()]
     scores = {each.id: each for each in read_scores(out / "best-of-n-without-reference.jsonl")}

@@ -53,7 +53,7 @@ class BestOfNSettings:
         vote_kinds: Which of :data:`VOTE_KINDS` to report.
         first: Take the first n responses in the file, as published evaluators do, instead of the
             expectation over all n-subsets.
-        resamples: Random subsets a problem where a weighted vote has no closed form.
+        resamples: Random subsets per problem where a weighted vote has no closed form.
         seed: Of those.
     """
 
@@ -143,8 +143,8 @@ def outcomes(
 
     # NumPy lets go of the interpreter lock in the parts that take long.
     with ThreadPoolExecutor(2) as pool:
-        for found in pool.map(of_scorer, scorers):
-            for method, value, error in found:
+        for outcomes_of_scorer in pool.map(of_scorer, scorers):
+            for method, value, error in outcomes_of_scorer:
                 methods.append(method)
                 values.append(value)
                 errors.append(error)
@@ -189,13 +189,13 @@ def _of_scorer(
     done: list[tuple[NDArray[np.float64], str, list[_Found]]] = []
     for aggregate, scores in scorer.scores.items():
         # An implicit scorer's reward is the sum of its steps: the same figures under both names.
-        same = next((found for known, _, found in done if np.allclose(known, scores, 1e-9, 1e-12)), None)
+        same = next((figures for known, _, figures in done if np.allclose(known, scores, 1e-9, 1e-12)), None)
         if same is not None and not choice.log_odds:
             yield from ((Method(m.kind, m.scorer, aggregate), value, error) for m, value, error in same)
             continue
-        found = list(_of_aggregate(samples, scorer.name, aggregate, scores, settings, choice, subsets))
-        done.append((scores, aggregate, found))
-        yield from found
+        figures = list(_of_aggregate(samples, scorer.name, aggregate, scores, settings, choice, subsets))
+        done.append((scores, aggregate, figures))
+        yield from figures
 
 
 def _of_aggregate(
@@ -223,11 +223,11 @@ def _of_aggregate(
             votes[kind] = _max_votes(samples, scores, settings), exact
         elif kind in ("sum", "mean"):
             if kind not in votes:
-                each = [subset.vote(scores, ("sum", "mean")) for subset in subsets]
+                estimates = [subset.vote(scores, ("sum", "mean")) for subset in subsets]
                 for which, how in enumerate(("sum", "mean")):
                     votes[how] = (
-                        np.stack([estimate[which].expected for estimate in each]),
-                        np.array([estimate[which].resampling_error for estimate in each]),
+                        np.stack([estimate[which].expected for estimate in estimates]),
+                        np.array([estimate[which].resampling_error for estimate in estimates]),
                     )
         else:
             weights = vote_weights(kind, scores, valid, choice, aggregate)

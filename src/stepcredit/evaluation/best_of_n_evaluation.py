@@ -110,14 +110,7 @@ def evaluate_best_of_n(
     samples = joined.samples
     ns, beyond = usable_sizes(settings.ns, samples.num_responses)
     settings = replace(settings, ns=ns)
-    if held_out is None or development is None:
-        choices = {
-            scorer.name: fixed_choice(_known(scorer.scores, scorer.name, aggregate))
-            for scorer in joined.scorers
-        }
-    else:
-        scorers = with_reported_scores(held_out, joined)
-        choices = choose(held_out.samples, scorers, settings, development_name(held_out, development))
+    choices = _choices(joined, held_out, development, settings, aggregate)
     expected = outcomes(samples, joined.scorers, settings, choices)
     bootstrap = ProblemBootstrap(samples.num_problems, num_draws=draws, seed=settings.seed)
     rows = results(expected, bootstrap)
@@ -155,6 +148,22 @@ def evaluate_best_of_n(
         excluded=dict(joined.excluded),
         notes=tuple(notes),
     )
+
+
+def _choices(
+    joined: Joined,
+    held_out: Joined | None,
+    development: Development | None,
+    settings: BestOfNSettings,
+    aggregate: str,
+) -> dict[str, Choice]:
+    if held_out is None or development is None:
+        return {
+            scorer.name: fixed_choice(_known(scorer.scores, scorer.name, aggregate))
+            for scorer in joined.scorers
+        }
+    scorers = with_reported_scores(held_out, joined)
+    return choose(held_out.samples, scorers, settings, development_name(held_out, development))
 
 
 def _by_difficulty(expected: Outcomes, scorer: str, aggregate: str) -> dict[str, NDArray[np.float64]]:

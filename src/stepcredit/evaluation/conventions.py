@@ -31,7 +31,7 @@ class Convention:
     """One way from log-probabilities to a result; what does not apply to the result is ``None``.
 
     Attributes:
-        steps: How rewards are laid on steps: ``clean``, ``processbench`` or ``best-of-n``.
+        steps: How rewards are assigned to steps: ``clean``, ``processbench`` or ``best-of-n``.
         reference: Whether the reference's log-probabilities are subtracted.
         step_score: A step's ``difference`` of the cumulative reward, or the ``cumulative`` reward itself.
         aggregate: What stands for a response: the ``min`` or the ``sum`` of its step scores.
@@ -46,7 +46,7 @@ class Convention:
 
     def num_changes(self, other: Convention) -> int:
         """In how many respects two conventions differ."""
-        return sum(getattr(self, each.name) != getattr(other, each.name) for each in fields(self))
+        return sum(getattr(self, field.name) != getattr(other, field.name) for field in fields(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class ConventionResult:
         value: In [0, 1], with the ends of its interval.
         low: Lower end.
         high: Upper end.
-        change: ``value`` less that of the baseline, with the ends of its paired interval.
+        change: ``value`` minus that of the baseline, with the ends of its paired interval.
         change_low: Lower end.
         change_high: Upper end.
     """
@@ -84,8 +84,8 @@ def response_scores(
     steps = columns.step_rewards if quantity == "reward" else columns.step_values
     if not np.all(np.diff(columns.step_offsets) > 0):
         raise DataError("a response has no steps", where=columns.source)
-    found: NDArray[np.float64] = _AGGREGATES[aggregate].reduceat(steps, columns.step_offsets[:-1])
-    return found
+    scores: NDArray[np.float64] = _AGGREGATES[aggregate].reduceat(steps, columns.step_offsets[:-1])
+    return scores
 
 
 def best_of_n_by_convention(
@@ -110,7 +110,7 @@ def best_of_n_by_convention(
     bootstrap = ProblemBootstrap(joined.samples.num_problems, num_draws=draws, seed=seed)
     results = []
     for size, n in enumerate(ns):
-        values = np.stack([each[size] for each in accuracies])
+        values = np.stack([by_size[size] for by_size in accuracies])
         low, high = bootstrap.intervals(values)
         pairs = np.array([(index, 0) for index in range(len(values))])
         change_low, change_high = bootstrap.paired_intervals(values, pairs)
@@ -217,8 +217,8 @@ def _f1(
 def convention_tables(results: Sequence[ConventionResult]) -> list[Table]:
     """For each metric, each single change from the baseline, and what the published evaluator reports."""
     tables = []
-    for metric in dict.fromkeys(each.metric for each in results):
-        rows = [each for each in results if each.metric == metric]
+    for metric in dict.fromkeys(row.metric for row in results):
+        rows = [row for row in results if row.metric == metric]
         baseline = rows[0].convention
         name = {"best-of-n": "best-of-n accuracy", "f1": "F1 of first wrong steps, oracle thresholds"}[metric]
         one = [row for row in rows if row.convention.num_changes(baseline) <= 1]
@@ -254,6 +254,6 @@ def _table(title: str, rows: Sequence[ConventionResult]) -> Table:
 
 def _labels(convention: Convention) -> dict[str, str]:
     """What applies, by name."""
-    found = {each.name.replace("_", " "): getattr(convention, each.name) for each in fields(convention)}
-    found["reference"] = "with" if convention.reference else "without"
-    return {name: value for name, value in found.items() if value is not None}
+    labels = {field.name.replace("_", " "): getattr(convention, field.name) for field in fields(convention)}
+    labels["reference"] = "with" if convention.reference else "without"
+    return {name: value for name, value in labels.items() if value is not None}

@@ -50,7 +50,7 @@ class Failure:
         prompt: What was asked.
         answer: Reference answer, if known.
         right_share: Share of right responses.
-        margin: Score of the chosen response less that of the best right one, in standard deviations of
+        margin: Score of the chosen response minus that of the best right one, in standard deviations of
             the scorer's scores over all responses.
         majority_right: Whether the most frequent answer is right; ``None`` without answers, or on a tie
             of right and wrong.
@@ -128,7 +128,7 @@ def _shown(
         response=rollout.response,
         prediction=rollout.prediction,
         score=float(scores[problem, response]),
-        copies=sum(each.response == rollout.response for each in samples.responses[problem]),
+        copies=sum(other.response == rollout.response for other in samples.responses[problem]),
         steps=tuple(
             ShownStep(text, float(reward))
             for text, reward in zip(texts, scored.columns.step_rewards[steps], strict=True)

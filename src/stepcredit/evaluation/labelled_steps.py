@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,6 +21,11 @@ StepQuantity = Literal["reward", "value"]
 
 WRONG_BELOW = 0.5
 """A step with a label below this is wrong."""
+
+
+_UNLABELLED = "responses without step labels"
+_UNSCORED = "responses without a score"
+_MISALIGNED = "responses whose scored steps do not end where the labelled ones do"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +122,7 @@ class LabelledSteps:
         ]
         sizes = np.concatenate([part.num_steps for part in parts])
         return LabelledSteps(
-            ids=tuple(each for part in parts for each in part.ids),
+            ids=tuple(name for part in parts for name in part.ids),
             problem_ids=tuple(names),
             clusters=np.array(clusters),
             offsets=np.concatenate([[0], np.cumsum(sizes)]),
@@ -145,7 +151,7 @@ def join_labels(
     """
     places = {identifier: row for row, identifier in enumerate(columns.ids)}
     additive = _is_cumulative(columns)
-    excluded: dict[str, int] = {}
+    excluded: Counter[str] = Counter()
     ids: list[str] = []
     clusters: dict[str, int] = {}
     cluster_of: list[int] = []
@@ -154,21 +160,18 @@ def join_labels(
     values: list[float] = []
     offsets, first_wrong = [0], []
 
-    def leave_out(reason: str) -> None:
-        excluded[reason] = excluded.get(reason, 0) + 1
-
     for rollout in rollouts:
         if not rollout.step_labels:
-            leave_out("responses without step labels")
+            excluded.update([_UNLABELLED])
             continue
         row = places.get(rollout.id)
         if row is None:
-            leave_out("responses without a score")
+            excluded.update([_UNSCORED])
             continue
         columns.check_within(row, rollout)
         pieces = _align(rollout, columns, row)
         if pieces is None:
-            leave_out("responses whose scored steps do not end where the labelled ones do")
+            excluded.update([_MISALIGNED])
             continue
         for piece in pieces:
             part = columns.step_rewards[piece]
@@ -182,12 +185,7 @@ def join_labels(
         offsets.append(len(labels))
         first_wrong.append(next((i for i, label in enumerate(given) if label < WRONG_BELOW), -1))
     if not ids:
-        why = "; ".join(f"{count} {reason}" for reason, count in excluded.items()) or "there are no rollouts"
-        raise DataError(
-            f"no labelled step can be evaluated: {why}",
-            where=source,
-            hint="score this file with the step rule that it is labelled by (stepcredit score --steps)",
-        )
+        raise _nothing_left(excluded, source)
     return LabelledSteps(
         ids=tuple(ids),
         problem_ids=tuple(clusters),
@@ -197,7 +195,21 @@ def join_labels(
         rewards=np.array(rewards),
         values=np.array(values),
         first_wrong=np.array(first_wrong),
-        excluded=excluded,
+        excluded=dict(excluded),
+    )
+
+
+def _nothing_left(excluded: Mapping[str, int], source: str) -> DataError:
+    reasons = "; ".join(f"{reason}: {count:,}" for reason, count in excluded.items())
+    hints = {
+        _UNLABELLED: "give data with labels for steps",
+        _UNSCORED: "give the scores of these responses",
+        _MISALIGNED: "score this file with the step rule that it is labelled by (stepcredit score --steps)",
+    }
+    return DataError(
+        f"no labelled step can be evaluated; {reasons or 'there are no rollouts'}",
+        where=source,
+        hint=hints[max(excluded, key=lambda reason: excluded[reason])] if excluded else None,
     )
 
 

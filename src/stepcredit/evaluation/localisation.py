@@ -166,11 +166,11 @@ def _by_position(
     first_wrong: NDArray[np.bool_],
 ) -> tuple[Position, ...]:
     position = steps.position_of_step
-    found = []
+    places = []
     for index in range(int(position.max(initial=-1)) + 1):
         here = (position == index) & (right | first_wrong)
         if here.any():
-            found.append(
+            places.append(
                 Position(
                     index=index,
                     num_right=int((here & right).sum()),
@@ -178,4 +178,4 @@ def _by_position(
                     auc=auc(-scores[here], first_wrong[here]),
                 )
             )
-    return tuple(found)
+    return tuple(places)

@@ -26,6 +26,7 @@ class Samples:
 
     Attributes:
         problem_ids: In the order of the file.
+        num_problems: How many.
         responses: Of each problem, in the order of the file.
         num_responses: Of each problem, at least 1.
         valid: True where an entry is a response and no padding.
@@ -36,6 +37,7 @@ class Samples:
     """
 
     problem_ids: tuple[str, ...]
+    num_problems: int
     responses: tuple[tuple[Rollout, ...], ...]
     num_responses: NDArray[np.int64]
     valid: NDArray[np.bool_]
@@ -43,11 +45,6 @@ class Samples:
     answers: NDArray[np.int64]
     has_answers: bool
     num_distinct: NDArray[np.int64]
-
-    @property
-    def num_problems(self) -> int:
-        """Number of problems."""
-        return len(self.problem_ids)
 
     def of_responses(self, measure: Iterable[Iterable[float]]) -> NDArray[np.float64]:
         """A padded array from one number per response, zeros as padding."""
@@ -242,6 +239,7 @@ def group(rollouts: Sequence[Rollout]) -> Samples:
                 answers[row, column] = names.setdefault(prediction, len(names))
     return Samples(
         problem_ids=tuple(problems),
+        num_problems=len(problems),
         responses=tuple(tuple(responses) for responses in problems.values()),
         num_responses=sizes,
         valid=response_mask(sizes, correct.shape[1]),
@@ -290,6 +288,7 @@ def select(joined: Joined, problems: NDArray[np.bool_]) -> Joined:
     samples = joined.samples
     part = Samples(
         problem_ids=tuple(name for name, keep in zip(samples.problem_ids, problems, strict=True) if keep),
+        num_problems=int(problems.sum()),
         responses=tuple(group for group, keep in zip(samples.responses, problems, strict=True) if keep),
         num_responses=samples.num_responses[problems],
         valid=samples.valid[problems],

@@ -22,8 +22,8 @@ class StepFailure:
     Attributes:
         kind: ``missed``: a right step before the first wrong one scores lower than it. ``false alarm``: a
             step of a response without error scores very low.
-        margin: By how much, in standard deviations of the step scores: first wrong less lowest right step
-            before it; or mean of all steps less the lowest.
+        margin: By how much, in standard deviations of the step scores: first wrong minus lowest right
+            step before it; or mean of all steps minus the lowest.
         id: The rollout's id.
         prompt: What was asked.
         correct: Whether the final answer is right, if that is known.

@@ -75,8 +75,8 @@ def judge_steps(
         )
         for number in range(int(group.max(initial=0)) + 1)
     ]
-    estimates = _means([_verdict_f1s(each.sum(axis=1, keepdims=True)) for each in cells])
-    drawn = _means([_verdict_f1s(bootstrap.means(each)) for each in cells])
+    estimates = _means([_verdict_f1s(counts.sum(axis=1, keepdims=True)) for counts in cells])
+    drawn = _means([_verdict_f1s(bootstrap.means(counts)) for counts in cells])
     num_right, num_wrong = (np.bincount(clusters, kind, size) for kind in (right, ~right))
     needed = [num_right], [num_wrong], [kind for kind in (num_right, num_wrong) if kind.any()]
     positive, negative, both = (

@@ -188,7 +188,7 @@ _STEP_LABELS = ("subset", "scorer", "score of", "threshold")
 def step_tables(evaluation: StepEvaluation) -> list[Table]:
     """One table for the metrics without a threshold, one for those that need one."""
     tables = []
-    for title, with_threshold in (("Steps told apart", False), ("With a threshold", True)):
+    for title, with_threshold in (("Right and wrong steps", False), ("With a threshold", True)):
         rows = [row for row in evaluation.results if (row.threshold_from is not None) == with_threshold]
         if rows:
             tables.append(_metrics_table(title, rows, with_threshold))

@@ -17,6 +17,7 @@ from stepcredit.errors import UserError
 from stepcredit.options import argument, option
 from stepcredit.runs import Manifest, Output, atomic_path, check_output, locked, write_json
 from stepcredit.scorers.options import ImplicitOptions
+from stepcredit.wording import agree
 
 if TYPE_CHECKING:
     from stepcredit.evaluation.conventions import Convention, ConventionResult
@@ -60,8 +61,8 @@ class ConventionsResult:
         """Tables for a terminal."""
         from stepcredit.evaluation.conventions import convention_tables
 
-        lines = [f"left out: {count} {reason}" for reason, count in self.excluded.items()]
-        lines += [f"note: {each}" for each in self.notes]
+        lines = [f"left out, {reason}: {count:,}" for reason, count in self.excluded.items()]
+        lines += [f"note: {note}" for note in self.notes]
         return "\n\n".join(
             [*(table.to_text() for table in convention_tables(self.results)), "\n".join(lines)]
         )
@@ -107,9 +108,9 @@ def _evaluate(options: Options) -> ConventionsResult:
     check_output(options.out / RESULTS, manifest, overwrite=options.overwrite)
     columns = _score(scorings)
     made = {name: (how, columns[name]) for name, how in conventions.items()}
-    found = _compare(options, rollouts, made, graded=graded, labelled=labelled)
-    _write(options, manifest, found)
-    return found
+    result = _compare(options, rollouts, made, graded=graded, labelled=labelled)
+    _write(options, manifest, result)
+    return result
 
 
 def _conventions(options: Options, *, graded: bool) -> dict[str, Convention]:
@@ -139,7 +140,7 @@ def _has_reference(options: Options) -> bool:
 def _score_options(options: Options, name: str, how: Convention) -> score.Options:
     from stepcredit.pipelines import score
 
-    shared = {each.name: getattr(options, each.name) for each in fields(ImplicitOptions)}
+    shared = {field.name: getattr(options, field.name) for field in fields(ImplicitOptions)}
     if not how.reference:
         shared |= {"reference": None, "reference_server": None}
     return score.Options(
@@ -160,7 +161,7 @@ def _score(scorings: Mapping[str, score.Options]) -> dict[str, ScoreColumns]:
     from stepcredit.evaluation.score_columns import read_score_columns
     from stepcredit.pipelines import score
 
-    found: dict[str, ScoreColumns] = {}
+    columns: dict[str, ScoreColumns] = {}
     rule: str | None = None
     for name, scoring in scorings.items():
         cuts_itself = scoring.convention == "best-of-n"
@@ -168,8 +169,8 @@ def _score(scorings: Mapping[str, score.Options]) -> dict[str, ScoreColumns]:
         assert isinstance(result, score.Result)
         assert scoring.out is not None
         rule = rule or result.step_rule
-        found[name] = read_score_columns(scoring.out)
-    return found
+        columns[name] = read_score_columns(scoring.out)
+    return columns
 
 
 def _compare(
@@ -182,47 +183,52 @@ def _compare(
 ) -> ConventionsResult:
     from stepcredit.evaluation.best_of_n import usable_sizes
     from stepcredit.evaluation.conventions import best_of_n_by_convention, error_finding_by_convention
+    from stepcredit.evaluation.remarks import interval_remarks
     from stepcredit.evaluation.samples import join
 
     results: list[ConventionResult] = []
     excluded: dict[str, int] = {}
     notes = [
-        f"{name}: {len(columns.step_rewards) / len(columns.ids):.1f} steps a response"
+        f"{name}: {len(columns.step_rewards) / len(columns.ids):.1f} steps per response"
         for name, (how, columns) in made.items()
         if how.reference == next(iter(made.values()))[0].reference
     ]
     if graded:
-        columns = {name: found for name, (_, found) in made.items()}
+        columns = {name: scores for name, (_, scores) in made.items()}
         joined = join(rollouts, columns, source=str(options.data), skip_invalid=options.skip_invalid)
         excluded |= joined.excluded
         ns, beyond = usable_sizes(options.n, joined.samples.num_responses)
         if beyond:
             notes.append(
-                f"n = {', '.join(map(str, beyond))} is left out: the smallest number of responses to a "
-                f"problem is {joined.samples.num_responses.min()}"
+                f"n = {', '.join(map(str, beyond))} {agree(len(beyond), 'is', 'are')} left out: the smallest "
+                f"number of responses to a problem is {joined.samples.num_responses.min()}"
             )
         how_made = {name: how for name, (how, _) in made.items()}
         results += best_of_n_by_convention(joined, how_made, ns, draws=options.draws, seed=options.seed)
     if labelled:
-        same_steps = {name: each for name, each in made.items() if each[0].steps != "best-of-n"}
-        found, left_out = error_finding_by_convention(
+        same_steps = {
+            name: (how, columns) for name, (how, columns) in made.items() if how.steps != "best-of-n"
+        }
+        by_convention, left_out = error_finding_by_convention(
             rollouts, same_steps, draws=options.draws, seed=options.seed
         )
-        results += found
+        results += by_convention
         excluded |= left_out
         notes.append("each F1 is at the threshold that is best on these very steps, which flatters it")
+    num_problems = len({rollout.prompt_id for rollout in rollouts})
+    notes += interval_remarks({"": num_problems}, [(row.low, row.high) for row in results])
     return ConventionsResult(tuple(results), excluded, tuple(notes))
 
 
-def _write(options: Options, manifest: Manifest, found: ConventionsResult) -> None:
+def _write(options: Options, manifest: Manifest, result: ConventionsResult) -> None:
     from stepcredit.evaluation.conventions import convention_tables
 
-    manifest.counts.update(found.excluded)
+    manifest.counts.update(result.excluded)
     with (
         Output(options.out / RESULTS, manifest, overwrite=options.overwrite) as output,
         output.replacing() as results,
     ):
-        write_json(results, found.to_json())
+        write_json(results, result.to_json())
         with atomic_path(options.out / "tables.md") as temporary:
-            tables = "\n".join(table.to_markdown() for table in convention_tables(found.results))
+            tables = "\n".join(table.to_markdown() for table in convention_tables(result.results))
             temporary.write_text(tables, encoding="utf-8")

@@ -44,7 +44,7 @@ class Result:
         lines = [f"{self.out}: written"]
         for board in self.boards:
             lines.append(f"{board.title}: {board.metric}")
-            lines += [f"  {each.shown:>6}  {each.scorer}" for each in board.entries]
+            lines += [f"  {entry.shown:>6}  {entry.scorer}" for entry in board.entries]
         return "\n".join(lines)
 
 

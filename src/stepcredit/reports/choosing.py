@@ -128,11 +128,11 @@ def policy_table(name: str, policy: PolicyFindings) -> PolicyTable:
     """The headline table of a policy; the best chooser at each n stands out."""
     known = sorted({row.n for row in policy.results})
     ns = tuple(n for n in _TABLE_NS if n in known) or tuple(known)
-    found = [(chooser, chooser.cells(policy.results)) for chooser in CHOOSERS]
-    rivals = [cells for chooser, cells in found if chooser.kind != "bound"]
+    by_chooser = [(chooser, chooser.cells(policy.results)) for chooser in CHOOSERS]
+    rivals = [cells for chooser, cells in by_chooser if chooser.kind != "bound"]
     best = {n: max((cells[n].accuracy for cells in rivals if n in cells), default=None) for n in ns}
     rows = []
-    for chooser, cells in found:
+    for chooser, cells in by_chooser:
         texts = []
         for n in ns:
             row = cells.get(n)

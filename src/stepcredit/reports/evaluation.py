@@ -97,7 +97,7 @@ def _render_best_of_n(content: Mapping[str, Any], tables: Sequence[Table], title
         finding=finding(content),
         curves=accuracy_plot(content),
         rises=score_plot(content),
-        reliability=[calibration_plot(name, found) for name, found in content["diagnostics"].items()],
+        reliability=[calibration_plot(name, diagnosed) for name, diagnosed in content["diagnostics"].items()],
         diagnostics=_diagnostics_table(content),
         difficulty=_difficulty_table(content),
         comparisons=_comparisons(content, ns[-1], votes=False),
@@ -128,26 +128,24 @@ def _shown_methods(content: Mapping[str, Any]) -> Iterator[tuple[str, str | None
 
 
 def _headline_rows(content: Mapping[str, Any], ns: Sequence[int]) -> list[Row]:
-    found = _by_method(content)
-    methods = [each for each in _shown_methods(content) if (*each[:3], ns[-1]) in found]
-    best = {
-        n: max((found[*each[:3], n]["accuracy"] for each in methods if each[0] != "pass"), default=None)
-        for n in ns
-    }
+    by_method = _by_method(content)
+    methods = [shown for shown in _shown_methods(content) if (*shown[:3], ns[-1]) in by_method]
+    choosers = [shown[:3] for shown in methods if shown[0] != "pass"]
+    best = {n: max((by_method[*key, n]["accuracy"] for key in choosers), default=None) for n in ns}
     top = max(
-        (each for each in methods if each[0] == "best-of-n"),
-        key=lambda each: found[*each[:3], ns[-1]]["accuracy"],
+        (shown for shown in methods if shown[0] == "best-of-n"),
+        key=lambda shown: by_method[*shown[:3], ns[-1]]["accuracy"],
         default=None,
     )
     rows = []
-    for each in methods:
-        method, scorer, aggregate, name = each
-        figures = [found[method, scorer, aggregate, n] for n in ns]
+    for shown in methods:
+        method, scorer, aggregate, name = shown
+        figures = [by_method[method, scorer, aggregate, n] for n in ns]
         cells = tuple(
             _figure(row, best=n > 1 and method != "pass" and row["accuracy"] == best[n])
             for n, row in zip(ns, figures, strict=True)
         )
-        kind = "bound" if method == "pass" else "subject" if each == top else ""
+        kind = "bound" if method == "pass" else "subject" if shown == top else ""
         detail = "" if aggregate is None else f"by {aggregate}"
         detail = "an oracle: any of n is right" if method == "pass" else detail
         rows.append(Row(name, detail, kind, cells))
@@ -157,9 +155,9 @@ def _headline_rows(content: Mapping[str, Any], ns: Sequence[int]) -> list[Row]:
 def finding(content: Mapping[str, Any]) -> str:
     """The result in one sentence: the best scorer at the largest n against the vote or a single response."""
     ns = sorted({row["n"] for row in content["results"]})
-    found = _by_method(content)
+    by_method = _by_method(content)
     scorers = [
-        (found["best-of-n", name, choice["aggregate"], ns[-1]]["accuracy"], name, choice["aggregate"])
+        (by_method["best-of-n", name, choice["aggregate"], ns[-1]]["accuracy"], name, choice["aggregate"])
         for name, choice in content["choices"].items()
     ]
     single = next(
@@ -230,22 +228,22 @@ def _diagnostics_table(content: Mapping[str, Any]) -> list[tuple[str, list[Cell]
     rows = []
     for key, label in _DIAGNOSED:
         cells = [
-            Cell(plain(found[key]["estimate"]), _span(found[key]["low"], found[key]["high"]))
-            for found in every
+            Cell(plain(diagnosed[key]["estimate"]), _span(diagnosed[key]["low"], diagnosed[key]["high"]))
+            for diagnosed in every
         ]
         rows.append((label, cells))
     for quantity in ("characters", "tokens", "steps"):
         for which, label in (("pearson", ""), ("within_problems", ", within problems")):
-            cells = [Cell(signed(found["correlations"][quantity][which])) for found in every]
+            cells = [Cell(signed(diagnosed["correlations"][quantity][which])) for diagnosed in every]
             rows.append((f"correlation with {quantity}{label}", cells))
-    if all(found["agreement"] is not None for found in every):
+    if all(diagnosed["agreement"] is not None for diagnosed in every):
         for key, label in (
             ("share", "same answer as the majority"),
             ("accuracy_agreeing", "accuracy where they agree"),
             ("accuracy_differing", "accuracy where they differ"),
             ("majority_differing", "the majority's accuracy there"),
         ):
-            values = [found["agreement"][key] for found in every]
+            values = [diagnosed["agreement"][key] for diagnosed in every]
             rows.append((label, [Cell(percent(_estimate(value))) for value in values]))
     return rows
 
@@ -269,9 +267,9 @@ def _difficulty_table(content: Mapping[str, Any]) -> list[tuple[str, int, list[s
         low, high = first["low"], first["high"]
         name = percent(low, 0) if low == high else f"up to {percent(high, 0)}" if high < 1 else "below 100%"
         cells = [percent(first["accuracy"].get("majority"))]
-        for scorer, found in scorers:
-            accuracy = found["by_difficulty"][index]["accuracy"]
-            cells.append(percent(accuracy.get(f"best-of-n/{scorer}/{found['aggregate']}")))
+        for scorer, diagnosed in scorers:
+            accuracy = diagnosed["by_difficulty"][index]["accuracy"]
+            cells.append(percent(accuracy.get(f"best-of-n/{scorer}/{diagnosed['aggregate']}")))
         rows.append((name, first["num_problems"], cells))
     return rows
 

@@ -53,9 +53,9 @@ def average_precision(scores: Float[np.ndarray, " items"], positive: Bool[np.nda
         return float("nan")
     thresholds, which = np.unique(-np.asarray(scores), return_inverse=True)
     hits = np.bincount(which, positive, len(thresholds))
-    found = np.cumsum(hits)
+    total_hits = np.cumsum(hits)
     taken = np.cumsum(np.bincount(which, minlength=len(thresholds)))
-    return float((hits * found / taken).sum() / positive.sum())
+    return float((hits * total_hits / taken).sum() / positive.sum())
 
 
 def f1(precision: float, recall: float) -> float:

@@ -1,13 +1,13 @@
-"""Histograms, one strip a group on a shared scale."""
+"""Histograms, one strip per group on a shared scale."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from stepcredit.reports.plots.axes import Axis, text
+from stepcredit.reports.plots.axes import Axis, Scale, text
 from stepcredit.reports.plots.figure import Mark, figure, mark_of
 from stepcredit.reports.plots.svg import element, join
 
@@ -23,7 +23,7 @@ class Counts:
 
     Attributes:
         name: The group.
-        counts: One a bin, at least 0.
+        counts: One per bin, at least 0.
         mark: Its colour.
     """
 
@@ -72,31 +72,15 @@ def histogram(
     table = []
     for index, group in enumerate(groups):
         base = _TOP + _STRIP * (index + 1)
-        total = sum(group.counts)
+        total = f"{sum(group.counts):,g} {unit}".strip()
         parts += [
             element("line", class_="axis", x1=8, x2=width - 8, y1=base, y2=base),
             text(group.name, 8, base - _STRIP + 16, class_="name"),
-            text(f"{total:,g} {unit}".strip(), width - 8, base - _STRIP + 16, anchor="end", class_="value"),
+            text(total, width - 8, base - _STRIP + 16, anchor="end", class_="value"),
         ]
-        mark = mark_of(index, group.mark)
-        largest = max(group.counts, default=0) or 1
-        for left, right, count in zip(edges, edges[1:], group.counts, strict=False):
-            if count <= 0:
-                continue
-            bin_name = f"{x.write(left)} to {x.write(right)}"
-            share = f"{100 * count / total:.1f}%"
-            table.append((group.name, bin_name, f"{count:,g}", share))
-            parts.append(
-                element(
-                    "rect",
-                    element("title", f"{group.name}, {bin_name}: {count:,g} ({share})"),
-                    class_=f"bar {mark.colour}",
-                    x=scale(left) + 0.5,
-                    width=max(0.5, scale(right) - scale(left) - 1),
-                    y=base - _BARS * count / largest,
-                    height=_BARS * count / largest,
-                )
-            )
+        for row, bar in _bars(edges, group, mark_of(index, group.mark), base, x, scale):
+            table.append(row)
+            parts.append(bar)
     parts.append(text(x.label, width - 8, height - 6, anchor="end", class_="label"))
     return figure(
         title=title,
@@ -107,3 +91,26 @@ def histogram(
         rows=table,
         note=note,
     )
+
+
+def _bars(
+    edges: Sequence[float], group: Counts, mark: Mark, base: float, x: Axis, scale: Scale
+) -> Iterator[tuple[tuple[str, ...], Markup]]:
+    """The bars of one strip, each with its row of the table."""
+    total = sum(group.counts)
+    largest = max(group.counts, default=0) or 1
+    for left, right, count in zip(edges, edges[1:], group.counts, strict=False):
+        if count <= 0:
+            continue
+        name = f"{x.write(left)} to {x.write(right)}"
+        share = f"{100 * count / total:.1f}%"
+        bar = element(
+            "rect",
+            element("title", f"{group.name}, {name}: {count:,g} ({share})"),
+            class_=f"bar {mark.colour}",
+            x=scale(left) + 0.5,
+            width=max(0.5, scale(right) - scale(left) - 1),
+            y=base - _BARS * count / largest,
+            height=_BARS * count / largest,
+        )
+        yield (group.name, name, f"{count:,g}", share), bar

@@ -1,4 +1,4 @@
-"""Estimates with error bars, one a row (a forest plot)."""
+"""Estimates with error bars, one per row (a forest plot)."""
 
 from __future__ import annotations
 
@@ -70,16 +70,7 @@ def interval_plot(
     floor = height - _BOTTOM + 4
     values = known([value for row in rows for value in (row.value, row.low, row.high)])
     scale = x.scale([*values, *known([reference])], layout.left, layout.right)
-    parts = []
-    for tick in _apart(scale, x):
-        parts += [
-            element("line", class_="grid", x1=scale(tick), x2=scale(tick), y1=_TOP, y2=floor),
-            text(x.write_tick(tick), scale(tick), floor + 17, anchor=_anchor(scale(tick), width)),
-        ]
-    parts.append(element("line", class_="axis", x1=layout.left, x2=layout.right, y1=floor, y2=floor))
-    if reference is not None:
-        at = scale(reference)
-        parts.append(element("line", class_="reference", x1=at, x2=at, y1=_TOP, y2=floor))
+    parts = _axis(scale, x, reference, layout, floor, width)
     table = []
     for index, (row, value) in enumerate(zip(rows, written, strict=True)):
         top = _TOP + layout.row * index
@@ -103,6 +94,23 @@ def interval_plot(
         rows=table,
         note=note,
     )
+
+
+def _axis(
+    scale: Scale, x: Axis, reference: float | None, layout: _Layout, floor: float, width: float
+) -> list[Markup]:
+    parts = []
+    for tick in _apart(scale, x):
+        at = scale(tick)
+        parts += [
+            element("line", class_="grid", x1=at, x2=at, y1=_TOP, y2=floor),
+            text(x.write_tick(tick), at, floor + 17, anchor=_anchor(at, width)),
+        ]
+    parts.append(element("line", class_="axis", x1=layout.left, x2=layout.right, y1=floor, y2=floor))
+    if reference is not None:
+        at = scale(reference)
+        parts.append(element("line", class_="reference", x1=at, x2=at, y1=_TOP, y2=floor))
+    return parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

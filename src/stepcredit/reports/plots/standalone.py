@@ -110,7 +110,7 @@ def _style() -> Markup:
     colours = re.findall(r"--([\w-]+): light-dark\((#\w+), (#\w+)\);", variables)
 
     def written(values: dict[str, str]) -> str:
-        return re.sub(r"var\(--([\w-]+)\)", lambda found: values[found[1]], rules)
+        return re.sub(r"var\(--([\w-]+)\)", lambda match: values[match[1]], rules)
 
     light = written(fonts | {name: colour for name, colour, _ in colours})
     dark = written(fonts | {name: colour for name, _, colour in colours})
