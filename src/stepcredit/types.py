@@ -138,6 +138,11 @@ class Rollout:
     step_labels: tuple[StepLabel, ...] | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def vote(self) -> str | None:
+        """The prediction as votes compare it, without blanks around it; ``None`` where nothing is left."""
+        return (self.prediction or "").strip() or None
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

@@ -34,6 +34,11 @@ def test_rewards_of_each_baseline() -> None:
     assert _rewards("oracle") == [1, 1, 0, 0]
 
 
+def test_answers_are_counted_without_blanks_and_blanks_are_none() -> None:
+    rollouts = [_rollout(str(n), "r", prediction) for n, prediction in enumerate(("4", " 4 ", "", "  "))]
+    assert _rewards("self-consistency", rollouts) == [0.5, 0.5, 0.0, 0.0]
+
+
 def test_random_rewards_depend_on_seed_and_row_only() -> None:
     assert _rewards("random") == _rewards("random", ROLLOUTS[::-1])[::-1]
     assert len(set(_rewards("random"))) == 4

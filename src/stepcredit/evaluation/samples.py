@@ -234,9 +234,8 @@ def group(rollouts: Sequence[Rollout]) -> Samples:
         correct[row, : len(responses)] = [bool(rollout.correct) for rollout in responses]
         names: dict[str, int] = {}
         for column, rollout in enumerate(responses):
-            prediction = (rollout.prediction or "").strip()
-            if prediction:
-                answers[row, column] = names.setdefault(prediction, len(names))
+            if rollout.vote is not None:
+                answers[row, column] = names.setdefault(rollout.vote, len(names))
     return Samples(
         problem_ids=tuple(problems),
         num_problems=len(problems),

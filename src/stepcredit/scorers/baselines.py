@@ -95,15 +95,15 @@ class SelfConsistencyBaseline(ResponseBaseline):
         """Count the votes of all responses."""
         votes: dict[str, Counter[str | None]] = {}
         for rollout in rollouts:
-            votes.setdefault(rollout.prompt_id, Counter())[rollout.prediction] += 1
+            votes.setdefault(rollout.prompt_id, Counter())[rollout.vote] += 1
         return cls(votes)
 
     def reward(self, rollout: Rollout) -> float:
         """The answer's share."""
-        if rollout.prediction is None:
+        if rollout.vote is None:
             return 0.0
         votes = self.votes[rollout.prompt_id]
-        return votes[rollout.prediction] / sum(votes.values())
+        return votes[rollout.vote] / sum(votes.values())
 
 
 class OracleBaseline(ResponseBaseline):
