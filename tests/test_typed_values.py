@@ -34,6 +34,8 @@ class Whole:
     folder: Path | None = None
     mode: Literal["fast", "slow"] = "fast"
     is_on: bool = False
+    pair: tuple[str, float] | None = None
+    cells: tuple[Part | str | None, ...] = ()
     rule: str = option("how it is cut", default="auto", flag="--steps", choices=("auto", "line"))
 
 
@@ -49,6 +51,8 @@ def test_a_record_is_made_of_plain_values() -> None:
         "folder": "runs",
         "mode": "slow",
         "is_on": True,
+        "pair": ["a", 2],
+        "cells": [{"name": "a"}, "x", None],
         "steps": "line",
     }
     assert typed_record(Whole, content, "file") == Whole(
@@ -62,6 +66,8 @@ def test_a_record_is_made_of_plain_values() -> None:
         folder=Path("runs"),
         mode="slow",
         is_on=True,
+        pair=("a", 2.0),
+        cells=(Part(name="a"), "x", None),
         rule="line",
     )
     assert typed_record(Whole, {"count": 1, "best": None}, "file") == Whole(count=1)
@@ -91,6 +97,9 @@ def test_a_record_is_made_of_plain_values() -> None:
         ({"count": 1, "mode": "fats"}, "mode: 'fats' is not one of fast, slow"),
         ({"count": 1, "is_on": "yes"}, "is_on: 'yes' is not true or false"),
         ({"count": 1, "folder": {}}, "folder: {} is not a path"),
+        ({"count": 1, "pair": ["a"]}, r"pair: \['a'\] is not a list of 2 values"),
+        ({"count": 1, "pair": ["a", "b"]}, r"pair\[1\]: 'b' is not a number"),
+        ({"count": 1, "cells": [{}]}, r"cells\[0\]: name: is missing"),
         ({"count": 1, "rule": "lines"}, "rule: 'lines' is not one of auto, line. Did you mean 'line'"),
         ({"count": 1, "rule": "line", "steps": "line"}, "file: rule is given twice, also as steps"),
     ],

@@ -93,9 +93,9 @@ def typed(value: Any, kind: Any, where: str) -> Any:
     Raises:
         UserError: It is not of that type.
     """
-    inner = without_none(kind)
-    if kind is Any or (value is None and inner is not kind):
+    if kind is Any or (value is None and types.NoneType in get_args(kind)):
         return value
+    inner = _kind_for(value, kind)
     if is_dataclass(inner) and isinstance(inner, type):
         return typed_record(inner, value, where)
     origin = get_origin(inner)
@@ -111,8 +111,26 @@ def typed(value: Any, kind: Any, where: str) -> Any:
         raise _not_of(value, inner, where) from error
 
 
+def _kind_for(value: Any, kind: Any) -> Any:
+    """Where a field may also hold a record, that is what a mapping is."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    records = [part for part in kinds if is_dataclass(part)]
+    others = [part for part in kinds if part not in (*records, types.NoneType)]
+    if records and (isinstance(value, Mapping) or not others):
+        return records[0]
+    assert len(others) == 1, f"a field has one type, besides a record and None: {kind}"
+    return others[0]
+
+
 def _typed_items(value: Any, kind: Any, where: str) -> tuple[Any, ...]:
     """A list; a value that is none becomes a list of one, but where anything may be an item."""
+    if Ellipsis not in get_args(kind):
+        if not isinstance(value, list | tuple) or len(value) != len(get_args(kind)):
+            raise _not_of(value, kind, where)
+        return tuple(
+            typed(inner, item, f"{where}[{index}]")
+            for index, (inner, item) in enumerate(zip(value, get_args(kind), strict=True))
+        )
     item = get_args(kind)[0]
     if isinstance(value, str) and item in (int, float):
         try:
@@ -165,6 +183,8 @@ def type_name(kind: Any) -> str:
     """A type as a message names it."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is tuple:
+        if Ellipsis not in arguments:
+            return f"a list of {len(arguments)} values"
         if arguments[0] in (int, float):
             return f"a list such as 1,4,16: each item is {type_name(arguments[0])}"
         return "a list of values"

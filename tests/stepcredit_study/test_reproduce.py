@@ -14,8 +14,8 @@ from stepcredit.cli import main
 from stepcredit_study import reproduce
 from stepcredit_study.frame import running
 from stepcredit_study.frame.experiment import Experiment
-from stepcredit_study.frame.seeds import Seeds, format_estimate, is_above
-from stepcredit_study.pages.finding import Check, Finding, Table
+from stepcredit_study.frame.seeds import Seeds, is_above
+from stepcredit_study.pages.finding import Check, Finding, Table, format_estimate
 
 
 def conclude(seeds: Seeds, scale: Any) -> Finding:
@@ -41,7 +41,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     module = types.ModuleType("voting")
     module.EXPERIMENT = Experiment(  # type: ignore[attr-defined]
-        name="voting", title="Made up", prepare=lambda world: None, measure=measure, conclude=conclude
+        "voting", lambda world: None, measure, conclude
     )
     monkeypatch.setitem(sys.modules, "stepcredit_study.claims.voting", module)
     monkeypatch.setattr(

@@ -17,8 +17,8 @@ from stepcredit_study.analyses.over_optimisation import (
 )
 from stepcredit_study.analyses.remedies import AS_TRAINED, FILTER, REMEDIES
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Seeds, all_of, format_estimate, is_above, is_below
-from stepcredit_study.pages.finding import Cell, Check, Estimate, Plot, Series, Table
+from stepcredit_study.frame.seeds import Seeds, all_of, is_above, is_below
+from stepcredit_study.pages.finding import Cell, Check, Estimate, Plot, Table, curves_plot, format_estimate
 
 FIRST = OPTIMISED[0]
 TRUNCATED = "truncated sampling"
@@ -123,8 +123,7 @@ def _first_errors(seeds: Seeds) -> Table:
     def cell(name: str, remedy: str, kind: str) -> Estimate | None:
         if remedy == FILTER:
             return None  # it puts every rare token below all others, whatever it is worth
-        key = f"steps/{name}/{remedy}/{kind}"
-        return seeds.of(key) if key in seeds else None
+        return seeds.get(f"steps/{name}/{remedy}/{kind}")
 
     return Table(
         title="First wrong steps against right ones at temperature 1: AUC of step rewards",
@@ -267,19 +266,12 @@ def _why_off_support(seeds: Seeds) -> str:
 
 
 def _plot(seeds: Seeds, scale: Scale, by: str) -> Plot:
-    return Plot(
-        name=f"critics-{by}",
-        title=f"{FIRST} at temperature 1 {SCORED_BY[by]}",
-        kind="curves",
-        x_label="responses to choose from",
-        y_label="accuracy",
-        x_log2=True,
-        series=tuple(
-            Series(
-                name=remedy,
-                x=tuple(map(float, scale.n)),
-                y=tuple(seeds.of(f"test/{FIRST}/{by}/{remedy}/{n}") for n in scale.n),
-            )
+    return curves_plot(
+        f"critics-{by}",
+        f"{FIRST} at temperature 1 {SCORED_BY[by]}",
+        ("responses to choose from", "accuracy"),
+        {
+            remedy: {n: seeds.of(f"test/{FIRST}/{by}/{remedy}/{n}") for n in scale.n}
             for remedy in _remedies_of(FIRST)
-        ),
+        },
     )

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
-from stepcredit_study.pages.finding import Check, Estimate, Plot, Series, Table, Verdict
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below
+from stepcredit_study.pages.finding import Check, Estimate, Plot, Table, Verdict, curves_plot, format_estimate
 
 CHECKED_MODELS = ("implicit-ce", "implicit-dpo")
 """Models on which the propositions are checked."""
@@ -30,37 +30,26 @@ def proposition_tables(seeds: Seeds) -> tuple[Table, Table]:
 def proposition_plots(seeds: Seeds) -> tuple[Plot, Plot]:
     """The same as curves."""
 
-    def curves(name: str, title: str, x_label: str, y_label: str, key: str, x: Sequence[float]) -> Plot:
-        return Plot(
-            name=name,
-            title=title,
-            kind="curves",
-            x_label=x_label,
-            y_label=y_label,
-            x_log2=True,
-            percent=False,
-            series=tuple(
-                Series(name=model, x=tuple(x), y=tuple(seeds.of(f"{key}/{model}/{each:g}") for each in x))
-                for model in CHECKED_MODELS
-            ),
-        )
+    def curves(key: str, places: Sequence[float]) -> dict[str, dict[float, Estimate]]:
+        return {
+            model: {place: seeds.of(f"{key}/{model}/{place:g}") for place in places}
+            for model in CHECKED_MODELS
+        }
 
     return (
-        curves(
+        curves_plot(
             "theory-sampling",
             "Error of a sampled value",
-            "continuations",
-            "error (nats)",
-            "sampled",
-            NUM_SAMPLES,
+            ("continuations", "error (nats)"),
+            curves("sampled", NUM_SAMPLES),
+            percent=False,
         ),
-        curves(
+        curves_plot(
             "theory-bounds",
             "Place of q_t between its bounds",
-            "beta",
-            "0 = mean of r, 1 = maximum of r",
-            "bounds",
-            BETAS,
+            ("beta", "0 = mean of r, 1 = maximum of r"),
+            curves("bounds", BETAS),
+            percent=False,
         ),
     )
 

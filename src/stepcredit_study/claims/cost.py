@@ -22,9 +22,18 @@ from stepcredit_study.analyses.operations import PARTS, UNSHARED, operations, sh
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.measuring import TestBed, choose_aggregate
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below
 from stepcredit_study.frame.world import Responses, World
-from stepcredit_study.pages.finding import Cell, Check, Estimate, Finding, Plot, Series, Table
+from stepcredit_study.pages.finding import (
+    Cell,
+    Check,
+    Estimate,
+    Finding,
+    Plot,
+    Table,
+    curves_plot,
+    format_estimate,
+)
 
 CE, DPO, NCA, KTO = "implicit-ce", "implicit-dpo", "implicit-nca", "implicit-kto"
 HEAD, SHEPHERD, AUTOPSV = "outcome-head", "math-shepherd", "autopsv"
@@ -219,10 +228,9 @@ def _accuracy_table(seeds: Seeds, used: Sequence[str]) -> Table:
     def row(method: str) -> tuple[Cell, ...]:
         cells: list[Cell] = []
         for amount in columns:
-            known = f"{method}/{amount}/accuracy" in seeds
-            cells.append(seeds.of(f"{method}/{amount}/accuracy") if known else None)
-            cost = relative(seeds, method, amount, to=(CE, last)) if known else None
-            cells.append(None if cost is None else format_estimate(cost, percent=False, digits=2))
+            accuracy = seeds.get(f"{method}/{amount}/accuracy")
+            cost = None if accuracy is None else relative(seeds, method, amount, to=(CE, last))
+            cells += [accuracy, None if cost is None else format_estimate(cost, percent=False, digits=2)]
         return tuple(cells)
 
     headings: list[str] = []
@@ -359,31 +367,26 @@ def _why_less(seeds: Seeds, amount: str) -> str:
 
 
 def _plot(seeds: Seeds, used: Sequence[str]) -> Plot:
-    def curve(method: str, name: str, how: str) -> Series:
-        known = [each for each in (*used, DOUBLED) if f"{method}/{each}/accuracy" in seeds]
-        return Series(
-            name=name,
-            x=tuple(relative(seeds, method, each, how, to=(CE, used[-1])).mean for each in known),
-            y=tuple(seeds.of(f"{method}/{each}/accuracy") for each in known),
-        )
+    def curve(method: str, how: str = UNSHARED) -> dict[float, Estimate]:
+        known = [amount for amount in (*used, DOUBLED) if f"{method}/{amount}/accuracy" in seeds]
+        return {
+            relative(seeds, method, amount, how, to=(CE, used[-1])).mean: seeds.of(
+                f"{method}/{amount}/accuracy"
+            )
+            for amount in known
+        }
 
-    shepherd = (curve(SHEPHERD, SHEPHERD, UNSHARED), curve(SHEPHERD, f"{SHEPHERD}, prefixes shared", ""))
-    others = (curve(method, method, UNSHARED) for method in METHODS if method != SHEPHERD)
-    return Plot(
-        name="cost",
-        title="Accuracy against cost, by number of responses",
-        kind="curves",
-        x_label=f"Operations of data and training, relative to CE on {used[-1]} responses",
-        y_label="Accuracy of best-of-n on the base's responses, mean over n",
-        series=(*others, *shepherd),
-        x_log2=True,
+    curves = {method: curve(method) for method in METHODS if method != SHEPHERD}
+    shepherd = {SHEPHERD: curve(SHEPHERD), f"{SHEPHERD}, prefixes shared": curve(SHEPHERD, "")}
+    return curves_plot(
+        "cost",
+        "Accuracy against cost, by number of responses",
+        (
+            f"Operations of data and training, relative to CE on {used[-1]} responses",
+            "Accuracy of best-of-n on the base's responses, mean over n",
+        ),
+        curves | shepherd,
     )
 
 
-EXPERIMENT = Experiment(
-    name="cost",
-    title="operations of data collection and training, and accuracy against them",
-    prepare=prepare,
-    measure=measure,
-    conclude=conclude,
-)
+EXPERIMENT = Experiment("cost", prepare, measure, conclude)

@@ -13,7 +13,7 @@ Over-optimisation is prepared and measured in ``analyses/over_optimisation.py``,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,9 +32,10 @@ from stepcredit_study.analyses.over_optimisation_findings import (
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.measuring import TestBed, choose_aggregate, minimum_is_last
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
-from stepcredit_study.frame.world import Responses, World
-from stepcredit_study.pages.finding import Check, Estimate, Finding, Table, Verdict
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below
+from stepcredit_study.frame.variants import Variants, score_variants
+from stepcredit_study.frame.world import World
+from stepcredit_study.pages.finding import Check, Estimate, Finding, Table, Verdict, format_estimate
 
 IMPLICIT, HEAD, STEP_MODEL = "implicit-ce", "outcome-head", "math-shepherd"
 MODELS = (IMPLICIT, "implicit-dpo", HEAD, STEP_MODEL)
@@ -49,43 +50,29 @@ class Files:
     """Scores, and choices at temperature 1.
 
     Attributes:
-        dev: Development responses drawn as for training.
-        dev_scores: Model to its scores of them.
-        test: Generator to its responses, drawn as usual.
-        scores: Generator, then model, to its scores.
+        variants: Scores of every generator's responses, drawn as usual.
         choices: Of the base at temperature 1.
     """
 
-    dev: Path
-    dev_scores: Mapping[str, Path]
-    test: Mapping[str, Responses]
-    scores: Mapping[str, Mapping[str, Path]]
+    variants: Variants
     choices: Choices
 
 
 def prepare(world: World) -> Files:
     """The usual models, and three more CE models against over-optimisation."""
     labelled = {STEP_MODEL: world.math_shepherd()}
-    models = {name: world.train(name, labelled.get(name)) for name in MODELS}
-    dev = world.dev_set()
-    test = {policy: world.test_set(policy) for policy in world.scale.generators}
-    return Files(
-        dev=dev,
-        dev_scores={name: world.score(dev, prm) for name, prm in models.items()},
-        test=test,
-        scores={
-            policy: {name: world.score(responses.distinct, prm) for name, prm in models.items()}
-            for policy, responses in test.items()
-        },
-        choices=over_optimisation.prepare(world, test[world.scale.base]),
-    )
+    models: dict[str, Path] = {name: world.train(name, labelled.get(name)) for name in MODELS}
+    variants = score_variants(world, models, world.scale.generators)
+    return Files(variants, over_optimisation.prepare(world, variants.test[world.scale.base]))
 
 
 def measure(world: World, files: Files) -> Measurement:
     """Everything that critics name, then choices at temperature 1 with each remedy."""
-    base = TestBed(files.test[world.scale.base], world.scale.n)
+    variants = files.variants
+    base = TestBed(variants.test[world.scale.base], world.scale.n)
     numbers: dict[str, float] = {}
-    for name, scores in files.scores[world.scale.base].items():
+    for name, by_policy in variants.test_scores.items():
+        scores = by_policy[world.scale.base]
         columns = read_score_columns(scores)
         problems = [base.problem_of[identifier] for identifier in columns.ids]
         within = correlation_within(columns.scores[REWARD], columns.num_tokens, problems)
@@ -96,12 +83,12 @@ def measure(world: World, files: Files) -> Measurement:
                 numbers[f"lowest-is-first-wrong/{name}"] = base.lowest_is_first_wrong(scores)
             numbers[f"minimum-is-last/{name}"] = minimum_is_last(columns)
             numbers["minimum-is-last/chance"] = float((1 / np.diff(columns.step_offsets)).mean())
-    chosen = {name: choose_aggregate(files.dev, files.dev_scores[name]) for name in (IMPLICIT, HEAD)}
-    for policy, responses in files.test.items():
+    chosen = {name: choose_aggregate(variants.dev, variants.dev_scores[name]) for name in (IMPLICIT, HEAD)}
+    for policy, responses in variants.test.items():
         bed = TestBed(responses, world.scale.n)
         single, oracle = bed.pass_at(1), bed.pass_at(max(bed.ns))
         for name, aggregate in chosen.items():
-            scores = files.scores[policy][name]
+            scores = variants.test_scores[name][policy]
             accuracy = float(np.mean(list(bed.accuracy(scores, aggregate).values())))
             key = f"generator/{policy}/{name}"
             numbers[f"{key}/accuracy"] = accuracy
@@ -150,15 +137,12 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
 
 
 def _habits(seeds: Seeds) -> Table:
-    def cell(name: str) -> Estimate | None:
-        return seeds.of(name) if name in seeds else None
-
     published = {IMPLICIT: "over 50 (one implicit PRM)", STEP_MODEL: "17 (a PRM with process labels)"}
     return Table(
         title="Habits of scores",
         columns=("lowest step is the last", "published"),
         rows=tuple(
-            (name, (cell(f"minimum-is-last/{name}"), published.get(name)))
+            (name, (seeds.get(f"minimum-is-last/{name}"), published.get(name)))
             for name in ("chance", IMPLICIT, "implicit-dpo", STEP_MODEL)
         ),
         caption="Per cent of the distinct test responses. Published: arXiv:2501.07301.",
@@ -271,10 +255,4 @@ def _why_not_last(seeds: Seeds) -> str:
     return f"The lowest step is the first wrong one in {share}% of responses with a wrong one."
 
 
-EXPERIMENT = Experiment(
-    name="critics",
-    title="last-step minimum, length, other generators, over-optimisation at temperature 1",
-    prepare=prepare,
-    measure=measure,
-    conclude=conclude,
-)
+EXPERIMENT = Experiment("critics", prepare, measure, conclude)

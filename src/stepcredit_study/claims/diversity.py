@@ -10,29 +10,30 @@ at random too, which tells a lack of data from a gain in diversity.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_no_gain
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_no_gain
 from stepcredit_study.frame.variants import (
+    DPO_AND_CE,
+    MARGIN,
     Variants,
-    accuracy_cells,
-    gains_plot,
+    accuracy_table,
     measure_variants,
     score_variants,
-    scorers,
-    trained_counts,
 )
 from stepcredit_study.frame.world import World
-from stepcredit_study.pages.finding import Cell, Check, Estimate, Finding, Plot, Table
+from stepcredit_study.pages.finding import (
+    Check,
+    Estimate,
+    Finding,
+    Plot,
+    Table,
+    format_estimate,
+    intervals_plot,
+)
 
-METHODS = {"implicit-dpo": "DPO", "implicit-ce": "CE"}
 TWO_POLICIES, DISSIMILAR, RANDOM = "two policies", "no near-duplicates", "as many at random"
 DATA = (TWO_POLICIES, DISSIMILAR, RANDOM)
-MARGIN = 0.02
 
 PAPER = {
     "": "50.4",
@@ -42,27 +43,12 @@ PAPER = {
 """Averages of DPO over generators and n, in per cent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Models of each objective and data set.
-
-    Attributes:
-        data: Name to training data; the usual ones under an empty name.
-        models: Variant to its model.
-        variants: Their scores.
-    """
-
-    data: Mapping[str, Path]
-    models: Mapping[str, Path]
-    variants: Variants
-
-
 def variant(method: str, data: str = "") -> str:
     """Names the model of a method trained on one of :data:`DATA`, or on the usual data."""
     return f"{method}, {data}" if data else method
 
 
-def prepare(world: World) -> Files:
+def prepare(world: World) -> Variants:
     """Both objectives on the usual data, and on data that are more diverse."""
     scale, usual = world.scale, world.train_set()
     other = next(name for name in scale.generators if name != scale.base)
@@ -73,16 +59,18 @@ def prepare(world: World) -> Files:
         DISSIMILAR: world.select(usual, similar_prompts=scale.similar_prompts),
         RANDOM: world.select(usual, prompts=scale.dissimilar_share),
     }
-    models = {variant(method, name): world.train(method, data[name]) for method in METHODS for name in data}
-    return Files(data, models, score_variants(world, scorers(world, models), [scale.base]))
+    models = {
+        variant(method, name): world.train(method, data[name]) for method in DPO_AND_CE for name in data
+    }
+    return score_variants(world, models, data=data)
 
 
-def measure(world: World, files: Files) -> Measurement:
+def measure(world: World, variants: Variants) -> Measurement:
     """Best-of-n of every model, and how much data there was."""
     from stepcredit.data import read_rollouts
 
-    numbers = measure_variants(world, files.variants) | trained_counts(files.models)
-    for name, path in files.data.items():
+    numbers = measure_variants(world, variants)
+    for name, path in variants.data.items():
         rollouts = list(read_rollouts(path))
         numbers[f"{name or 'usual'}/instructions"] = float(len({each.prompt_id for each in rollouts}))
         numbers[f"{name or 'usual'}/right"] = sum(bool(each.correct) for each in rollouts) / len(rollouts)
@@ -100,28 +88,25 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             "as many instructions at random."
         ),
         tables=(_table(seeds, scale),),
-        checks=tuple(check for method in METHODS for check in _checks(seeds, scale, method)),
+        checks=tuple(check for method in DPO_AND_CE for check in _checks(seeds, scale, method)),
         plots=(_plot(seeds),),
         notes=(_left(seeds, scale),),
     )
 
 
 def _table(seeds: Seeds, scale: Scale) -> Table:
-    rows: list[tuple[str, tuple[Cell, ...]]] = []
-    for method, label in METHODS.items():
-        for data in ("", *DATA):
-            name = variant(method, data)
-            gain = seeds.difference(name, method) if data else None
-            paper = PAPER.get(data) if method == "implicit-dpo" else None
-            rows.append(
-                (f"{label}, {data or 'usual data'}", (*accuracy_cells(seeds, name, scale), gain, paper))
-            )
-    return Table(
-        title=f"Accuracy of best-of-n on responses of {scale.base}",
-        columns=(*(f"@{n}" for n in scale.n), "average", "gain", "paper's average"),
-        rows=tuple(rows),
-        caption=f"Per cent. A single response: {format_estimate(seeds.of('pass@1'))}.",
-    )
+    rows = {
+        f"{label}, {data or 'usual data'}": (
+            variant(method, data),
+            (
+                _gain(seeds, method, data) if data else None,
+                PAPER.get(data) if method == "implicit-dpo" else None,
+            ),
+        )
+        for method, label in DPO_AND_CE.items()
+        for data in ("", *DATA)
+    }
+    return accuracy_table(seeds, scale, rows, ("gain", "paper's average"))
 
 
 def _left(seeds: Seeds, scale: Scale) -> str:
@@ -141,7 +126,7 @@ def _gain(seeds: Seeds, method: str, data: str, over: str = "") -> Estimate:
 
 
 def _checks(seeds: Seeds, scale: Scale, method: str) -> list[Check]:
-    label, published = METHODS[method], method == "implicit-dpo"
+    label, published = DPO_AND_CE[method], method == "implicit-dpo"
     other = next(name for name in scale.generators if name != scale.base)
     two, left = _gain(seeds, method, TWO_POLICIES), _gain(seeds, method, DISSIMILAR)
     over_random = _gain(seeds, method, DISSIMILAR, RANDOM)
@@ -169,22 +154,16 @@ def _checks(seeds: Seeds, scale: Scale, method: str) -> list[Check]:
 
 
 def _plot(seeds: Seeds) -> Plot:
-    return gains_plot(
+    return intervals_plot(
         "diversity",
         "What other training data add, mean over n",
         "Accuracy less that with the usual data",
         {
             f"{label}, {data}": _gain(seeds, method, data)
-            for method, label in METHODS.items()
+            for method, label in DPO_AND_CE.items()
             for data in DATA
         },
     )
 
 
-EXPERIMENT = Experiment(
-    name="diversity",
-    title="responses of two policies, no near-duplicate instructions (finding 6)",
-    prepare=prepare,
-    measure=measure,
-    conclude=conclude,
-)
+EXPERIMENT = Experiment("diversity", prepare, measure, conclude)

@@ -23,9 +23,19 @@ from tempfile import TemporaryDirectory
 
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.scale import Scale, read_scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below
 from stepcredit_study.frame.world import World
-from stepcredit_study.pages.finding import Cell, Check, Estimate, Finding, Plot, Series, Table, Verdict
+from stepcredit_study.pages.finding import (
+    Cell,
+    Check,
+    Estimate,
+    Finding,
+    Plot,
+    Table,
+    Verdict,
+    format_estimate,
+    intervals_plot,
+)
 
 ORDINARY, LIVE = "value head", "implicit, live reference"
 CACHED, FREE = "implicit, cached reference", "implicit, reference-free"
@@ -298,20 +308,13 @@ def _notes(seeds: Seeds, policies: tuple[str, ...]) -> list[str]:
 
 
 def _plot(seeds: Seeds, ways: list[str]) -> Plot:
-    return Plot(
-        name="inference-cost",
-        title="Generation and scoring relative to generation alone, mean over generators",
-        kind="intervals",
-        x_label="Time, in per cent of generation",
-        series=tuple(Series(name=way, y=(seeds.of(f"{way}/time"),)) for way in ways),
+    return intervals_plot(
+        "inference-cost",
+        "Generation and scoring relative to generation alone, mean over generators",
+        "Time, in per cent of generation",
+        {way: seeds.of(f"{way}/time") for way in ways},
         reference=1.0,
     )
 
 
-EXPERIMENT = Experiment(
-    name="inference-cost",
-    title="scoring time relative to generation",
-    prepare=prepare,
-    measure=measure,
-    conclude=conclude,
-)
+EXPERIMENT = Experiment("inference-cost", prepare, measure, conclude)

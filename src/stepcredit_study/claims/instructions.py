@@ -10,26 +10,23 @@ response is chosen on development problems for each model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.measuring import sightings
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, format_estimate, is_above
+from stepcredit_study.frame.seeds import Measurement, Seeds, is_above
 from stepcredit_study.frame.variants import (
+    DPO_AND_CE,
     Variants,
+    amounts_table,
     measure_variants,
     score_variants,
-    scorers,
-    trained_counts,
 )
 from stepcredit_study.frame.world import World
-from stepcredit_study.pages.finding import Check, Finding, Plot, Series, Table
+from stepcredit_study.pages.finding import Check, Finding, Plot, Table, curves_plot, format_estimate
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
-METHODS = {"implicit-dpo": "DPO", "implicit-ce": "CE"}
 
 PAPER: Mapping[str, Mapping[str, tuple[float, ...]]] = {
     "implicit-dpo": {
@@ -46,41 +43,28 @@ PAPER: Mapping[str, Mapping[str, tuple[float, ...]]] = {
 """Method, then generator, to best-of-64 at each share, in per cent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Models of each method and share, and what they score.
-
-    Attributes:
-        data: Share to its training data.
-        models: ``METHOD SHARE`` to its model.
-        variants: Their scores.
-    """
-
-    data: Mapping[float, Path]
-    models: Mapping[str, Path]
-    variants: Variants
-
-
 def variant(method: str, share: float) -> str:
     """Names the model of a method trained on a share of the instructions."""
     return f"{method} {share:.0%}"
 
 
-def prepare(world: World) -> Files:
+def prepare(world: World) -> Variants:
     """Both objectives on each share of the instructions."""
     train_set = world.train_set()
     parts = {share: train_set if share == 1 else world.select(train_set, prompts=share) for share in SHARES}
     models = {
-        variant(method, share): world.train(method, parts[share]) for method in METHODS for share in SHARES
+        variant(method, share): world.train(method, parts[share]) for method in DPO_AND_CE for share in SHARES
     }
-    return Files(parts, models, score_variants(world, scorers(world, models), world.scale.generators))
+    return score_variants(
+        world, models, world.scale.generators, data={f"{share:.0%}": parts[share] for share in SHARES}
+    )
 
 
-def measure(world: World, files: Files) -> Measurement:
+def measure(world: World, variants: Variants) -> Measurement:
     """Best-of-n of every model, and how much it was trained on."""
-    numbers = measure_variants(world, files.variants) | trained_counts(files.models)
+    numbers = measure_variants(world, variants)
     if world.scale.is_lab:
-        numbers |= {f"sightings/{share:.0%}": sightings(path) for share, path in files.data.items()}
+        numbers |= {f"sightings/{share}": sightings(path) for share, path in variants.data.items()}
     return numbers
 
 
@@ -95,30 +79,21 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             f"{scale.setting}; smaller shares are contained in larger ones; the score that stands for a "
             "response is chosen on development problems for each model."
         ),
-        tables=(*(_table(seeds, scale, method) for method in METHODS), _amounts(seeds)),
-        checks=tuple(_check(seeds, method, n) for method in METHODS),
-        plots=tuple(_plot(seeds, scale, method) for method in METHODS),
+        tables=(*(_table(seeds, scale, method) for method in DPO_AND_CE), _amounts(seeds)),
+        checks=tuple(_check(seeds, method, n) for method in DPO_AND_CE),
+        plots=tuple(_plot(seeds, scale, method) for method in DPO_AND_CE),
     )
 
 
 def _table(seeds: Seeds, scale: Scale, method: str) -> Table:
-    n = scale.largest_n
-    here = [
-        (policy, tuple(seeds.of(f"{policy}/{variant(method, share)}/{n}") for share in SHARES))
-        for policy in scale.generators
-    ]
     published = PAPER[method]
     averages = [sum(column) / len(column) for column in zip(*published.values(), strict=True)]
-    paper = [*published.items(), ("average", averages)]
-    return Table(
-        title=f"{METHODS[method]}: accuracy of best-of-{n} by share of the instructions",
-        columns=tuple(f"{share:.0%}" for share in SHARES),
-        rows=(
-            *here,
-            ("average", tuple(seeds.of(f"{variant(method, share)}/{n}") for share in SHARES)),
-            *((f"paper: {name}", tuple(f"{value:.1f}" for value in values)) for name, values in paper),
-        ),
-        caption="Per cent; the paper's are best-of-64.",
+    return amounts_table(
+        seeds,
+        scale,
+        f"{DPO_AND_CE[method]}: accuracy of best-of-{scale.largest_n} by share of the instructions",
+        {f"{share:.0%}": variant(method, share) for share in SHARES},
+        {**published, "average": averages},
     )
 
 
@@ -149,9 +124,8 @@ def _check(seeds: Seeds, method: str, n: int) -> Check:
     ]
     published = [sum(column) / len(column) for column in zip(*PAPER[method].values(), strict=True)]
     return Check(
-        claim=(
-            f"{METHODS[method]} gains from four times the instructions (best-of-{n}, mean over generators)."
-        ),
+        claim=f"{DPO_AND_CE[method]} gains from four times the instructions (best-of-{n}, mean over "
+        "generators).",
         paper=f"{published[0]:.1f} to {published[-1]:.1f}",
         here=f"{format_estimate(gain, sign=True)}; quarter by quarter {', '.join(steps)}",
         verdict=is_above(gain),
@@ -171,28 +145,18 @@ def _why(seeds: Seeds) -> str:
 
 def _plot(seeds: Seeds, scale: Scale, method: str) -> Plot:
     n = scale.largest_n
-    return Plot(
-        name=f"instructions-{METHODS[method].lower()}",
-        title=f"{METHODS[method]}: accuracy of best-of-{n} by number of instructions",
-        kind="curves",
-        x_label="Instructions trained on",
-        y_label=f"Accuracy of best-of-{n}",
-        x_log2=True,
-        series=tuple(
-            Series(
-                name=policy,
-                x=tuple(share * scale.sizes.train_prompts for share in SHARES),
-                y=tuple(seeds.of(f"{policy}/{variant(method, share)}/{n}") for share in SHARES),
-            )
+    return curves_plot(
+        f"instructions-{DPO_AND_CE[method].lower()}",
+        f"{DPO_AND_CE[method]}: accuracy of best-of-{n} by number of instructions",
+        ("Instructions trained on", f"Accuracy of best-of-{n}"),
+        {
+            policy: {
+                share * scale.sizes.train_prompts: seeds.of(f"{policy}/{variant(method, share)}/{n}")
+                for share in SHARES
+            }
             for policy in scale.generators
-        ),
+        },
     )
 
 
-EXPERIMENT = Experiment(
-    name="instructions",
-    title="reward models on a part of the instructions (finding 3)",
-    prepare=prepare,
-    measure=measure,
-    conclude=conclude,
-)
+EXPERIMENT = Experiment("instructions", prepare, measure, conclude)

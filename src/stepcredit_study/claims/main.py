@@ -11,16 +11,26 @@ response (lowest step, mean, sum, last) is chosen on development problems instea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.measuring import AGGREGATES, TestBed, development_accuracies, share_right
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
-from stepcredit_study.frame.world import Responses, World
-from stepcredit_study.pages.finding import Check, Estimate, Finding, Plot, Series, Table, Verdict
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below
+from stepcredit_study.frame.variants import Scorer, Variants, score_variants
+from stepcredit_study.frame.world import World
+from stepcredit_study.pages.finding import (
+    Check,
+    Estimate,
+    Finding,
+    Plot,
+    Table,
+    Verdict,
+    format_estimate,
+    format_estimates,
+    intervals_plot,
+)
 
 OBJECTIVES = ("implicit-dpo", "implicit-kto", "implicit-nca", "implicit-ce")
 BALANCED = {"implicit-ce-dataset-balanced": "dataset", "implicit-ce-instruction-balanced": "instruction"}
@@ -63,25 +73,6 @@ PAPER_TABLE: Mapping[str, str] = {
 """Table 1: best-of-4, 16 and 64 of each generator, and the average."""
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Scores of every method.
-
-    Attributes:
-        train: Training responses.
-        dev: Development responses.
-        dev_scores: Method to its scores of them.
-        test: Generator to its responses.
-        test_scores: Generator, then method, to its scores.
-    """
-
-    train: Path
-    dev: Path
-    dev_scores: Mapping[str, Path]
-    test: Mapping[str, Responses]
-    test_scores: Mapping[str, Mapping[str, Path]]
-
-
 def trained(world: World) -> dict[str, Path]:
     """Method to its model."""
     models = {name: world.train(name) for name in (*OBJECTIVES, "outcome-head")}
@@ -91,46 +82,33 @@ def trained(world: World) -> dict[str, Path]:
     return models | {"autopsv": world.train("autopsv", world.autopsv())}
 
 
-def prepare(world: World) -> Files:
+def prepare(world: World) -> Variants:
     """All models, and their scores of development and test responses."""
-    models = trained(world)
-    dev = world.dev_set()
-    test = {policy: world.test_set(policy) for policy in world.scale.generators}
-
-    def scores(data: Path) -> dict[str, Path]:
-        found = {name: world.score(data, prm) for name, prm in models.items()}
-        found["log-probability"] = world.reference_log_probability(data)
-        return found | {name: world.baseline(data, name) for name in UNTRAINED if name != "log-probability"}
-
-    return Files(
-        train=world.train_set(),
-        dev=dev,
-        dev_scores=scores(dev),
-        test=test,
-        test_scores={policy: scores(responses.distinct) for policy, responses in test.items()},
-    )
+    scorers: dict[str, Path | Scorer] = {**trained(world), "log-probability": world.reference_log_probability}
+    scorers |= {name: partial(world.baseline, by=name) for name in UNTRAINED if name != "log-probability"}
+    return score_variants(world, scorers, world.scale.generators, data={"train": world.train_set()})
 
 
-def measure(world: World, files: Files) -> Measurement:
+def measure(world: World, variants: Variants) -> Measurement:
     """Accuracy of every method on each generator's responses at each n."""
-    numbers = {"train/right": share_right(files.train)}
+    numbers = {"train/right": share_right(variants.data["train"])}
     chosen: dict[str, str] = {}
     for name in METHODS:
-        accuracy_of = development_accuracies(files.dev, files.dev_scores[name])
+        accuracy_of = development_accuracies(variants.dev, variants.dev_scores[name])
         chosen[name] = max(accuracy_of, key=lambda aggregate: accuracy_of[aggregate])
         numbers[f"development/{name}"] = accuracy_of[chosen[name]]
         numbers |= {f"chosen/{name}/{each}": float(each == chosen[name]) for each in AGGREGATES}
-    for policy, responses in files.test.items():
+    for policy, responses in variants.test.items():
         bed = TestBed(responses, world.scale.n)
         numbers[f"{policy}/pass@1"] = bed.pass_at(1)
         accuracies = {"majority": bed.majority()}
         accuracies["oracle"] = {n: bed.pass_at(n) for n in bed.ns}
         for name in METHODS:
-            accuracies[name] = bed.accuracy(files.test_scores[policy][name], chosen[name])
+            accuracies[name] = bed.accuracy(variants.test_scores[name][policy], chosen[name])
         for name, accuracy in accuracies.items():
             numbers |= {f"{policy}/{name}/{n}": value for n, value in accuracy.items()}
     for name in ("majority", "oracle", *METHODS):
-        cells = [numbers[f"{policy}/{name}/{n}"] for policy in files.test for n in world.scale.n]
+        cells = [numbers[f"{policy}/{name}/{n}"] for policy in variants.test for n in world.scale.n]
         numbers[f"average/{name}"] = sum(cells) / len(cells)
     return numbers
 
@@ -230,8 +208,8 @@ def _over_step_models(seeds: Seeds) -> Check:
     return Check(
         claim="An implicit PRM beats step models trained on Monte-Carlo and AutoPSV labels.",
         paper="DPO 50.4, Math-Shepherd 47.8, AutoPSV 45.7",
-        here=f"the objective that is best on development problems less {_told(gains)}; "
-        f"CE less {_told(of_ce)}",
+        here=f"the objective that is best on development problems less {format_estimates(gains)}; "
+        f"CE less {format_estimates(of_ce)}",
         verdict=all_of([is_above(each) for each in gains.values()]),
         why="The development problems choose among four objectives, each with as many settings as each step "
         "model has; CE alone is told beside.",
@@ -245,7 +223,7 @@ def _vote_checks(seeds: Seeds) -> list[Check]:
         return Check(
             claim=claim,
             paper=f"{paper}, the vote about 49.1",
-            here=_told({name: votes[name] for name in methods}),
+            here=format_estimates({name: votes[name] for name in methods}),
             verdict=all_of([side(votes[name]) for name in methods]),
             why=_added(seeds, "The vote", "majority"),
         )
@@ -288,14 +266,14 @@ def _objective_checks(seeds: Seeds) -> list[Check]:
         Check(
             claim="DPO makes the best implicit PRM.",
             paper="DPO 50.4, NCA 49.4, CE 48.4, KTO 45.7",
-            here=f"implicit-dpo less {_told(lead)}",
+            here=f"implicit-dpo less {format_estimates(lead)}",
             verdict=all_of([is_above(each) for each in lead.values()]),
             why=chosen,
         ),
         Check(
             claim="KTO makes the weakest implicit PRM.",
             paper="KTO 45.7, the others 48.4 to 50.4",
-            here=f"less implicit-kto: {_told(behind)}",
+            here=f"less implicit-kto: {format_estimates(behind)}",
             verdict=all_of([is_above(each) for each in behind.values()]),
             why=chosen,
         ),
@@ -303,7 +281,7 @@ def _objective_checks(seeds: Seeds) -> list[Check]:
             claim="Balancing right and wrong responses within each instruction helps CE a little, over the "
             "whole set it does not.",
             paper="instruction-balanced 49.0, dataset-balanced 47.8, plain 48.4",
-            here=_told(balance),
+            here=format_estimates(balance),
             verdict=all_of(
                 [
                     is_above(balance["implicit-ce-instruction-balanced"]),
@@ -327,10 +305,6 @@ def _over_likelihood(seeds: Seeds) -> Check:
     )
 
 
-def _told(gains: Mapping[str, Estimate]) -> str:
-    return ", ".join(f"{name} {format_estimate(each, sign=True)}" for name, each in gains.items())
-
-
 def _over_single(each: Measurement, method: str) -> float:
     """What a method adds to a single response, mean over generators and n."""
     singles = [value for name, value in each.items() if name.endswith("/pass@1")]
@@ -343,21 +317,13 @@ def best_objective(each: Measurement) -> str:
 
 
 def _plot(seeds: Seeds) -> Plot:
-    names = ("majority", *METHODS)
-    return Plot(
-        name="main",
-        title="Accuracy by reward model, mean over generators and n",
-        kind="intervals",
-        x_label="Accuracy",
-        series=tuple(Series(name=name, y=(seeds.of(f"average/{name}"),)) for name in names),
+    return intervals_plot(
+        "main",
+        "Accuracy by reward model, mean over generators and n",
+        "Accuracy",
+        {name: seeds.of(f"average/{name}") for name in ("majority", *METHODS)},
         reference=seeds.of("average/majority").mean,
     )
 
 
-EXPERIMENT = Experiment(
-    name="main",
-    title="best-of-n with every reward model (Table 1)",
-    prepare=prepare,
-    measure=measure,
-    conclude=conclude,
-)
+EXPERIMENT = Experiment("main", prepare, measure, conclude)

@@ -25,9 +25,20 @@ from stepcredit_study.claims.main import OBJECTIVES
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.measuring import TestBed, choose_aggregate, share_right
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
-from stepcredit_study.frame.world import Responses, World
-from stepcredit_study.pages.finding import Cell, Check, Estimate, Finding, Plot, Series, Table
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below
+from stepcredit_study.frame.variants import Variants, score_variants
+from stepcredit_study.frame.world import World
+from stepcredit_study.pages.finding import (
+    Cell,
+    Check,
+    Estimate,
+    Finding,
+    Plot,
+    Series,
+    Table,
+    format_estimate,
+    format_estimates,
+)
 
 BASE = "base"
 GREEDY, SAMPLED, AS_REWARD, NATS = "greedy", "sampled", "reward", "nats"
@@ -54,65 +65,47 @@ class Files:
     Attributes:
         greedy: Model, or ``base``, to its graded likeliest responses to the test problems.
         sampled: Model, or ``base``, to its graded sampled ones.
-        dev: Development responses of the base.
-        dev_scores: Model to its scores of them.
-        test: Test responses of the base.
-        test_scores: Model to its scores of them.
-        models: Model to its weights.
+        variants: The models' scores of the base's responses.
     """
 
     greedy: Mapping[str, Path]
     sampled: Mapping[str, Path]
-    dev: Path
-    dev_scores: Mapping[str, Path]
-    test: Responses
-    test_scores: Mapping[str, Path]
-    models: Mapping[str, Path]
+    variants: Variants
 
 
 def prepare(world: World) -> Files:
     """The models of the main table as policies; their scores are those of the main table."""
-    models = {name: world.train(name) for name in OBJECTIVES}
+    models: dict[str, Path] = {name: world.train(name) for name in OBJECTIVES}
     models |= {
         name + AS_PUBLISHED: world.train(name, beta=PAPER_BETA)
         for name in OBJECTIVES
-        if world.config(name).beta != PAPER_BETA
+        if world.scale.config(name).beta != PAPER_BETA
     }
     likeliest = replace(world.scale.sampling, temperature=0.0, top_p=1.0)
-    dev, test = world.dev_set(), world.test_set()
     writers: dict[str, Path | None] = {BASE: None, **models}
-    return Files(
-        greedy={
-            name: world.responses("test", model=model, sampling=likeliest, num_samples=1)
-            for name, model in writers.items()
-        },
-        sampled={
-            BASE: test.graded,
-            **{
-                name: world.responses("test", model=model, num_samples=NUM_SAMPLED)
-                for name, model in models.items()
-            },
-        },
-        dev=dev,
-        dev_scores={name: world.score(dev, prm) for name, prm in models.items()},
-        test=test,
-        test_scores={name: world.score(test.distinct, prm) for name, prm in models.items()},
-        models=models,
-    )
+    greedy = {
+        name: world.responses("test", model=model, sampling=likeliest, num_samples=1)
+        for name, model in writers.items()
+    }
+    sampled = {
+        name: world.responses("test", model=model, num_samples=NUM_SAMPLED) for name, model in models.items()
+    }
+    return Files(greedy, {BASE: world.test_set().graded, **sampled}, score_variants(world, models))
 
 
 def measure(world: World, files: Files) -> Measurement:
     """Accuracy of single responses, and of best-of-n by the same models."""
-    bed = TestBed(files.test, world.scale.n)
+    bed = TestBed(files.variants.test[world.scale.base], world.scale.n)
     numbers: dict[str, float] = {}
     for name in files.greedy:
         numbers[f"{name}/{GREEDY}"] = share_right(files.greedy[name])
         numbers[f"{name}/{SAMPLED}"] = share_right(files.sampled[name])
-    for name, model in files.models.items():
-        aggregate = choose_aggregate(files.dev, files.dev_scores[name])
-        accuracy = bed.accuracy(files.test_scores[name], aggregate)
+    for name, model in files.variants.models.items():
+        scores = files.variants.test_scores[name][world.scale.base]
+        aggregate = choose_aggregate(files.variants.dev, files.variants.dev_scores[name])
+        accuracy = bed.accuracy(scores, aggregate)
         numbers[f"{name}/{AS_REWARD}"] = sum(accuracy.values()) / len(accuracy)
-        numbers[f"{name}/{NATS}"] = mean_change(files.test_scores[name], model)
+        numbers[f"{name}/{NATS}"] = mean_change(scores, model)
     return numbers
 
 
@@ -256,8 +249,7 @@ def _why(seeds: Seeds, beta: str) -> str:
 
 
 def _changes(over_base: Mapping[str, Estimate], names: list[str]) -> str:
-    changes = ", ".join(f"{name} {format_estimate(over_base[name], sign=True)}" for name in names)
-    return f"greedy, less the base: {changes}"
+    return f"greedy, less the base: {format_estimates({name: over_base[name] for name in names})}"
 
 
 def _plot(seeds: Seeds, betas: Sequence[str]) -> Plot:
@@ -279,10 +271,4 @@ def _plot(seeds: Seeds, betas: Sequence[str]) -> Plot:
     )
 
 
-EXPERIMENT = Experiment(
-    name="policy",
-    title="each reward model sampled as a policy",
-    prepare=prepare,
-    measure=measure,
-    conclude=conclude,
-)
+EXPERIMENT = Experiment("policy", prepare, measure, conclude)

@@ -10,30 +10,29 @@ problems for each of the combinations; CE besides DPO. Training without keeps th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.measuring import TestBed
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below
 from stepcredit_study.frame.variants import (
+    DPO_AND_CE,
+    MARGIN,
     Scorer,
     Variants,
-    accuracy_cells,
+    accuracy_table,
     measure_variants,
     score_variants,
 )
 from stepcredit_study.frame.world import World
-from stepcredit_study.pages.finding import Cell, Check, Finding, Plot, Series, Table
+from stepcredit_study.pages.finding import Cell, Check, Finding, Plot, Table, format_estimate, intervals_plot
 
-METHODS = {"implicit-dpo": "DPO", "implicit-ce": "CE"}
 WITH, WITHOUT = "with", "without"
 COMBINATIONS = ((WITH, WITH), (WITH, WITHOUT), (WITHOUT, WITH), (WITHOUT, WITHOUT))
 """Training and scoring, with or without the reference."""
 UNTRAINED = "untrained log-probability"
-MARGIN = 0.02
 
 PAPER: Mapping[tuple[str, str], str] = {
     (WITH, WITH): "50.4",
@@ -45,26 +44,15 @@ PAPER: Mapping[tuple[str, str], str] = {
 PAPER_UNTRAINED = "45.8"
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Scores of all combinations.
-
-    Attributes:
-        variants: The scores.
-    """
-
-    variants: Variants
-
-
 def variant(method: str, training: str, scoring: str) -> str:
     """Names a combination."""
     return f"{method}, trained {training}, scored {scoring}"
 
 
-def prepare(world: World) -> Files:
+def prepare(world: World) -> Variants:
     """Models trained with and without the reference, each scored with and without it."""
-    scorers: dict[str, Scorer] = {UNTRAINED: world.reference_log_probability}
-    for method in METHODS:
+    scorers: dict[str, Path | Scorer] = {UNTRAINED: world.reference_log_probability}
+    for method in DPO_AND_CE:
         models: dict[str, Path] = {
             WITH: world.train(method),
             WITHOUT: world.train(method, reference_free=True),
@@ -74,14 +62,14 @@ def prepare(world: World) -> Files:
             reference = None if training == WITH else str(world.base)
             scorers[variant(method, training, WITH)] = partial(world.score, prm=model, reference=reference)
             scorers[variant(method, training, WITHOUT)] = partial(world.score, prm=model, reference_free=True)
-    return Files(score_variants(world, scorers, [world.scale.base]))
+    return score_variants(world, scorers)
 
 
-def measure(world: World, files: Files) -> Measurement:
+def measure(world: World, variants: Variants) -> Measurement:
     """Best-of-n of every combination; whether the reference itself knows right responses."""
-    bed = TestBed(files.variants.test[world.scale.base], world.scale.n)
-    scores = files.variants.test_scores[UNTRAINED][world.scale.base]
-    return measure_variants(world, files.variants) | {f"{UNTRAINED}/AUC": bed.outcome_auc(scores)}
+    bed = TestBed(variants.test[world.scale.base], world.scale.n)
+    scores = variants.test_scores[UNTRAINED][world.scale.base]
+    return measure_variants(world, variants) | {f"{UNTRAINED}/AUC": bed.outcome_auc(scores)}
 
 
 def conclude(seeds: Seeds, scale: Scale) -> Finding:
@@ -95,34 +83,26 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             "each combination; training without the reference keeps the method's settings."
         ),
         tables=(_table(seeds, scale),),
-        checks=tuple(check for method in METHODS for check in _checks(seeds, method)),
+        checks=tuple(check for method in DPO_AND_CE for check in _checks(seeds, method)),
         plots=(_plot(seeds),),
     )
 
 
 def _table(seeds: Seeds, scale: Scale) -> Table:
-    def row(told_as: str, name: str, paper: str | None) -> tuple[str, tuple[Cell, ...]]:
-        return told_as, (*accuracy_cells(seeds, name, scale), paper)
-
-    rows = [
-        row(
-            f"{label}, trained {training}, scored {scoring}",
+    rows: dict[str, tuple[str, tuple[Cell, ...]]] = {
+        f"{label}, trained {training}, scored {scoring}": (
             variant(method, training, scoring),
-            PAPER[training, scoring] if method == "implicit-dpo" else None,
+            (PAPER[training, scoring] if method == "implicit-dpo" else None,),
         )
-        for method, label in METHODS.items()
+        for method, label in DPO_AND_CE.items()
         for training, scoring in COMBINATIONS
-    ]
-    return Table(
-        title=f"Accuracy of best-of-n on responses of {scale.base}, with and without the reference",
-        columns=(*(f"@{n}" for n in scale.n), "average", "paper's average"),
-        rows=(*rows, row(UNTRAINED, UNTRAINED, PAPER_UNTRAINED)),
-        caption=f"Per cent. A single response: {format_estimate(seeds.of('pass@1'))}.",
-    )
+    }
+    rows[UNTRAINED] = UNTRAINED, (PAPER_UNTRAINED,)
+    return accuracy_table(seeds, scale, rows, ("paper's average",), of=", with and without the reference")
 
 
 def _checks(seeds: Seeds, method: str) -> list[Check]:
-    label, published = METHODS[method], method == "implicit-dpo"
+    label, published = DPO_AND_CE[method], method == "implicit-dpo"
     usual = variant(method, WITH, WITH)
     lost = {
         combination: seeds.difference(usual, variant(method, *combination))
@@ -179,30 +159,18 @@ def _why(seeds: Seeds, training: str, scoring: str) -> str:
 
 
 def _plot(seeds: Seeds) -> Plot:
-    return Plot(
-        name="reference-free",
-        title="Accuracy with and without the reference, mean over n",
-        kind="intervals",
-        x_label="Accuracy",
-        series=(
-            *(
-                Series(
-                    name=f"{label}, trained {training}, scored {scoring}",
-                    y=(seeds.of(variant(method, training, scoring)),),
-                )
-                for method, label in METHODS.items()
-                for training, scoring in COMBINATIONS
-            ),
-            Series(name=UNTRAINED, y=(seeds.of(UNTRAINED),)),
-        ),
+    accuracies = {
+        f"{label}, trained {training}, scored {scoring}": seeds.of(variant(method, training, scoring))
+        for method, label in DPO_AND_CE.items()
+        for training, scoring in COMBINATIONS
+    }
+    return intervals_plot(
+        "reference-free",
+        "Accuracy with and without the reference, mean over n",
+        "Accuracy",
+        accuracies | {UNTRAINED: seeds.of(UNTRAINED)},
         reference=seeds.of("pass@1").mean,
     )
 
 
-EXPERIMENT = Experiment(
-    name="reference-free",
-    title="training and scoring without the reference (finding 8)",
-    prepare=prepare,
-    measure=measure,
-    conclude=conclude,
-)
+EXPERIMENT = Experiment("reference-free", prepare, measure, conclude)

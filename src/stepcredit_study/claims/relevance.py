@@ -9,44 +9,35 @@ instructions. Half as many are added as there are relevant ones, and the objecti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_no_gain
+from stepcredit_study.frame.seeds import Seeds, all_of, is_no_gain
 from stepcredit_study.frame.variants import (
+    DPO_AND_CE,
+    MARGIN,
     Variants,
-    accuracy_cells,
-    gains_plot,
+    accuracy_table,
     measure_variants,
     score_variants,
-    scorers,
-    trained_counts,
 )
 from stepcredit_study.frame.world import World
-from stepcredit_study.pages.finding import Cell, Check, Finding, Plot, Table
+from stepcredit_study.pages.finding import (
+    Cell,
+    Check,
+    Finding,
+    Plot,
+    Table,
+    format_estimate,
+    format_estimates,
+    intervals_plot,
+)
 
-METHODS = {"implicit-dpo": "DPO", "implicit-ce": "CE"}
 ADDED = 0.5
 """Share of the other instructions, of which as many are drawn as of the relevant ones."""
-MARGIN = 0.02
 
 PAPER = "DPO 50.4 alone, 50.2 with general, 49.9 with code instructions"
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Models with and without instructions of other kinds.
-
-    Attributes:
-        models: Variant to its model.
-        variants: Their scores.
-    """
-
-    models: Mapping[str, Path]
-    variants: Variants
 
 
 def with_kind(method: str, kind: str) -> str:
@@ -54,20 +45,15 @@ def with_kind(method: str, kind: str) -> str:
     return f"{method} + {kind}"
 
 
-def prepare(world: World) -> Files:
+def prepare(world: World) -> Variants:
     """Both objectives on the relevant instructions, and with each other kind added."""
     relevant = world.train_set()
-    models = {method: world.train(method) for method in METHODS}
+    models: dict[str, Path] = {method: world.train(method) for method in DPO_AND_CE}
     for kind in world.scale.other_kinds:
         added = world.select(world.responses("train", kind=kind), prompts=ADDED)
         both = world.select(relevant, added)
-        models |= {with_kind(method, kind): world.train(method, both) for method in METHODS}
-    return Files(models, score_variants(world, scorers(world, models), [world.scale.base]))
-
-
-def measure(world: World, files: Files) -> Measurement:
-    """Best-of-n of every model, and how much it was trained on."""
-    return measure_variants(world, files.variants) | trained_counts(files.models)
+        models |= {with_kind(method, kind): world.train(method, both) for method in DPO_AND_CE}
+    return score_variants(world, models)
 
 
 def conclude(seeds: Seeds, scale: Scale) -> Finding:
@@ -81,37 +67,32 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             "ones" + (": other operations, and another base." if scale.is_lab else ".")
         ),
         tables=(_table(seeds, scale),),
-        checks=tuple(_check(seeds, scale, method) for method in METHODS),
+        checks=tuple(_check(seeds, scale, method) for method in DPO_AND_CE),
         plots=(_plot(seeds, scale),),
     )
 
 
 def _table(seeds: Seeds, scale: Scale) -> Table:
-    rows: list[tuple[str, tuple[Cell, ...]]] = []
-    for method, label in METHODS.items():
+    rows: dict[str, tuple[str, tuple[Cell, ...]]] = {}
+    for method, label in DPO_AND_CE.items():
         kinds = {label: method} | {f"{label} + {kind}": with_kind(method, kind) for kind in scale.other_kinds}
-        for told_as, name in kinds.items():
+        for row, name in kinds.items():
             gain = None if name == method else seeds.difference(name, method)
             responses = format_estimate(seeds.of(f"{name}/responses"), percent=False, digits=0)
-            rows.append((told_as, (*accuracy_cells(seeds, name, scale), gain, responses)))
-    return Table(
-        title=f"Accuracy of best-of-n on responses of {scale.base}",
-        columns=(*(f"@{n}" for n in scale.n), "average", "gain", "responses trained on"),
-        rows=tuple(rows),
-        caption=f"Per cent. A single response: {format_estimate(seeds.of('pass@1'))}. "
-        f"The paper's averages: {PAPER}.",
-    )
+            rows[row] = name, (gain, responses)
+    columns = ("gain", "responses trained on")
+    return accuracy_table(seeds, scale, rows, columns, caption=f" The paper's averages: {PAPER}.")
 
 
 def _check(seeds: Seeds, scale: Scale, method: str) -> Check:
     gains = {kind: seeds.difference(with_kind(method, kind), method) for kind in scale.other_kinds}
     return Check(
         claim=(
-            f"Instructions of another kind do not help {METHODS[method]}: they add less than "
+            f"Instructions of another kind do not help {DPO_AND_CE[method]}: they add less than "
             f"{100 * MARGIN:.0f} points."
         ),
         paper=PAPER if method == "implicit-dpo" else "not published",
-        here=", ".join(f"{kind} {format_estimate(each, sign=True)}" for kind, each in gains.items()),
+        here=format_estimates(gains),
         verdict=all_of([is_no_gain(each, MARGIN) for each in gains.values()]),
         why=f"{seeds.of(f'{method}/responses').mean:.0f} relevant responses were trained on, and with "
         "each kind "
@@ -124,22 +105,16 @@ def _check(seeds: Seeds, scale: Scale, method: str) -> Check:
 
 
 def _plot(seeds: Seeds, scale: Scale) -> Plot:
-    return gains_plot(
+    return intervals_plot(
         "relevance",
         "What instructions of another kind add, mean over n",
         "Accuracy less that without them",
         {
             f"{label} + {kind}": seeds.difference(with_kind(method, kind), method)
-            for method, label in METHODS.items()
+            for method, label in DPO_AND_CE.items()
             for kind in scale.other_kinds
         },
     )
 
 
-EXPERIMENT = Experiment(
-    name="relevance",
-    title="instructions of another kind added (finding 6)",
-    prepare=prepare,
-    measure=measure,
-    conclude=conclude,
-)
+EXPERIMENT = Experiment("relevance", prepare, measure_variants, conclude)

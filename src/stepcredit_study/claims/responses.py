@@ -11,25 +11,32 @@ cost is between models trained on equally many responses, where the paper compar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_above
+from stepcredit_study.frame.seeds import Seeds, all_of, is_above
 from stepcredit_study.frame.variants import (
+    DPO_AND_CE,
     Variants,
+    amounts_table,
     measure_variants,
     score_variants,
-    scorers,
-    trained_counts,
 )
 from stepcredit_study.frame.world import World
-from stepcredit_study.pages.finding import Cell, Check, Finding, Plot, Series, Table
+from stepcredit_study.pages.finding import (
+    Cell,
+    Check,
+    Estimate,
+    Finding,
+    Plot,
+    Table,
+    curves_plot,
+    format_estimate,
+)
 
 COUNTS = {"implicit-dpo": (2, 4, 8), "implicit-ce": (1, 2, 4, 8)}
 """Responses to each instruction; with one there is no pair to compare."""
-LABELS = {"implicit-dpo": "DPO", "implicit-ce": "CE"}
 EQUAL_COST = ((0.25, 2), (0.5, 4))
 """A share of the instructions with all 8 responses, and the responses to all of them that cost as much."""
 
@@ -53,19 +60,6 @@ PAPER_EQUAL_COST = {
 """Means over generators of its two curves at equal cost."""
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Models of each method and number of responses, and of their rivals at equal cost.
-
-    Attributes:
-        models: Variant to its model.
-        variants: Their scores.
-    """
-
-    models: Mapping[str, Path]
-    variants: Variants
-
-
 def by_responses(method: str, count: int) -> str:
     """Names the model trained on some responses to all instructions."""
     return f"{method} 100% x {count}"
@@ -76,7 +70,7 @@ def by_instructions(method: str, share: float) -> str:
     return f"{method} {share:.0%} x 8"
 
 
-def prepare(world: World) -> Files:
+def prepare(world: World) -> Variants:
     """Both objectives on each number of responses, and on as many responses to fewer instructions."""
     train_set = world.train_set()
     most = world.scale.sizes.train_responses
@@ -84,7 +78,7 @@ def prepare(world: World) -> Files:
         count: world.select(train_set, responses=count) if count < most else train_set
         for count in COUNTS["implicit-ce"]
     }
-    models = {
+    models: dict[str, Path] = {
         by_responses(method, count): world.train(method, parts[count])
         for method, counts in COUNTS.items()
         for count in counts
@@ -92,12 +86,7 @@ def prepare(world: World) -> Files:
     for share, _ in EQUAL_COST:
         fewer = world.select(train_set, prompts=share)
         models |= {by_instructions(method, share): world.train(method, fewer) for method in COUNTS}
-    return Files(models, score_variants(world, scorers(world, models), world.scale.generators))
-
-
-def measure(world: World, files: Files) -> Measurement:
-    """Best-of-n of every model, and how much it was trained on."""
-    return measure_variants(world, files.variants) | trained_counts(files.models)
+    return score_variants(world, models, world.scale.generators)
 
 
 def conclude(seeds: Seeds, scale: Scale) -> Finding:
@@ -125,28 +114,18 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
 
 
 def _table(seeds: Seeds, scale: Scale, method: str) -> Table:
-    n, counts = scale.largest_n, COUNTS[method]
-    return Table(
-        title=f"{LABELS[method]}: accuracy of best-of-{n} by responses to each instruction",
-        columns=tuple(str(count) for count in counts),
-        rows=(
-            *(
-                (policy, tuple(seeds.of(f"{policy}/{by_responses(method, count)}/{n}") for count in counts))
-                for policy in scale.generators
-            ),
-            ("average", tuple(seeds.of(f"{by_responses(method, count)}/{n}") for count in counts)),
-            *(
-                (f"paper: {name}", tuple(f"{value:.1f}" for value in values))
-                for name, values in PAPER[method].items()
-            ),
-        ),
-        caption="Per cent; the paper's are best-of-64.",
+    return amounts_table(
+        seeds,
+        scale,
+        f"{DPO_AND_CE[method]}: accuracy of best-of-{scale.largest_n} by responses to each instruction",
+        {str(count): by_responses(method, count) for count in COUNTS[method]},
+        PAPER[method],
     )
 
 
 def _equal_cost(seeds: Seeds, n: int) -> Table:
     rows: list[tuple[str, tuple[Cell, ...]]] = []
-    for method, label in LABELS.items():
+    for method, label in DPO_AND_CE.items():
         for share, count in EQUAL_COST:
             fewer, shorter = by_instructions(method, share), by_responses(method, count)
             rows.append(
@@ -185,7 +164,8 @@ def _gain(seeds: Seeds, method: str, n: int) -> Check:
     gain = seeds.difference(f"{last}/{n}", f"{first}/{n}")
     published = [sum(column) / len(column) for column in zip(*PAPER[method].values(), strict=True)]
     return Check(
-        claim=f"{LABELS[method]} gains from {counts[-1]} responses an instruction instead of {counts[0]}.",
+        claim=f"{DPO_AND_CE[method]} gains from {counts[-1]} responses an instruction instead of "
+        f"{counts[0]}.",
         paper=f"{published[0]:.1f} to {published[-1]:.1f}, mean over generators",
         here=format_estimate(gain, sign=True),
         verdict=is_above(gain),
@@ -210,7 +190,8 @@ def _responses_gain_more(seeds: Seeds, method: str, n: int) -> Check:
     fewer = _number(seeds, f"{by_instructions(method, share)}/units")
     shorter = _number(seeds, f"{by_responses(method, count)}/units")
     return Check(
-        claim=f"{LABELS[method]} gains more from more responses than from more instructions, at equal cost.",
+        claim=f"{DPO_AND_CE[method]} gains more from more responses than from more instructions, at equal "
+        "cost.",
         paper=PAPER_EQUAL_COST[method],
         here="fewer instructions less fewer responses: "
         + ", ".join(f"{format_estimate(each, sign=True)} at {name}" for name, each in differences.items()),
@@ -221,41 +202,18 @@ def _responses_gain_more(seeds: Seeds, method: str, n: int) -> Check:
 
 
 def _plot(seeds: Seeds, n: int) -> Plot:
-    curves = []
-    for method, label in LABELS.items():
-        counts = COUNTS[method]
-        curves.append(
-            Series(
-                name=f"{label}, all instructions",
-                x=tuple(float(count) for count in counts),
-                y=tuple(seeds.of(f"{by_responses(method, count)}/{n}") for count in counts),
-            )
-        )
-        curves.append(
-            Series(
-                name=f"{label}, fewer instructions with all responses",
-                x=(*(8 * share for share, _ in EQUAL_COST), 8.0),
-                y=(
-                    *(seeds.of(f"{by_instructions(method, share)}/{n}") for share, _ in EQUAL_COST),
-                    seeds.of(f"{by_responses(method, 8)}/{n}"),
-                ),
-            )
-        )
-    return Plot(
-        name="responses",
-        title=f"Accuracy of best-of-{n} by responses trained on, mean over generators",
-        kind="curves",
-        x_label="Responses trained on, per instruction there is",
-        y_label=f"Accuracy of best-of-{n}",
-        x_log2=True,
-        series=tuple(curves),
+    curves: dict[str, dict[float, Estimate]] = {}
+    for method, label in DPO_AND_CE.items():
+        by_count = {float(count): seeds.of(f"{by_responses(method, count)}/{n}") for count in COUNTS[method]}
+        by_share = {8 * share: seeds.of(f"{by_instructions(method, share)}/{n}") for share, _ in EQUAL_COST}
+        curves[f"{label}, all instructions"] = by_count
+        curves[f"{label}, fewer instructions with all responses"] = by_share | {8.0: by_count[8]}
+    return curves_plot(
+        "responses",
+        f"Accuracy of best-of-{n} by responses trained on, mean over generators",
+        ("Responses trained on, per instruction there is", f"Accuracy of best-of-{n}"),
+        curves,
     )
 
 
-EXPERIMENT = Experiment(
-    name="responses",
-    title="reward models on fewer responses to each instruction (finding 4)",
-    prepare=prepare,
-    measure=measure,
-    conclude=conclude,
-)
+EXPERIMENT = Experiment("responses", prepare, measure_variants, conclude)

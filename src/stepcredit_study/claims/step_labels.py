@@ -10,43 +10,29 @@ model tells the first wrong step from right ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.measuring import TestBed
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, format_estimate, is_no_gain
+from stepcredit_study.frame.seeds import Measurement, Seeds, is_no_gain
 from stepcredit_study.frame.variants import (
+    DPO_AND_CE,
+    MARGIN,
     Variants,
-    accuracy_cells,
-    gains_plot,
+    accuracy_table,
     measure_variants,
     score_variants,
-    scorers,
 )
 from stepcredit_study.frame.world import World
-from stepcredit_study.pages.finding import Cell, Check, Finding, Plot, Table
+from stepcredit_study.pages.finding import Cell, Check, Finding, Plot, Table, format_estimate, intervals_plot
 
-METHODS = {"implicit-dpo": "DPO", "implicit-ce": "CE"}
 MONTE_CARLO, TRUE = "Monte-Carlo labels", "true labels"
 CONTROL = "final answers again"
 """The same further training without any step label."""
-MARGIN = 0.02
 
 PAPER = {("implicit-dpo", ""): "50.4", ("implicit-dpo", MONTE_CARLO): "50.1"}
 """Averages over generators and n, in per cent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Models with and without a second stage.
-
-    Attributes:
-        variants: Their scores.
-    """
-
-    variants: Variants
 
 
 def variant(method: str, labels: str = "") -> str:
@@ -54,31 +40,31 @@ def variant(method: str, labels: str = "") -> str:
     return f"{method}, then {labels}" if labels else method
 
 
-def prepare(world: World) -> Files:
+def prepare(world: World) -> Variants:
     """Both objectives alone, and before a second stage on answers again or on each kind of step labels."""
     labelled = {MONTE_CARLO: world.math_shepherd()}
     if world.scale.is_lab:
         labelled[TRUE] = world.true_labels()
     models: dict[str, Path] = {}
-    for method in METHODS:
+    for method in DPO_AND_CE:
         first = models[method] = world.train(method)
         # The reward keeps its scale, so that the second stage goes on where the first one ended.
-        beta = world.config(method).beta
-        second = world.config("second-stage")
+        beta = world.scale.config(method).beta
+        second = world.scale.config("second-stage")
         models[variant(method, CONTROL)] = world.train(
             method, start_from=first, learning_rate=second.learning_rate, epochs=second.epochs
         )
         for name, data in labelled.items():
             models[variant(method, name)] = world.train("second-stage", data, start_from=first, beta=beta)
-    return Files(score_variants(world, scorers(world, models), [world.scale.base]))
+    return score_variants(world, models)
 
 
-def measure(world: World, files: Files) -> Measurement:
+def measure(world: World, variants: Variants) -> Measurement:
     """Best-of-n of every model; in the lab, how well it finds first wrong steps."""
-    numbers = measure_variants(world, files.variants)
+    numbers = measure_variants(world, variants)
     if world.scale.is_lab:
-        bed = TestBed(files.variants.test[world.scale.base], world.scale.n)
-        for name, scores in files.variants.test_scores.items():
+        bed = TestBed(variants.test[world.scale.base], world.scale.n)
+        for name, scores in variants.test_scores.items():
             numbers[f"{name}/step AUC"] = bed.step_auc(scores[world.scale.base])
     return numbers
 
@@ -96,7 +82,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         tables=(_table(seeds, scale),),
         checks=tuple(
             _check(seeds, method, labels)
-            for method in METHODS
+            for method in DPO_AND_CE
             for labels in (MONTE_CARLO, TRUE)
             if variant(method, labels) in seeds
         ),
@@ -105,26 +91,22 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
 
 
 def _table(seeds: Seeds, scale: Scale) -> Table:
-    rows: list[tuple[str, tuple[Cell, ...]]] = []
-    for method, label in METHODS.items():
+    rows: dict[str, tuple[str, tuple[Cell, ...]]] = {}
+    for method, label in DPO_AND_CE.items():
         for labels in ("", CONTROL, MONTE_CARLO, TRUE):
             name = variant(method, labels)
             if name not in seeds:
                 continue
             gain = seeds.difference(name, method) if labels else None
-            auc = seeds.of(f"{name}/step AUC") if f"{name}/step AUC" in seeds else None
-            told_as = f"{label}, then {labels}" if labels else f"{label} alone"
-            rows.append(
-                (told_as, (*accuracy_cells(seeds, name, scale), gain, auc, PAPER.get((method, labels))))
-            )
-    return Table(
-        title=f"Accuracy of best-of-n on responses of {scale.base}",
-        columns=(*(f"@{n}" for n in scale.n), "average", "gain", "first wrong step AUC", "paper's average"),
-        rows=tuple(rows),
-        caption=(
-            f"Per cent. A single response: {format_estimate(seeds.of('pass@1'))}. "
-            "The AUC is that of the step reward, first wrong steps against right steps before any error."
-        ),
+            row = f"{label}, then {labels}" if labels else f"{label} alone"
+            rows[row] = name, (gain, seeds.get(f"{name}/step AUC"), PAPER.get((method, labels)))
+    return accuracy_table(
+        seeds,
+        scale,
+        rows,
+        ("gain", "first wrong step AUC", "paper's average"),
+        caption=" The AUC is that of the step reward, first wrong steps against right steps before any "
+        "error.",
     )
 
 
@@ -135,7 +117,7 @@ def _check(seeds: Seeds, method: str, labels: str) -> Check:
     step_auc = seeds.difference(f"{second}/step AUC", f"{first}/step AUC") if _has_truth(seeds) else None
     return Check(
         claim=(
-            f"A second stage on {labels} does not help {METHODS[method]}: it adds less than "
+            f"A second stage on {labels} does not help {DPO_AND_CE[method]}: it adds less than "
             f"{100 * MARGIN:.0f} points to a second stage on {CONTROL}."
         ),
         paper="50.4 to 50.1 (against the first stage)" if (method, labels) in PAPER else "not published",
@@ -153,27 +135,21 @@ def _check(seeds: Seeds, method: str, labels: str) -> Check:
 
 
 def _has_truth(seeds: Seeds) -> bool:
-    return all(f"{name}/step AUC" in seeds for name in METHODS)
+    return all(f"{name}/step AUC" in seeds for name in DPO_AND_CE)
 
 
 def _plot(seeds: Seeds) -> Plot:
-    return gains_plot(
+    return intervals_plot(
         "step-labels",
         "What a second stage adds, mean over n",
         "Accuracy less that without it",
         {
             f"{label}, {labels}": seeds.difference(variant(method, labels), method)
-            for method, label in METHODS.items()
+            for method, label in DPO_AND_CE.items()
             for labels in (CONTROL, MONTE_CARLO, TRUE)
             if variant(method, labels) in seeds
         },
     )
 
 
-EXPERIMENT = Experiment(
-    name="step-labels",
-    title="a second stage on step labels (finding 7)",
-    prepare=prepare,
-    measure=measure,
-    conclude=conclude,
-)
+EXPERIMENT = Experiment("step-labels", prepare, measure, conclude)

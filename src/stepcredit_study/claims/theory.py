@@ -34,9 +34,19 @@ from stepcredit_study.claims.main import OBJECTIVES
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.measuring import TestBed
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_above, is_below
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below
 from stepcredit_study.frame.world import LAB, Responses, World
-from stepcredit_study.pages.finding import Cell, Check, Estimate, Finding, Plot, Series, Table
+from stepcredit_study.pages.finding import (
+    Cell,
+    Check,
+    Estimate,
+    Finding,
+    Plot,
+    Table,
+    format_estimate,
+    format_estimates,
+    intervals_plot,
+)
 
 HEADS = ("head-on-soft-labels", "head-on-hard-labels")
 LABELS = ("soft-labels", "hard-labels")
@@ -162,9 +172,7 @@ def conclude(seeds: Seeds, _: Scale) -> Finding:
 
 def _closeness_tables(seeds: Seeds) -> tuple[Table, ...]:
     def cells(name: str, *keys: str) -> tuple[Cell, ...]:
-        return tuple(
-            seeds.of(f"values/{name}/{key}") if f"values/{name}/{key}" in seeds else None for key in keys
-        )
+        return tuple(seeds.get(f"values/{name}/{key}") for key in keys)
 
     after = tuple(f"after step {p}" if p != "answer" else "with the answer" for p in POSITIONS)
 
@@ -215,7 +223,9 @@ def _value_checks(seeds: Seeds) -> list[Check]:
         )
 
     gains = {
-        head: seeds.difference("values/implicit-ce/rank-correlation", f"values/{head}/rank-correlation")
+        f"less {head}": seeds.difference(
+            "values/implicit-ce/rank-correlation", f"values/{head}/rank-correlation"
+        )
         for head in HEADS
     }
     return [
@@ -231,10 +241,7 @@ def _value_checks(seeds: Seeds) -> list[Check]:
         Check(
             claim="Implicit values (CE) order prefixes better than value heads on Monte-Carlo labels.",
             paper="argued from Proposition 3.2: hard labels overrate, soft ones underrate",
-            here=", ".join(
-                f"less {head} {format_estimate(gain, percent=False, digits=2, sign=True)}"
-                for head, gain in gains.items()
-            ),
+            here=format_estimates(gains, percent=False, digits=2),
             verdict=all_of([is_above(gain) for gain in gains.values()]),
             why=f"Rank correlations with the exact values: {correlations(LABELS)} on training responses; "
             f"{correlations(HEADS)} on test responses.",
@@ -264,25 +271,18 @@ def _value_checks(seeds: Seeds) -> list[Check]:
 
 
 def _plot(seeds: Seeds) -> Plot:
-    return Plot(
-        name="theory-values",
-        title="Rank correlation with the exact value within problems",
-        kind="intervals",
-        x_label="rank correlation",
-        percent=False,
-        series=tuple(
-            Series(name=name, y=(seeds.of(f"values/{name}/rank-correlation"),))
+    return intervals_plot(
+        "theory-values",
+        "Rank correlation with the exact value within problems",
+        "rank correlation",
+        {
+            name: seeds.of(f"values/{name}/rank-correlation")
             for name in VALUE_SOURCES
             if f"values/{name}/rank-correlation" in seeds
-        ),
+        },
+        reference=None,
+        percent=False,
     )
 
 
-EXPERIMENT = Experiment(
-    name="theory",
-    title="Propositions 3.1 and 3.2 on checkpoints, and learned against exact values",
-    prepare=prepare,
-    measure=measure,
-    conclude=conclude,
-    lab_only=True,
-)
+EXPERIMENT = Experiment("theory", prepare, measure, conclude, lab_only=True)

@@ -10,7 +10,7 @@ a temperature chosen on development problems, because a value head's score alrea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,19 @@ from stepcredit_study.claims.main import BALANCED, BASELINES, OBJECTIVES, traine
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.measuring import TestBed, choose_aggregate
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, format_estimate, is_above
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above
+from stepcredit_study.frame.variants import Variants, score_variants
 from stepcredit_study.frame.world import Responses, World
-from stepcredit_study.pages.finding import Cell, Check, Estimate, Finding, Plot, Series, Table
+from stepcredit_study.pages.finding import (
+    Cell,
+    Check,
+    Finding,
+    Plot,
+    Table,
+    format_estimate,
+    format_estimates,
+    intervals_plot,
+)
 
 METHODS = (*OBJECTIVES, *BALANCED, *BASELINES, "log-probability")
 ALONE, VOTE, TUNED = "alone", "vote", "vote, tuned"
@@ -40,44 +50,21 @@ PAPER: Mapping[str, tuple[str, str]] = {
 """Averages over generators and n, alone and in the weighted vote, in per cent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Scores of every method.
-
-    Attributes:
-        dev: Development responses.
-        dev_scores: Method to its scores of them.
-        test: The base's responses.
-        test_scores: Method to its scores of them.
-    """
-
-    dev: Path
-    dev_scores: Mapping[str, Path]
-    test: Responses
-    test_scores: Mapping[str, Path]
-
-
-def prepare(world: World) -> Files:
+def prepare(world: World) -> Variants:
     """The models of the main table, and their scores of development and test responses."""
-    models = trained(world)
-    dev, test = world.dev_set(), world.test_set()
-
-    def scores(data: Path) -> dict[str, Path]:
-        found = {name: world.score(data, prm) for name, prm in models.items()}
-        return found | {"log-probability": world.reference_log_probability(data)}
-
-    return Files(dev=dev, dev_scores=scores(dev), test=test, test_scores=scores(test.distinct))
+    return score_variants(world, {**trained(world), "log-probability": world.reference_log_probability})
 
 
-def measure(world: World, files: Files) -> Measurement:
+def measure(world: World, variants: Variants) -> Measurement:
     """Accuracy alone and in votes, at each n and on average."""
-    bed = TestBed(files.test, world.scale.n)
+    bed = TestBed(variants.test[world.scale.base], world.scale.n)
     found = {("majority", ALONE): bed.majority()}
     numbers = {"pass@1": bed.pass_at(1), "ratio needed": ratio_needed(bed.samples)}
     for name in METHODS:
-        scores, dev_scores = files.test_scores[name], files.dev_scores[name]
-        aggregate = choose_aggregate(files.dev, dev_scores)
-        temperature = choose_temperature(files.dev, dev_scores, aggregate)
+        scores = variants.test_scores[name][world.scale.base]
+        dev_scores = variants.dev_scores[name]
+        aggregate = choose_aggregate(variants.dev, dev_scores)
+        temperature = choose_temperature(variants.dev, dev_scores, aggregate)
         weights = sigmoid(bed.scored(scores).scores[aggregate])
         for kind, part in (("right", bed.samples.correct), ("wrong", ~bed.samples.correct)):
             numbers[f"{name}/weight/{kind}"] = float(weights[part & bed.samples.valid].mean())
@@ -172,11 +159,8 @@ def _by_n(seeds: Seeds, scale: Scale) -> Table:
 
 
 def _checks(seeds: Seeds) -> list[Check]:
-    def over_votes(name: str) -> Estimate:
-        return seeds.difference(f"{name}/{VOTE}", f"majority/{ALONE}")
-
-    def over_alone(name: str) -> Estimate:
-        return seeds.difference(f"{name}/{VOTE}", f"{name}/{ALONE}")
+    over_votes = {name: seeds.difference(f"{name}/{VOTE}", f"majority/{ALONE}") for name in OBJECTIVES}
+    over_alone = {name: seeds.difference(f"{name}/{VOTE}", f"{name}/{ALONE}") for name in OBJECTIVES}
 
     def weakest(known: Seeds) -> str:
         return min(OBJECTIVES, key=lambda name: known.of(f"{name}/{ALONE}").mean)
@@ -187,17 +171,15 @@ def _checks(seeds: Seeds) -> list[Check]:
         Check(
             claim="A vote weighted by an implicit PRM beats the plain vote, whatever the objective.",
             paper="KTO 50.4, NCA 51.8, DPO 51.5, CE 51.9; the plain vote about 49.1",
-            here="weighted less plain vote: "
-            + ", ".join(f"{name} {format_estimate(over_votes(name), sign=True)}" for name in OBJECTIVES),
-            verdict=all_of([is_above(over_votes(name)) for name in OBJECTIVES]),
+            here=f"weighted less plain vote: {format_estimates(over_votes)}",
+            verdict=all_of([is_above(gain) for gain in over_votes.values()]),
             why=f"sigmoid(score) gives right and wrong responses on average {_weights(seeds)}.",
         ),
         Check(
             claim="A weighted vote beats the implicit PRM alone, whatever the objective.",
             paper="KTO +4.7, NCA +2.4, DPO +1.1, CE +3.5",
-            here="weighted vote less alone: "
-            + ", ".join(f"{name} {format_estimate(over_alone(name), sign=True)}" for name in OBJECTIVES),
-            verdict=all_of([is_above(over_alone(name)) for name in OBJECTIVES]),
+            here=f"weighted vote less alone: {format_estimates(over_alone)}",
+            verdict=all_of([is_above(gain) for gain in over_alone.values()]),
             why=_why_votes_dilute(seeds),
         ),
         Check(
@@ -219,16 +201,13 @@ def _weights(seeds: Seeds) -> str:
 
 def _why_votes_dilute(seeds: Seeds) -> str:
     added = seeds.difference(f"majority/{ALONE}", "pass@1")
-    tuned = ", ".join(
-        f"{name} {format_estimate(seeds.difference(f'{name}/{TUNED}', f'{name}/{ALONE}'), sign=True)}"
-        for name in OBJECTIVES
-    )
+    tuned = {name: seeds.difference(f"{name}/{TUNED}", f"{name}/{ALONE}") for name in OBJECTIVES}
     return (
         f"The plain vote adds {format_estimate(added, sign=True)} to a single response. Where it fails "
         "though some response is right, a right response would have to weigh "
         f"{format_estimate(seeds.of('ratio needed'), percent=False)} times as much as a wrong one "
         f"(median over problems); the weights are {_weights(seeds)}. With a temperature chosen on "
-        f"development problems the vote less the reward model alone is {tuned}."
+        f"development problems the vote less the reward model alone is {format_estimates(tuned)}."
     )
 
 
@@ -240,25 +219,13 @@ def _extra_gain(each: Measurement, weakest: str) -> float:
 
 
 def _plot(seeds: Seeds) -> Plot:
-    series = [
-        Series(name=f"{name}, {how}", y=(seeds.of(f"{name}/{how}"),))
-        for name in METHODS
-        for how in (ALONE, VOTE, TUNED)
-    ]
-    return Plot(
-        name="voting",
-        title="Accuracy alone and in a weighted vote, mean over n; the line is the plain vote",
-        kind="intervals",
-        x_label="Accuracy",
-        series=tuple(series),
+    return intervals_plot(
+        "voting",
+        "Accuracy alone and in a weighted vote, mean over n; the line is the plain vote",
+        "Accuracy",
+        {f"{name}, {how}": seeds.of(f"{name}/{how}") for name in METHODS for how in (ALONE, VOTE, TUNED)},
         reference=seeds.of(f"majority/{ALONE}").mean,
     )
 
 
-EXPERIMENT = Experiment(
-    name="voting",
-    title="reward models, votes, and votes weighted by reward models",
-    prepare=prepare,
-    measure=measure,
-    conclude=conclude,
-)
+EXPERIMENT = Experiment("voting", prepare, measure, conclude)

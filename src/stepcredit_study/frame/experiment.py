@@ -13,13 +13,12 @@ from stepcredit_study.frame.world import World
 from stepcredit_study.pages.finding import Finding
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """One claim, or several that need the same files.
 
     Attributes:
         name: As on the command line.
-        title: What is asked.
         prepare: Asks a world for every file that the experiment needs; it reads none of them, so that it
             also makes the plan of a run that is too large for this machine.
         measure: Turns those files into one seed's numbers.
@@ -28,7 +27,6 @@ class Experiment:
     """
 
     name: str
-    title: str
     prepare: Callable[[World], Any]
     measure: Callable[[World, Any], Measurement]
     conclude: Callable[[Seeds, Scale], Finding]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +49,7 @@ class PlannedCommand:
 
     def to_json(self) -> dict[str, Any]:
         """All fields, and the formula."""
-        return {
-            "command": self.command,
-            "line": self.line,
-            "out": str(self.out),
-            "tokens": self.tokens,
-            "flops": self.flops,
-            "hours": self.hours,
-            "formula": FORMULAS.get(self.command),
-        }
+        return asdict(self) | {"out": str(self.out), "formula": FORMULAS.get(self.command)}
 
     def to_text(self) -> str:
         """The line, under a comment with what it takes, so that the whole plan is a shell script."""
@@ -84,22 +76,13 @@ def plan(experiments: Sequence[Experiment], scale: Scale, out: Path) -> list[Pla
     for command, options in recorder.steps:
         line = command_line(command, options, scale.launchers)
         cost = None if reckoning is None else reckoning.cost(command, options)
-        if cost is None:
-            planned.append(PlannedCommand(command=command, line=line, out=options.out))
-        else:
+        known: dict[str, float] = {}
+        if cost is not None:
             assert scale.machine is not None
             devices = scale.devices(command, getattr(options, "policy", None))
             hours = cost.flops / _speed(scale.machine, devices) / 3600
-            planned.append(
-                PlannedCommand(
-                    command=command,
-                    line=line,
-                    out=options.out,
-                    tokens=cost.tokens,
-                    flops=cost.flops,
-                    hours=hours,
-                )
-            )
+            known = {"tokens": cost.tokens, "flops": cost.flops, "hours": hours}
+        planned.append(PlannedCommand(command=command, line=line, out=options.out, **known))
     return planned
 
 

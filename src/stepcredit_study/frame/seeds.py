@@ -41,6 +41,10 @@ class Seeds:
         """
         return estimate([each[name] for each in self.measurements])
 
+    def get(self, name: str) -> Estimate | None:
+        """A quantity that not every run measures."""
+        return self.of(name) if name in self else None
+
     def difference(self, first: str, second: str) -> Estimate:
         """The first less the second, seed by seed."""
         return estimate([each[first] - each[second] for each in self.measurements])
@@ -77,7 +81,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     count = len(values)
     mean = math.fsum(values) / count
     if count < 2:
-        return Estimate(mean=mean, low=None, high=None, values=tuple(values))
+        return Estimate(mean=mean, values=tuple(values))
     variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
     reach = student_quantile(count - 1) * math.sqrt(variance / count)
     return Estimate(mean=mean, low=mean - reach, high=mean + reach, values=tuple(values))
@@ -110,12 +114,3 @@ def all_of(verdicts: Sequence[Verdict]) -> Verdict:
     """Of a claim with several parts: one that fails fails it."""
     worst_first: tuple[Verdict, ...] = ("does not hold", "undecided", "not measured", "holds")
     return min(verdicts, key=worst_first.index, default="holds")
-
-
-def format_estimate(found: Estimate, *, percent: bool = True, digits: int = 1, sign: bool = False) -> str:
-    """An estimate in words: ``41.2 [38.0, 44.4]``."""
-    factor, mark = (100.0, "+" if sign else "") if percent else (1.0, "+" if sign else "")
-    text = f"{factor * found.mean:{mark}.{digits}f}"
-    if found.low is None or found.high is None:
-        return text
-    return f"{text} [{factor * found.low:{mark}.{digits}f}, {factor * found.high:{mark}.{digits}f}]"

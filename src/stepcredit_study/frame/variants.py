@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,12 @@ from stepcredit_study.frame.measuring import TestBed, choose_aggregate
 from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.seeds import Seeds
 from stepcredit_study.frame.world import Responses, World
-from stepcredit_study.pages.finding import Estimate, Plot, Series
+from stepcredit_study.pages.finding import Cell, Table, format_estimate
+
+DPO_AND_CE = {"implicit-dpo": "DPO", "implicit-ce": "CE"}
+"""The objectives that most of the paper's comparisons are made with, and how tables call them."""
+MARGIN = 0.02
+"""A change that adds less is said not to help."""
 
 Scorer = Callable[[Path], Path]
 """Rollouts to their scores."""
@@ -27,29 +32,39 @@ class Variants:
         test: Generator to its responses.
         dev_scores: Variant to its scores of the development responses.
         test_scores: Variant, then generator, to its scores.
+        models: Variant to its model, where it has one of its own.
+        data: Name to training data whose contents are measured too.
     """
 
     dev: Path
     test: Mapping[str, Responses]
     dev_scores: Mapping[str, Path]
     test_scores: Mapping[str, Mapping[str, Path]]
+    models: Mapping[str, Path] = field(default_factory=dict)
+    data: Mapping[str, Path] = field(default_factory=dict)
 
 
-def scorers(world: World, models: Mapping[str, Path]) -> dict[str, Scorer]:
-    """Variant to what its model makes of rollouts, in the usual way."""
-    return {name: partial(world.score, prm=model) for name, model in models.items()}
-
-
-def score_variants(world: World, scorers: Mapping[str, Scorer], policies: Iterable[str]) -> Variants:
+def score_variants(
+    world: World,
+    variants: Mapping[str, Path | Scorer],
+    policies: Iterable[str] | None = None,
+    *,
+    data: Mapping[str, Path] | None = None,
+) -> Variants:
     """Ask for the scores of development and test responses.
 
     Args:
         world: Where the responses come from.
-        scorers: Variant to what scores for it.
-        policies: Generators whose responses to choose from.
+        variants: Variant to its model, or to what scores for it.
+        policies: Generators whose responses to choose from; the base by default.
+        data: Name to training data whose contents are measured too.
     """
+    scorers = {
+        name: partial(world.score, prm=way) if isinstance(way, Path) else way
+        for name, way in variants.items()
+    }
     dev = world.dev_set()
-    test = {policy: world.test_set(policy) for policy in policies}
+    test = {policy: world.test_set(policy) for policy in policies or [world.scale.base]}
     return Variants(
         dev=dev,
         test=test,
@@ -58,6 +73,8 @@ def score_variants(world: World, scorers: Mapping[str, Scorer], policies: Iterab
             name: {policy: score(responses.distinct) for policy, responses in test.items()}
             for name, score in scorers.items()
         },
+        models={name: way for name, way in variants.items() if isinstance(way, Path)},
+        data=data or {},
     )
 
 
@@ -66,7 +83,9 @@ def measure_variants(world: World, variants: Variants) -> dict[str, float]:
 
     Returns:
         ``POLICY/pass@1``; ``POLICY/oracle/N`` and ``POLICY/VARIANT/N``; their means over generators
-        ``pass@1`` and ``VARIANT/N``; and ``VARIANT``, the mean over generators and n.
+        ``pass@1`` and ``VARIANT/N``; ``VARIANT``, the mean over generators and n; and of every model
+        ``VARIANT/responses`` that could be used in training, and ``VARIANT/units`` of an epoch: responses, or
+        pairs for objectives that compare two.
     """
     chosen = {name: choose_aggregate(variants.dev, scores) for name, scores in variants.dev_scores.items()}
     numbers: dict[str, float] = {}
@@ -84,41 +103,80 @@ def measure_variants(world: World, variants: Variants) -> dict[str, float]:
         for n in ns:
             numbers[f"{name}/{n}"] = _mean(numbers[f"{policy}/{name}/{n}"] for policy in variants.test)
         numbers[name] = _mean(numbers[f"{name}/{n}"] for n in ns)
-    return numbers
-
-
-def accuracy_cells(seeds: Seeds, name: str, scale: Scale) -> tuple[Estimate, ...]:
-    """A variant's accuracy at each n, and its mean over n."""
-    return (*(seeds.of(f"{name}/{n}") for n in scale.n), seeds.of(name))
-
-
-def gains_plot(name: str, title: str, x_label: str, gains: Mapping[str, Estimate]) -> Plot:
-    """What each of some changes adds, beside nothing."""
-    return Plot(
-        name=name,
-        title=title,
-        kind="intervals",
-        x_label=x_label,
-        series=tuple(Series(name=label, y=(gain,)) for label, gain in gains.items()),
-        reference=0.0,
-    )
-
-
-def trained_counts(models: Mapping[str, Path]) -> dict[str, float]:
-    """How much each model was trained on.
-
-    Returns:
-        ``VARIANT/responses`` that could be used, and ``VARIANT/units`` of an epoch: responses, or pairs
-        for objectives that compare two.
-    """
-    numbers: dict[str, float] = {}
-    for name, model in models.items():
+    for name, model in variants.models.items():
         counts = (read_manifest(model) or {})["counts"]
         numbers[f"{name}/responses"] = float(counts["examples"])
         numbers[f"{name}/units"] = float(counts["units"])
     return numbers
 
 
+def accuracy_table(
+    seeds: Seeds,
+    scale: Scale,
+    rows: Mapping[str, tuple[str, tuple[Cell, ...]]],
+    columns: Sequence[str],
+    *,
+    of: str = "",
+    caption: str = "",
+) -> Table:
+    """Accuracy of best-of-n by variant.
+
+    Args:
+        seeds: Measured by :func:`measure_variants`.
+        scale: Whose n.
+        rows: What a row is called, to its variant and further cells.
+        columns: Names of the further cells.
+        of: Ends the title.
+        caption: Ends the caption.
+    """
+
+    def cells(name: str) -> tuple[Cell, ...]:
+        return (*(seeds.of(f"{name}/{n}") for n in scale.n), seeds.of(name))
+
+    return Table(
+        title=f"Accuracy of best-of-n on responses of {scale.base}{of}",
+        columns=(*(f"@{n}" for n in scale.n), "average", *columns),
+        rows=tuple((label, (*cells(name), *more)) for label, (name, more) in rows.items()),
+        caption=f"Per cent. A single response: {format_estimate(seeds.of('pass@1'))}.{caption}",
+    )
+
+
+def amounts_table(
+    seeds: Seeds,
+    scale: Scale,
+    title: str,
+    variants: Mapping[str, str],
+    published: Mapping[str, Sequence[float]],
+) -> Table:
+    """Accuracy of best-of-n, n as large as it gets, by generator and amount of data.
+
+    Args:
+        seeds: Measured by :func:`measure_variants`.
+        scale: Whose generators and n.
+        title: What is shown.
+        variants: Column to variant.
+        published: Row of the paper's table to its numbers in per cent.
+    """
+    n = scale.largest_n
+    names = variants.values()
+    return Table(
+        title=title,
+        columns=tuple(variants),
+        rows=(
+            *(
+                (policy, tuple(seeds.of(f"{policy}/{name}/{n}") for name in names))
+                for policy in scale.generators
+            ),
+            ("average", tuple(seeds.of(f"{name}/{n}") for name in names)),
+            *(
+                (f"paper: {name}", tuple(f"{value:.1f}" for value in values))
+                for name, values in published.items()
+            ),
+        ),
+        caption="Per cent; the paper's are best-of-64.",
+    )
+
+
 def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found)
+    numbers = list(values)
+    return sum(numbers) / len(numbers)

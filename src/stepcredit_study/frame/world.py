@@ -26,7 +26,6 @@ from stepcredit.pipelines import (
 )
 from stepcredit.pipelines.driver import Store
 from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
-from stepcredit.training.config import TrainConfig
 from stepcredit_study.frame.scale import Scale
 
 LAB = "lab:"
@@ -239,10 +238,6 @@ class World:
         return self.store.make(
             "baseline", by, baseline.Options(rollouts=data, by=by, out=Path(), seed=self.seed)
         )
-
-    def config(self, method: str, **changes: Any) -> TrainConfig:
-        """Training settings of a method."""
-        return self.scale.config(method, **changes)
 
     def _policy(self) -> GeneratorOptions:
         return GeneratorOptions(**self.scale.policy, model=str(self.base), policy_name=self.scale.base)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Verdict = Literal["holds", "does not hold", "undecided", "not measured"]
 """``undecided``: the interval allows both."""
@@ -22,9 +22,26 @@ class Estimate:
     """
 
     mean: float
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
     values: tuple[float, ...]
+
+
+def format_estimate(found: Estimate, *, percent: bool = True, digits: int = 1, sign: bool = False) -> str:
+    """An estimate in words: ``41.2 [38.0, 44.4]``."""
+    factor, mark = (100.0, "+" if sign else "") if percent else (1.0, "+" if sign else "")
+    text = f"{factor * found.mean:{mark}.{digits}f}"
+    if found.low is None or found.high is None:
+        return text
+    return f"{text} [{factor * found.low:{mark}.{digits}f}, {factor * found.high:{mark}.{digits}f}]"
+
+
+def format_estimates(estimates: Mapping[str, Estimate], *, percent: bool = True, digits: int = 1) -> str:
+    """Named differences in words: ``mid +1.2 [0.3, 2.1], weak -0.4 [-1.1, 0.3]``."""
+    return ", ".join(
+        f"{name} {format_estimate(each, percent=percent, digits=digits, sign=True)}"
+        for name, each in estimates.items()
+    )
 
 
 Cell = Estimate | str | None
@@ -94,6 +111,59 @@ class Plot:
     reference: float | None = None
 
 
+def curves_plot(
+    name: str,
+    title: str,
+    labels: tuple[str, str],
+    curves: Mapping[str, Mapping[float, Estimate]],
+    *,
+    percent: bool = True,
+) -> Plot:
+    """Curves over a logarithmic axis.
+
+    Args:
+        name: Of its file.
+        title: What is shown.
+        labels: Of the horizontal and the vertical axis.
+        curves: Name in the legend to each place and its height.
+        percent: Whether heights are shares.
+    """
+    return Plot(
+        name=name,
+        title=title,
+        kind="curves",
+        x_label=labels[0],
+        y_label=labels[1],
+        x_log2=True,
+        percent=percent,
+        series=tuple(
+            Series(name=label, x=tuple(map(float, curve)), y=tuple(curve.values()))
+            for label, curve in curves.items()
+        ),
+    )
+
+
+def intervals_plot(
+    name: str,
+    title: str,
+    x_label: str,
+    estimates: Mapping[str, Estimate],
+    *,
+    reference: float | None = 0.0,
+    percent: bool = True,
+) -> Plot:
+    """One interval per row; by default of differences, beside nothing."""
+    return Plot(
+        name=name,
+        title=title,
+        kind="intervals",
+        x_label=x_label,
+        series=tuple(Series(name=label, y=(estimate,)) for label, estimate in estimates.items()),
+        percent=percent,
+        reference=reference,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """One claim, and what became of it here.
@@ -138,8 +208,8 @@ class Finding:
     title: str
     purpose: str
     differs: str
-    tables: Sequence[Table]
-    checks: Sequence[Check]
-    plots: Sequence[Plot] = ()
-    notes: Sequence[str] = ()
-    settings: dict[str, object] | None = None
+    tables: tuple[Table, ...]
+    checks: tuple[Check, ...]
+    plots: tuple[Plot, ...] = ()
+    notes: tuple[str, ...] = ()
+    settings: Mapping[str, Any] | None = None

@@ -10,11 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stepcredit.errors import DataError
+from stepcredit.errors import DataError, UserError
 from stepcredit.reports.page import write_page
 from stepcredit.reports.plots import standalone
 from stepcredit.runs import atomic_path, write_json
-from stepcredit_study.pages.finding import Cell, Check, Estimate, Finding, Plot, Series, Table, Verdict
+from stepcredit.typed_values import typed_record
+from stepcredit_study.pages.finding import Check, Finding, Verdict
 from stepcredit_study.pages.page import render_findings
 from stepcredit_study.pages.plots import draw
 from stepcredit_study.pages.text import claims_table, finding_markdown, finding_text, whys
@@ -47,42 +48,10 @@ def finding_from_json(content: Any, *, where: str | Path) -> Finding:
         DataError: It is something else.
     """
     try:
-        return Finding(
-            name=content["name"],
-            title=content["title"],
-            purpose=content["purpose"],
-            differs=content["differs"],
-            tables=[_table(each) for each in content["tables"]],
-            checks=[Check(**each) for each in content["checks"]],
-            plots=[_plot(each) for each in content["plots"]],
-            notes=tuple(content["notes"]),
-            settings=content["settings"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"is not a finding ({error})", where=where, hint="run `stepcredit reproduce` again"
-        ) from error
-
-
-def _table(content: Mapping[str, Any]) -> Table:
-    rows = tuple((name, tuple(map(_cell, cells))) for name, cells in content["rows"])
-    return Table(**{**content, "columns": tuple(content["columns"]), "rows": rows})
-
-
-def _cell(content: Any) -> Cell:
-    return _estimate(content) if isinstance(content, dict) else content
-
-
-def _estimate(content: Mapping[str, Any]) -> Estimate:
-    return Estimate(**{**content, "values": tuple(content["values"])})
-
-
-def _plot(content: Mapping[str, Any]) -> Plot:
-    series = tuple(
-        Series(name=each["name"], x=tuple(each["x"]), y=tuple(map(_estimate, each["y"])))
-        for each in content["series"]
-    )
-    return Plot(**{**content, "series": series})
+        return typed_record(Finding, content, str(where))
+    except UserError as error:
+        hint = "run `stepcredit reproduce` again"
+        raise DataError(f"is not a finding ({error})", where=where, hint=hint) from error
 
 
 def read_findings(folder: str | Path, order: Sequence[str] = ()) -> list[Finding]:
@@ -102,7 +71,8 @@ def read_findings(folder: str | Path, order: Sequence[str] = ()) -> list[Finding
         except (OSError, ValueError) as error:
             raise DataError(f"cannot be read ({error})", where=path) from error
         if isinstance(content, dict) and {"checks", "purpose"} <= content.keys():
-            found.append(finding_from_json({**content}, where=path))
+            content.pop("measurements", None)
+            found.append(finding_from_json(content, where=path))
     places = {name: place for place, name in enumerate(order)}
     return sorted(found, key=lambda each: (places.get(each.name, len(places)), each.name))
 

@@ -6,19 +6,10 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stepcredit_study.pages.finding import Cell, Check, Estimate, Finding, Table
+from stepcredit_study.pages.finding import Cell, Check, Estimate, Finding, Table, format_estimate
 
 _WIDTH = 100
 _ABSENT = "–"
-
-
-def estimate_text(found: Estimate, *, percent: bool, digits: int) -> str:
-    """``41.2 [38.0, 44.4]``; without an interval only the mean."""
-    factor = 100.0 if percent else 1.0
-    text = f"{factor * found.mean:.{digits}f}"
-    if found.low is None or found.high is None:
-        return text
-    return f"{text} [{factor * found.low:.{digits}f}, {factor * found.high:.{digits}f}]"
 
 
 def seeds_of(finding: Finding) -> int:
@@ -135,7 +126,7 @@ def _markdown_table(table: Table) -> str:
         (
             name,
             *(
-                estimate_text(cell, percent=table.percent, digits=table.digits)
+                format_estimate(cell, percent=table.percent, digits=table.digits)
                 if isinstance(cell, Estimate)
                 else cell or _ABSENT
                 for cell in cells

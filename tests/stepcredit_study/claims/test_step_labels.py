@@ -64,7 +64,7 @@ def test_it_runs_on_a_tiny_lab(tiny_world: World) -> None:
     numbers, _ = run_twice(EXPERIMENT, tiny_world)
     assert 0 <= numbers[f"implicit-ce, then {TRUE}/step AUC"] <= 1
     first = tiny_world.train("implicit-ce")
-    beta = tiny_world.config("implicit-ce").beta
+    beta = tiny_world.scale.config("implicit-ce").beta
     second = tiny_world.train("second-stage", tiny_world.true_labels(), start_from=first, beta=beta)
     # The reward stays relative to the model that the first stage started from.
     cards = [PRMCard.read(model) for model in (first, second)]

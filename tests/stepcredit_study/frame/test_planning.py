@@ -25,7 +25,7 @@ def made_up(prepare: Any) -> Experiment:
     def unused(*arguments: Any) -> Any:
         raise AssertionError("a plan measures nothing")
 
-    return Experiment(name="made-up", title="?", prepare=prepare, measure=unused, conclude=unused)
+    return Experiment("made-up", prepare, unused, unused)
 
 
 @pytest.fixture

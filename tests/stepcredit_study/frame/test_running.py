@@ -37,9 +37,7 @@ EXPERIMENT = """
             time.sleep(0.02)
         return {"size": float(world.scale.sizes.train_prompts), "seed": float(world.seed)}
 
-    EXPERIMENT = Experiment(
-        name="made-up", title="?", prepare=prepare, measure=measure, conclude=lambda seeds, scale: None
-    )
+    EXPERIMENT = Experiment("made-up", prepare, measure, lambda seeds, scale: None)
 """
 
 
@@ -208,13 +206,10 @@ def test_a_larger_scale_runs_its_commands_by_its_launchers(folder: Path) -> None
                 assert words[words.index("--model") + 1] == "meta-llama/Llama-3.1-8B-Instruct"
                 return {"words": float(len(words))}
 
-            EXPERIMENT = Experiment(
-                name="one-request",
-                title="?",
-                prepare=lambda world: world.sampled("test"),
-                measure=measure,
-                conclude=lambda seeds, scale: None,
-            )
+            def prepare(world):
+                return world.sampled("test")
+
+            EXPERIMENT = Experiment("one-request", prepare, measure, lambda seeds, scale: None)
             """
         )
     )

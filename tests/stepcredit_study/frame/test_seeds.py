@@ -8,16 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from stepcredit.stats import student_quantile
-from stepcredit_study.frame.seeds import (
-    Seeds,
-    all_of,
-    estimate,
-    format_estimate,
-    is_above,
-    is_below,
-    is_no_gain,
-)
-from stepcredit_study.pages.finding import Estimate, Verdict
+from stepcredit_study.frame.seeds import Seeds, all_of, estimate, is_above, is_below, is_no_gain
+from stepcredit_study.pages.finding import Estimate, Verdict, format_estimate
 
 
 def test_an_estimate_worked_out_by_hand() -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.reports.pages import parse
 
 from stepcredit.errors import DataError
-from stepcredit_study.pages.finding import Check, Estimate, Finding, Plot, Series, Table
+from stepcredit_study.pages.finding import Check, Estimate, Finding, Plot, Series, Table, format_estimate
 from stepcredit_study.pages.findings import (
     finding_from_json,
     finding_text,
@@ -22,7 +22,6 @@ from stepcredit_study.pages.findings import (
     write_findings_page,
     write_report,
 )
-from stepcredit_study.pages.text import estimate_text
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -39,7 +38,7 @@ CURVE = Plot(
     x_label="Responses",
     y_label="Accuracy",
     series=tuple(
-        Series(name=name, x=(1, 2, 8), y=(estimate(0.4), estimate(0.5), estimate(height)))
+        Series(name=name, x=(1.0, 2.0, 8.0), y=(estimate(0.4), estimate(0.5), estimate(height)))
         for name, height in (("CE & friends", 0.7), ("DPO", 0.6))
     ),
     x_log2=True,
@@ -118,7 +117,7 @@ def test_what_is_no_finding_is_refused(broken: Any) -> None:
     ],
 )
 def test_an_estimate_in_a_table(found: Estimate, percent: bool, digits: int, text: str) -> None:
-    assert estimate_text(found, percent=percent, digits=digits) == text
+    assert format_estimate(found, percent=percent, digits=digits) == text
 
 
 def test_the_terminal_shows_aligned_tables_and_every_claim() -> None:
