@@ -159,3 +159,15 @@ def test_scores_of_other_rollouts_are_refused(tmp_path: Path, capsys: pytest.Cap
     other = write(tmp_path / "other.jsonl", row("q/0", prompt_id="q", prediction="1"))
     words = ["eval", "best-of-n", str(other), "--scores", f"prm={tmp_path}/scores.jsonl", "--n", "1"]
     assert "not one of its ids" in refused(words, tmp_path, capsys)
+
+
+@pytest.mark.parametrize("out", ["/proc/rows.jsonl", "/proc/rows.jsonl.gz", "/proc/self/rows.parquet"])
+@pytest.mark.parametrize("name", ["grade", "convert"])
+def test_an_output_that_cannot_be_written_is_named_as_the_user_named_it(
+    name: str, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "rollouts.jsonl", row(correct=None))
+    words = [name, str(source), "--out", out, *(["--grader", "exact"] if name == "grade" else [])]
+    line = refused(words, tmp_path, capsys)
+    assert line.startswith(f"stepcredit: error: {out}: cannot be written (")
+    assert ".tmp" not in line

@@ -129,7 +129,8 @@ class ResumableLines:
         return content if isinstance(content, dict) else {}
 
     def _write_stamp(self, **content: Any) -> None:
-        write_json(self._stamp, {"settings_hash": self.manifest.settings_hash, **content})
+        stamp = {"settings_hash": self.manifest.settings_hash, **content}
+        write_json(self._stamp, stamp, named=self.path)
 
     def _go_on(self, stamp: Mapping[str, Any]) -> None:
         """Open the partial file behind what is kept of it."""

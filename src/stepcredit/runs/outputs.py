@@ -39,15 +39,30 @@ def _sync_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def _naming(output: Path) -> Iterator[None]:
+    """Say that ``output`` cannot be written, and not the temporary file that the user knows nothing of."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise UserError(f"cannot be written ({reason})", where=output, hint="name another --out") from error
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path, *, named: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it is renamed to ``path``, else removed.
 
+    Args:
+        path: The file.
+        named: The output that the user named, where ``path`` is a file beside it.
+
     Raises:
-        UserError: Another process is writing ``path``.
+        UserError: Another process is writing ``path``, or nothing can be written there.
     """
     path = Path(path)
     with locked(path, patience=_PATIENCE):
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with _naming(named or path):
+            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         os.close(descriptor)
         temporary = Path(name)
         try:
@@ -65,11 +80,12 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; on success it replaces ``path``, else it is removed.
 
     Raises:
-        UserError: Another process is writing ``path``.
+        UserError: Another process is writing ``path``, or nothing can be written there.
     """
     path = Path(path)
     with locked(path, patience=_PATIENCE):
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+        with _naming(path):
+            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
         try:
             os.chmod(temporary, 0o755)
             yield temporary
@@ -88,9 +104,9 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically; NaN and infinity are refused."""
-    with atomic_path(path) as temporary:
+def write_json(path: str | Path, value: Any, *, named: Path | None = None) -> None:
+    """Write ``value`` as indented JSON, as :func:`atomic_path` does; NaN and infinity are refused."""
+    with atomic_path(path, named=named) as temporary:
         temporary.write_text(
             json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
         )

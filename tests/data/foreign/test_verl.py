@@ -69,7 +69,13 @@ def test_rows_come_back_as_columns_that_verl_reads(source: Path, tmp_path: Path)
 
 
 def test_prompts_of_rollouts_become_rows_of_verl(tmp_path: Path) -> None:
-    rollout = {"prompt_id": "p", "prompt": "1+1=", "response": "2", "answer": "2", "note": "of the response"}
+    rollout: dict[str, Any] = {
+        "prompt_id": "p",
+        "prompt": "1+1=",
+        "response": "2",
+        "answer": "2",
+        "note": "x",
+    }
     rows = [{**rollout, "id": "a"}, {**rollout, "id": "b"}, {**rollout, "id": "c", "prompt_id": "q"}]
     rows.append({**rollout, "id": "d", "prompt_id": "r", "answer": None})
     write_rows(tmp_path / "rollouts.jsonl", rows)
