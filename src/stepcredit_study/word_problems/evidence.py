@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float, Int
 
 from stepcredit.evaluation.score_columns import REWARD, read_score_columns
 from stepcredit.steps import StepRule, split
+from stepcredit_study.analyses.within_problem import Pairs, count_pairs, without_length
 from stepcredit_study.frame.measuring import AGGREGATES, TestBed
 from stepcredit_study.frame.world import Responses
 from stepcredit_study.word_problems.slips import first_slip, step_truths
-from stepcredit_study.word_problems.within_problem import Pairs, count_pairs, without_length
 
 REFERENCE = "reference"
 SHORTNESS = "shortness"

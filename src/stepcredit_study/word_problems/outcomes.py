@@ -10,24 +10,23 @@ Best-of-n minus majority is secondary. A problem's value is the mean over the se
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from stepcredit.stats import (
     Interval,
     ProblemBootstrap,
     VoteSubsets,
-    auc,
-    clustered_auc_parts,
     majority_vote,
     pass_at_n,
     sigmoid,
 )
+from stepcredit_study.analyses.grouped_auc import Grouped, grouped_auc
+from stepcredit_study.analyses.within_problem import auc_difference, pooled_auc
 from stepcredit_study.word_problems.evidence import REFERENCE, SHORTNESS, Evidence
-from stepcredit_study.word_problems.within_problem import auc_difference, pooled_auc
 
 NUM_DRAWS = 2000
 _RESAMPLES = 100
@@ -124,45 +123,11 @@ def _weighted_vote(
 
 
 def _slips(evidence: Evidence, method: str, bootstrap: ProblemBootstrap) -> dict[str, Any]:
+    """Slips are what rewards should be low for."""
     steps = evidence.steps
-    of_method, of_reference = steps.rewards[method], steps.rewards[REFERENCE]
-    row = {"auc": as_list(slip_auc(of_method, None, steps.is_slip, steps.problems, bootstrap))}
+    items = Grouped.one(steps.is_slip, steps.problems)
+    of_method, of_reference = ([-values for values in steps.rewards[name]] for name in (method, REFERENCE))
+    row = {"auc": as_list(grouped_auc(items, of_method, bootstrap))}
     if method != REFERENCE:
-        difference = slip_auc(of_method, of_reference, steps.is_slip, steps.problems, bootstrap)
-        row["minus reference"] = as_list(difference)
+        row["minus reference"] = as_list(grouped_auc(items, of_method, bootstrap, minus=of_reference))
     return row
-
-
-def slip_auc(
-    rewards: Sequence[Float[np.ndarray, " steps"]],
-    others: Sequence[Float[np.ndarray, " steps"]] | None,
-    is_slip: Bool[np.ndarray, " steps"],
-    problems: Int[np.ndarray, " steps"],
-    bootstrap: ProblemBootstrap,
-) -> Interval:
-    """AUC of slips (low rewards) against right steps, or its difference from that of other rewards.
-
-    The mean over seeds; the bootstrap draws the linear parts of the AUC over problems, as
-    :func:`~stepcredit.evaluation.localisation.clustered_auc` does.
-    """
-    if is_slip.all() or not is_slip.any():
-        return Interval(float("nan"), float("nan"), float("nan"))
-    estimate, parts = _mean_parts(rewards, is_slip)
-    if others is not None:
-        other_estimate, other_parts = _mean_parts(others, is_slip)
-        estimate, parts = estimate - other_estimate, parts - other_parts
-    kinds = (is_slip, ~is_slip)
-    counts = [np.bincount(problems, kind, bootstrap.num_problems) for kind in kinds]
-    above = [np.bincount(problems, (parts - estimate) * kind, bootstrap.num_problems) for kind in kinds]
-    slips, num_slips, right, num_right = bootstrap.means(np.stack([above[0], counts[0], above[1], counts[1]]))
-    usable = (num_slips > 0) & (num_right > 0)
-    drawn = estimate + slips[usable] / num_slips[usable] + right[usable] / num_right[usable]
-    return Interval(estimate, *bootstrap.quantiles(drawn, *counts))
-
-
-def _mean_parts(
-    rewards: Sequence[Float[np.ndarray, " steps"]], is_slip: Bool[np.ndarray, " steps"]
-) -> tuple[float, Float[np.ndarray, " steps"]]:
-    estimates = [float(auc(-values, is_slip)) for values in rewards]
-    parts = [clustered_auc_parts(-values, is_slip) for values in rewards]
-    return float(np.mean(estimates)), np.mean(parts, axis=0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stepcredit.errors import UserError
 from stepcredit.pipelines.driver import Store
 from stepcredit_study.frame.measuring import share_right
 from stepcredit_study.word_problems import fine_tuning
@@ -19,7 +20,7 @@ class Lengths:
     """Lengths of fine-tuning, in steps.
 
     Attributes:
-        weak: About half of the middle one.
+        weak: The longest that was kept of at most half of the middle one; else the shortest.
         middle: The first one with a pass@1 of at least the scale's; the longest where none has.
         strong: The longest.
         pass_at_1: Of each length that was measured, on development problems.
@@ -54,23 +55,38 @@ def find_middle(
         The lengths, or ``None`` where time ran out before.
     """
     measured: dict[int, float] = {}
-    for length in range(scale.measured_every, scale.steps + 1, scale.measured_every):
+    lengths = range(scale.measured_every, scale.steps + 1, scale.measured_every)
+    for length in lengths:
         if not go_on():
             return None
-        tune(model, out, scale, length)
+        if not tune(model, out, scale, length):
+            continue
         world = WordWorld(scale, store, {"middle": policy_at(out, length)})
         measured[length] = share_right(world.dev_set())
-        if measured[length] >= scale.least_pass or length + scale.measured_every > scale.steps:
-            half = length // 2 // scale.measured_every * scale.measured_every
-            strong = scale.steps // scale.measured_every * scale.measured_every
-            return Lengths(
-                weak=max(half, scale.measured_every), middle=length, strong=strong, pass_at_1=measured
-            )
-    raise AssertionError("the last length ends the loop")
+        if measured[length] >= scale.least_pass:
+            break
+    if not measured:
+        raise UserError(
+            f"the fine-tuning is longer than {scale.steps} steps, and kept none of the lengths in between",
+            where=out,
+            hint="ask for more steps by --size steps=N, or for another --size measured_every=N",
+        )
+    middle = max(measured)
+    saved = sorted(int(path.name.removeprefix("step-")) for path in out.glob("step-*"))
+    return Lengths(
+        weak=max((other for other in saved if other <= middle / 2), default=saved[0]),
+        middle=middle,
+        strong=lengths[-1],
+        pass_at_1=measured,
+    )
 
 
-def tune(model: Path, out: Path, scale: WordScale, length: int) -> None:
-    """Make the policy of a length, if it is not there."""
+def tune(model: Path, out: Path, scale: WordScale, length: int) -> bool:
+    """Make the policy of a length, if it is not there.
+
+    Returns:
+        Whether it is there now: a run that was longer already may not have kept it.
+    """
     if not policy_at(out, length).exists():
         fine_tuning.run(
             model,
@@ -80,6 +96,7 @@ def tune(model: Path, out: Path, scale: WordScale, length: int) -> None:
             policy_every=scale.measured_every,
             minutes=float("inf"),
         )
+    return policy_at(out, length).exists()
 
 
 def policy_at(out: Path, length: int) -> Path:

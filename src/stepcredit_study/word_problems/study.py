@@ -55,6 +55,7 @@ class Study:
     lengths: Lengths | None = None
     chosen: dict[str, Chosen] = field(default_factory=dict)
     blocks: dict[tuple[str, str], list[Responses]] = field(default_factory=dict)
+    _evaluated: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def store(self) -> Store:
@@ -84,7 +85,7 @@ class Study:
             stage()
             write_json(self.out / RESULTS, self.results())
 
-    def _stages(self) -> Iterator[Callable[[], None]]:
+    def _stages(self) -> Iterator[Callable[[], object]]:
         yield self._find_middle
         if self.lengths is None:
             return
@@ -118,8 +119,7 @@ class Study:
         known["chosen"] = {method: chosen.to_json() for method, chosen in self.chosen.items()}
         known["operations"] = {method: self._operations(method) for method in self.chosen}
         known["outcomes"] = {
-            f"{templates}/{policy}": self._outcomes(blocks)
-            for (templates, policy), blocks in self.blocks.items()
+            f"{templates}/{policy}": self._known(templates, policy) for templates, policy in self.blocks
         }
         return known
 
@@ -127,6 +127,14 @@ class Study:
         """A method's model of each seed, with its chosen settings."""
         settings = self.chosen[method].settings
         return [self.world.train(method, settings, seed=seed) for seed in range(self.scale.num_seeds(method))]
+
+    def _known(self, templates: str, policy: str) -> dict[str, Any]:
+        """The outcomes of a test set, computed anew only where blocks or methods were added."""
+        blocks = self.blocks[templates, policy]
+        state = len(blocks), tuple(self.chosen)
+        if (templates, policy) not in self._evaluated or self._evaluated[templates, policy][0] != state:
+            self._evaluated[templates, policy] = state, self._outcomes(blocks)
+        return self._evaluated[templates, policy][1]
 
     def _outcomes(self, blocks: list[Responses]) -> dict[str, Any]:
         world = self.world

@@ -126,8 +126,11 @@ class WordWorld:
 
     def score(self, data: Path, model: Path) -> Path:
         """A reward model's scores."""
-        options = score.Options(input=data, prm=str(model), out=Path(), cache=self.store.root / "reference")
-        return self.store.make("score", model.name.rpartition("-")[0], options)
+        method = model.name.rpartition("-")[0]
+        # Only an implicit model has a reference, whose log-probabilities trainings and scores share.
+        cache = self.store.root / "reference" if method.startswith("implicit") else None
+        options = score.Options(input=data, prm=str(model), out=Path(), cache=cache)
+        return self.store.make("score", method, options)
 
     def reference_scores(self, data: Path) -> Path:
         """The reference's own log-probability; the reward is its mean over tokens."""

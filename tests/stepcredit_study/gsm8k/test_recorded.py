@@ -1,40 +1,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from stepcredit.data import read_rollouts, write_rows
+from stepcredit.data import read_rollouts
 from stepcredit.errors import UserError
 from stepcredit.lab.policies import policy_path
 from stepcredit_study.gsm8k.recorded import TRAINING, Options, run
 
 
-def write_solutions(path: Path, num_problems: int) -> None:
-    """Sums of two digits, solved by four made-up models of which two err now and then."""
-    rows = []
-    for number in range(num_problems):
-        first, second = number % 7, 1 + number % 2
-        for policy, offset in (("a", 0), ("b", number % 2), ("c", 0), ("d", 1)):
-            stated = first + second + offset
-            rows.append(
-                {
-                    "id": f"p{number}/{policy}",
-                    "prompt_id": f"p{number}",
-                    "prompt": f"{first}+{second}=",
-                    "response": f"{first}+{second}={stated}\n#### {stated}",
-                    "answer": str(first + second),
-                    "correct": offset == 0,
-                    "policy": policy,
-                }
-            )
-    write_rows(path, rows)
-
-
 @pytest.mark.slow
-def test_recorded_solutions_go_through_the_whole_loop(tmp_path: Path) -> None:
+def test_recorded_solutions_go_through_the_whole_loop(
+    write_solutions: Callable[[Path, int], None], tmp_path: Path
+) -> None:
     write_solutions(tmp_path / "solutions.jsonl", 24)
     options = Options(
         solutions=tmp_path / "solutions.jsonl",
@@ -66,7 +48,9 @@ def test_recorded_solutions_go_through_the_whole_loop(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "heat-map.html").is_file()
 
 
-def test_another_number_of_problems_is_refused(tmp_path: Path) -> None:
+def test_another_number_of_problems_is_refused(
+    write_solutions: Callable[[Path, int], None], tmp_path: Path
+) -> None:
     write_solutions(tmp_path / "solutions.jsonl", 3)
     options = Options(solutions=tmp_path / "solutions.jsonl", model=policy_path("mid"), out=tmp_path / "run")
     with pytest.raises(UserError, match="holds 3 problems, not 660"):

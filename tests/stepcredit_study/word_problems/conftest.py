@@ -49,7 +49,7 @@ def small_scale() -> WordScale:
         other_test_problems=2,
         test_responses=6,
         ns=(2, 4),
-        methods=("implicit-ce",),
+        methods=("implicit-ce", "outcome-head"),
     )
 
 

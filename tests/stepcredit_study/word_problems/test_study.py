@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from stepcredit.data import read_rollouts
 from stepcredit.errors import UserError
+from stepcredit.pipelines.driver import Store
+from stepcredit_study.word_problems.choices import choose
 from stepcredit_study.word_problems.command import reproduce_word_problems
 from stepcredit_study.word_problems.scale import FULL, TINY, WordScale, read_word_scale
 from stepcredit_study.word_problems.study import Study, run_study
+from stepcredit_study.word_problems.world import WordWorld
 
 
 @pytest.mark.slow
@@ -27,7 +32,7 @@ def test_the_whole_study_runs_and_a_second_time_makes_nothing_anew(
     known = results["outcomes"]["known/middle"]
     assert (known["problems"], known["responses"]) == (4, 24)
     assert known["wrong responses with a slip"] > 0.5
-    assert set(known["methods"]) == {"reference", "implicit-ce", "shortness"}
+    assert set(known["methods"]) == {"reference", "implicit-ce", "outcome-head", "shortness"}
     prm = known["methods"]["implicit-ce"]
     assert 0.0 <= prm["auc"]["length regressed out"][0] <= 1.0
     assert set(prm["best-of-n"]) == {"2", "4"}
@@ -43,6 +48,9 @@ def test_the_whole_study_runs_and_a_second_time_makes_nothing_anew(
         "implicit-ce-known.html",
         "implicit-ce-new.html",
         "implicit-ce-training.jsonl",
+        "outcome-head-known.html",
+        "outcome-head-new.html",
+        "outcome-head-training.jsonl",
         "results.json",
     ]
     page = (folder / "README.md").read_text()
@@ -54,6 +62,25 @@ def test_the_whole_study_runs_and_a_second_time_makes_nothing_anew(
     again = run_study(str(small_model), tmp_path, small_scale)
     assert again.results()["outcomes"] == results["outcomes"]
     assert len(made_up_responses) == asked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["implicit-dpo", "math-shepherd", "autopsv"])
+def test_each_method_gets_the_labels_that_it_needs(
+    method: str,
+    small_model: Path,
+    small_scale: WordScale,
+    made_up_responses: list[Path],
+    tmp_path: Path,
+) -> None:
+    scale = replace(small_scale, more_rates=(3e-3,))
+    world = WordWorld(scale, Store(tmp_path), {"middle": small_model})
+    chosen = choose(world, method)
+    labels = world.labels(method)
+    assert (labels is None) == method.startswith("implicit")
+    assert len(chosen.tried) == (1 if method.startswith("implicit") else 2)
+    if labels is not None:
+        assert all(rollout.step_labels for rollout in read_rollouts(labels))
 
 
 def test_without_time_nothing_begins_and_nothing_is_claimed(

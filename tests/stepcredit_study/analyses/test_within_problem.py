@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stepcredit.stats import ProblemBootstrap
-from stepcredit_study.word_problems.within_problem import (
+from stepcredit_study.analyses.within_problem import (
     Pairs,
     auc_difference,
     centred,
