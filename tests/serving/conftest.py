@@ -7,9 +7,10 @@ from starlette.testclient import TestClient
 
 from stepcredit.lab.policies import policy_path
 from stepcredit.scorers import ImplicitPRM
-from stepcredit.serving.app import Service, make_app
+from stepcredit.serving.app import make_app
 from stepcredit.serving.batching import Batcher
 from stepcredit.serving.options import ServerOptions
+from stepcredit.serving.service import Service
 
 PROMPT = "7*8+5-3="
 RESPONSES = ["7*8=6\n6+5=1\n1-3=8\n#8", "7*8=6\n6+5=1\n1-3=7\n#7", "7*8=6\n6+5=2"]

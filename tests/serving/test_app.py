@@ -12,7 +12,8 @@ from tests.serving.conftest import PROMPT, RESPONSES
 
 from stepcredit.data import score_to_json
 from stepcredit.scorers import ImplicitPRM
-from stepcredit.serving.app import Service, make_app
+from stepcredit.serving.app import make_app
+from stepcredit.serving.service import Service
 from stepcredit.types import Rollout
 
 

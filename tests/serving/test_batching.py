@@ -11,10 +11,10 @@ from tests.serving.conftest import PROMPT, RESPONSES, lab_scorer
 
 from stepcredit.errors import DataError
 from stepcredit.scorers import ImplicitPRM
-from stepcredit.serving.app import Service
 from stepcredit.serving.batching import Batcher, QueueFullError
 from stepcredit.serving.errors import RequestError
 from stepcredit.serving.options import ServerOptions
+from stepcredit.serving.service import Service
 from stepcredit.types import Rollout
 
 

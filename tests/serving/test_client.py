@@ -18,9 +18,10 @@ from stepcredit.client import AsyncClient, Client
 from stepcredit.encoding import EncodingError
 from stepcredit.errors import DataError, UserError
 from stepcredit.scorers.remote import RemoteScorer
-from stepcredit.serving.app import Service, make_app
+from stepcredit.serving.app import make_app
 from stepcredit.serving.batching import Batcher
 from stepcredit.serving.options import ServerOptions
+from stepcredit.serving.service import Service
 from stepcredit.types import Rollout
 
 

@@ -12,10 +12,11 @@ import pytest
 import uvicorn
 from tests.serving.conftest import PROMPT, RESPONSES, lab_scorer
 
-from stepcredit.serving.app import Service, make_app
+from stepcredit.serving.app import make_app
 from stepcredit.serving.batching import Batcher
 from stepcredit.serving.options import ServerOptions
 from stepcredit.serving.page import CONTENT_POLICY, page
+from stepcredit.serving.service import Service
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = (

@@ -25,7 +25,7 @@ from stepcredit.serving.options import ServerOptions, require_extra, token_from_
 if TYPE_CHECKING:
     import uvicorn
 
-    from stepcredit.serving.app import Service
+    from stepcredit.serving.service import Service
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +97,8 @@ def _listen(server: ServerOptions) -> socket.socket:
 
 def _load(options: Options) -> Service:
     from stepcredit.scorers import WindowedScorer
-    from stepcredit.serving.app import Service
     from stepcredit.serving.batching import Batcher
+    from stepcredit.serving.service import Service
 
     batchers: dict[str, Batcher] = {}
     given = [options, *(Options(prm=also, load=options.load) for also in options.also)]

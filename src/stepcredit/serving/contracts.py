@@ -10,7 +10,7 @@ import math
 import time
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
@@ -18,10 +18,8 @@ from fastapi.responses import JSONResponse
 from stepcredit.serving.chat_text import ChatText
 from stepcredit.serving.errors import RequestError
 from stepcredit.serving.schemas import ErrorAnswer, PoolingRequest, RewardRequest
+from stepcredit.serving.service import Service
 from stepcredit.types import ResponseScore, Rollout
-
-if TYPE_CHECKING:
-    from stepcredit.serving.app import Service
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer} for status in (400, 401, 404, 413, 422, 429, 503)
