@@ -85,13 +85,19 @@ class RemoteScorer:
                     else:
                         on_skip(result)
 
-    def score(self, prompt: PromptText, response: str) -> ResponseScore:
-        """Score one finished response.
+    def score(self, prompt: PromptText, response: str, *, finished: bool = True) -> ResponseScore:
+        """Score one response; one that is not finished has no end-of-turn.
 
         Raises:
             UserError: The server does not answer, or refuses.
         """
-        rollout = Rollout(id="response", prompt_id="prompt", prompt=prompt, response=response)
+        rollout = Rollout(
+            id="response",
+            prompt_id="prompt",
+            prompt=prompt,
+            response=response,
+            finish_reason="stop" if finished else "length",
+        )
         return next(self.score_all([rollout]))
 
     @contextlib.contextmanager
