@@ -39,6 +39,9 @@ _PATTERNS = {
 }
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
 _RULES = (*_PATTERNS, "separator:TEXT", "regex:PATTERN", "auto")
+RULE_NAMES = f"{', '.join(_RULES[:-1])} or {_RULES[-1]}"
+"""What a rule may be, for ``--help``."""
+
 _AUTO_ORDER = ("step-number", "blank-line", "numbered-list", "newline", "sentence")
 
 

@@ -115,7 +115,9 @@ class TestOutput:
         assert "ImplicitPRM.from_pretrained" in readme
         assert not (tmp_path / "prm.partial").exists()
         assert "held-out AUC" in result.to_text()
+        assert "16 examples, steps by newline, " in result.to_text()
         json.dumps(result.to_json(), allow_nan=False)
+        assert run(options(model, graded, out, dev=graded)).step_rule == "newline"
 
     def test_done_work_is_not_done_again_and_other_work_is_refused(
         self, model: Path, graded: Path, tmp_path: Path
@@ -346,7 +348,7 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(model: Path, tmp_path:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     settings = replace(SETTINGS, batch_size=2, epochs=3.0, save_every=7, log_every=10)
     words = f"train {graded} --model {model} --out {killed} --device cpu --beta 0.5 --learning-rate 1e-3"
-    words += " --batch-size 2 --epochs 3 --save-every 7 --steps newline"
+    words += f" --batch-size 2 --epochs 3 --save-every 7 --steps newline --dev {graded}"
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(
         [sys.executable, "-m", "stepcredit", *words.split()],
@@ -360,8 +362,10 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(model: Path, tmp_path:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not killed.exists()
-    run(options(model, graded, whole, config=settings))
-    run(options(model, graded, killed, config=settings))
-    assert hash_file(whole / "model.safetensors") == hash_file(killed / "model.safetensors")
-    log = [(directory / "train_log.jsonl").read_text().splitlines()[-1] for directory in (whole, killed)]
-    assert json.loads(log[0])["tokens"] == json.loads(log[1])["tokens"]
+    run(options(model, graded, whole, config=settings, dev=graded))
+    run(options(model, graded, killed, config=settings, dev=graded))
+    for name in ("model.safetensors", "train_log.jsonl", "prm.json"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
+    one, other = (json.loads((directory / "manifest.json").read_text()) for directory in (whole, killed))
+    for name in ("ledger", "counts", "heldout", "kept_step", "settings_hash"):
+        assert one[name] == other[name], name

@@ -51,7 +51,7 @@ def refused(capsys: pytest.CaptureFixture[str], *more: str, model: str = "model"
         ("epochs: many", "epochs"),
         ("objective: best", "one of ce"),
         ("config: {betta: 1}", "beta"),
-        ("[ce]", "option: value"),
+        ("[ce]", "name: value"),
     ],
 )
 def test_a_config_that_cannot_be_meant(
@@ -125,3 +125,16 @@ def test_an_output_below_a_file(place: Path, capsys: pytest.CaptureFixture[str])
     words = ["train", "graded.jsonl", "--model", "model", "--out", "graded.jsonl/prm", *COMMAND]
     assert main(words) == 2
     assert "graded.jsonl" in capsys.readouterr().err
+
+
+def test_a_rate_that_cannot_be_meant_is_reported(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--learning-rate", "5") == 0
+    assert "warning: --learning-rate 5 is far above what trains language models" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["train"], ["label", "math-shepherd"]])
+def test_help_lists_the_step_rules(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "newline, blank-line, step-number, numbered-list, sentence, separator:TEXT" in text

@@ -24,3 +24,14 @@ def test_short_work_is_silent_where_there_is_no_terminal(capsys: pytest.CaptureF
     with Progress("x", 2) as progress:
         progress.advance(2)
     assert capsys.readouterr().err == ""
+
+
+def test_the_last_line_is_there_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("scoring", 2, every=0.0) as progress:
+        progress.advance()
+        progress.advance()
+        progress.advance(0, "all good")
+    assert [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "scoring: 1/2 rows",
+        "scoring: 2/2 rows",
+    ]

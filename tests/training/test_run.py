@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import errno
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors import SafetensorError
+from tests.training.conftest import save_tiny_model
 from torch import Tensor
 
 from stepcredit.checkpoints import load_model
 from stepcredit.errors import DataError, MissingExtraError, UserError
+from stepcredit.runs import Progress
 from stepcredit.training import callbacks, snapshots
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.run import TrainedModel, train_prm
@@ -76,7 +81,7 @@ def stop_before_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 class TestResume:
     @pytest.mark.parametrize(("objective", "stops"), [("ce", (1, 3, 4)), ("kto", (5,)), ("bco", (2,))])
-    def test_stopped_before_any_step_it_ends_with_the_same_weights(
+    def test_stopped_before_any_step_it_is_the_same_run(
         self,
         objective: str,
         stops: tuple[int, ...],
@@ -85,7 +90,7 @@ class TestResume:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        settings: dict[str, Any] = {"objective": objective, "save_every": 2, "eval_every": 2}
+        settings: dict[str, Any] = {"objective": objective, "save_every": 2, "eval_every": 2, "log_every": 3}
         heldout = rollouts[:8]
         whole = train(tiny_model, rollouts, tmp_path / "whole", heldout=heldout, **settings)
         for step in stops:
@@ -97,8 +102,11 @@ class TestResume:
             resumed = train(tiny_model, rollouts, work, heldout=heldout, **settings)
             assert identical(weights(resumed), weights(whole))
             assert resumed.kept_step == whole.kept_step
-            assert resumed.heldout == whole.heldout
-            assert resumed.ledger.trained_tokens == whole.ledger.trained_tokens
+            assert resumed.ledger == whole.ledger
+            assert resumed.baseline == whole.baseline
+            # As text, since the order of names is part of a file.
+            for part, expected in ((resumed.log, whole.log), (resumed.heldout, whole.heldout)):
+                assert json.dumps(part) == json.dumps(expected)
 
     def test_a_half_written_checkpoint_is_not_one(self, tmp_path: Path) -> None:
         (tmp_path / "checkpoint-1").mkdir()
@@ -259,6 +267,85 @@ class TestLedger:
         assert ce.model_parameters == sum(
             p.numel() for p in load_model(tiny_model, device="cpu").parameters()
         )
+
+
+class TestBaseline:
+    @pytest.mark.parametrize("objective", ["kto", "bco"])
+    def test_what_rewards_are_compared_with_is_in_the_log_and_summed_up(
+        self, objective: str, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+    ) -> None:
+        trained = train(tiny_model, rollouts, tmp_path, objective=objective, log_every=4)
+        rows = [row for row in trained.log if "baseline" in row]
+        assert [row["step"] for row in rows] == [1, 4, 6]
+        assert trained.baseline["steps"] == 6
+        assert trained.baseline["zero_steps"] == sum(row["baseline_zero"] for row in rows)
+        mean = sum(row["baseline"] * steps for row, steps in zip(rows, (1, 3, 2), strict=True)) / 6
+        assert trained.baseline["mean"] == pytest.approx(mean)
+        if objective == "kto":
+            assert trained.baseline["mean"] >= 0
+
+    def test_there_is_none_where_rewards_stand_alone(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+    ) -> None:
+        trained = train(tiny_model, rollouts, tmp_path, epochs=1.0)
+        assert trained.baseline == {}
+        assert not any("baseline" in row for row in trained.log)
+
+
+class TestDisplay:
+    @pytest.fixture(autouse=True)
+    def every_step_is_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(callbacks, "Progress", partial(Progress, every=0.0))
+
+    def test_each_step_has_its_own_loss_and_the_last_line_is_that_of_the_log(
+        self,
+        tiny_model: Path,
+        rollouts: list[Rollout],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        trained = train(
+            tiny_model, rollouts, tmp_path, heldout=rollouts, log_every=100, eval_every=4, learning_rate=3e-3
+        )
+        shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train: ")]
+        losses = [re.findall(r"step (\d)/6, loss (\S+)", line)[0] for line in shown]
+        assert [int(step) for step, _ in losses] == [1, 2, 3, 4, 5, 6]
+        assert len({loss.rstrip(",") for _, loss in losses}) > 4
+        last = [row for row in trained.log if "heldout_auc" in row][-1]
+        assert last["step"] == 6
+        assert shown[-1].endswith(f"held-out AUC {last['heldout_auc']:.3f} at step 6")
+
+    @pytest.mark.parametrize("settings", [{}, {"lora_rank": 2}, {"family": "value-head"}])
+    def test_nothing_of_other_libraries_is_shown(
+        self,
+        settings: dict[str, Any],
+        rollouts: list[Rollout],
+        tmp_path: Path,
+        capfd: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        tied = save_tiny_model(tmp_path / "tied", tied=True)
+        work = tmp_path / "work"
+        capfd.readouterr()
+        with monkeypatch.context() as patch, pytest.raises(StoppedError):
+            stop_before_step(patch, 2)
+            train(tied, rollouts, work, heldout=rollouts, **settings)
+        train(tied, rollouts, work, heldout=rollouts, save_every=7, **settings)
+        for line in capfd.readouterr().err.splitlines():
+            assert line.startswith(("train: ", "reference: ", "warning: ")), line
+
+    def test_weights_that_are_worse_than_chance_are_reported_with_what_to_try(
+        self,
+        tiny_model: Path,
+        rollouts: list[Rollout],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        turned = [replace(rollout, correct=not rollout.correct) for rollout in rollouts]
+        trained = train(tiny_model, rollouts, tmp_path, heldout=turned, learning_rate=3e-3, eval_every=6)
+        assert trained.heldout["auc"] < 0.5
+        error = capsys.readouterr().err
+        assert f"worse than chance on held-out data (AUC {trained.heldout['auc']:.3f}): try" in error
 
 
 class TestReporting:

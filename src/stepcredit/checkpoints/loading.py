@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -122,14 +123,19 @@ def _load_weights(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the library's progress bars and reports of what it loads; what matters is an error here."""
+    """Hold back the libraries' progress bars, deprecations and reports of what they load.
+
+    What matters is an error here.
+    """
     from transformers.utils import logging
 
     shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if shown:
@@ -205,10 +211,11 @@ def _load_adapter(path: Path, options: LoadOptions, model_class: Any) -> PreTrai
     under_head = model_class is not None and config.get("task_type") == "CAUSAL_LM"
     adapted: Any
     try:
-        if under_head:
-            adapted = _adapter_under_head(base_model, path)
-        else:
-            adapted = PeftModel.from_pretrained(base_model, str(path))
+        with quiet():
+            if under_head:
+                adapted = _adapter_under_head(base_model, path)
+            else:
+                adapted = PeftModel.from_pretrained(base_model, str(path))
     except Exception as error:
         raise CheckpointError(
             f"cannot be loaded as an adapter of {base} ({first_line(error)})",

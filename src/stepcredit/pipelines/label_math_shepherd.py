@@ -18,6 +18,7 @@ from stepcredit.errors import DataError, UserError
 from stepcredit.grading.options import GraderOptions, grader_of
 from stepcredit.options import argument, option
 from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions, make_generator
+from stepcredit.steps import RULE_NAMES
 
 if TYPE_CHECKING:
     from stepcredit.data import Records
@@ -53,7 +54,7 @@ class Options:
         default=None,
         metavar="WIDTH",
     )
-    steps: str = option("how responses are split into steps", default="auto", metavar="RULE")
+    steps: str = option(f"how responses are split into steps: {RULE_NAMES}", default="auto", metavar="RULE")
     seed: int = option("completion i of a prefix is drawn from a random stream of its own", default=0)
     policy: GeneratorOptions = field(default_factory=GeneratorOptions)
     draw: SamplingOptions = field(default_factory=SamplingOptions)

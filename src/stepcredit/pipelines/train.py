@@ -17,6 +17,7 @@ from stepcredit.runs import (
     Output,
     check_output,
     read_manifest,
+    warn,
 )
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.plan import Plan, PlanOptions
@@ -24,6 +25,9 @@ from stepcredit.training.plan import Plan, PlanOptions
 if TYPE_CHECKING:
     from stepcredit.training.run import TrainedModel
     from stepcredit.training.sources import Sources
+
+_HIGH_LEARNING_RATE = 0.02
+"""Ten times what adapters of small models bear."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,8 @@ class Result:
         kept_step: Optimizer step of the kept weights.
         wall_seconds: Time taken.
         tokens: Tokens trained on.
+        step_rule: How responses are split into steps.
+        baseline: What the objective compared rewards with (KTO's z, BCO's shift), over the run.
     """
 
     out: Path
@@ -77,6 +83,8 @@ class Result:
     kept_step: int
     wall_seconds: float
     tokens: int
+    step_rule: str = ""
+    baseline: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
@@ -85,9 +93,10 @@ class Result:
     def to_text(self) -> str:
         """A few lines for a person."""
         lines = [f"{self.out}: {'already there' if self.already_done else 'trained'}"]
+        rule = f"steps by {self.step_rule}, " if self.step_rule else ""
         lines.append(
-            f"  {self.counts.get('examples', 0):,} examples, {self.tokens:,} tokens trained on in "
-            f"{self.wall_seconds:.0f} s; weights of optimizer step {self.kept_step}"
+            f"  {self.counts.get('examples', 0):,} examples, {rule}{self.tokens:,} tokens "
+            f"trained on in {self.wall_seconds:.0f} s; weights of optimizer step {self.kept_step}"
         )
         used = {"rollouts", "examples", "units", "prompts_with_pairs"}
         left_out = [
@@ -97,6 +106,9 @@ class Result:
         ]
         if left_out:
             lines.append(f"  of {self.counts['rollouts']:,} rollouts: {', '.join(left_out)}")
+        if self.baseline:
+            mean, zero, steps = (self.baseline[name] for name in ("mean", "zero_steps", "steps"))
+            lines.append(f"  rewards compared with {mean:.3g} on average, with 0 in {zero} of {steps} steps")
         if "auc" in self.heldout:
             lines.append(f"  held-out AUC {self.heldout['auc']:.3f}")
         return "\n".join(lines)
@@ -123,6 +135,11 @@ class DryRun(Result):
 
 def run(options: Options) -> Result:
     """Train, or go on with what an earlier run of the same work began; or say what it would take."""
+    if options.config.learning_rate > _HIGH_LEARNING_RATE:
+        warn(
+            f"--learning-rate {options.config.learning_rate:g} is far above what trains language models "
+            "(5e-7 to 1e-3); rewards will hardly mean anything"
+        )
     if options.plan.dry_run:
         return _dry_run(options)
     from stepcredit.data.sources import check_readable
@@ -191,7 +208,12 @@ def _train(options: Options, sources: Sources, work: Path, manifest: Manifest) -
     if skipped:
         manifest.counts["skipped_invalid"] = skipped
     manifest.ledger = trained.ledger
-    manifest.notes.update(heldout=trained.heldout, kept_step=trained.kept_step)
+    manifest.notes.update(
+        heldout=trained.heldout,
+        kept_step=trained.kept_step,
+        step_rule=trained.step_rule,
+        baseline=trained.baseline,
+    )
     return trained
 
 
@@ -280,4 +302,6 @@ def _result(out: Path, manifest: dict[str, Any], *, already_done: bool) -> Resul
         kept_step=manifest.get("kept_step", 0),
         wall_seconds=manifest.get("wall_seconds", 0.0),
         tokens=ledger["trained_tokens"],
+        step_rule=manifest.get("step_rule", ""),
+        baseline=manifest.get("baseline", {}),
     )

@@ -60,7 +60,8 @@ class Progress:
         self._extra = extra or self._extra
         if self._bar is not None:
             self._refresh_bar()
-        elif time.monotonic() - self._shown >= self._every:
+        elif time.monotonic() - self._shown >= self._every and self.done != self.total:
+            # The line of the last unit is left to the end, when all is done that belongs to it.
             self._print_line()
 
     def status(self) -> str:

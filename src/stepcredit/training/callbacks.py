@@ -1,5 +1,5 @@
 # ruff: noqa: ARG002 - the events of transformers have fixed arguments.
-"""What happens beside training: progress on stderr, the log file, a last evaluation."""
+"""What happens beside training: progress on stderr, the log file, a last line in it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from stepcredit.errors import MissingExtraError
 from stepcredit.runs import Progress, atomic_path
+from stepcredit.training.heldout import HELDOUT_METRICS
+from stepcredit.training.step_sums import StepSums
 
 
 def reporting_callbacks(report_to: str, directory: Path) -> list[TrainerCallback]:
@@ -37,16 +39,33 @@ def reporting_callbacks(report_to: str, directory: Path) -> list[TrainerCallback
     return [TensorBoardCallback(tb_writer=SummaryWriter(log_dir=str(directory)))]
 
 
+_ORDER = (
+    "loss",
+    "grad_norm",
+    "learning_rate",
+    "reward_right",
+    "reward_wrong",
+    "baseline",
+    "baseline_zero",
+    "tokens",
+    *(f"heldout_{name}" for name in HELDOUT_METRICS),
+    "epoch",
+)
+
+
 def log_rows(state: TrainerState) -> list[dict[str, Any]]:
-    """The training log so far: numbers that JSON can hold, the step first."""
+    """The training log so far: numbers that JSON can hold, the step first.
+
+    A checkpoint sorts the names of what it holds, so they are put in one order here.
+    """
     rows = []
     for entry in state.log_history:
         if not any(name == "loss" or name.startswith("heldout_") for name in entry):
             continue
         values = {
-            name: value
-            for name, value in entry.items()
-            if name != "step" and not (isinstance(value, float) and not math.isfinite(value))
+            name: entry[name]
+            for name in _ORDER
+            if name in entry and (isinstance(entry[name], int) or math.isfinite(entry[name]))
         }
         rows.append({"step": entry["step"], **values})
     return rows
@@ -75,16 +94,17 @@ def write_log(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 class TokenProgress(TrainerCallback):
-    """Shows tokens done, tokens/s and time left.
+    """Shows tokens done, tokens/s and time left, the newest step's loss and the newest held-out AUC.
 
     Args:
         total_tokens: Tokens of the whole run.
+        sums: Where the trainer adds up its losses.
     """
 
-    def __init__(self, total_tokens: int) -> None:
-        self.total_tokens = total_tokens
+    def __init__(self, total_tokens: int, sums: StepSums) -> None:
+        self.total_tokens, self.sums = total_tokens, sums
         self._progress: Progress | None = None
-        self._extra = ""
+        self._heldout = ""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -93,35 +113,54 @@ class TokenProgress(TrainerCallback):
         if state.is_world_process_zero:
             done = int(state.num_input_tokens_seen)
             self._progress = Progress("train", self.total_tokens, "tokens", done=done)
+            self._progress.__enter__()
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Remember the newest loss and held-out AUC."""
+        """Remember the newest held-out AUC."""
         last = state.log_history[-1] if state.log_history else {}
-        for name, label in (("loss", "loss"), ("heldout_auc", "held-out AUC")):
-            if name in last:
-                self._extra = f"{label} {last[name]:.3f}"
+        if "heldout_auc" in last:
+            self._heldout = f", held-out AUC {last['heldout_auc']:.3f} at step {last['step']}"
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Advance by the step's tokens."""
-        if self._progress is not None:
-            self._progress.advance(int(state.num_input_tokens_seen) - self._progress.done, self._extra)
+        self._advance(state)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Show the last line."""
+        """Show the last line, with what was evaluated after the last step."""
+        self._advance(state)
+        self.close()
+
+    def _advance(self, state: TrainerState) -> None:
+        if self._progress is not None:
+            step = f"step {state.global_step}/{state.max_steps}, loss {self.sums.newest_loss:.3f}"
+            tokens = int(state.num_input_tokens_seen) - self._progress.done
+            self._progress.advance(tokens, step + self._heldout)
+
+    def close(self) -> None:
+        """Leave the terminal as it was, also where training ends by an error."""
         if self._progress is not None:
             self._progress.__exit__(None, None, None)
+            self._progress = None
 
 
-class EvaluateAtEnd(TrainerCallback):
-    """Asks for an evaluation after the last step, wherever it falls."""
+class LastLine(TrainerCallback):
+    """Asks for a line of the log after the last step, and for an evaluation.
+
+    Args:
+        evaluates: Whether there is something to evaluate on.
+    """
+
+    def __init__(self, *, evaluates: bool) -> None:
+        self.evaluates = evaluates
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Ask for it."""
         if state.global_step >= state.max_steps:
-            control.should_evaluate = True
+            control.should_log = True
+            control.should_evaluate = self.evaluates

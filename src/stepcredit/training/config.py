@@ -8,6 +8,7 @@ from typing import Any
 from stepcredit.errors import UserError
 from stepcredit.options import option
 from stepcredit.scorers.kinds import KINDS, TRAINED
+from stepcredit.steps import RULE_NAMES
 
 OBJECTIVE_NAMES = (
     "ce",
@@ -63,7 +64,7 @@ class TrainConfig:
     )
     pairs_per_prompt: int = option("paired objectives: most pairs of one prompt", default=16)
     step_rule: str = option(
-        "how responses are split into steps", default="auto", flag="--steps", metavar="RULE"
+        f"how responses are split into steps: {RULE_NAMES}", default="auto", flag="--steps", metavar="RULE"
     )
     max_tokens: int | None = option("longest sequence; default is the model's context", default=None)
     over_long: str = option(

@@ -48,6 +48,11 @@ class TrainingSet:
     mismatched: tuple[Encoded, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def epoch_tokens(self) -> int:
+        """Tokens of all units, so a response counts as often as it is in one."""
+        return sum(len(self.examples[row].encoded.token_ids) for unit in self.units for row in unit)
+
     def groups(self, *, by_prompt: bool) -> list[list[int]]:
         """Units that are shuffled together: each alone, or those of one prompt."""
         if not by_prompt:

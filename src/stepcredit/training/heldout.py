@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from stepcredit.stats import auc, pearson, reliability, sigmoid
+
+HELDOUT_METRICS = {
+    "auc": "outcome AUC",
+    "pair_accuracy": "right above wrong within a prompt",
+    "calibration_error": "calibration error of sigmoid(reward)",
+    "reward_right": "mean reward of right responses",
+    "reward_wrong": "mean reward of wrong responses",
+    "length_correlation": "correlation of reward and length",
+    "kl_to_reference": "KL to the reference (nats per response)",
+}
+"""Names of the metrics, and what they are called where people read them."""
 
 _DECIMALS = 5
 """Rewards closer than half of the last decimal are ties."""
@@ -52,6 +63,22 @@ def heldout_metrics(
     if log_ratio_sums is not None:
         metrics["kl_to_reference"] = float(-np.mean(log_ratio_sums))
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+WHAT_TO_TRY = (
+    "try a higher or lower --learning-rate or more --epochs, check that --dev is graded like the training "
+    "data, or give it more problems"
+)
+"""Where the weights kept are no better than chance."""
+
+
+def no_better_than_chance(metrics: Mapping[str, float]) -> str | None:
+    """What to say of weights that do not tell right from wrong on held-out data; ``None`` if they do."""
+    area = metrics.get("auc", 1.0)
+    if area > 0.5:
+        return None
+    word = "no better" if area == 0.5 else "worse"
+    return f"the weights kept are {word} than chance on held-out data (AUC {area:.3f})"
 
 
 def pair_accuracy(

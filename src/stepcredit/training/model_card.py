@@ -8,16 +8,8 @@ from typing import Any
 
 from stepcredit.checkpoints import PRMCard
 from stepcredit.errors import UserError
+from stepcredit.training.heldout import HELDOUT_METRICS, no_better_than_chance
 
-_HELDOUT = {
-    "auc": "outcome AUC",
-    "pair_accuracy": "right above wrong within a prompt",
-    "calibration_error": "calibration error of sigmoid(reward)",
-    "reward_right": "mean reward of right responses",
-    "reward_wrong": "mean reward of wrong responses",
-    "length_correlation": "correlation of reward and length",
-    "kl_to_reference": "KL to the reference (nats a response)",
-}
 _USE = {
     "implicit": "prm = ImplicitPRM.from_pretrained({name!r})",
 }
@@ -67,10 +59,14 @@ def _heldout(manifest: Mapping[str, Any]) -> list[str]:
     metrics = manifest.get("heldout") or {}
     if not metrics:
         return ["No held-out data were given, so nothing is claimed of its quality.", ""]
-    rows = [f"| {label} | {metrics[name]:.4g} |" for name, label in _HELDOUT.items() if name in metrics]
+    rows = [
+        f"| {label} | {metrics[name]:.4g} |" for name, label in HELDOUT_METRICS.items() if name in metrics
+    ]
     number = manifest["counts"].get("heldout_rollouts", 0)
     title = f"## Held-out results ({number:,} responses, which also chose the weights)"
-    return [title, "", "| metric | value |", "| --- | --- |", *rows, ""]
+    warning = no_better_than_chance(metrics)
+    said = [] if warning is None else [f"{warning[0].upper()}{warning[1:]}.", ""]
+    return [title, "", *said, "| metric | value |", "| --- | --- |", *rows, ""]
 
 
 def _training(card: PRMCard, manifest: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ import transformers
 from torch import nn
 from transformers import TrainingArguments
 
-from stepcredit.checkpoints import LoadOptions, content_hash, load_model, resolve
+from stepcredit.checkpoints import LoadOptions, content_hash, load_model, quiet, resolve
 from stepcredit.errors import UserError
 from stepcredit.logprobs import CachedTokenLogProbs, LocalTokenLogProbs, enable_log_probs, enable_packing
 from stepcredit.scorers.kinds import get_kind
@@ -80,7 +80,8 @@ def _with_adapter(policy: nn.Module, config: TrainConfig) -> Any:
         task_type="TOKEN_CLS" if has_head else "CAUSAL_LM",
     )
     try:
-        return get_peft_model(policy, adapter)
+        with quiet():
+            return get_peft_model(policy, adapter)
     except ValueError as error:
         raise UserError(
             f"no adapter can be put there ({error})",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import transformers
 from torch import Tensor
 from transformers import TrainingArguments
 
-from stepcredit.checkpoints import LoadOptions, check_vocabulary, load_tokenizer, resolve
+from stepcredit.checkpoints import LoadOptions, check_vocabulary, load_tokenizer, quiet, resolve
 from stepcredit.encoding import Encoding
 from stepcredit.errors import DataError, UserError
 from stepcredit.objectives import ObjectiveSettings, get_objective
@@ -20,7 +22,7 @@ from stepcredit.runs import Ledger, warn
 from stepcredit.scorers.kinds import get_kind
 from stepcredit.training.arguments import training_arguments
 from stepcredit.training.callbacks import (
-    EvaluateAtEnd,
+    LastLine,
     LogFile,
     TokenProgress,
     log_rows,
@@ -28,6 +30,7 @@ from stepcredit.training.callbacks import (
 )
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import Example, TrainingSet, encode_examples, make_training_set
+from stepcredit.training.heldout import WHAT_TO_TRY, no_better_than_chance
 from stepcredit.training.models import (
     has_own_network,
     load_policy,
@@ -40,6 +43,7 @@ from stepcredit.training.reference import StoredReference
 from stepcredit.training.sharding import is_sharded, prepare_launch
 from stepcredit.training.snapshots import check_snapshot, last_snapshot
 from stepcredit.training.step_batches import ReferenceLogProbs
+from stepcredit.training.step_sums import StepSums
 from stepcredit.training.trainer import PRMTrainer
 from stepcredit.types import Encoded, Rollout
 
@@ -58,6 +62,8 @@ class TrainedModel:
         log: The training log, one row a line of ``train_log.jsonl``.
         heldout: Held-out metrics of the kept weights; empty without held-out data.
         kept_step: Optimizer step of the kept weights.
+        baseline: What rewards were compared with (KTO's z, BCO's shift): its mean over the steps, in how
+            many it was 0, and of how many; empty where there is no such thing.
         ledger: Tokens trained on and passed forward.
         state_dict: The whole weights where the model itself is sharded over processes; else ``None``.
     """
@@ -69,6 +75,7 @@ class TrainedModel:
     log: list[dict[str, Any]]
     heldout: dict[str, float]
     kept_step: int
+    baseline: dict[str, float]
     ledger: Ledger = field(default_factory=Ledger)
     state_dict: dict[str, Tensor] | None = None
 
@@ -136,6 +143,9 @@ def train_prm(
     )
     make_record = get_kind(config.family).record
     assert make_record is not None, config.family
+
+    sums = StepSums.read(snapshot, is_main=arguments.process_index == 0)
+    progress = TokenProgress(round(inputs.data.epoch_tokens * config.epochs), sums)
     trainer = PRMTrainer(
         policy,
         arguments,
@@ -145,18 +155,20 @@ def train_prm(
         data=inputs.data,
         reference=log_probs,
         heldout=inputs.heldout,
+        sums=sums,
         batch_size=config.batch_size,
         tokens_per_forward=token_budget(config, arguments.device),
         packed=packs(policy, inputs.data, config),
         group_prompts=config.group_prompts,
         keep_best=config.keep_best,
         patience=config.patience,
-        callbacks=_callbacks(work, inputs.data, config, has_heldout),
+        callbacks=_callbacks(work, progress, config, has_heldout),
     )
     for unwanted in (transformers.PrinterCallback, transformers.ProgressCallback):
         trainer.remove_callback(unwanted)
-    trainer.train(resume_from_checkpoint=None if snapshot is None else str(snapshot))
-    return _finished(trainer, inputs, log_probs)
+    with contextlib.closing(progress), quiet():
+        trainer.train(resume_from_checkpoint=None if snapshot is None else str(snapshot))
+        return _finished(trainer, inputs, log_probs)
 
 
 def _read(
@@ -235,14 +247,19 @@ def _finished(trainer: PRMTrainer, inputs: _Inputs, reference: Any) -> TrainedMo
         trainer._load_best_model()
         kept_step = int(trainer.state.best_global_step or kept_step)
     log = log_rows(trainer.state)
+    heldout = _heldout_at(log, kept_step)
+    warning = no_better_than_chance(heldout)
+    if warning is not None and trainer.is_world_process_zero():
+        warn(f"{warning}: {WHAT_TO_TRY}")
     return TrainedModel(
         model=trainer.accelerator.unwrap_model(trainer.model),
         tokenizer=inputs.tokenizer,
         step_rule=inputs.step_rule,
         counts=inputs.data.counts,
         log=log,
-        heldout=_heldout_at(log, kept_step),
+        heldout=heldout,
         kept_step=kept_step,
+        baseline=_baseline(log),
         ledger=_ledger(trainer, reference, trainer.heldout, log),
         state_dict=trainer.accelerator.get_state_dict(trainer.model_wrapped)
         if trainer.is_fsdp_enabled
@@ -255,18 +272,30 @@ def _objective_settings(config: TrainConfig) -> ObjectiveSettings:
     return ObjectiveSettings(**{name: getattr(config, name) for name in names})
 
 
-def _callbacks(work: Path, data: TrainingSet, config: TrainConfig, has_heldout: bool) -> list[Any]:
-    tokens = sum(len(data.examples[row].encoded.token_ids) for unit in data.units for row in unit)
+def _callbacks(work: Path, progress: TokenProgress, config: TrainConfig, has_heldout: bool) -> list[Any]:
     events = work.with_name(work.name.removesuffix(".partial") + ".tensorboard")
-    callbacks: list[Any] = [LogFile(work / LOG_FILE), TokenProgress(round(tokens * config.epochs))]
-    callbacks += reporting_callbacks(config.report_to, events)
-    return [*callbacks, EvaluateAtEnd()] if has_heldout else callbacks
+    reporting = reporting_callbacks(config.report_to, events)
+    return [LogFile(work / LOG_FILE), progress, *reporting, LastLine(evaluates=has_heldout)]
 
 
 def _heldout_at(log: Sequence[dict[str, Any]], step: int) -> dict[str, float]:
     rows = [row for row in log if row["step"] == step and "heldout_auc" in row]
     names = [name for name in (rows[-1] if rows else {}) if name.startswith("heldout_")]
     return {name.removeprefix("heldout_"): rows[-1][name] for name in names}
+
+
+def _baseline(log: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Put together from the log's lines, each of which stands for the steps since the one before."""
+    rows = [row for row in log if "baseline" in row]
+    if not rows:
+        return {}
+    steps = np.diff([0, *(row["step"] for row in rows)])
+    total = sum(row["baseline"] * int(number) for row, number in zip(rows, steps, strict=True))
+    return {
+        "mean": total / int(steps.sum()),
+        "zero_steps": sum(row["baseline_zero"] for row in rows),
+        "steps": int(steps.sum()),
+    }
 
 
 def _ledger(

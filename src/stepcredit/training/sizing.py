@@ -109,7 +109,7 @@ def workload(
     return Workload(
         examples=len(data.examples),
         units=len(data.units),
-        unit_tokens=sum(lengths[row] for unit in data.units for row in unit),
+        unit_tokens=data.epoch_tokens,
         example_tokens=sum(lengths),
         mismatched=objective.needs_mismatched,
         from_data=True,

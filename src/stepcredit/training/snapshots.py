@@ -86,7 +86,9 @@ def _write(trainer: Any, directory: Path, *, weights_only: bool) -> None:
     trainer._save_optimizer_and_scheduler(str(directory))
     trainer._save_scaler(str(directory))
     trainer._save_rng_state(str(directory))
+    sums = trainer.sums.of_all_processes(trainer.args.world_size)
     if trainer.is_world_process_zero():
+        sums.write(directory)
         trainer.state.save_to_json(str(directory / _STATE))
 
 

@@ -28,6 +28,7 @@ from stepcredit.training.heldout import heldout_metrics
 from stepcredit.training.sharding import set_precision
 from stepcredit.training.snapshots import save_snapshot
 from stepcredit.training.step_batches import ReferenceLogProbs, StepBatch, make_forward_batch, make_step_batch
+from stepcredit.training.step_sums import StepSums
 
 
 class PRMTrainer(Trainer):
@@ -42,7 +43,8 @@ class PRMTrainer(Trainer):
         data: Examples and units.
         reference: Gives reference log-probabilities; ``None`` where there is none.
         heldout: Held-out examples.
-        batch_size: Units an optimizer step.
+        sums: Where a checkpoint left the training log; by default at its start.
+        batch_size: Units per optimizer step.
         tokens_per_forward: Most tokens of one forward pass, padding included.
         packed: Lay sequences out in one row, for models that
             :func:`~stepcredit.logprobs.enable_packing` holds for.
@@ -62,6 +64,7 @@ class PRMTrainer(Trainer):
         data: TrainingSet,
         reference: ReferenceLogProbs | None,
         heldout: Sequence[Example] = (),
+        sums: StepSums | None = None,
         batch_size: int,
         tokens_per_forward: int,
         packed: bool = False,
@@ -91,7 +94,7 @@ class PRMTrainer(Trainer):
         self.group_prompts = group_prompts
         self.keep_best = keep_best
         self.patience = patience
-        self._reward_sums = torch.zeros(4, dtype=torch.float64)
+        self.sums = sums or StepSums()
         self._log_probs_of_heldout: list[Tensor] | None = None
 
     # Batches -----------------------------------------------------------------------------------------
@@ -162,20 +165,26 @@ class PRMTrainer(Trainer):
         batch_fields = self._batch_fields(model, inputs)
         model.train()
         parts = []
+        baseline = None
         for number, forward in enumerate(inputs.forwards, 1):
             last = number == len(inputs.forwards)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model=model):
                 forward = forward.to(self.args.device)
                 record = self._record(model, forward, batch_fields)
-                losses = self.objective.function(record).losses
-                _check_finite(losses.detach(), forward.ids)
+                output = self.objective.function(record)
+                _check_finite(output.losses.detach(), forward.ids)
                 # Processes' gradients are averaged, so each scales up by their number.
-                loss = losses.sum() * (forward.counted * self.args.world_size / inputs.num_units)
+                loss = output.losses.sum() * (forward.counted * self.args.world_size / inputs.num_units)
                 self.accelerator.backward(loss)
             parts.append(loss.detach())
-            self._add_rewards(record, forward)
+            baseline = output.baseline
+            if forward.counted:
+                self.sums.add_rewards(record.rewards, record.labels)
         self.state.num_input_tokens_seen += inputs.num_tokens
-        return torch.stack(parts).sum()
+        loss = torch.stack(parts).sum()
+        of_all = self.accelerator.reduce(loss, "mean") if self.args.world_size > 1 else loss
+        self.sums.add_step(float(of_all), None if baseline is None else float(baseline))
+        return loss
 
     def _record(self, model: nn.Module, forward: ForwardBatch, extra: dict[str, Any]) -> ObjectiveInput:
         record = self.make_record(model, forward)
@@ -223,22 +232,12 @@ class PRMTrainer(Trainer):
 
     # Logs --------------------------------------------------------------------------------------------
 
-    def _add_rewards(self, record: ObjectiveInput, forward: ForwardBatch) -> None:
-        rewards, right = record.rewards.detach().double(), (record.labels > 0.5).double()
-        sums = [(rewards * right).sum(), right.sum(), (rewards * (1 - right)).sum(), (1 - right).sum()]
-        self._reward_sums += forward.counted * torch.stack(sums).cpu()
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add mean training rewards by class and the tokens seen."""
+        """Take losses and rewards from the sums, which survive a kill, and add the tokens seen."""
         if "loss" in logs:
-            sums = self._reward_sums.to(self.args.device, torch.float32)
-            right, num_right, wrong, num_wrong = self.accelerator.reduce(sums).tolist()
-            if num_right:
-                logs["reward_right"] = right / num_right
-            if num_wrong:
-                logs["reward_wrong"] = wrong / num_wrong
+            logs.update(self.sums.of_all_processes(self.args.world_size).log_line())
             logs["tokens"] = int(self.state.num_input_tokens_seen)
-            self._reward_sums.zero_()
+            self.sums.clear()
         super().log(logs, start_time)
 
     # Held-out data -----------------------------------------------------------------------------------
@@ -300,6 +299,8 @@ class PRMTrainer(Trainer):
             since = len({step for step in evaluated if step > (self.state.best_global_step or 0)})
             if since >= self.patience:
                 self.control.should_training_stop = True
+                if self.sums.steps:
+                    self.log({"loss": 0.0})
 
     def _determine_best_metric(self, *_: Any, **__: Any) -> bool:
         return False

@@ -1,0 +1,116 @@
+"""What optimizer steps add up to between two lines of the training log; a checkpoint holds it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+_FILE = "step_sums.json"
+
+
+@dataclass(slots=True, kw_only=True)
+class StepSums:
+    """Sums over the steps since the last line of the training log, of this process.
+
+    Attributes:
+        steps: Optimizer steps.
+        loss: Sum of the steps' mean losses, in float32 as transformers adds them up.
+        reward_right: Sum of the rewards of right responses.
+        num_right: How many those are.
+        reward_wrong: Sum of the rewards of wrong responses.
+        num_wrong: How many those are.
+        baseline: Sum of what the objective compares rewards with (KTO's z, BCO's shift).
+        baseline_zero: Steps in which that was 0.
+        has_baseline: Whether there is such a thing.
+        newest_loss: Of the last step, in whichever line.
+    """
+
+    steps: int = 0
+    loss: float = 0.0
+    reward_right: float = 0.0
+    num_right: float = 0.0
+    reward_wrong: float = 0.0
+    num_wrong: float = 0.0
+    baseline: float = 0.0
+    baseline_zero: int = 0
+    has_baseline: bool = False
+    newest_loss: float = 0.0
+
+    def add_rewards(self, rewards: Tensor, labels: Tensor) -> None:
+        """Count the rewards of some responses to their classes."""
+        values, right = rewards.detach().double(), (labels > 0.5).double()
+        sums = [(values * right).sum(), right.sum(), (values * (1 - right)).sum(), (1 - right).sum()]
+        # One copy from the device, which waits for it.
+        of_right, num_right, of_wrong, num_wrong = torch.stack(sums).tolist()
+        self.reward_right += of_right
+        self.num_right += num_right
+        self.reward_wrong += of_wrong
+        self.num_wrong += num_wrong
+
+    def add_step(self, loss: float, baseline: float | None) -> None:
+        """Count a step."""
+        self.steps += 1
+        self.newest_loss = loss
+        self.loss = float(np.float32(self.loss) + np.float32(loss))
+        if baseline is not None:
+            self.has_baseline = True
+            self.baseline += baseline
+            self.baseline_zero += baseline == 0
+
+    def of_all_processes(self, number: int) -> StepSums:
+        """The same over all processes; each must ask. Steps, losses and baselines are all processes' already.
+
+        Args:
+            number: Processes.
+        """
+        if number == 1:
+            return self
+        shares = [StepSums(**share) for share in gather_object([asdict(self)])]
+        total = StepSums(**asdict(self))
+        for name in ("reward_right", "num_right", "reward_wrong", "num_wrong"):
+            setattr(total, name, sum(getattr(share, name) for share in shares))
+        return total
+
+    def log_line(self) -> dict[str, float]:
+        """Means since the last line, by the names that they have in the log."""
+        line = {"loss": self.loss / self.steps}
+        for name, total, number in (
+            ("reward_right", self.reward_right, self.num_right),
+            ("reward_wrong", self.reward_wrong, self.num_wrong),
+        ):
+            if number:
+                line[name] = float(np.float32(total)) / number
+        if self.has_baseline:
+            line |= {"baseline": self.baseline / self.steps, "baseline_zero": self.baseline_zero}
+        return line
+
+    def clear(self) -> None:
+        """Begin anew, after a line."""
+        for field in fields(self):
+            if field.name != "newest_loss":
+                setattr(self, field.name, field.default)
+
+    def write(self, directory: Path) -> None:
+        """Write it into a checkpoint."""
+        (directory / _FILE).write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, directory: Path | None, *, is_main: bool) -> StepSums:
+        """What a checkpoint has; each process has its steps and losses, the main one the rewards.
+
+        Args:
+            directory: The checkpoint; ``None`` is the start.
+            is_main: Whether this process is the main one.
+        """
+        if directory is None or not (directory / _FILE).is_file():
+            return cls()
+        sums = cls(**json.loads((directory / _FILE).read_text(encoding="utf-8")))
+        if not is_main:
+            sums.reward_right = sums.num_right = sums.reward_wrong = sums.num_wrong = 0.0
+        return sums
