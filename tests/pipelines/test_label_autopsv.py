@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.killed import partial_rows, run_until_killed
 from tests.tutor_rollouts import tutor_rollouts
 
+from stepcredit.cli import main
 from stepcredit.data import read_rollouts, rollout_to_json, write_rows
 from stepcredit.errors import DataError, UserError
 from stepcredit.lab.oracles import label_steps
@@ -114,6 +116,28 @@ def test_choosing_by_step_labels_needs_them_on_the_development_data(
     )
     with pytest.raises(DataError, match="no step labels at the ends"):
         label_autopsv.run(options)
+
+
+@pytest.mark.slow
+def test_a_process_that_was_killed_while_it_labels_is_the_same_run(
+    result: Result, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_autopsv, "_READ_AT_ONCE", 7)
+    words = ["label", "autopsv", str(world / "train.jsonl"), "--dev", str(world / "dev.jsonl")]
+    words += ["--model", str(policy_path("mid")), "--verifier", str(world / "verifier"), "--device", "cpu"]
+    words += ["--learning-rate", "5e-4", "--batch-size", "8", "--steps", "newline"]
+    killed, whole = tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"
+    pieces = "import stepcredit.pipelines.label_autopsv as command; command._READ_AT_ONCE = 7"
+    run_until_killed([*words, "--out", str(killed)], rows=10, before=pieces)
+    assert partial_rows(killed) == 10
+    for out in (killed, whole):
+        assert main([*words, "--out", str(out)]) == 0
+    assert killed.read_bytes() == whole.read_bytes()
+    one, other = (read_manifest(out) for out in (killed, whole))
+    assert one is not None
+    assert other is not None
+    for name in ("ledger", "counts", "threshold", "balanced_accuracy", "settings_hash"):
+        assert one[name] == other[name], name
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.killed import partial_rows, run_until_killed
 from tests.tutor_rollouts import tutor_rollouts
 
+from stepcredit.cli import main
 from stepcredit.data import read_rollouts, rollout_to_json, write_rows
 from stepcredit.errors import DataError, UserError
 from stepcredit.generators.fake import FakeGenerator
 from stepcredit.grading.options import GraderOptions
+from stepcredit.lab.policies import policy_path
 from stepcredit.lab.tutor import WEAK
 from stepcredit.lab.tutor_generator import TutorGenerator
 from stepcredit.pipelines import label_math_shepherd
 from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
 from stepcredit.pipelines.label_math_shepherd import Options, Result, failures_path
-from stepcredit.runs import read_manifest
+from stepcredit.runs import lines, read_manifest
 from stepcredit.types import GenerationFailure, GenerationRequest, Generator, Rollout
 
 
@@ -104,8 +107,11 @@ def test_the_manifest_states_the_cost_both_ways(graded: Path, tmp_path: Path) ->
     assert "without sharing" in result.to_text()
 
 
-def test_a_run_that_was_killed_goes_on(graded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_math_shepherd, "_GRADED_AT_ONCE", 16)
+def test_a_run_that_was_stopped_goes_on(
+    graded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_math_shepherd, "_PREFIXES_AT_ONCE", 3)
+    monkeypatch.setattr(lines, "_SYNC_SECONDS", 0.0)
     _use(monkeypatch, lambda: TutorGenerator(WEAK))
     label_math_shepherd.run(_options(graded, tmp_path / "whole.jsonl"))
     for completions in (20, 50):
@@ -122,6 +128,30 @@ def test_a_run_that_was_killed_goes_on(graded: Path, tmp_path: Path, monkeypatch
     whole = read_manifest(tmp_path / "whole.jsonl")
     assert whole is not None
     assert whole["ledger"] == result.shared
+
+
+@pytest.mark.slow
+def test_a_process_that_was_killed_is_the_same_run(
+    graded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a real model, whose draws could depend on what lies beside them in a batch."""
+    graded.write_text("".join(graded.read_text().splitlines(keepends=True)[:5]))
+    monkeypatch.setattr(label_math_shepherd, "_PREFIXES_AT_ONCE", 5)
+    words = ["label", "math-shepherd", str(graded), "--model", str(policy_path("mid")), "--device", "cpu"]
+    words += ["--num-completions", "3", "--steps", "newline", "--max-new-tokens", "32"]
+    words += ["--grader", "exact", "--answer-pattern", r"#(\d)\s*$", "--adaptive", "0.2"]
+    killed, whole = tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"
+    pieces = "import stepcredit.pipelines.label_math_shepherd as command; command._PREFIXES_AT_ONCE = 5"
+    run_until_killed([*words, "--out", str(killed)], rows=23, before=pieces)
+    assert partial_rows(killed) == 23
+    for out in (killed, whole):
+        assert main([*words, "--out", str(out)]) == 0
+    assert killed.read_bytes() == whole.read_bytes()
+    one, other = (read_manifest(out) for out in (killed, whole))
+    assert one is not None
+    assert other is not None
+    for name in ("ledger", "ledger_without_sharing", "counts", "settings_hash"):
+        assert one[name] == other[name], name
 
 
 @pytest.mark.usefixtures("tutor")

@@ -133,7 +133,10 @@ def test_a_rate_that_cannot_be_meant_is_reported(place: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("command", [["train"], ["label", "math-shepherd"]])
-def test_help_lists_the_step_rules(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_step_rules(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")  # no word is broken
     with pytest.raises(SystemExit):
         main([*command, "--help"])
     text = " ".join(capsys.readouterr().out.split())

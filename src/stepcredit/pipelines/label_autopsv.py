@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +126,7 @@ def run(options: Options) -> Result:
     from stepcredit.runs import ResumableLines, read_manifest
 
     manifest = _manifest(options)
-    with ResumableLines(options.out, manifest, overwrite=options.overwrite) as lines:
+    with ResumableLines(options.out, manifest, overwrite=options.overwrite, in_pieces=True) as lines:
         if lines.complete:
             return _result(options, read_manifest(options.out) or {}, already_done=True)
         _train_verifier(options)
@@ -189,15 +189,16 @@ def _choose(options: Options, scorer: StepModelScorer, manifest: Manifest) -> Th
     from stepcredit.labelling import autopsv
 
     changes, correct, labels = [], [], []
-    for rollout, found in _confidences(scorer, read_rollouts(options.dev, skip_invalid=options.skip_invalid)):
-        if isinstance(found, Exception):
+    rollouts = read_rollouts(options.dev, skip_invalid=options.skip_invalid)
+    for rollout, confidences in chain.from_iterable(_confidences(scorer, rollouts)):
+        if isinstance(confidences, Exception):
             continue
-        manifest.ledger.scored_tokens += found.num_tokens
+        manifest.ledger.scored_tokens += confidences.num_tokens
         if options.choose_by == "step-labels":
-            changes.append(autopsv.relative_changes(found.values))
-            labels.append(_true_labels(options, rollout, found.step_ends))
+            changes.append(autopsv.relative_changes(confidences.values))
+            labels.append(_true_labels(options, rollout, confidences.step_ends))
         elif rollout.correct is not None:
-            changes.append(autopsv.relative_changes(found.values))
+            changes.append(autopsv.relative_changes(confidences.values))
             correct.append(rollout.correct)
     if not changes:
         raise DataError("holds nothing to choose a threshold on", where=options.dev, hint="grade it first")
@@ -217,11 +218,12 @@ def _true_labels(options: Options, rollout: Rollout, ends: Sequence[int]) -> lis
     return [labels[end] for end in ends]
 
 
-def _confidences(scorer: StepModelScorer, rollouts: Iterator[Rollout]) -> Iterator[tuple[Rollout, Any]]:
+def _confidences(scorer: StepModelScorer, rollouts: Iterator[Rollout]) -> Iterator[list[tuple[Rollout, Any]]]:
+    """Each rollout with its confidences or why it has none, a piece of the file at a time."""
     from stepcredit.labelling.autopsv import read_confidences
 
-    while chunk := list(islice(rollouts, _READ_AT_ONCE)):
-        yield from zip(chunk, read_confidences(scorer, chunk), strict=True)
+    while piece := list(islice(rollouts, _READ_AT_ONCE)):
+        yield list(zip(piece, read_confidences(scorer, piece), strict=True))
 
 
 def _label(options: Options, scorer: StepModelScorer, threshold: float, lines: ResumableLines) -> None:
@@ -230,13 +232,16 @@ def _label(options: Options, scorer: StepModelScorer, threshold: float, lines: R
     from stepcredit.runs import Progress
 
     rollouts = read_rollouts(options.graded, skip_invalid=options.skip_invalid)
-    done = sum(1 for _ in lines.rows())
-    todo = islice(rollouts, done, None)
+    done = lines.num_rows
     with Progress("label", count_rows(options.graded), "responses", done=done) as progress:
-        for rollout, found in _confidences(scorer, todo):
-            labelled = rollout if isinstance(found, Exception) else label_rollout(rollout, found, threshold)
-            lines.append(rollout_to_json(labelled))
-            progress.advance()
+        # Whole pieces, since how responses lie together in a batch shows in the last digits.
+        for piece in _confidences(scorer, islice(rollouts, done, None)):
+            for rollout, confidences in piece:
+                has_none = isinstance(confidences, Exception)
+                labelled = rollout if has_none else label_rollout(rollout, confidences, threshold)
+                lines.append(rollout_to_json(labelled))
+                progress.advance()
+            lines.checkpoint({})
     if rollouts.num_skipped:
         lines.manifest.count("skipped", rollouts.num_skipped)
 

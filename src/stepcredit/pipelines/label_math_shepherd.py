@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     from stepcredit.data import Records
     from stepcredit.grading import Grader
     from stepcredit.labelling.math_shepherd import LabelSettings, PrefixCompletions
-    from stepcredit.runs import Ledger, Manifest, Progress, ResumableLines
+    from stepcredit.runs import Ledger, Manifest, ResumableLines
     from stepcredit.steps import StepRule
     from stepcredit.types import GenerationFailure, Generator, Rollout
 
 _LOOKED_AT = 1000
 """Responses that ``auto`` looks at to choose one step rule for the file."""
 
-_GRADED_AT_ONCE = 512
+_PREFIXES_AT_ONCE = 64
+"""Prefixes whose completions are drawn, graded and kept together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,9 @@ def run(options: Options) -> Result:
     with grader_of(options.grading) as grader:
         manifest = _manifest(options, settings, rule, grader)
         key = ("prefix", "index")
-        with ResumableLines(options.out, manifest, overwrite=options.overwrite, key=key) as lines:
+        with ResumableLines(
+            options.out, manifest, overwrite=options.overwrite, key=key, in_pieces=True
+        ) as lines:
             if lines.complete:
                 return _result(options, read_manifest(options.out) or {}, already_done=True)
             completions = PrefixCompletions(rule, settings)
@@ -220,49 +223,50 @@ def _complete(
 ) -> None:
     """Draw and grade what is missing, round after round."""
     from stepcredit.runs import Progress
+    from stepcredit.types import GenerationFailure
 
     failures_path(options.out).unlink(missing_ok=True)
     total = completions.num_distinct * options.num_completions
     done = completions.num_drawn
+    sampling = options.draw.sampling(options.seed)
     with Progress("completing", total, "completions", done=done) as progress:
         for target in completions.settings.targets:
-            for row in _round(options, completions, generator, grader, target, progress):
-                lines.append(row)
-                _take(completions, row)
-                progress.advance()
+            requests = completions.requests(_rollouts(options), target, sampling)
+            # Whole pieces, since how prefixes lie together in a batch shows in the last digits.
+            while piece := list(islice(requests, _PREFIXES_AT_ONCE)):
+                for result in _graded(generator.generate(piece), grader):
+                    if isinstance(result, GenerationFailure):
+                        _fail(options, completions, result)
+                        progress.advance(len(result.indices), f"{completions.num_failed:,} prefixes failed")
+                        continue
+                    lines.append(result)
+                    _take(completions, result)
+                    progress.advance()
+                lines.checkpoint({})
 
 
-def _round(
-    options: Options,
-    completions: PrefixCompletions,
-    generator: Generator,
-    grader: Grader,
-    target: int,
-    progress: Progress,
-) -> Iterator[dict[str, Any]]:
+def _graded(
+    results: Iterator[Rollout | GenerationFailure], grader: Grader
+) -> Iterator[dict[str, Any] | GenerationFailure]:
+    """Failures as they come, then a row for each completion."""
     from stepcredit.grading import GradingItem
     from stepcredit.types import GenerationFailure
 
-    def drawn() -> Iterator[Rollout]:
-        requests = completions.requests(_rollouts(options), target, options.draw.sampling(options.seed))
-        for result in generator.generate(requests):
-            if isinstance(result, GenerationFailure):
-                _fail(options, completions, result)
-                progress.advance(len(result.indices), f"{completions.num_failed:,} prefixes failed")
-            else:
-                yield result
-
-    waiting = drawn()
-    while chunk := list(islice(waiting, _GRADED_AT_ONCE)):
-        items = (GradingItem(rollout.response, str(rollout.answer), rollout.prompt_id) for rollout in chunk)
-        for rollout, grade in zip(chunk, grader.grade_all(items), strict=True):
-            yield {
-                "prefix": rollout.prompt_id,
-                "index": rollout.index,
-                "right": grade.correct,
-                "prompt_tokens": rollout.extras.get("num_prompt_tokens", 0),
-                "generated_tokens": rollout.extras.get("num_generated_tokens", 0),
-            }
+    drawn = []
+    for result in results:
+        if isinstance(result, GenerationFailure):
+            yield result
+        else:
+            drawn.append(result)
+    items = (GradingItem(rollout.response, str(rollout.answer), rollout.prompt_id) for rollout in drawn)
+    for rollout, grade in zip(drawn, grader.grade_all(items), strict=True):
+        yield {
+            "prefix": rollout.prompt_id,
+            "index": rollout.index,
+            "right": grade.correct,
+            "prompt_tokens": rollout.extras.get("num_prompt_tokens", 0),
+            "generated_tokens": rollout.extras.get("num_generated_tokens", 0),
+        }
 
 
 def _fail(options: Options, completions: PrefixCompletions, failure: GenerationFailure) -> None:
