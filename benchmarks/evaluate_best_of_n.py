@@ -40,7 +40,7 @@ def write_rollouts(path: Path, problems: int, responses: int, generator: np.rand
                     "prompt_id": str(problem),
                     "index": index,
                     "prompt": "What is it?",
-                    "response": "step\n" * int(generator.integers(1, 40)),
+                    "response": "step\n" * int(generator.integers(NUM_STEPS, 40)),
                     "answer": "0",
                     "correct": answer == 0,
                     "prediction": str(answer),

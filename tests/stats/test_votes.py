@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepcredit.stats import NO_ANSWER, majority_vote, majority_vote_of_first_n
+from stepcredit.stats import NO_ANSWER, majority_vote
 
 
 def enumerated_vote(answers: list[int], outcomes: list[float], n: int) -> float:
@@ -85,9 +85,3 @@ def test_large_samples_neither_overflow_nor_lose_mass() -> None:
     outcomes = (answers == 0).astype(float)
     one = majority_vote(answers, outcomes, np.array([3000]), [1, 2])
     np.testing.assert_allclose(one, 1 / 3, rtol=1e-9)  # of two votes, a tie is half: still 1/3
-
-
-def test_first_n_takes_the_file_order() -> None:
-    answers, outcomes = np.array([[0, 1, 1, 0, 0]]), np.array([[1, 0, 0, 1, 1]])
-    found = majority_vote_of_first_n(answers, outcomes, [1, 2, 3, 4, 5])
-    np.testing.assert_allclose(found[:, 0], [1.0, 0.5, 0.0, 0.5, 1.0])

@@ -155,15 +155,6 @@ def test_equal_weights_give_the_plain_vote_whatever_their_size() -> None:
     np.testing.assert_allclose(whole.vote(weights)[0].expected, 1 / 3)
 
 
-def test_first_n_is_one_subset() -> None:
-    answers, outcomes = np.array([[0, 1, 1]]), np.array([[1.0, 0.0, 0.0]])
-    weights = np.array([[0.9, 0.2, 0.3]])
-    for n, expected in ((1, 1.0), (2, 1.0), (3, 1.0)):
-        estimate = VoteSubsets(answers, outcomes, np.array([3]), n, first=True).vote(weights)[0]
-        assert estimate.expected[0] == expected
-        assert estimate.resampling_error == 0.0
-
-
 def test_many_tied_scores_stay_exact() -> None:
     # One score for all: each answer present is as likely, here two answers of 30 and 2 responses.
     answers = np.array([[0] * 30 + [1] * 2])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +16,8 @@ from stepcredit.evaluation.choices import VOTE_KINDS, Choice, fixed_choice, vote
 from stepcredit.evaluation.samples import Samples, Scored
 from stepcredit.stats import (
     VoteSubsets,
-    best_of_first_n,
     best_of_n,
     majority_vote,
-    majority_vote_of_first_n,
     max_vote,
     pass_at_n,
 )
@@ -86,6 +86,10 @@ class Outcomes:
         return np.asarray(self.values[self.methods.index(method)])
 
 
+_Figures = tuple[Method, NDArray[np.float64], NDArray[np.float64]]
+"""A method, its accuracy by size and problem, and by size the error of random subsets."""
+
+
 def usable_sizes(
     ns: Sequence[int], num_responses: NDArray[np.int64]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -122,40 +126,60 @@ def outcomes(
         settings: ``ns`` must not exceed the smallest number of responses.
         choices: Scorer name to temperature and calibration of its votes.
     """
+    if settings.first:
+        return _of_first_responses(samples, scorers, settings, choices)
     ns = settings.ns
     subsets = vote_subsets(samples, settings)
-    methods = [Method("pass")]
-    values = [_oracle(samples, settings)]
-    errors = [np.zeros(len(ns))]
+    exact = np.zeros(len(ns))
+    num_correct = samples.correct.sum(axis=1)
+    oracle = np.stack([pass_at_n(num_correct, samples.num_responses, n) for n in ns])
+    figures: list[_Figures] = [(Method("pass"), oracle, exact)]
     if samples.has_answers:
-        vote = (
-            majority_vote_of_first_n(samples.answers, samples.correct, ns)
-            if settings.first
-            else majority_vote(samples.answers, samples.correct, samples.num_responses, ns)
-        )
-        methods.append(Method("majority"))
-        values.append(vote)
-        errors.append(np.zeros(len(ns)))
+        vote = majority_vote(samples.answers, samples.correct, samples.num_responses, ns)
+        figures.append((Method("majority"), vote, exact))
 
-    def of_scorer(scorer: Scored) -> list[tuple[Method, NDArray[np.float64], NDArray[np.float64]]]:
+    def of_scorer(scorer: Scored) -> list[_Figures]:
         choice = (choices or {}).get(scorer.name, fixed_choice())
         return list(_of_scorer(samples, scorer, settings, choice, subsets))
 
     # NumPy lets go of the interpreter lock in the parts that take long.
     with ThreadPoolExecutor(2) as pool:
-        for outcomes_of_scorer in pool.map(of_scorer, scorers):
-            for method, value, error in outcomes_of_scorer:
-                methods.append(method)
-                values.append(value)
-                errors.append(error)
-    return Outcomes(methods=tuple(methods), ns=ns, values=np.stack(values), resampling_error=np.stack(errors))
+        figures += chain.from_iterable(pool.map(of_scorer, scorers))
+    methods, values, errors = zip(*figures, strict=True)
+    return Outcomes(methods=methods, ns=ns, values=np.stack(values), resampling_error=np.stack(errors))
 
 
-def _oracle(samples: Samples, settings: BestOfNSettings) -> NDArray[np.float64]:
-    if settings.first:
-        return np.stack([samples.correct[:, :n].any(axis=1) for n in settings.ns]).astype(np.float64)
-    num_correct = samples.correct.sum(axis=1)
-    return np.stack([pass_at_n(num_correct, samples.num_responses, n) for n in settings.ns])
+def _of_first_responses(
+    samples: Samples,
+    scorers: Sequence[Scored],
+    settings: BestOfNSettings,
+    choices: Mapping[str, Choice] | None,
+) -> Outcomes:
+    """For each n all that there is are its first responses, of which there is one n-subset."""
+    by_size = []
+    for n in settings.ns:
+        head = replace(
+            samples,
+            num_responses=np.full(samples.num_problems, n),
+            valid=samples.valid[:, :n],
+            correct=samples.correct[:, :n],
+            answers=samples.answers[:, :n],
+        )
+        scored = [
+            replace(
+                scorer,
+                rows=scorer.rows[:, :n],
+                scores={name: values[:, :n] for name, values in scorer.scores.items()},
+            )
+            for scorer in scorers
+        ]
+        by_size.append(outcomes(head, scored, replace(settings, ns=(n,), first=False), choices))
+    return Outcomes(
+        methods=by_size[0].methods,
+        ns=settings.ns,
+        values=np.concatenate([part.values for part in by_size], axis=1),
+        resampling_error=np.concatenate([part.resampling_error for part in by_size], axis=1),
+    )
 
 
 def vote_subsets(samples: Samples, settings: BestOfNSettings) -> list[VoteSubsets]:
@@ -170,13 +194,9 @@ def vote_subsets(samples: Samples, settings: BestOfNSettings) -> list[VoteSubset
             n,
             num_draws=settings.resamples,
             seed=settings.seed + n,
-            first=settings.first,
         )
         for n in settings.ns
     ]
-
-
-_Found = tuple[Method, NDArray[np.float64], NDArray[np.float64]]
 
 
 def _of_scorer(
@@ -185,8 +205,8 @@ def _of_scorer(
     settings: BestOfNSettings,
     choice: Choice,
     subsets: Sequence[VoteSubsets],
-) -> Iterator[_Found]:
-    done: list[tuple[NDArray[np.float64], str, list[_Found]]] = []
+) -> Iterator[_Figures]:
+    done: list[tuple[NDArray[np.float64], str, list[_Figures]]] = []
     for aggregate, scores in scorer.scores.items():
         # An implicit scorer's reward is the sum of its steps: the same figures under both names.
         same = next((figures for known, _, figures in done if np.allclose(known, scores, 1e-9, 1e-12)), None)
@@ -206,50 +226,22 @@ def _of_aggregate(
     settings: BestOfNSettings,
     choice: Choice,
     subsets: Sequence[VoteSubsets],
-) -> Iterator[_Found]:
+) -> Iterator[_Figures]:
     exact = np.zeros(len(settings.ns))
-    picked = (
-        best_of_first_n(scores, samples.correct, settings.ns)
-        if settings.first
-        else best_of_n(scores, samples.correct, samples.num_responses, settings.ns)
-    )
-    yield Method("best-of-n", name, aggregate), picked, exact
+    given = samples.correct, samples.num_responses, settings.ns
+    yield Method("best-of-n", name, aggregate), best_of_n(scores, *given), exact
     if not samples.has_answers:
         return
-    valid = samples.valid
-    votes: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     for kind in settings.vote_kinds:
+        method = Method(f"weighted-{kind}", name, aggregate)
         if kind == "max":
-            votes[kind] = _max_votes(samples, scores, settings), exact
-        elif kind in ("sum", "mean"):
-            if kind not in votes:
-                estimates = [subset.vote(scores, ("sum", "mean")) for subset in subsets]
-                for which, how in enumerate(("sum", "mean")):
-                    votes[how] = (
-                        np.stack([estimate[which].expected for estimate in estimates]),
-                        np.array([estimate[which].resampling_error for estimate in estimates]),
-                    )
-        else:
-            weights = vote_weights(kind, scores, valid, choice, aggregate)
-            if kind == "log-odds" and "sum" in votes and np.array_equal(weights, scores):
-                votes[kind] = votes["sum"]
-                continue
-            each_one = [subset.vote(weights)[0] for subset in subsets]
-            votes[kind] = (
-                np.stack([estimate.expected for estimate in each_one]),
-                np.array([estimate.resampling_error for estimate in each_one]),
-            )
-    for kind in settings.vote_kinds:
-        yield Method(f"weighted-{kind}", name, aggregate), *votes[kind]
-
-
-def _max_votes(
-    samples: Samples, scores: NDArray[np.float64], settings: BestOfNSettings
-) -> NDArray[np.float64]:
-    if not settings.first:
-        return max_vote(samples.answers, scores, samples.correct, samples.num_responses, settings.ns)
-    rows = []
-    for n in settings.ns:
-        head = np.full(samples.num_problems, n)
-        rows.append(max_vote(samples.answers[:, :n], scores[:, :n], samples.correct[:, :n], head, [n])[0])
-    return np.stack(rows)
+            yield method, max_vote(samples.answers, scores, *given), exact
+            continue
+        weights = vote_weights(kind, scores, samples.valid, choice, aggregate)
+        combine: Literal["sum", "mean"] = "mean" if kind == "mean" else "sum"
+        estimates = [subset.vote(weights, (combine,))[0] for subset in subsets]
+        yield (
+            method,
+            np.stack([estimate.expected for estimate in estimates]),
+            np.array([estimate.resampling_error for estimate in estimates]),
+        )

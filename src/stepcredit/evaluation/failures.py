@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepcredit.evaluation.samples import Samples, Scored
+from stepcredit.evaluation.score_columns import ScoreColumns
 from stepcredit.stats import NO_ANSWER
-from stepcredit.types import PromptText
+from stepcredit.types import PromptText, Rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,22 +116,23 @@ def _shown(
     samples: Samples, scored: Scored, scores: NDArray[np.float64], problem: int, response: int
 ) -> ShownResponse:
     rollout = samples.responses[problem][response]
-    steps = scored.steps_of(problem, response)
-    ends = scored.columns.step_ends[steps]
-    starts = [0, *ends[:-1].tolist()]
-    texts = (
-        [""] * len(ends)
-        if scored.columns.rewritten
-        else [rollout.response[start:end] for start, end in zip(starts, ends, strict=True)]
-    )
     return ShownResponse(
         id=rollout.id,
         response=rollout.response,
         prediction=rollout.prediction,
         score=float(scores[problem, response]),
         copies=sum(other.response == rollout.response for other in samples.responses[problem]),
-        steps=tuple(
-            ShownStep(text, float(reward))
-            for text, reward in zip(texts, scored.columns.step_rewards[steps], strict=True)
-        ),
+        steps=shown_steps(rollout, scored.columns, int(scored.rows[problem, response])),
     )
+
+
+def shown_steps(rollout: Rollout, columns: ScoreColumns, row: int) -> tuple[ShownStep, ...]:
+    """The scored steps of a response, by its row in the scores."""
+    steps = columns.steps_of(row)
+    ends = columns.step_ends[steps].tolist()
+    texts = [
+        "" if columns.rewritten else rollout.response[start:end]
+        for start, end in zip([0, *ends[:-1]], ends, strict=True)
+    ]
+    rewards = columns.step_rewards[steps].tolist()
+    return tuple(ShownStep(text, reward) for text, reward in zip(texts, rewards, strict=True))

@@ -229,7 +229,8 @@ def _align(rollout: Rollout, columns: ScoreColumns, row: int) -> list[slice] | N
     ``None`` where labelled and scored steps end in different places.
     """
     assert rollout.step_labels is not None
-    start, stop = int(columns.step_offsets[row]), int(columns.step_offsets[row + 1])
+    steps = columns.steps_of(row)
+    start, stop = steps.start, steps.stop
     if columns.rewritten:
         # Offsets refer to the rewritten text: steps can only be counted off.
         if stop - start < len(rollout.step_labels):

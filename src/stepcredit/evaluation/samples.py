@@ -83,11 +83,6 @@ class Scored:
         """Steps of each response."""
         return np.asarray(np.diff(self.columns.step_offsets)[self.rows])
 
-    def steps_of(self, problem: int, response: int) -> slice:
-        """Which steps in ``columns`` belong to a response."""
-        row = self.rows[problem, response]
-        return slice(int(self.columns.step_offsets[row]), int(self.columns.step_offsets[row + 1]))
-
 
 @dataclass(frozen=True, slots=True)
 class Joined:

@@ -60,6 +60,10 @@ class ScoreColumns:
     num_skipped: int = 0
     first_skipped: str | None = None
 
+    def steps_of(self, row: int) -> slice:
+        """Which of all steps are those of a row."""
+        return slice(int(self.step_offsets[row]), int(self.step_offsets[row + 1]))
+
     def check_within(self, row: int, rollout: Rollout) -> None:
         """Refuse the steps of a row where they run past the response that they are said to be of.
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from stepcredit.evaluation.failures import ShownStep
+from stepcredit.evaluation.failures import ShownStep, shown_steps
 from stepcredit.evaluation.labelled_steps import LabelledSteps
 from stepcredit.evaluation.score_columns import ScoreColumns
 from stepcredit.stats import pearson, spearman
@@ -76,7 +76,7 @@ def diagnose_steps(
             id=steps.ids[index],
             prompt=by_id[steps.ids[index]].prompt,
             correct=by_id[steps.ids[index]].correct,
-            steps=_shown(by_id[steps.ids[index]], columns, places[steps.ids[index]]),
+            steps=shown_steps(by_id[steps.ids[index]], columns, places[steps.ids[index]]),
             first_wrong_step=_scored_step(
                 by_id[steps.ids[index]], columns, places[steps.ids[index]], steps, index
             ),
@@ -114,18 +114,6 @@ def _worst(
             yield kind, float(margins[index]) / spread, int(index)
 
 
-def _shown(rollout: Rollout, columns: ScoreColumns, row: int) -> tuple[ShownStep, ...]:
-    part = slice(int(columns.step_offsets[row]), int(columns.step_offsets[row + 1]))
-    ends = columns.step_ends[part].tolist()
-    texts = [
-        "" if columns.rewritten else rollout.response[start:end]
-        for start, end in zip([0, *ends[:-1]], ends, strict=True)
-    ]
-    return tuple(
-        ShownStep(text, float(reward)) for text, reward in zip(texts, columns.step_rewards[part], strict=True)
-    )
-
-
 def _scored_step(
     rollout: Rollout, columns: ScoreColumns, row: int, steps: LabelledSteps, index: int
 ) -> int | None:
@@ -134,10 +122,9 @@ def _scored_step(
     if error < 0 or not rollout.step_labels:
         return None
     begins = 0 if error == 0 else rollout.step_labels[error - 1].end
-    part = slice(int(columns.step_offsets[row]), int(columns.step_offsets[row + 1]))
     if columns.rewritten:
         return error
-    return int(np.searchsorted(columns.step_ends[part], begins, side="right"))
+    return int(np.searchsorted(columns.step_ends[columns.steps_of(row)], begins, side="right"))
 
 
 def _length_correlation(columns: ScoreColumns) -> float:

@@ -16,7 +16,7 @@ from stepcredit.stats.classification import (
 )
 from stepcredit.stats.significance import holm, paired_p_values, student_quantile
 from stepcredit.stats.subsets import best_of_first_n, best_of_n, pass_at_n, rank_weights, response_mask
-from stepcredit.stats.votes import NO_ANSWER, majority_vote, majority_vote_of_first_n
+from stepcredit.stats.votes import NO_ANSWER, majority_vote
 from stepcredit.stats.weighted_votes import VoteEstimate, VoteSubsets, max_vote
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "fit_log_odds",
     "holm",
     "majority_vote",
-    "majority_vote_of_first_n",
     "max_vote",
     "midranks",
     "paired_p_values",

@@ -66,19 +66,6 @@ def majority_vote(
     return expected
 
 
-def majority_vote_of_first_n(
-    answers: Int[np.ndarray, "problems responses"],
-    outcomes: Shaped[np.ndarray, "problems responses"],
-    ns: Sequence[int],
-) -> Float[np.ndarray, "sizes problems"]:
-    """Outcome of the most frequent answer among the first n responses, ties split evenly."""
-    expected = []
-    for n in ns:
-        head = np.full(len(answers), n)
-        expected.append(_vote_of_all(*answer_groups(answers[:, :n], outcomes[:, :n], head)))
-    return np.stack(expected)
-
-
 def _vote_of_all(
     sizes: Int[np.ndarray, "problems groups"], means: Float[np.ndarray, "problems groups"]
 ) -> Float[np.ndarray, " problems"]:

@@ -58,7 +58,6 @@ class VoteSubsets:
         num_draws: Random subsets per problem where there are too many to count them all, at least 2; one
             shuffle's worth more where they do not fill the last shuffle.
         seed: Of the draws.
-        first: Take only the first n responses: one subset.
     """
 
     def __init__(
@@ -70,7 +69,6 @@ class VoteSubsets:
         *,
         num_draws: int = 100,
         seed: int = 0,
-        first: bool = False,
     ) -> None:
         num_responses = np.asarray(num_responses)
         if not 1 <= n <= int(num_responses.min()):
@@ -83,7 +81,7 @@ class VoteSubsets:
         order = np.argsort(np.where(answered, answers, big), axis=1, kind="stable")
         position = np.empty_like(order)
         np.put_along_axis(position, order, np.broadcast_to(np.arange(width), order.shape), axis=1)
-        subsets = _subsets(num_responses, n, num_draws, seed, first)
+        subsets = _subsets(num_responses, n, num_draws, seed)
         self._draw_problem, self._shuffle = subsets.problem, subsets.shuffle
         rows = self._draw_problem[:, None]
         responses = order[rows, np.sort(position[rows, subsets.members], axis=1)]
@@ -157,12 +155,7 @@ class _Subsets:
     shuffle: Int[np.ndarray, " draws"] | None = None
 
 
-def _subsets(
-    num_responses: Int[np.ndarray, " problems"], n: int, num_draws: int, seed: int, first: bool
-) -> _Subsets:
-    num_problems = len(num_responses)
-    if first:
-        return _Subsets(np.tile(np.arange(n), (num_problems, 1)), np.arange(num_problems))
+def _subsets(num_responses: Int[np.ndarray, " problems"], n: int, num_draws: int, seed: int) -> _Subsets:
     all_of_them = math.comb(int(num_responses.max()), n) <= max(num_draws, _MOST_ENUMERATED)
     generator = np.random.default_rng(seed)
     members, problems, shuffles = [], [], []
