@@ -35,7 +35,9 @@ NAMES = (
     "critics",
 )
 ALL = "all"
-WORD_PROBLEMS = "word-problems"
+GSM8K = "gsm8k"
+STUDIES = {"word-problems": "full", GSM8K: "gsm8k"}
+"""Worlds of their own, with a real language model; to their usual scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +45,21 @@ class Options:
     """Which findings, at which scale."""
 
     names: tuple[str, ...] = argument(
-        f"experiments: {', '.join(NAMES)}; or all; or {WORD_PROBLEMS}, a world of its own", many=True
+        f"experiments: {', '.join(NAMES)}; or all; or one with a real language model: {', '.join(STUDIES)}",
+        many=True,
     )
     scale: str | None = option(
         "lab (the default), or paper: models and data for a node of 8 GPUs; "
-        f"of {WORD_PROBLEMS} full (the default) or tiny",
+        "of word-problems full (the default) or tiny, of gsm8k gsm8k or tiny",
         default=None,
     )
     model: str | None = option(
-        f"{WORD_PROBLEMS}: language model that learns to solve them, a directory or hub id", default=None
+        "word-problems, gsm8k: language model that learns to solve them, a directory or hub id", default=None
     )
-    minutes: float | None = option(f"{WORD_PROBLEMS}: begin no stage after so long", default=None)
+    data: Path | None = option(
+        "gsm8k: folder of gsm8k_train.jsonl and gsm8k_test.jsonl", default=None, metavar="DIR"
+    )
+    minutes: float | None = option("word-problems, gsm8k: begin no stage after so long", default=None)
     quick: bool = option("small sizes and fewer seeds: shows that everything runs", default=False)
     seeds: int | None = option(
         "how often everything is drawn and trained anew; default is the scale's", default=None
@@ -137,10 +143,11 @@ def run(options: Options) -> CommandResult:
     from stepcredit_study.frame.running import Stage, run_stages
 
     check_at_least_one(options, "jobs", "seeds")
-    if WORD_PROBLEMS in options.names:
-        return _word_problems(options)
-    if options.model is not None or options.minutes is not None:
-        raise UserError(f"--model and --minutes are for {WORD_PROBLEMS}", hint="leave them out")
+    for name in STUDIES:
+        if name in options.names:
+            return _study(options, name)
+    if (options.model, options.data, options.minutes) != (None, None, None):
+        raise UserError(f"--model, --data and --minutes are for {', '.join(STUDIES)}", hint="leave them out")
     scale = _scale(options)
     modules = {name: f"stepcredit_study.claims.{name.replace('-', '_')}" for name in _names(options)}
     experiments = {name: load_experiment(module) for name, module in modules.items()}
@@ -195,30 +202,36 @@ def _names(options: Options) -> list[str]:
     return list(NAMES) if ALL in options.names or not options.names else list(dict.fromkeys(options.names))
 
 
-def _word_problems(options: Options) -> CommandResult:
-    from stepcredit_study.word_problems.command import reproduce_word_problems
+def _study(options: Options, name: str) -> CommandResult:
+    from stepcredit_study.word_problems.command import reproduce, source_of
     from stepcredit_study.word_problems.scale import read_word_scale
 
     if len(options.names) > 1:
-        raise UserError(f"{WORD_PROBLEMS} is a world of its own", hint="run it in a command of its own")
+        raise UserError(f"{name} is a world of its own", hint="run it in a command of its own")
     for flag, is_given in (
         ("--quick", options.quick),
         ("--dry-run", options.dry_run),
         ("--seeds", options.seeds is not None),
         ("--jobs", options.jobs is not None),
+        ("--data", options.data is not None and name != GSM8K),
     ):
         if is_given:
-            raise UserError(f"{WORD_PROBLEMS} does not have it", where=flag, hint="see --scale and --size")
+            raise UserError(f"{name} does not have it", where=flag, hint="see --scale and --size")
     if options.model is None:
         raise UserError(
             "--model is missing",
-            where=WORD_PROBLEMS,
+            where=name,
             hint="name a small language model, such as HuggingFaceTB/SmolLM2-135M-Instruct",
         )
-    return reproduce_word_problems(
+    if name == GSM8K and options.data is None:
+        raise UserError(
+            "--data is missing", where=name, hint="name the folder of gsm8k_train.jsonl and gsm8k_test.jsonl"
+        )
+    return reproduce(
+        source_of(options.data),
         options.model,
-        options.out / WORD_PROBLEMS,
-        read_word_scale(options.scale or "full", _sizes(options)),
+        options.out,
+        read_word_scale(options.scale or STUDIES[name], _sizes(options)),
         minutes=options.minutes,
         publish_to=options.publish,
     )

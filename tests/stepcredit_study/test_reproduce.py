@@ -135,7 +135,10 @@ def test_all_and_nothing_are_every_experiment() -> None:
         (["word-problems", "main", "--model", "m"], "run it in a command of its own"),
         (["word-problems", "--model", "m", "--quick"], "--quick: word-problems does not have it"),
         (["word-problems", "--model", "m", "--scale", "lab"], "there is no scale 'lab'. Use full, tiny"),
-        (["main", "--model", "m"], "--model and --minutes are for word-problems"),
+        (["word-problems", "--model", "m", "--data", "."], "--data: word-problems does not have it"),
+        (["gsm8k", "--model", "m"], "gsm8k: --data is missing"),
+        (["gsm8k", "--model", "m", "--data", "nowhere"], "gsm8k_train.jsonl: no such file"),
+        (["main", "--model", "m"], "--model, --data and --minutes are for word-problems, gsm8k"),
     ],
 )
 def test_mistakes_about_word_problems_are_named(

@@ -19,8 +19,9 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 
+from stepcredit.checkpoints.loading import pick_device
 from stepcredit.encoding.chat import ChatEncoding
 from stepcredit.logprobs.forward import enable_log_probs, token_log_probs
 from stepcredit.logprobs.packing import pad
@@ -38,7 +40,8 @@ from stepcredit.runs import atomic_directory, atomic_path, write_json
 from stepcredit.steps import StepRule
 from stepcredit.types import Rollout
 from stepcredit_study.word_problems.practice import PRACTICE_PROMPT, practice_lines
-from stepcredit_study.word_problems.problems import SPLITS, problems
+from stepcredit_study.word_problems.problems import WordProblem
+from stepcredit_study.word_problems.sources import POLICY, ProblemSource, Templates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,18 +99,17 @@ class WeightedSequence:
 
 
 def steps_of_sequences(
-    tokenizer: PreTrainedTokenizerBase, recipe: Recipe, *, first: int
+    tokenizer: PreTrainedTokenizerBase, recipe: Recipe, problems: Iterable[WordProblem], *, first: int
 ) -> Iterator[list[WeightedSequence]]:
-    """The sequences of each step, from step ``first`` on."""
+    """The sequences of each step, from step ``first`` on, as long as there are problems."""
     encoding = ChatEncoding(tokenizer, StepRule("newline"))
-    policy = next(split for split in SPLITS if split.name == "policy")
-    worked = islice(problems(policy), first * recipe.solutions, None)
+    worked = islice(problems, first * recipe.solutions, None)
     for step in range(first, 2**31):
         chunk = list(islice(worked, recipe.solutions))
         if len(chunk) < recipe.solutions:
             return
         sequences = [
-            _weighted(encoding, problem.id, problem.question, problem.solution, tokenizer=None)
+            _weighted(encoding, problem.prompt.id, problem.question, problem.solution, tokenizer=None)
             for problem in chunk
         ]
         random = Random(f"{recipe.seed}/{step}")
@@ -165,7 +167,8 @@ class FineTuning:
             layers_to_transform=[*range(recipe.first_layer, network.config.num_hidden_layers)],
             task_type="CAUSAL_LM",
         )
-        self.model: Any = get_peft_model(network, adapter)
+        self.device = pick_device("auto")
+        self.model: Any = get_peft_model(network, adapter).to(self.device)
         enable_log_probs(self.model)
         self.model.train()
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -174,7 +177,7 @@ class FineTuning:
         )
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         if self._state.exists():
-            self._restore(torch.load(self._state, weights_only=True))
+            self._restore(torch.load(self._state, weights_only=True, map_location=self.device))
 
     @property
     def _state(self) -> Path:
@@ -211,8 +214,9 @@ class FineTuning:
         return sum(loss for loss, _ in results)
 
     def _gradients(self, part: Sequence[WeightedSequence], total: float) -> tuple[float, tuple[Tensor, ...]]:
-        batch = pad([sequence.encoded for sequence in part])
-        weights = torch.tensor([weight for sequence in part for weight in sequence.weights])
+        batch = pad([sequence.encoded for sequence in part]).to(self.device)
+        counted = [weight for sequence in part for weight in sequence.weights]
+        weights = torch.tensor(counted, device=self.device)
         loss = -(token_log_probs(self.model, batch) * weights).sum() / total
         return loss.item(), torch.autograd.grad(loss, self.parameters)
 
@@ -241,13 +245,33 @@ class FineTuning:
             write_json(target / "fine-tuning.json", {"recipe": asdict(self.recipe), "step": self.step})
 
 
-def run(model: Path, out: Path, recipe: Recipe, *, steps: int, policy_every: int, minutes: float) -> None:
-    """Train to step ``steps`` or for so many minutes; go on from the saved state where there is one."""
+def run(
+    model: Path,
+    out: Path,
+    recipe: Recipe,
+    *,
+    steps: int,
+    policy_every: int,
+    minutes: float = math.inf,
+    source: ProblemSource | None = None,
+) -> None:
+    """Train to step ``steps`` or for so many minutes; go on from the saved state where there is one.
+
+    Args:
+        model: Initial weights.
+        out: Directory of the run.
+        recipe: How.
+        steps: In all.
+        policy_every: Steps between saved policies.
+        minutes: No step begins after so long.
+        source: Whose problems it learns; templates by default.
+    """
     deadline = time.monotonic() + 60 * minutes
     out.mkdir(parents=True, exist_ok=True)
     tuning = FineTuning(model, out, recipe)
     torch.set_num_threads(1)
-    stream = steps_of_sequences(tuning.tokenizer, recipe, first=tuning.step)
+    problems = (source or Templates()).problems(POLICY)
+    stream = steps_of_sequences(tuning.tokenizer, recipe, problems, first=tuning.step)
     with ThreadPoolExecutor(recipe.threads) as pool, (out / _LOG).open("a") as log:
         for sequences in stream:
             if tuning.step >= steps or time.monotonic() > deadline:
@@ -280,7 +304,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="directory of the run")
     parser.add_argument("--steps", type=int, default=600, help="steps in all")
     parser.add_argument("--policy-every", type=int, default=40, help="steps between saved policies")
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long, to go on later")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long, to go on later")
     options = parser.parse_args()
     run(
         options.model,

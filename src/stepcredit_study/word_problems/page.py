@@ -11,24 +11,25 @@ from stepcredit.data import read_rollouts, read_scores
 from stepcredit.reports.heatmap import render_heatmap
 from stepcredit.reports.page import write_page
 from stepcredit.runs import atomic_path, write_json
-from stepcredit_study.word_problems.study import RESULTS, TEST_SPLITS, Study
+from stepcredit_study.word_problems.study import RESULTS, Study
 from stepcredit_study.word_problems.verdicts import Interval, factor_of, judge
 
 _SHOWN = 12
 _ABSENT = "–"
+_TITLES = {"word-problems": "# Word problems", "gsm8k": "# GSM8K"}
 
 
 def page(results: Mapping[str, Any]) -> str:
     """Everything that was measured, as Markdown."""
     lines = [
-        "# Word problems",
+        _TITLES[results["source"]],
         "",
-        "SmolLM2-135M-Instruct writes solutions of grade-school word problems, errs, and is judged. What is "
+        "A language model writes solutions of grade-school word problems, errs, and is judged. What is "
         "measured, on which problems, and what is chosen on what was "
         "[decided beforehand](../../preregistration.md).",
         "",
         "```sh",
-        f"stepcredit reproduce word-problems --scale {results['scale']['name']} --model smollm2-135m",
+        f"stepcredit reproduce {results['source']} --scale {results['scale']['name']} --model smollm2-135m",
         "```",
         "",
         *_missing(results),
@@ -57,7 +58,7 @@ def publish(study: Study, folder: Path) -> None:
 
 
 def _write_heat_maps(study: Study, method: str, model: Path, folder: Path) -> None:
-    for templates in TEST_SPLITS:
+    for templates in study.source.test_sets:
         blocks = study.blocks.get((templates, "middle"))
         if not blocks:
             continue
@@ -66,7 +67,7 @@ def _write_heat_maps(study: Study, method: str, model: Path, folder: Path) -> No
         for rollout in read_rollouts(blocks[0].distinct):
             shown.setdefault(rollout.prompt_id, rollout)
         rollouts = list(shown.values())[:_SHOWN]
-        title = f"{method} on {templates} templates"
+        title = f"{method}, {templates}"
         html = render_heatmap(rollouts, [scores[rollout.id] for rollout in rollouts], title=title)
         write_page(folder / f"{method}-{templates}.html", html)
 
@@ -77,12 +78,10 @@ def _missing(results: Mapping[str, Any]) -> Iterator[str]:
     absent = [f"`{method}`" for method in scale["methods"] if method not in results.get("chosen", {})]
     for policy in ("middle", "weak", "strong"):
         wanted = scale["test_problems" if policy == "middle" else "other_test_problems"]
-        for templates in TEST_SPLITS:
+        for templates in results["test sets"]:
             there = outcomes.get(f"{templates}/{policy}", {}).get("problems", 0)
             if there < wanted:
-                absent.append(
-                    f"{wanted - there} of {wanted} problems of {templates} templates ({policy} policy)"
-                )
+                absent.append(f"{wanted - there} of {wanted} problems ({templates}, {policy} policy)")
     if absent:
         yield from (f"Not run: {', '.join(absent)}.", "")
 
@@ -133,7 +132,7 @@ def _test_set(results: Mapping[str, Any], test_set: str) -> Iterator[str]:
     largest = max(found["majority"], key=int)
     slip_share = found["wrong responses with a slip"]
     yield from (
-        f"## {templates.capitalize()} templates, {policy} policy",
+        f"## {templates.capitalize()}: {policy} policy",
         "",
         f"{found['problems']} problems, {found['responses']:,} responses ({found['distinct']:,} distinct). "
         f"A single response is right for {_cell(found['pass@1'])}, the majority of {largest} for "

@@ -12,6 +12,7 @@ from stepcredit.pipelines.driver import Store
 from stepcredit_study.frame.measuring import share_right
 from stepcredit_study.word_problems import fine_tuning
 from stepcredit_study.word_problems.scale import WordScale
+from stepcredit_study.word_problems.sources import ProblemSource
 from stepcredit_study.word_problems.world import WordWorld
 
 
@@ -40,11 +41,17 @@ class Lengths:
 
 
 def find_middle(
-    model: Path, out: Path, store: Store, scale: WordScale, go_on: Callable[[], bool]
+    source: ProblemSource,
+    model: Path,
+    out: Path,
+    store: Store,
+    scale: WordScale,
+    go_on: Callable[[], bool],
 ) -> Lengths | None:
     """Fine-tune until a length is strong enough to be the middle one.
 
     Args:
+        source: Whose problems.
         model: Initial weights.
         out: Directory of the fine-tuning.
         store: Keeps the responses that pass@1 is measured on.
@@ -59,9 +66,9 @@ def find_middle(
     for length in lengths:
         if not go_on():
             return None
-        if not tune(model, out, scale, length):
+        if not tune(source, model, out, scale, length):
             continue
-        world = WordWorld(scale, store, {"middle": policy_at(out, length)})
+        world = WordWorld(source, scale, store, {"middle": policy_at(out, length)})
         measured[length] = share_right(world.dev_set())
         if measured[length] >= scale.least_pass:
             break
@@ -81,7 +88,7 @@ def find_middle(
     )
 
 
-def tune(model: Path, out: Path, scale: WordScale, length: int) -> bool:
+def tune(source: ProblemSource, model: Path, out: Path, scale: WordScale, length: int) -> bool:
     """Make the policy of a length, if it is not there.
 
     Returns:
@@ -94,7 +101,7 @@ def tune(model: Path, out: Path, scale: WordScale, length: int) -> bool:
             fine_tuning.Recipe(),
             steps=length,
             policy_every=scale.measured_every,
-            minutes=float("inf"),
+            source=source,
         )
     return policy_at(out, length).exists()
 

@@ -68,43 +68,20 @@ SPLITS: Final = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WordProblem:
-    """One instance.
+    """One problem.
 
     Attributes:
-        id: Unique, such as ``test-new-000012``.
-        template: Number of its generator function.
-        seed: Of the package's data set that it is from.
-        index: Its place there.
-        question: What the policy is asked.
-        answer: The right number.
+        prompt: What the policy is asked, with the right number.
         solution: The worked solution, one step a line, the answer last.
     """
 
-    id: str
-    template: int
-    seed: int
-    index: int
-    question: str
-    answer: str
+    prompt: Prompt
     solution: str
 
-    def prompt(self) -> Prompt:
-        """As a row for ``sample``, which ``grade --grader reasoning-gym`` knows again."""
-        return Prompt(
-            id=self.id,
-            prompt=self.question,
-            answer=self.answer,
-            extras={
-                "template": self.template,
-                FIELD: {
-                    "task": TASK,
-                    "seed": self.seed,
-                    "size": _STREAM,
-                    "settings": {},
-                    "index": self.index,
-                },
-            },
-        )
+    @property
+    def question(self) -> str:
+        """The prompt's text."""
+        return str(self.prompt.prompt)
 
 
 @cache
@@ -136,7 +113,7 @@ def problems(split: Split) -> Iterator[WordProblem]:
         if split.reserved and count == split.reserved:
             return
         excluded.add(problem.question)
-        yield replace(problem, id=f"{split.name}-{count:06d}")
+        yield replace(problem, prompt=replace(problem.prompt, id=f"{split.name}-{count:06d}"))
         count += 1
 
 
@@ -161,12 +138,11 @@ def _instances(split: Split) -> Iterator[WordProblem]:
         question, answer = item["question"].strip(), item["answer"]
         solution = item["metadata"]["answer_cot"].strip()
         if is_admissible(question, answer, solution):
-            yield WordProblem(
+            place = {"task": TASK, "seed": split.seed, "size": _STREAM, "settings": {}, "index": index}
+            prompt = Prompt(
                 id=f"{TASK}-{template}",
-                template=template,
-                seed=split.seed,
-                index=index,
-                question=question,
+                prompt=question,
                 answer=answer,
-                solution=solution,
+                extras={"template": template, FIELD: place},
             )
+            yield WordProblem(prompt=prompt, solution=solution)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from stepcredit.errors import UserError
-from stepcredit.pipelines.generator_options import SamplingOptions
 from stepcredit.training.config import TrainConfig
 
 METHODS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -30,7 +29,6 @@ TRAINING: Final[Mapping[str, Any]] = {
     "tokens_per_forward": 2048,
     "group_prompts": True,
 }
-SAMPLING: Final = SamplingOptions(temperature=1.0, top_p=0.95, max_new_tokens=160)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +36,7 @@ class WordScale:
     """Sizes of the study.
 
     Attributes:
-        name: ``full`` or ``tiny``.
+        name: ``full``, ``tiny`` or ``gsm8k``.
         steps: Of fine-tuning, in all: the length of the strong policy.
         measured_every: Steps between the lengths that are saved and whose pass@1 is measured.
         least_pass: Pass@1 from which a length is the middle policy.
@@ -118,7 +116,21 @@ TINY: Final = WordScale(
     more_rates=(),
     ns=(4, 16),
 )
-SCALES: Final = {scale.name: scale for scale in (FULL, TINY)}
+GSM8K: Final = replace(
+    FULL,
+    name="gsm8k",
+    steps=780,
+    measured_every=60,
+    train_problems=2000,
+    test_problems=300,
+    other_test_problems=100,
+    test_responses=32,
+    methods=("implicit-ce", "implicit-dpo", "outcome-head"),
+    seeds=1,
+    ns=(4, 16, 32),
+)
+"""GSM8K itself; its files have as many worked solutions as these steps of fine-tuning take."""
+SCALES: Final = {scale.name: scale for scale in (FULL, TINY, GSM8K)}
 
 
 def read_word_scale(name: str, sizes: Mapping[str, int]) -> WordScale:

@@ -28,10 +28,10 @@ from stepcredit_study.word_problems.evidence import REFERENCE, Evidence
 from stepcredit_study.word_problems.outcomes import outcomes
 from stepcredit_study.word_problems.policies import Lengths, find_middle, policy_at, tune
 from stepcredit_study.word_problems.scale import WordScale
+from stepcredit_study.word_problems.sources import ProblemSource
 from stepcredit_study.word_problems.world import WordWorld
 
 RESULTS = "results.json"
-TEST_SPLITS = {"known": "test-known", "new": "test-new"}
 
 
 @dataclass(kw_only=True)
@@ -39,6 +39,7 @@ class Study:
     """One run.
 
     Attributes:
+        source: Whose problems.
         model: Initial weights of the policies.
         out: Folder of everything that is made.
         scale: Sizes.
@@ -48,6 +49,7 @@ class Study:
         blocks: (templates, policy) to the blocks of responses that are there.
     """
 
+    source: ProblemSource
     model: Path
     out: Path
     scale: WordScale
@@ -72,10 +74,8 @@ class Study:
         """What responses and models are asked of."""
         assert self.lengths is not None, "the middle policy is found first"
         names = ("weak", "middle", "strong")
-        lengths = {name: getattr(self.lengths, name) for name in names}
-        return WordWorld(
-            self.scale, self.store, {name: policy_at(self.policies, lengths[name]) for name in names}
-        )
+        policies = {name: policy_at(self.policies, getattr(self.lengths, name)) for name in names}
+        return WordWorld(self.source, self.scale, self.store, policies)
 
     def run(self) -> None:
         """All stages that there is time for; the results are written after each."""
@@ -90,21 +90,25 @@ class Study:
         if self.lengths is None:
             return
         first, *rest = self.world.test_blocks("middle")
-        yield from (partial(self._answer, templates, "middle", first) for templates in TEST_SPLITS)
+        yield from self._answers("middle", first)
         yield from (partial(self._choose, method) for method in self.scale.methods)
-        yield from (
-            partial(self._answer, templates, "middle", block) for block in rest for templates in TEST_SPLITS
-        )
+        for block in rest:
+            yield from self._answers("middle", block)
         for policy in ("weak", "strong"):
-            yield partial(tune, self.model, self.policies, self.scale, getattr(self.lengths, policy))
+            length = getattr(self.lengths, policy)
+            yield partial(tune, self.source, self.model, self.policies, self.scale, length)
             for block in self.world.test_blocks(policy):
-                yield from (partial(self._answer, templates, policy, block) for templates in TEST_SPLITS)
+                yield from self._answers(policy, block)
+
+    def _answers(self, policy: str, block: tuple[int, int]) -> Iterator[Callable[[], object]]:
+        """One block of each test set."""
+        return (partial(self._answer, templates, policy, block) for templates in self.source.test_sets)
 
     def _find_middle(self) -> None:
-        self.lengths = find_middle(self.model, self.policies, self.store, self.scale, self.go_on)
+        self.lengths = find_middle(self.source, self.model, self.policies, self.store, self.scale, self.go_on)
 
     def _answer(self, templates: str, policy: str, block: tuple[int, int]) -> None:
-        responses = self.world.test_block(TEST_SPLITS[templates], policy, *block)
+        responses = self.world.test_block(self.source.test_sets[templates], policy, *block)
         self.blocks.setdefault((templates, policy), []).append(responses)
 
     def _choose(self, method: str) -> None:
@@ -112,7 +116,12 @@ class Study:
 
     def results(self) -> dict[str, Any]:
         """What is known so far, JSON-able; of what was not run there is nothing."""
-        known: dict[str, Any] = {"scale": asdict(self.scale), **run_facts()}
+        known: dict[str, Any] = {
+            "source": self.source.name,
+            "test sets": list(self.source.test_sets),
+            "scale": asdict(self.scale),
+            **run_facts(),
+        }
         if self.lengths is None:
             return known
         known["policies"] = self.lengths.to_json()
@@ -166,10 +175,13 @@ class Study:
         )
 
 
-def run_study(model: str, out: Path, scale: WordScale, *, minutes: float | None = None) -> Study:
+def run_study(
+    source: ProblemSource, model: str, out: Path, scale: WordScale, *, minutes: float | None = None
+) -> Study:
     """Run, or go on with, a study; its results lie in ``out/results.json``.
 
     Args:
+        source: Whose problems.
         model: Initial weights of the policies: a directory or hub id.
         out: Folder of everything that is made.
         scale: Sizes.
@@ -179,6 +191,8 @@ def run_study(model: str, out: Path, scale: WordScale, *, minutes: float | None 
         UserError: There is no such model.
     """
     deadline = float("inf") if minutes is None else time.monotonic() + 60 * minutes
-    study = Study(model=resolve(model), out=out, scale=scale, go_on=lambda: time.monotonic() < deadline)
+    study = Study(
+        source=source, model=resolve(model), out=out, scale=scale, go_on=lambda: time.monotonic() < deadline
+    )
     study.run()
     return study

@@ -15,16 +15,13 @@ from itertools import islice
 from pathlib import Path
 
 from stepcredit.data import prompt_to_json, write_rows
-from stepcredit.grading.options import GraderOptions
 from stepcredit.pipelines import grade, label_autopsv, label_math_shepherd, sample, score, select, train
 from stepcredit.pipelines.driver import Store
-from stepcredit.pipelines.generator_options import GeneratorOptions
+from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
 from stepcredit.runs import atomic_path
 from stepcredit_study.frame.world import Responses
-from stepcredit_study.word_problems.problems import ANSWER_PATTERN, SPLITS, problems
-from stepcredit_study.word_problems.scale import SAMPLING, WordScale
-
-GRADER = GraderOptions(grader="reasoning-gym", answer_pattern=ANSWER_PATTERN)
+from stepcredit_study.word_problems.scale import WordScale
+from stepcredit_study.word_problems.sources import ProblemSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +29,13 @@ class WordWorld:
     """One scale of the study.
 
     Attributes:
+        source: Whose problems.
         scale: Sizes and settings.
         store: Where outputs are kept.
         policies: Name to weights; the middle one is where reward models start, and their reference.
     """
 
+    source: ProblemSource
     scale: WordScale
     store: Store
     policies: Mapping[str, Path]
@@ -50,7 +49,7 @@ class WordWorld:
         """Problems of a split, from the one numbered ``first`` on."""
         settings = {"first": first, "count": count}
         out = self.store.path("prompts", split, settings, ".jsonl")
-        return self.store.write(out, partial(_write_prompts, split, first, count))
+        return self.store.write(out, partial(_write_prompts, self.source, split, first, count))
 
     def graded(self, split: str, first: int, count: int, policy: str, num_samples: int) -> Path:
         """A policy's graded responses to these problems."""
@@ -62,14 +61,14 @@ class WordWorld:
                 out=Path(),
                 num_samples=num_samples,
                 policy=self._generator(policy),
-                draw=SAMPLING,
+                draw=self._sampling,
             ),
         )
         options = grade.Options(
             rollouts=rollouts,
             out=Path(),
-            grader=GRADER.grader,
-            answer_pattern=GRADER.answer_pattern,
+            grader=self.source.grader.grader,
+            answer_pattern=self.source.grader.answer_pattern,
             num_workers=1,
         )
         return self.store.make("grade", f"{split}-{policy}", options)
@@ -152,6 +151,10 @@ class WordWorld:
         )
         return self.store.make("select", split, select.Options(rollouts=parts, out=Path()))
 
+    @property
+    def _sampling(self) -> SamplingOptions:
+        return SamplingOptions(temperature=1.0, top_p=0.95, max_new_tokens=self.source.max_new_tokens)
+
     def _generator(self, policy: str) -> GeneratorOptions:
         return GeneratorOptions(model=str(self.policies[policy]), policy_name=policy, batch_samples=128)
 
@@ -163,8 +166,8 @@ class WordWorld:
             label="soft",
             steps="newline",
             policy=self._generator("middle"),
-            draw=SAMPLING,
-            grading=GRADER,
+            draw=self._sampling,
+            grading=self.source.grader,
         )
         return self.store.make("label math-shepherd", options.label, options)
 
@@ -186,7 +189,6 @@ def _join(files: Sequence[Path], out: Path) -> None:
                 shutil.copyfileobj(source, target)
 
 
-def _write_prompts(split: str, first: int, count: int, out: Path) -> None:
-    source = next(item for item in SPLITS if item.name == split)
-    chosen = islice(problems(source), first, first + count)
-    write_rows(out, (prompt_to_json(problem.prompt()) for problem in chosen))
+def _write_prompts(source: ProblemSource, split: str, first: int, count: int, out: Path) -> None:
+    chosen = islice(source.problems(split), first, first + count)
+    write_rows(out, (prompt_to_json(problem.prompt) for problem in chosen))

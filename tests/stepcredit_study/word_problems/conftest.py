@@ -14,9 +14,9 @@ import pytest
 from stepcredit.data import read_prompts, rollout_to_json, write_rows
 from stepcredit.pipelines import sample
 from stepcredit.types import Rollout
-from stepcredit_study.word_problems import world
 from stepcredit_study.word_problems.problems import SPLITS, problems
 from stepcredit_study.word_problems.scale import TINY, WordScale
+from stepcredit_study.word_problems.sources import Templates
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +57,7 @@ def small_scale() -> WordScale:
 def made_up_responses(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Instead of sampling: worked solutions, most of them with a slip; the files that were asked for."""
     asked: list[Path] = []
-    worked = {problem.id: problem for split in SPLITS for problem in islice(problems(split), 12)}
+    worked = {problem.prompt.id: problem for split in SPLITS for problem in islice(problems(split), 12)}
 
     def run(options: sample.Options) -> None:
         asked.append(options.out)
@@ -87,5 +87,5 @@ def made_up_responses(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(sample, "run", run)
     # The task's own grader has its tests; its workers take seconds to start, for each file.
-    monkeypatch.setattr(world, "GRADER", replace(world.GRADER, grader="numeric"))
+    monkeypatch.setattr(Templates, "grader", replace(Templates.grader, grader="numeric"))
     return asked

@@ -17,6 +17,7 @@ from stepcredit_study.word_problems.fine_tuning import (
     run,
     steps_of_sequences,
 )
+from stepcredit_study.word_problems.sources import POLICY, Templates
 
 RECIPE = Recipe(rank=2, first_layer=1, solutions=2, practice=1, practice_lines=3, warmup=2)
 
@@ -35,6 +36,10 @@ def model(
 
 def tune(model: Path, out: Path, steps: int, recipe: Recipe = RECIPE) -> None:
     run(model, out, recipe, steps=steps, policy_every=2, minutes=5.0)
+
+
+def first_step(tokenizer: Any) -> Any:
+    return next(steps_of_sequences(tokenizer, RECIPE, Templates().problems(POLICY), first=0))
 
 
 def losses(out: Path) -> list[float]:
@@ -80,7 +85,7 @@ def test_the_number_of_threads_changes_no_step(model: Path, tmp_path: Path, thre
     for number in (2, threads):
         tuning = FineTuning(model, tmp_path / str(number), replace(RECIPE, threads=number))
         with ThreadPoolExecutor(number) as pool:
-            sequences = next(steps_of_sequences(tuning.tokenizer, RECIPE, first=0))
+            sequences = first_step(tuning.tokenizer)
             mean_losses.append(tuning.train_step(sequences, pool))
             tensors.append(tuning.parameters[3].detach().clone())
     assert mean_losses[0] == pytest.approx(mean_losses[1], rel=1e-5)
@@ -90,7 +95,7 @@ def test_the_number_of_threads_changes_no_step(model: Path, tmp_path: Path, thre
 def test_only_results_count_in_practice_and_all_of_a_solution(model: Path) -> None:
     tokenizer = load_tokenizer(model)
     tokenizer.chat_template = CHAT_TEMPLATE
-    *worked, practice = next(steps_of_sequences(tokenizer, RECIPE, first=0))
+    *worked, practice = first_step(tokenizer)
     for sequence in worked:
         assert set(sequence.weights) == {1.0}
     scored = practice.encoded.token_ids[practice.encoded.scored_start :]
@@ -104,7 +109,7 @@ def test_the_loss_is_that_of_the_naive_computation(model: Path, tmp_path: Path) 
     from concurrent.futures import ThreadPoolExecutor
 
     tuning = FineTuning(model, tmp_path, RECIPE)
-    sequences = next(steps_of_sequences(tuning.tokenizer, RECIPE, first=0))
+    sequences = first_step(tuning.tokenizer)
     total = weight_sum = 0.0
     network = tuning.model.double().eval()
     with torch.no_grad():

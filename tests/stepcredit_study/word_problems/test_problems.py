@@ -26,7 +26,9 @@ def first(name: str, count: int) -> list[object]:
 def test_fifteen_templates_are_kept_apart() -> None:
     assert sorted(new_templates()) == [0, 1, 28, 29, 30, 34, 39, 40, 41, 49, 55, 56, 60, 66, 67]
     for split in SPLITS:
-        is_new = {problem.template in new_templates() for problem in islice(problems(split), 40)}
+        is_new = {
+            problem.prompt.extras["template"] in new_templates() for problem in islice(problems(split), 40)
+        }
         assert is_new == {split.new}
 
 
@@ -41,18 +43,17 @@ def test_problems_are_small_short_and_stated_with_their_answer() -> None:
     for split in SPLITS:
         for problem in islice(problems(split), 30):
             assert len(problem.solution) <= LONGEST_SOLUTION
-            assert problem.solution.endswith(f"\n{ANSWER_MARK}{problem.answer}")
+            assert problem.solution.endswith(f"\n{ANSWER_MARK}{problem.prompt.answer}")
             assert problem.question.endswith("Give the result as your final answer. Do not include units.")
 
 
 def test_a_prompt_says_which_problem_of_the_package_it_is() -> None:
     for split in SPLITS[:2]:
         for problem in islice(problems(split), 10):
-            prompt = problem.prompt()
-            assert prompt.extras["template"] == problem.template
+            prompt = problem.prompt
             place = dict(prompt.extras[FIELD])
             item = make_task(**{name: place[name] for name in ("task", "seed", "size", "settings")})
-            assert item.task_indices[place["index"]] == problem.template
+            assert item.task_indices[place["index"]] == prompt.extras["template"]
             assert item[place["index"]]["question"].strip() == prompt.prompt
 
 

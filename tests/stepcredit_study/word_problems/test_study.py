@@ -10,8 +10,9 @@ from stepcredit.data import read_rollouts
 from stepcredit.errors import UserError
 from stepcredit.pipelines.driver import Store
 from stepcredit_study.word_problems.choices import choose
-from stepcredit_study.word_problems.command import reproduce_word_problems
+from stepcredit_study.word_problems.command import reproduce, source_of
 from stepcredit_study.word_problems.scale import FULL, TINY, WordScale, read_word_scale
+from stepcredit_study.word_problems.sources import Templates
 from stepcredit_study.word_problems.study import Study, run_study
 from stepcredit_study.word_problems.world import WordWorld
 
@@ -21,13 +22,14 @@ def test_the_whole_study_runs_and_a_second_time_makes_nothing_anew(
     small_model: Path, small_scale: WordScale, made_up_responses: list[Path], tmp_path: Path
 ) -> None:
     published = tmp_path / "published"
-    results = reproduce_word_problems(
-        str(small_model), tmp_path, small_scale, minutes=None, publish_to=published
+    templates = source_of(None)
+    results = reproduce(
+        templates, str(small_model), tmp_path, small_scale, minutes=None, publish_to=published
     ).results
     lengths = results["policies"]
     assert (lengths["weak"], lengths["middle"], lengths["strong"]) == (1, 1, 2)
     assert set(results["outcomes"]) == {
-        f"{templates}/{policy}" for templates in ("known", "new") for policy in ("middle", "weak", "strong")
+        f"{test_set}/{policy}" for test_set in ("known", "new") for policy in ("middle", "weak", "strong")
     }
     known = results["outcomes"]["known/middle"]
     assert (known["problems"], known["responses"]) == (4, 24)
@@ -39,7 +41,10 @@ def test_the_whole_study_runs_and_a_second_time_makes_nothing_anew(
     chosen = results["chosen"]["implicit-ce"]
     assert chosen["aggregate"] in {"sum", "mean", "min", "last"}
     assert results["operations"]["implicit-ce"]["training"] > 0
-    assert json.loads((tmp_path / "results.json").read_text())["outcomes"] == results["outcomes"]
+    assert (
+        json.loads((tmp_path / "word-problems" / "results.json").read_text())["outcomes"]
+        == results["outcomes"]
+    )
 
     folder = published / "word-problems"
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -54,12 +59,12 @@ def test_the_whole_study_runs_and_a_second_time_makes_nothing_anew(
         "results.json",
     ]
     page = (folder / "README.md").read_text()
-    assert "## New templates, strong policy" in page
+    assert "## New: strong policy" in page
     assert "Not run" not in page
     assert "| P2 | A vote weighted by CE or DPO beats the plain vote. | **not measured** |" in page
 
     asked = len(made_up_responses)
-    again = run_study(str(small_model), tmp_path, small_scale)
+    again = run_study(templates, str(small_model), tmp_path / "word-problems", small_scale)
     assert again.results()["outcomes"] == results["outcomes"]
     assert len(made_up_responses) == asked
 
@@ -74,7 +79,7 @@ def test_each_method_gets_the_labels_that_it_needs(
     tmp_path: Path,
 ) -> None:
     scale = replace(small_scale, more_rates=(3e-3,))
-    world = WordWorld(scale, Store(tmp_path), {"middle": small_model})
+    world = WordWorld(Templates(), scale, Store(tmp_path), {"middle": small_model})
     chosen = choose(world, method)
     labels = world.labels(method)
     assert (labels is None) == method.startswith("implicit")
@@ -86,7 +91,7 @@ def test_each_method_gets_the_labels_that_it_needs(
 def test_without_time_nothing_begins_and_nothing_is_claimed(
     small_model: Path, small_scale: WordScale, made_up_responses: list[Path], tmp_path: Path
 ) -> None:
-    results = run_study(str(small_model), tmp_path, small_scale, minutes=0.0).results()
+    results = run_study(Templates(), str(small_model), tmp_path, small_scale, minutes=0.0).results()
     assert "outcomes" not in results
     assert made_up_responses == []
 
@@ -94,7 +99,7 @@ def test_without_time_nothing_begins_and_nothing_is_claimed(
 def test_the_middle_policy_comes_first_and_the_dear_ones_last(
     small_model: Path, small_scale: WordScale, tmp_path: Path
 ) -> None:
-    study = Study(model=small_model, out=tmp_path, scale=small_scale, go_on=lambda: True)
+    study = Study(source=Templates(), model=small_model, out=tmp_path, scale=small_scale, go_on=lambda: True)
     stages = study._stages()
     assert next(stages) == study._find_middle
 
@@ -107,7 +112,7 @@ def test_sizes_are_those_that_were_decided_and_can_be_made_smaller() -> None:
     assert read_word_scale("tiny", {}) == TINY
     smaller = read_word_scale("full", {"test_responses": 16, "train_problems": 50})
     assert (smaller.ns, smaller.train_problems) == ((4, 16), 50)
-    with pytest.raises(UserError, match=r"--scale: there is no scale 'huge'. Use full, tiny"):
+    with pytest.raises(UserError, match=r"--scale: there is no scale 'huge'. Use full, tiny, gsm8k"):
         read_word_scale("huge", {})
     with pytest.raises(UserError, match=r"--size: responses=3 is not a size. Use block, "):
         read_word_scale("full", {"responses": 3})

@@ -1,0 +1,116 @@
+"""Where the study's problems come from: templates without end, or the files of GSM8K.
+
+A source has a split to train policies on, one to train reward models on, one to choose on, and one or more
+to test on; no problem is in two of them. Every problem has a worked solution whose last line is its answer.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar, Final
+
+from stepcredit.data import read_prompts
+from stepcredit.errors import DataError
+from stepcredit.grading.options import GraderOptions
+from stepcredit.types import Prompt
+from stepcredit_study.word_problems.problems import ANSWER_MARK, ANSWER_PATTERN, SPLITS, WordProblem, problems
+
+POLICY, TRAIN, DEVELOPMENT = "policy", "train", "development"
+"""Splits of every source, beside those to test on."""
+
+_CALCULATION = re.compile(r"<<[^<>]*>>")
+
+
+class ProblemSource(ABC):
+    """Problems in splits.
+
+    Attributes:
+        name: Of the study's folder and page.
+        grader: How answers are judged.
+        test_sets: Name of a test set, as results call it, to its split.
+        max_new_tokens: Longest response.
+    """
+
+    name: ClassVar[str]
+    grader: ClassVar[GraderOptions]
+    test_sets: ClassVar[Mapping[str, str]]
+    max_new_tokens: ClassVar[int]
+
+    @abstractmethod
+    def problems(self, split: str) -> Iterator[WordProblem]:
+        """The problems of a split, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Templates(ProblemSource):
+    """Instances of ``gsm_symbolic``: known templates, and new ones that nothing is trained on."""
+
+    name: ClassVar[str] = "word-problems"
+    grader: ClassVar[GraderOptions] = GraderOptions(grader="reasoning-gym", answer_pattern=ANSWER_PATTERN)
+    test_sets: ClassVar[Mapping[str, str]] = {"known": "test-known", "new": "test-new"}
+    max_new_tokens: ClassVar[int] = 160
+
+    def problems(self, split: str) -> Iterator[WordProblem]:
+        """The problems of a split, in order."""
+        return problems(next(known for known in SPLITS if known.name == split))
+
+
+_HELD_OUT: Final = {DEVELOPMENT: 200, TRAIN: 3000}
+"""Problems of GSM8K's training file that policies are not trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gsm8k(ProblemSource):
+    """GSM8K's own files.
+
+    Attributes:
+        train: Rows with ``prompt``, ``answer`` and ``solution``, the answer in its last line after ``####``.
+        test: The same; tested on.
+    """
+
+    train: Path
+    test: Path
+    name: ClassVar[str] = "gsm8k"
+    grader: ClassVar[GraderOptions] = GraderOptions(grader="numeric", answer_pattern=ANSWER_PATTERN)
+    test_sets: ClassVar[Mapping[str, str]] = {"test": "test"}
+    max_new_tokens: ClassVar[int] = 300
+
+    def problems(self, split: str) -> Iterator[WordProblem]:
+        """The problems of a split: the test file, or a part of the shuffled training file.
+
+        Raises:
+            DataError: A row has no worked solution that ends in its answer.
+        """
+        if split == "test":
+            yield from _read(self.test)
+            return
+        shuffled = list(_read(self.train))
+        Random(0).shuffle(shuffled)
+        first = 0
+        for name, count in _HELD_OUT.items():
+            if split == name:
+                yield from islice(shuffled, first, first + count)
+                return
+            first += count
+        yield from islice(shuffled, first, None)
+
+
+def _read(path: Path) -> Iterator[WordProblem]:
+    for prompt in read_prompts(path):
+        solution: Any = prompt.extras.get("solution")
+        plain = _CALCULATION.sub("", solution) if isinstance(solution, str) else ""
+        if prompt.answer is None or not plain.rpartition("\n")[2].startswith(ANSWER_MARK):
+            raise DataError(
+                f"prompt {prompt.id!r} has no worked solution that ends in a line '#### ANSWER'",
+                where=path,
+                hint="give each row its 'answer' and 'solution', as GSM8K has them",
+            )
+        yield WordProblem(
+            prompt=Prompt(id=prompt.id, prompt=prompt.prompt, answer=prompt.answer), solution=plain
+        )
