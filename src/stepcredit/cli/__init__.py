@@ -1,7 +1,7 @@
 """The command line: parse, call, print.
 
 Exit codes: 0 done, 1 a bug (with its traceback), 2 a mistake that the user can fix (in one line),
-130 interrupted.
+130 interrupted, 143 asked to end.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from types import ModuleType
 
 from stepcredit import __version__
 from stepcredit.cli.commands import COMMANDS, GROUPS, Command
+from stepcredit.cli.interrupts import Interrupts, say_interrupted
 from stepcredit.cli.parser import OneLineParser, add_settings, build
 from stepcredit.errors import UserError
 from stepcredit.wording import suggestion
@@ -46,27 +47,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        return _run(words)
-    except UserError as error:
+    with Interrupts() as interrupts:
+        try:
+            return _run(words)
+        except BaseException as error:
+            if interrupts.received is not None:
+                return say_interrupted(interrupts.received)
+            return _end(error)
+
+
+def _end(error: BaseException) -> int:
+    """Report an error that the user can do something about; raise any other."""
+    if isinstance(error, UserError):
         print(f"stepcredit: error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno not in _USER_ERRNOS:
-            raise
+    if isinstance(error, OSError) and error.errno in _USER_ERRNOS:
         where = f"{error.filename}: " if error.filename else ""
         reason = error.strerror or type(error).__name__
         print(f"stepcredit: error: {where}{reason[0].lower()}{reason[1:]}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(
-            "\nstepcredit: interrupted; what is finished is kept, and the same command goes on from there",
-            file=sys.stderr,
-        )
-        return 130
+    if isinstance(error, KeyboardInterrupt):
+        return say_interrupted()
+    raise error
 
 
 def _run(words: list[str]) -> int:
