@@ -235,3 +235,13 @@ def test_the_shipped_comparison_can_be_read_and_is_fair(tmp_path: Path) -> None:
     for method in recipe.methods:
         if method.train is not None:
             assert len({config.learning_rate for _, config in method.trials(recipe.settings)}) > 1
+
+
+def test_intervals_that_are_missing_are_null() -> None:
+    ends = {4: (1.0, float("nan"), float("nan"))}
+    result = compare.Result(
+        out=Path("out"), methods=(), references={"pass": ends}, comparisons=[], budget=1, choose_at=4
+    )
+    assert json.loads(json.dumps(result.to_json(), allow_nan=False))["references"] == {
+        "pass": {"4": [1.0, None, None]}
+    }

@@ -94,3 +94,11 @@ def test_the_page_has_every_method_and_the_plot() -> None:
 )
 def test_the_summary_has_accuracy_cost_choice_and_every_trial(line: str) -> None:
     assert line in comparison_markdown(CONTENT).splitlines()
+
+
+def test_one_test_problem_has_accuracies_without_intervals() -> None:
+    alone = {**method("ce", 0.8, 1.0), "accuracy": {"4": [1.0, None, None]}}
+    content = {**CONTENT, "methods": [alone], "references": {}}
+    assert "| 100.0 |" in comparison_markdown(content)
+    assert "100.0%" in parse(str(accuracy_against_cost(content))).text
+    assert "nan" not in render_comparison(content).split("<main")[1].lower()

@@ -112,8 +112,10 @@ class Result:
     choose_at: int
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, with totals and relative costs of the methods."""
-        content = asdict(self)
+        """Everything, with totals and relative costs of the methods; a missing end of an interval is null."""
+        from stepcredit.evaluation.results import plain
+
+        content: dict[str, Any] = plain(asdict(self))
         content["out"] = str(self.out)
         unit = self.unit_cost
         for method, values in zip(self.methods, content["methods"], strict=True):

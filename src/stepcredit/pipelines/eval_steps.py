@@ -32,7 +32,7 @@ _DEV = "dev"
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledInputs:
-    """Labelled data and its scores: what the evaluations of steps have in common."""
+    """Labelled data and its scores."""
 
     data: tuple[str, ...] = argument(
         "labelled data: [NAME=]FILE or [NAME=]hub:DATASET[:SPLIT]; one or more", many=True

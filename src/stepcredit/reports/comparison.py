@@ -76,12 +76,14 @@ def _settings(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in settings.items())
 
 
-def _cells(accuracy: Mapping[Any, Sequence[float]], sizes: Sequence[int]) -> list[str]:
+def _cells(accuracy: Mapping[Any, Sequence[Any]], sizes: Sequence[int]) -> list[str]:
     known = {int(size): values for size, values in accuracy.items()}
-    return [
-        f"{100 * known[n][0]:.1f} [{100 * known[n][1]:.1f}, {100 * known[n][2]:.1f}]" if n in known else ""
-        for n in sizes
-    ]
+    return [_cell(*known[n]) if n in known else "" for n in sizes]
+
+
+def _cell(value: float, low: float | None, high: float | None) -> str:
+    interval = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * value:.1f}{interval}"
 
 
 def accuracy_against_cost(content: Mapping[str, Any], n: int | None = None) -> Markup:
