@@ -90,12 +90,6 @@ def test_a_worker_that_was_killed_while_idle_costs_no_job(pool: WorkerPool) -> N
     assert [outcome(pool, "echo", n) for n in range(4)] == [["echo", n] for n in range(4)]
 
 
-def test_a_fresh_pool_has_a_new_process_for_each_job() -> None:
-    pool = WorkerPool(f"{WORKERS}:load", num_workers=1, time_limit=5.0, fresh=True)
-    assert len({outcome(pool, "pid") for _ in range(3)}) == 3
-    pool.close()
-
-
 @pytest.mark.parametrize(
     ("factory", "message"),
     [

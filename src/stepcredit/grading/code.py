@@ -1,4 +1,4 @@
-"""The ``code`` grader: runs the response's program against unit tests, each in a process of its own."""
+"""The ``code`` grader: runs the response's program against unit tests, shut in."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from stepcredit.errors import UserError
 from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, Grader, GradingItem
 from stepcredit.grading.extraction import after_thinking
 from stepcredit.grading.pool import Ticket, WorkerPool
+from stepcredit.grading.programs.confinement import what_is_missing
+from stepcredit.grading.programs.supervisor import START_SECONDS
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
 _LANGUAGES = ("python", "py", "python3", "")
 _WINDOW = 64
-_MARGIN_SECONDS = 1.0  # so that the limit on processor time strikes first
+_MARGIN_SECONDS = 15.0
 _MOST_TEXT = 1_000_000  # characters of program and tests together
 
 
@@ -28,30 +31,44 @@ class CodeGrader(Grader):
     standard input and what it must print. The program is the last Python block of the response, or the
     whole response where that is a program.
 
-    Programs run without network, without child processes and without signals to others (seccomp), may
-    write only in a folder of their own (Landlock, where the kernel has it), and have limits of time,
-    processor time and memory. That keeps accidents in; it is no jail for code that means harm.
+    The program runs in a process of its own, without network, child processes and signals; it may read Python
+    and write in a folder of its own (``docs/grading.md``). The tests run in another process, which calls the
+    program's functions through a pipe, so that it can fake none of their checks.
 
     Args:
         time_limit: Seconds for a program and its tests, of wall-clock and of processor time.
         memory_limit_mb: Megabytes of address space.
+        allow_unsafe_code: Run programs even where this system cannot shut them in.
         num_workers: Programs at a time.
+
+    Raises:
+        UserError: This system cannot shut programs in, and ``allow_unsafe_code`` is off.
     """
 
     name = "code"
 
     def __init__(
-        self, *, time_limit: float = 10.0, memory_limit_mb: int = 1024, num_workers: int = 2
+        self,
+        *,
+        time_limit: float = 10.0,
+        memory_limit_mb: int = 1024,
+        allow_unsafe_code: bool = False,
+        num_workers: int = 2,
     ) -> None:
+        missing = what_is_missing()
+        if missing and not allow_unsafe_code:
+            raise UserError(
+                f"programs cannot be shut in here: this system lacks {' and '.join(missing)}",
+                where="--grader code",
+                hint="run it in a container that holds nothing of value, with --allow-unsafe-code",
+            )
         self._time_limit, self._memory_limit_mb = time_limit, memory_limit_mb
         self._directory = tempfile.TemporaryDirectory(prefix="stepcredit-code-", ignore_cleanup_errors=True)
         self._pool = WorkerPool(
-            "stepcredit.grading.sandbox:load",
-            [self._directory.name, time_limit],
+            "stepcredit.grading.programs.supervisor:load",
+            [self._directory.name, time_limit, memory_limit_mb << 20, allow_unsafe_code],
             num_workers=num_workers,
-            time_limit=time_limit + _MARGIN_SECONDS,
-            memory_limit=memory_limit_mb << 20,
-            fresh=True,
+            time_limit=START_SECONDS + time_limit + _MARGIN_SECONDS,  # a program's own is kept by the worker
         )
 
     @property
@@ -66,7 +83,8 @@ class CodeGrader(Grader):
 
     def grade_all(self, items: Iterable[GradingItem]) -> Iterator[Grade]:
         """Grade in input order."""
-        os.makedirs(self._directory.name, mode=0o700, exist_ok=True)
+        os.makedirs(self._directory.name, exist_ok=True)
+        os.chmod(self._directory.name, 0o711)  # programs of another user pass through
         window: deque[tuple[str | None, Ticket | None]] = deque()
         for item in items:
             program = find_program(item.response)
@@ -83,8 +101,8 @@ class CodeGrader(Grader):
         outcome = self._pool.wait(ticket)
         if outcome.failure is not None:
             return Grade(False, program, outcome.failure)
-        failure = outcome.value
-        return Grade(failure is None, program, MATCH if failure is None else f"{DIFFERS}: {failure}")
+        reason = str(outcome.value)
+        return Grade(reason == MATCH, program, reason)
 
 
 def _is_done(ticket: Ticket | None) -> bool:

@@ -27,6 +27,9 @@ class GraderOptions:
     tolerance: float | None = option("numeric: largest relative difference that is equal", default=None)
     time_limit: float | None = option("seconds for one answer, after which it is wrong", default=None)
     memory_limit: int | None = option("code: megabytes of memory for a program", default=None)
+    allow_unsafe_code: bool = option(
+        "code: run programs even where this system cannot shut them in; only in a container", default=False
+    )
     num_workers: int | None = option("worker processes; default is one per core", default=None)
 
 
@@ -43,4 +46,5 @@ def grader_of(options: GraderOptions) -> Grader:
         tolerance=options.tolerance,
         time_limit=options.time_limit,
         memory_limit_mb=options.memory_limit,
+        allow_unsafe_code=options.allow_unsafe_code or None,
     )

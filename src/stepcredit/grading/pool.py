@@ -75,7 +75,6 @@ class WorkerPool:
         num_workers: How many processes.
         time_limit: Seconds that a job may take; then its worker is killed.
         memory_limit: Bytes of address space of a worker; ``None`` is no limit.
-        fresh: Every job gets a new process.
         directory: Working directory of the workers.
     """
 
@@ -87,12 +86,10 @@ class WorkerPool:
         num_workers: int,
         time_limit: float,
         memory_limit: int | None = None,
-        fresh: bool = False,
         directory: str | None = None,
     ) -> None:
         self.num_workers, self.time_limit = num_workers, time_limit
         self.num_replaced = 0
-        self._fresh = fresh
         self._directory = directory
         self._setup = {
             "factory": factory,
@@ -233,8 +230,6 @@ class WorkerPool:
         ticket, worker.ticket = worker.ticket, None
         error = message.get("error")
         ticket._finish(message.get("value"), None if error is None else f"crashed: {error}")
-        if self._fresh:
-            self._remove(worker)
 
     def _retire(self, worker: _Worker, failure: str) -> None:
         """Kill a worker; the job it was at, if any, has failed."""

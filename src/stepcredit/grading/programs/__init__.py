@@ -1,0 +1,1 @@
+"""Programs under test: shut in, away from their tests, and from everything else."""
