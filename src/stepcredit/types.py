@@ -162,22 +162,14 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class StepScore:
+class StepScore(Step):
     """A step and what it is worth.
 
     Attributes:
-        index: From 0.
-        text: As in :class:`Step`.
-        start: Character offset, inclusive.
-        end: Character offset, exclusive.
         reward: Process reward of the step. Implicit: beta times the step's sum of log-ratios (nats).
         value: Implicit: the cumulative reward up to the end of the step; other models: the step's score.
     """
 
-    index: int
-    text: str
-    start: int
-    end: int
     reward: float
     value: float
 
@@ -195,7 +187,7 @@ class ResponseScore:
         num_tokens: Number of scored tokens.
         scorer: What produced it: kind, model, convention and, where the reward is an aggregate, which.
         scored_text: The rewritten response that offsets refer to, where a convention rewrites it.
-        token_rewards: One reward a scored token, on request.
+        token_rewards: One reward per scored token, on request.
         token_ends: Character offset one past each scored token, with ``token_rewards``.
     """
 
@@ -245,7 +237,6 @@ class TokenLogProbs(Protocol):
     @property
     def fingerprint(self) -> str:
         """Names everything that the numbers depend on: weights, dtype, attention, code version."""
-        ...
 
     def of(self, encoded: Sequence[Encoded]) -> list[NDArray[np.float32]]:
         """Natural-log probabilities of each sequence's scored tokens, in input order.
@@ -253,7 +244,6 @@ class TokenLogProbs(Protocol):
         Returns:
             One array of shape ``(num_scored,)`` for each sequence, in nats.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,11 +286,9 @@ class Generator(Protocol):
     @property
     def name(self) -> str:
         """The policy's name, written to ``Rollout.policy``."""
-        ...
 
     def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Rollout | GenerationFailure]:
         """Yield rollouts as they finish, in any order, one for each (prompt, index) asked for."""
-        ...
 
 
 class Scorer(Protocol):
@@ -309,7 +297,6 @@ class Scorer(Protocol):
     @property
     def name(self) -> str:
         """Written to ``ResponseScore.scorer``."""
-        ...
 
     def score_all(
         self, rollouts: Iterable[Rollout], *, on_skip: Callable[[Any], None] | None = None
@@ -321,12 +308,9 @@ class Scorer(Protocol):
             on_skip: Called with the error of each rollout that cannot be scored, which is then left out;
                 without it the error is raised.
         """
-        ...
 
     def session(self) -> AbstractContextManager[Scorer]:
         """A scorer for responses that grow: it remembers what it has read until the ``with`` ends."""
-        ...
 
     def score(self, prompt: PromptText, response: str, *, finished: bool = True) -> ResponseScore:
         """Score one response; one that is not finished has no end-of-turn."""
-        ...
