@@ -27,7 +27,7 @@ from stepcredit.encoding import EncodedSteps, EncodingError, MathShepherdEncodin
 from stepcredit.errors import CheckpointError, UserError
 from stepcredit.lab.tokenizer import make_tokenizer as lab_tokenizer
 from stepcredit.rewards import aggregate
-from stepcredit.scorers.base import Judgement, WindowedScorer
+from stepcredit.scorers.base import Judgement, ResponseScorer, WindowedScorer
 from stepcredit.scorers.implicit import ImplicitPRM
 from stepcredit.scorers.kind import Kind
 from stepcredit.scorers.kinds import FAMILIES, KINDS, TRAINED, Line, family_of, get_kind, load_scorer
@@ -65,7 +65,7 @@ def rollouts() -> list[Rollout]:
     ]
 
 
-def check(scorer: WindowedScorer, naive: Callable[[list[str]], list[float]]) -> None:
+def check(scorer: ResponseScorer, naive: Callable[[list[str]], list[float]]) -> None:
     """Step scores are the naive ones and the response's reward is the aggregate that the name says."""
     for rollout, score in zip(rollouts(), scorer.score_all(rollouts()), strict=True):
         expected = naive(rollout.extras["steps"])

@@ -14,7 +14,7 @@ import torch
 from stepcredit.checkpoints import PRMCard, save_prm
 from stepcredit.errors import UserError
 from stepcredit.objectives import get_objective
-from stepcredit.scorers import load_scorer
+from stepcredit.scorers import StepModelScorer, load_scorer
 from stepcredit.scorers.heads import token_record
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import encode_examples
@@ -92,10 +92,12 @@ def test_a_token_head_learns_pairs_and_its_scorer_gives_the_rewards_that_were_tr
     out.mkdir()
     card = PRMCard(family="token-head", objective="pair-margin", step_rule=trained.step_rule)
     save_prm(trained.model, trained.tokenizer, card, out)
-    scores = list(load_scorer(out, with_tokens=True).score_all(rollouts))
+    scorer = load_scorer(out, with_tokens=True)
+    assert isinstance(scorer, StepModelScorer)
+    scores = list(scorer.score_all(rollouts))
     for score in scores:
         assert score.reward == pytest.approx(np.mean(score.token_rewards or ()), abs=1e-5)
-    examples = encode_examples(rollouts, load_scorer(out).encoding, objective=get_objective("dpo"))
+    examples = encode_examples(rollouts, scorer.encoding, objective=get_objective("dpo"))
     batch = make_forward_batch(examples, [example.encoded for example in examples], None)
     with torch.no_grad():
         rewards = token_record(trained.model.eval(), batch).rewards
@@ -186,6 +188,7 @@ def test_labels_as_answers_in_the_chat_format_are_learnt_and_read(
     card = PRMCard(family="rlhflow", objective="step-ce", step_rule=trained.step_rule)
     save_prm(trained.model, trained.tokenizer, card, out)
     scorer = load_scorer(out)
+    assert isinstance(scorer, StepModelScorer)
     scores = list(scorer.score_all(labelled))
     assert [len(score.steps) for score in scores] == [len(row.step_labels or ()) for row in labelled]
     encoded = encode_examples(labelled[:1], scorer.encoding, objective=get_objective("step-ce"))[0].encoded

@@ -47,7 +47,7 @@ def _file_hash(path: Path) -> str:
 
 @cache
 def _hash_unchanged_file(path: Path, size: int, modified: int) -> str:
-    """Large files are read once a process; size and time tell whether a file is still the same."""
+    """Large files are read once per process; a file of the same size and time is taken as unchanged."""
     del size, modified
     return hash_file(path)
 

@@ -20,7 +20,7 @@ from stepcredit.checkpoints.sources import (
     check_gguf,
     first_line,
     gguf_file,
-    mending,
+    hint_for,
     resolve,
 )
 from stepcredit.errors import CheckpointError, UserError
@@ -98,8 +98,8 @@ def _load_weights(
     try:
         with quiet():
             if must_be_whole:
-                model, found = loader.from_pretrained(str(path), output_loading_info=True, **arguments)
-                missing = sorted(found["missing_keys"])
+                model, report = loader.from_pretrained(str(path), output_loading_info=True, **arguments)
+                missing = sorted(report["missing_keys"])
             else:
                 model = loader.from_pretrained(str(path), **arguments)
             if options.device_map is None:
@@ -108,7 +108,7 @@ def _load_weights(
         raise CheckpointError(
             f"cannot be loaded as a model ({first_line(error)})",
             where=source,
-            hint=mending(str(error), path, allow_pickle=options.allow_pickle),
+            hint=hint_for(str(error), path, allow_pickle=options.allow_pickle),
         ) from error
     missing = [name for name in missing if not set(name.split(".")) & set(provided)]
     if missing:

@@ -111,7 +111,7 @@ def check_gguf(path: Path) -> None:
         raise MissingExtraError("gguf", "gguf", needed_for=f"reading {path.name}")
 
 
-def mending(message: str, path: Path, *, allow_pickle: bool = True) -> str:
+def hint_for(message: str, path: Path, *, allow_pickle: bool = True) -> str:
     """What a user can do about a model that cannot be loaded.
 
     Args:

@@ -14,7 +14,7 @@ from stepcredit.checkpoints.sources import (
     check_gguf,
     first_line,
     gguf_file,
-    mending,
+    hint_for,
     resolve,
 )
 from stepcredit.checkpoints.templates import check_template
@@ -75,13 +75,13 @@ def _without_foreign_tokens(tokenizer: Any, path: Path, gguf: Path | None) -> An
         return tokenizer
     rules["added_tokens"] = kept
     special = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
-    found = PreTrainedTokenizerFast(
+    trimmed = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(rules)),
         chat_template=tokenizer.chat_template,
         **{name: token for name, token in special.items() if tokenizer.convert_tokens_to_ids(token) < size},
     )
-    found.name_or_path = str(gguf)
-    return found
+    trimmed.name_or_path = str(gguf)
+    return trimmed
 
 
 def load_config(source: str | Path, options: LoadOptions | None = None) -> Any:
@@ -111,7 +111,7 @@ def load_config(source: str | Path, options: LoadOptions | None = None) -> Any:
         raise CheckpointError(
             f"has no model configuration that can be read ({first_line(error)})",
             where=source,
-            hint=mending(str(error), path),
+            hint=hint_for(str(error), path),
         ) from error
 
 

@@ -53,7 +53,7 @@ class MathShepherdEncoding(StepEncoding):
             labels = [self.ids(label)[-1] for label in "+-"]
         self.label_ids: tuple[int, int] = (labels[0], labels[1])
         if self.label_ids[0] == self.label_ids[1]:
-            raise CheckpointError('does not tell "+" from "-"', where=tokenizer.name_or_path)
+            raise CheckpointError('gives "+" and "-" the same token', where=tokenizer.name_or_path)
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
         """Encode one rollout.

@@ -15,8 +15,8 @@ from stepcredit.types import Encoded, TokenLogProbs
 class DeferredTokenLogProbs:
     """Goes inside a :class:`~stepcredit.logprobs.cache.CachedTokenLogProbs`.
 
-    The cache asks for the fingerprint each time, which only the loaded model tells; so it is kept beside the
-    cache's rows, under what it depends on.
+    The cache asks for the fingerprint each time, which only the loaded model can give; so it is kept beside
+    the cache's rows, under what it depends on.
 
     Args:
         load: Makes the source.

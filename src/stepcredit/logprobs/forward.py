@@ -49,8 +49,8 @@ def input_device(model: nn.Module) -> torch.device:
     """Where a model takes its inputs, also where accelerate spreads it or keeps its weights elsewhere."""
     for module in model.modules():
         hook = getattr(module, "_hf_hook", None)
-        for each in getattr(hook, "hooks", (hook,)):
-            device = getattr(each, "execution_device", None)
+        for part in getattr(hook, "hooks", (hook,)):
+            device = getattr(part, "execution_device", None)
             if isinstance(device, int | str | torch.device):
                 return torch.device(device)
     return next(model.parameters()).device

@@ -56,7 +56,7 @@ class TokenBatch:
         return replace(self, **tensors)
 
     def split(self, per_token: Float[Tensor, " scored"]) -> tuple[Tensor, ...]:
-        """Cut a value for each scored token into one tensor a sequence."""
+        """Cut a value for each scored token into one tensor per sequence."""
         return torch.split(per_token, list(self.num_scored))
 
     def sum_by_sequence(self, per_token: Float[Tensor, " scored"]) -> Float[Tensor, " sequences"]:

@@ -60,7 +60,7 @@ class _TargetLogProbs(torch.autograd.Function):
     """Forward over chunks of rows; backward over tiles of the vocabulary with as many logits each.
 
     With all rows in a tile, each part of the weight's gradient is one product, rounded once and never added
-    to. Between the two only the inputs and one log-sum-exp a row are kept.
+    to. Between the two only the inputs and one log-sum-exp per row are kept.
     """
 
     @staticmethod

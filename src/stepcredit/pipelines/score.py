@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from stepcredit.data import Records
     from stepcredit.encoding import EncodingError
     from stepcredit.pipelines.spread import SpreadScorer
-    from stepcredit.scorers.base import WindowedScorer
-    from stepcredit.scorers.remote import RemoteScorer
+    from stepcredit.scorers.base import ResponseScorer
     from stepcredit.types import ResponseScore, Rollout
 
 _LOOKED_AT = 1000
@@ -137,7 +136,7 @@ def run(options: Options) -> Result | TextResult:
     finalise = finish_lines(options.out)
     rule = _step_rule(options, options.input)
     manifest = _manifest(options, options.input, rule)
-    scorer: WindowedScorer | RemoteScorer | None = None
+    scorer: ResponseScorer | None = None
     with locked(options.html), ResumableLines(options.out, manifest, overwrite=options.overwrite) as lines:
         if not lines.complete:
             if options.ray is None:
@@ -242,7 +241,7 @@ def _spread_scorer(options: Options, out: Path, rule: str) -> SpreadScorer:
 
 
 def _score_file(
-    options: Options, path: Path, scorer: WindowedScorer | RemoteScorer | SpreadScorer, lines: ResumableLines
+    options: Options, path: Path, scorer: ResponseScorer | SpreadScorer, lines: ResumableLines
 ) -> None:
     from stepcredit.data import count_rows, score_from_json, score_to_json
 
@@ -278,7 +277,7 @@ def _score_file(
     lines.manifest.notes.update(scorer=scorer.name)
 
 
-def _write_heat_map(options: Options, path: Path, html: Path, scorer: WindowedScorer | RemoteScorer) -> None:
+def _write_heat_map(options: Options, path: Path, html: Path, scorer: ResponseScorer) -> None:
     """Score the chosen rows again, with token rewards, and draw them."""
     from stepcredit.reports.heatmap import render_heatmap
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stepcredit.scorers.base import Judgement, WindowedScorer
+    from stepcredit.scorers.base import Judgement, ResponseScorer, WindowedScorer
     from stepcredit.scorers.implicit import ImplicitPRM
     from stepcredit.scorers.kinds import FAMILIES, load_scorer
     from stepcredit.scorers.log_probability import LogProbabilityScorer
@@ -16,6 +16,7 @@ __all__ = [
     "ImplicitPRM",
     "Judgement",
     "LogProbabilityScorer",
+    "ResponseScorer",
     "StepModelScorer",
     "WindowedScorer",
     "load_scorer",
@@ -26,6 +27,7 @@ _HOMES = {
     "ImplicitPRM": "implicit",
     "Judgement": "base",
     "LogProbabilityScorer": "log_probability",
+    "ResponseScorer": "base",
     "StepModelScorer": "step_models",
     "WindowedScorer": "base",
     "load_scorer": "kinds",

@@ -57,10 +57,10 @@ class Judgement:
 
     Attributes:
         reward: Of the response.
-        rewards: One a step.
-        values: One a step; see :class:`~stepcredit.types.StepScore`.
+        rewards: One per step.
+        values: One per step; see :class:`~stepcredit.types.StepScore`.
         aggregates: Of the step rewards, by name.
-        token_rewards: One a scored token, where the model gives such.
+        token_rewards: One per scored token, where the model gives such.
     """
 
     reward: float
@@ -70,34 +70,21 @@ class Judgement:
     token_rewards: NDArray[np.float64] | None = None
 
 
-class WindowedScorer(ABC):
-    """A :class:`~stepcredit.types.Scorer` that encodes and judges a window of rollouts at a time.
+class ResponseScorer(ABC):
+    """A :class:`~stepcredit.types.Scorer` that takes responses in several forms and says which are empty.
 
     Args:
-        encoding: The format that the model was made for.
-        window: Most rollouts held in memory; it changes no value.
         with_tokens: Whether scores hold token rewards, where the model gives such.
 
     Attributes:
-        ledger: Tokens of what was judged, prompts included, as if each sequence were computed whole by
+        ledger: Tokens of what was scored, prompts included, as if each sequence were computed whole by
             each model.
     """
 
-    def __init__(
-        self, encoding: Encoding, *, window: int = DEFAULT_WINDOW, with_tokens: bool = False
-    ) -> None:
-        if window < 1:
-            raise ValueError(f"window must be at least 1, got {window}")
-        self.encoding = encoding
-        self.window = window
+    def __init__(self, *, with_tokens: bool = False) -> None:
         self.with_tokens = with_tokens
         self.ledger = Ledger()
         self._said_empty = False
-
-    @property
-    def num_models(self) -> int:
-        """How many models read each sequence."""
-        return 1
 
     @property
     @abstractmethod
@@ -105,8 +92,8 @@ class WindowedScorer(ABC):
         """What produced the scores, written to ``ResponseScore.scorer``."""
 
     @abstractmethod
-    def judge(self, encoded: Sequence[EncodedSteps]) -> list[Judgement]:
-        """Judge distinct encoded responses, those of one prompt next to each other, in input order."""
+    def score_rollouts(self, rollouts: Iterator[Rollout], on_skip: OnSkip | None) -> Iterator[ResponseScore]:
+        """As :meth:`score_all`."""
 
     def score_all(
         self, rollouts: Iterable[Response], *, on_skip: OnSkip | None = None
@@ -127,14 +114,13 @@ class WindowedScorer(ABC):
                 where="score_all",
                 hint="pass a list of them",
             )
-        return self._score_all(map(as_rollout, rollouts, count()), on_skip)
+        return self._noting_empty(self.score_rollouts(map(as_rollout, rollouts, count()), on_skip))
 
-    def _score_all(self, remaining: Iterator[Rollout], on_skip: OnSkip | None) -> Iterator[ResponseScore]:
+    def _noting_empty(self, scores: Iterator[ResponseScore]) -> Iterator[ResponseScore]:
         num_empty = 0
-        while window := list(islice(remaining, self.window)):
-            for score in self._score_window(window, on_skip):
-                num_empty += score.is_empty
-                yield score
+        for score in scores:
+            num_empty += score.is_empty
+            yield score
         # A scorer that search asks again and again says it once.
         if num_empty and not self._said_empty:
             self._said_empty = True
@@ -170,6 +156,39 @@ class WindowedScorer(ABC):
         }
         (score,) = self.score_all([rollout_from_json(row, "score")])
         return score
+
+
+class WindowedScorer(ResponseScorer):
+    """Encodes and judges a window of rollouts at a time, distinct responses once.
+
+    Args:
+        encoding: The format that the model was made for.
+        window: Most rollouts held in memory; it changes no value.
+        with_tokens: Whether scores hold token rewards, where the model gives such.
+    """
+
+    def __init__(
+        self, encoding: Encoding, *, window: int = DEFAULT_WINDOW, with_tokens: bool = False
+    ) -> None:
+        if window < 1:
+            raise ValueError(f"window must be at least 1, got {window}")
+        super().__init__(with_tokens=with_tokens)
+        self.encoding = encoding
+        self.window = window
+
+    @property
+    def num_models(self) -> int:
+        """How many models read each sequence."""
+        return 1
+
+    @abstractmethod
+    def judge(self, encoded: Sequence[EncodedSteps]) -> list[Judgement]:
+        """Judge distinct encoded responses, those of one prompt next to each other, in input order."""
+
+    def score_rollouts(self, rollouts: Iterator[Rollout], on_skip: OnSkip | None) -> Iterator[ResponseScore]:
+        """One window after another."""
+        while window := list(islice(rollouts, self.window)):
+            yield from self._score_window(window, on_skip)
 
     def _score_window(self, rollouts: Sequence[Rollout], on_skip: OnSkip | None) -> Iterator[ResponseScore]:
         kept: list[tuple[Rollout, EncodedSteps]] = []

@@ -18,7 +18,7 @@ from stepcredit.types import ResponseScore, Rollout, StepScore
 
 
 class ResponseBaseline(ABC):
-    """One number a response, from the rollout alone."""
+    """One number per response, from the rollout alone."""
 
     name: str
 

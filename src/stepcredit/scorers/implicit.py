@@ -170,6 +170,6 @@ IMPLICIT = ImplicitKind(
     encoding=chat_encoding,
     record=lambda _, beta: partial(implicit_record, beta=beta),
     takes=frozenset(
-        {"policy", "reference", "beta", "reference_free", "reference_floor", "cache", "convention"}
+        {"policy", "reference", "beta", "reference_free", "reference_floor", "cache", "convention", "steps"}
     ),
 )

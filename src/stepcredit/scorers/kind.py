@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from stepcredit.encoding import Encoding
     from stepcredit.objectives import ObjectiveInput
-    from stepcredit.scorers.base import WindowedScorer
+    from stepcredit.scorers.base import ResponseScorer
     from stepcredit.scorers.forward_batch import ForwardBatch
     from stepcredit.steps import StepRule
 
@@ -32,6 +32,7 @@ _FLAGS = {
     "cache": "--cache",
     "convention": "--convention",
     "response_aggregate": "--aggregate",
+    "steps": "--steps",
 }
 """Settings that not every kind takes, as the command line has them."""
 
@@ -56,15 +57,27 @@ class Kind(ABC):
     num_classes: int | None = None
     architecture: str | None = None
     step_rule: str = "auto"
-    takes: frozenset[str] = frozenset({"response_aggregate"})
+    takes: frozenset[str] = frozenset({"steps", "response_aggregate"})
 
     @abstractmethod
-    def load(self, settings: ScorerSettings) -> WindowedScorer:
+    def load(self, settings: ScorerSettings) -> ResponseScorer:
         """The scorer of a checkpoint.
 
         Raises:
             CheckpointError: The checkpoint cannot be used as asked.
         """
+
+    def own_step_rule(self, settings: ScorerSettings) -> str:
+        """The step rule asked for, else the one that the model was trained with, as far as it is known."""
+        from stepcredit.scorers.loading import Checkpoint
+
+        return str(Checkpoint(settings).step_rule(self.step_rule))
+
+    def identity(self, settings: ScorerSettings) -> dict[str, Any]:
+        """What names the models by content, for a manifest; JSON-able."""
+        from stepcredit.scorers.loading import Checkpoint
+
+        return Checkpoint(settings).identity()
 
     def check(self, settings: ScorerSettings) -> None:
         """Refuse settings that have no meaning for this kind.

@@ -13,7 +13,7 @@ from stepcredit.errors import CheckpointError, UserError
 from stepcredit.scorers.settings import ScorerSettings, takes_settings
 
 if TYPE_CHECKING:
-    from stepcredit.scorers.base import WindowedScorer
+    from stepcredit.scorers.base import ResponseScorer
     from stepcredit.scorers.kind import Kind
 
 
@@ -43,6 +43,7 @@ KINDS: Mapping[str, Line] = {
     "skywork-prm": Line("published_heads:SKYWORK_PRM"),
     "trl-prm": Line("heads:TRL_PRM"),
     "orm": Line("sequence_classifier:ORM"),
+    "remote": Line("remote:REMOTE"),
 }
 FAMILIES = ("auto", *KINDS)
 """Names of kinds; ``auto`` asks the checkpoint."""
@@ -111,8 +112,9 @@ def kind_of(settings: ScorerSettings) -> Kind:
         CheckpointError: It does not say.
         UserError: There is no such kind.
     """
-    if settings.family != "auto":
-        return get_kind(settings.family)
+    is_address = str(settings.directory).startswith(("http://", "https://"))
+    if settings.family != "auto" or is_address:
+        return get_kind("remote" if is_address and settings.family == "auto" else settings.family)
     from stepcredit.checkpoints import resolve
 
     load, policy = settings.load, settings.policy
@@ -124,15 +126,11 @@ def kind_of(settings: ScorerSettings) -> Kind:
     return get_kind(family_of(path, implicit=is_implicit))
 
 
-def step_rule_of(path: Path, kind: Kind) -> str:
-    """The step rule that a reward model was trained with, as far as it is known."""
-    from stepcredit.checkpoints import PRMCard
-
-    return PRMCard.read(path).step_rule if PRMCard.exists(path) else kind.step_rule
-
-
-def scorer_of(settings: ScorerSettings) -> WindowedScorer:
+@takes_settings
+def load_scorer(settings: ScorerSettings) -> ResponseScorer:
     """The scorer of a checkpoint, whichever kind of reward model it is.
+
+    Its arguments are the fields of :class:`~stepcredit.scorers.settings.ScorerSettings`.
 
     Raises:
         CheckpointError: The checkpoint cannot be used as asked.
@@ -141,9 +139,3 @@ def scorer_of(settings: ScorerSettings) -> WindowedScorer:
     kind = kind_of(settings)
     kind.check(settings)
     return kind.load(settings)
-
-
-@takes_settings
-def load_scorer(settings: ScorerSettings) -> WindowedScorer:
-    """As :func:`scorer_of`; its arguments are the fields of the settings."""
-    return scorer_of(settings)

@@ -105,6 +105,19 @@ class Checkpoint:
         check_vocabulary(model, tokenizer, self.settings.directory)
         return model
 
+    def identity(self) -> dict[str, Any]:
+        """The models by content: its own weights (unless another process has them), reference and beta."""
+        settings, also = self.settings, self.load.unsafe_patterns
+        card = self.card or PRMCard()
+        reference = None if card.reference is None else card.reference.weights_hash
+        if isinstance(settings.reference, str | Path):
+            reference = content_hash(resolve(settings.reference, also=also), also=also)
+        return {
+            "prm": self.content_hash if settings.policy is None else None,
+            "reference": reference,
+            "beta": card.beta if settings.beta is None else settings.beta,
+        }
+
     def encoding(self, *limits: int | None) -> Encoding:
         """Its chat format, in the convention asked for, with the least of the context lengths."""
         return make_encoding(

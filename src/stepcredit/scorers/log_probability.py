@@ -99,5 +99,7 @@ class LogProbabilityKind(Kind):
 
 
 LOG_PROBABILITY = LogProbabilityKind(
-    name="log-probability", encoding=chat_encoding, takes=frozenset({"convention", "response_aggregate"})
+    name="log-probability",
+    encoding=chat_encoding,
+    takes=frozenset({"steps", "convention", "response_aggregate"}),
 )

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import UserError
 from stepcredit.options import option
-from stepcredit.scorers.kinds import KINDS, kind_of, scorer_of, step_rule_of
+from stepcredit.scorers.kinds import KINDS, kind_of
 from stepcredit.scorers.settings import ScorerSettings
 
 if TYPE_CHECKING:
-    from stepcredit.scorers.base import WindowedScorer
-    from stepcredit.scorers.remote import RemoteScorer
+    from stepcredit.scorers.base import ResponseScorer
+    from stepcredit.scorers.kind import Kind
     from stepcredit.types import TokenLogProbs
 
 
@@ -133,70 +133,39 @@ class ScorerOptions(ImplicitOptions):
             with_tokens=with_tokens,
         )
 
-    @property
-    def is_remote(self) -> bool:
-        """Whether the reward model is another process's, behind an address."""
-        return self.prm.startswith(("http://", "https://"))
-
-    def load_scorer(
-        self, *, steps: str | None = None, with_tokens: bool = False
-    ) -> WindowedScorer | RemoteScorer:
+    def load_scorer(self, *, steps: str | None = None, with_tokens: bool = False) -> ResponseScorer:
         """Load the models; arguments as of :meth:`settings`.
 
         Raises:
             CheckpointError: They cannot be used as asked.
         """
-        if self.is_remote:
-            return self._server(with_tokens=with_tokens)
-        return scorer_of(self.settings(steps=steps, with_tokens=with_tokens))
+        kind = self._kind()
+        return kind.load(self.settings(steps=steps, with_tokens=with_tokens))
 
     def own_step_rule(self) -> str:
         """The step rule asked for, or the model's own."""
-        if self.is_remote:
-            return self._server().step_rule
-        return self.steps or step_rule_of(self.directory(), kind_of(self.settings()))
+        return self._kind().own_step_rule(self.settings())
 
     def determining(self) -> dict[str, Any]:
         """What decides the scores, by content rather than by path; JSON-able, for a manifest."""
-        from stepcredit.checkpoints import PRMCard, content_hash, resolve
-
-        if self.is_remote:
-            return {"prm": self._server().name, "server": self.prm}
-        directory, also = self.directory(), self.load.unsafe_patterns
-        card = PRMCard.read(directory) if PRMCard.exists(directory) else PRMCard()
-        reference = None if card.reference is None else card.reference.weights_hash
-        if self.reference is not None:
-            reference = content_hash(resolve(self.reference, also=also), also=also)
+        kind = self._kind()
+        servers = {"prm": self.policy_server, "reference": self.reference_server}
         return {
-            "prm": self.policy_server or content_hash(directory, also=also),
-            "family": kind_of(self.settings()).name,
-            "reference": self.reference_server or reference,
-            "beta": card.beta if self.beta is None else self.beta,
+            "family": kind.name,
             "reference_free": self.reference_free,
             "convention": self.convention,
             "aggregate": self.aggregate,
             "dtype": self.load.dtype,
             **({"reference_floor": self.reference_floor} if self.reference_floor else {}),
+            **kind.identity(self.settings()),
+            **{name: address for name, address in servers.items() if address is not None},
         }
 
-    def _server(self, *, with_tokens: bool = False) -> RemoteScorer:
-        """The server's model.
-
-        Raises:
-            UserError: An option says how to score, which is the server's to say; or it does not answer.
-        """
-        from stepcredit.scorers.remote import RemoteScorer
-
-        own = ScorerOptions(prm=self.prm)
-        for part in fields(ScorerOptions):
-            # How models are loaded may be meant for another model of the same command.
-            if part.name != "load" and getattr(self, part.name) != getattr(own, part.name):
-                raise UserError(
-                    "is the server's to decide, where --prm is an address",
-                    where="--" + part.name.replace("_", "-"),
-                    hint="leave it out",
-                )
-        return RemoteScorer(self.prm, with_tokens=with_tokens)
+    def _kind(self) -> Kind:
+        settings = self.settings()
+        kind = kind_of(settings)
+        kind.check(settings)
+        return kind
 
     def _remote(self, address: str) -> TokenLogProbs:
         from stepcredit.logprobs.remote import RemoteTokenLogProbs

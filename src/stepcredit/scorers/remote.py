@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, Self
+from typing import Any
 
 from stepcredit.client import Client
 from stepcredit.encoding import EncodingError
 from stepcredit.errors import UserError
-from stepcredit.runs import Ledger
-from stepcredit.types import PromptText, ResponseScore, Rollout
+from stepcredit.scorers.base import OnSkip, ResponseScorer
+from stepcredit.scorers.kind import Kind
+from stepcredit.scorers.loading import chat_encoding
+from stepcredit.scorers.settings import ScorerSettings
+from stepcredit.types import ResponseScore, Rollout
 
 _AT_ONCE = 8
 _MOST_RESPONSES = 64
 
 
-class RemoteScorer:
+class RemoteScorer(ResponseScorer):
     """Sends each prompt's responses to a server; several requests are under way at once.
 
     A response that ends with a prompt's last one in the file shares its request. Recorded token ids are not
@@ -31,7 +33,6 @@ class RemoteScorer:
         with_tokens: Whether scores hold token rewards.
 
     Attributes:
-        ledger: Tokens that the server scored.
         step_rule: How the server cuts responses.
 
     Raises:
@@ -39,6 +40,7 @@ class RemoteScorer:
     """
 
     def __init__(self, address: str, *, with_tokens: bool = False) -> None:
+        super().__init__(with_tokens=with_tokens)
         base, _, model = address.partition("#")
         self.client = Client(base)
         models = self.client.models()
@@ -49,8 +51,6 @@ class RemoteScorer:
                 hint=f"write {base}#MODEL with one of {', '.join(models)}",
             )
         self.model = model or next(iter(models))
-        self.with_tokens = with_tokens
-        self.ledger = Ledger()
         self._scorer, self.step_rule = models[self.model]
 
     @property
@@ -58,10 +58,8 @@ class RemoteScorer:
         """What the server says of its model."""
         return self._scorer
 
-    def score_all(
-        self, rollouts: Iterable[Rollout], *, on_skip: Callable[[Any], None] | None = None
-    ) -> Iterator[ResponseScore]:
-        """Score in input order.
+    def score_rollouts(self, rollouts: Iterator[Rollout], on_skip: OnSkip | None) -> Iterator[ResponseScore]:
+        """Ask the server for one prompt's responses after another's.
 
         Raises:
             UserError: The server does not answer, or refuses.
@@ -84,26 +82,6 @@ class RemoteScorer:
                         raise result
                     else:
                         on_skip(result)
-
-    def score(self, prompt: PromptText, response: str, *, finished: bool = True) -> ResponseScore:
-        """Score one response; one that is not finished has no end-of-turn.
-
-        Raises:
-            UserError: The server does not answer, or refuses.
-        """
-        rollout = Rollout(
-            id="response",
-            prompt_id="prompt",
-            prompt=prompt,
-            response=response,
-            finish_reason="stop" if finished else "length",
-        )
-        return next(self.score_all([rollout]))
-
-    @contextlib.contextmanager
-    def session(self) -> Iterator[Self]:
-        """The server keeps nothing between requests, so this one reads each response whole."""
-        yield self
 
     def _ask(self, group: Sequence[Rollout]) -> list[ResponseScore | EncodingError]:
         """One request; where it is refused for one of its responses, one for each."""
@@ -137,3 +115,23 @@ def _groups(rollouts: Iterable[Rollout]) -> Iterator[list[Rollout]]:
                 group = []
         if group:
             yield group
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteKind(Kind):
+    """Whatever a server has; how it scores is the server's to decide."""
+
+    def load(self, settings: ScorerSettings) -> RemoteScorer:
+        """Ask the server for its models."""
+        return RemoteScorer(str(settings.directory), with_tokens=settings.with_tokens)
+
+    def own_step_rule(self, settings: ScorerSettings) -> str:
+        """The server's."""
+        return self.load(settings).step_rule
+
+    def identity(self, settings: ScorerSettings) -> dict[str, Any]:
+        """The server's word for its model."""
+        return {"prm": self.load(settings).name, "server": str(settings.directory)}
+
+
+REMOTE = RemoteKind(name="remote", encoding=chat_encoding, takes=frozenset())
