@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepcredit.errors import UserError
+from stepcredit.pipelines import train
+from stepcredit.training.config import TrainConfig
+from stepcredit_study.gsm8k.transfer import Options, run
+
+Write = Callable[[Path, int], None]
+
+
+@pytest.fixture(scope="module")
+def models(
+    tmp_path_factory: pytest.TempPathFactory,
+    write_solutions: Write,
+    make_model: Callable[..., Any],
+    make_tokenizer: Callable[..., Any],
+) -> tuple[Path, Path]:
+    """A tiny model, and a reward model that started from it."""
+    folder = tmp_path_factory.mktemp("models")
+    make_model(max_position_embeddings=2048).save_pretrained(folder / "base")
+    make_tokenizer().save_pretrained(folder / "base")
+    write_solutions(folder / "train.jsonl", 6)
+    config = TrainConfig(objective="ce", learning_rate=1e-3, step_rule="newline", batch_size=8)
+    train.run(
+        train.Options(
+            graded=folder / "train.jsonl", model=str(folder / "base"), out=folder / "prm", config=config
+        )
+    )
+    return folder / "base", folder / "prm"
+
+
+def write_mistakes(path: Path) -> None:
+    rows = [
+        {
+            "input": f"{number} + 1 + 1 =",
+            "steps": [f"{number} + 1 = {number + 1}.", f"{number + 1} + 1 = {number + wrong}.", "Done."],
+            "target": str(number + 2),
+            "answer": str(number + wrong),
+            "mistake_index": None if wrong == 2 else 1,
+        }
+        for number in range(8)
+        for wrong in (2, 5)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_models_are_judged_on_solutions_and_mistakes_that_they_never_saw(
+    models: tuple[Path, Path], write_solutions: Write, tmp_path: Path
+) -> None:
+    base, prm = models
+    write_solutions(tmp_path / "solutions.jsonl", 8)
+    write_mistakes(tmp_path / "mistakes.jsonl")
+    options = Options(
+        prms={"ours": prm},
+        reference=base,
+        out=tmp_path / "out",
+        solutions=tmp_path / "solutions.jsonl",
+        mistakes=tmp_path / "mistakes.jsonl",
+    )
+    results = run(options)
+    recorded = results["recorded solutions"]
+    assert set(recorded["methods"]) == {"shortness", "reference", "ours"}
+    assert 0.0 <= recorded["methods"]["ours"]["within a problem"][0] <= 1.0
+    pass_at_4 = [row for row in recorded["best of n"] if row["method"] == "pass" and row["n"] == 4]
+    assert pass_at_4[0]["accuracy"] == 1.0
+    assert {row["scorer"] for row in recorded["best of n"] if row["method"] == "best-of-n"} == {
+        "ours",
+        "reference",
+    }
+    (counts,) = results["mistakes"]["counts"].values()
+    assert counts["responses"] == 16
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
+
+
+def test_without_models_or_data_there_is_nothing_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no data"):
+        run(Options(prms={"ours": tmp_path}, reference=tmp_path, out=tmp_path))
+    with pytest.raises(UserError, match="--prm: no reward model"):
+        run(Options(prms={}, reference=tmp_path, out=tmp_path, solutions=tmp_path / "s.jsonl"))
