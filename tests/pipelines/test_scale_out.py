@@ -136,12 +136,12 @@ def test_a_cluster_gives_the_scores_that_one_machine_gives(
 @pytest.mark.slow
 def test_a_mistake_that_shows_in_a_worker_is_told_in_one_line(tmp_path: Path, cluster: None) -> None:
     options = Options(
-        rollouts=rollouts(tmp_path / "rollouts.jsonl", 8, answer="two"),
+        rollouts=rollouts(tmp_path / "rollouts.jsonl", 8, answer="pear"),
         grader="numeric",
         out=tmp_path / "graded.jsonl",
         ray="local",
     )
-    with pytest.raises(UserError, match=r"^the reference answer 'two' is not a number"):
+    with pytest.raises(UserError, match=r"^the reference answer 'pear' is not a number"):
         run(options)
 
 
