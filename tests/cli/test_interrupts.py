@@ -15,6 +15,8 @@ from stepcredit.cli.interrupts import Interrupts
 
 PROGRAM = """
 import os, signal, sys
+# A shell's background job, as the tests may be, starts with SIGINT ignored; a user's command does not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from stepcredit.__main__ import main
 class AtImport:
     def find_spec(self, name, path=None, target=None):
