@@ -43,7 +43,7 @@ def test_the_reference_changes_scores_of_the_same_model(tiny_world: World) -> No
 
     numbers, _ = run_twice(EXPERIMENT, tiny_world)
     assert all(variant(method, *each) in numbers for method in DPO_AND_CE for each in COMBINATIONS)
-    scores = EXPERIMENT.prepare(tiny_world).variants.dev_scores
+    scores = EXPERIMENT.prepare(tiny_world).dev_scores
     for training in (WITH, WITHOUT):
         with_it, without = (
             read_score_columns(scores[variant("implicit-ce", training, scoring)]).scores["sum"]

@@ -129,8 +129,8 @@ def test_it_runs_on_a_lab_of_a_few_problems(tiny_world: World, monkeypatch: pyte
     monkeypatch.setattr("stepcredit_study.claims.theory.DEPTH", 2)
     monkeypatch.setattr("stepcredit_study.claims.theory.NUM_TREES", 1)
     monkeypatch.setattr("stepcredit_study.claims.theory.NUM_PREFIXES", 4)
-    for room in ("experiments.theory", "reproduction.proposition_findings"):
-        monkeypatch.setattr(f"stepcredit.{room}.NUM_SAMPLES", (4, 16))
+    for room in ("claims.theory", "analyses.proposition_findings"):
+        monkeypatch.setattr(f"stepcredit_study.{room}.NUM_SAMPLES", (4, 16))
     found = measure(tiny_world, prepare(tiny_world))
     assert all(math.isfinite(value) for value in found.values())
     for name in CHECKED_MODELS:
