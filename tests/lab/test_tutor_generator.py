@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.tutor_generator import TutorGenerator
 
 from stepcredit.errors import DataError, UserError
 from stepcredit.lab.task import Problem, draw_problems
 from stepcredit.lab.tutor import MID, WEAK
-from stepcredit.lab.tutor_generator import TutorGenerator
 from stepcredit.lab.values import prefix_value
 from stepcredit.types import GenerationFailure, GenerationRequest, Prompt, Rollout, Sampling
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from tests.tutor_generator import TutorGenerator
 from tests.tutor_rollouts import tutor_rollouts
 
 from stepcredit.lab.oracles import STEP_RULE
 from stepcredit.lab.task import parse_problem
 from stepcredit.lab.tutor import WEAK
-from stepcredit.lab.tutor_generator import TutorGenerator
 from stepcredit.lab.values import step_values
 from stepcredit.labelling.math_shepherd import LabelSettings, PrefixCompletions, step_prefixes
 from stepcredit.types import Rollout, Sampling

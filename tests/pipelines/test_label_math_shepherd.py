@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.killed import partial_rows, run_until_killed
+from tests.tutor_generator import TutorGenerator
 from tests.tutor_rollouts import tutor_rollouts
 
 from stepcredit.cli import main
@@ -17,7 +18,6 @@ from stepcredit.generators.fake import FakeGenerator
 from stepcredit.grading.options import GraderOptions
 from stepcredit.lab.policies import policy_path
 from stepcredit.lab.tutor import WEAK
-from stepcredit.lab.tutor_generator import TutorGenerator
 from stepcredit.pipelines import label_math_shepherd
 from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
 from stepcredit.pipelines.label_math_shepherd import Options, Result, failures_path

@@ -8,20 +8,37 @@ on from the last finished trial.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepcredit.checkpoints.sources import LoadOptions
+from stepcredit.comparison.recipe import ComparedMethod, Recipe, read_recipe
+from stepcredit.comparison.results import ComparisonResult, MethodCost, MethodResult, Trial
 from stepcredit.errors import UserError
 from stepcredit.options import argument, check_at_least_one, option
-from stepcredit.pipelines import eval_best_of_n
-from stepcredit.pipelines.comparison_recipe import ComparedMethod, Recipe, read_recipe
-from stepcredit.pipelines.comparison_search import Search, Searched, Trial, search
+from stepcredit.pipelines import baseline, eval_best_of_n, score, train
 from stepcredit.pipelines.driver import Store
+from stepcredit.runs import (
+    Manifest,
+    Output,
+    Progress,
+    atomic_path,
+    hash_json,
+    locked,
+    read_manifest,
+    worker_pool,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from stepcredit.training.config import TrainConfig
 
 RESULTS, REPORT, SUMMARY = "comparison.json", "report.html", "README.md"
+_TRIAL_DRAWS = 100
+"""Bootstrap draws of a trial, whose interval nobody reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,135 +58,18 @@ class Options:
     overwrite: bool = option("start anew, whatever is there", default=False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class MethodCost:
-    """Floating-point operations that a method needs, by the ledgers' formula.
-
-    Attributes:
-        collection: Sampling the training responses (shared by all methods).
-        labelling: Labelling their steps, each distinct prefix once.
-        labelling_unshared: The same without sharing prefixes.
-        training: Training the chosen model, and those that it starts from.
-        search: Training all its trials.
-    """
-
-    collection: float = 0.0
-    labelling: float = 0.0
-    labelling_unshared: float = 0.0
-    training: float = 0.0
-    search: float = 0.0
-
-    @property
-    def total(self) -> float:
-        """Data and training of the chosen model."""
-        return self.collection + self.labelling + self.training
-
-    @property
-    def total_unshared(self) -> float:
-        """The same without sharing prefixes."""
-        return self.collection + self.labelling_unshared + self.training
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodResult:
-    """What became of a method.
-
-    Attributes:
-        name: As in the recipe.
-        trials: All settings that were tried.
-        chosen: Which of them, from 0; ``None`` for methods without training.
-        aggregate: The score that stands for it, chosen on the development problems.
-        accuracy: n to (accuracy, low, high) on the test problems.
-        cost: What it needs.
-    """
-
-    name: str
-    trials: tuple[Trial, ...]
-    chosen: int | None
-    aggregate: str
-    accuracy: Mapping[int, tuple[float, float, float]]
-    cost: MethodCost
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """The comparison.
-
-    Attributes:
-        out: Its directory.
-        methods: In the recipe's order.
-        references: ``pass`` and ``majority``: n to (accuracy, low, high).
-        comparisons: Paired differences between methods on the test problems.
-        budget: Training runs of each trained method.
-        choose_at: Number of responses at which settings were compared.
-    """
-
-    out: Path
-    methods: tuple[MethodResult, ...]
-    references: Mapping[str, Mapping[int, tuple[float, float, float]]]
-    comparisons: list[dict[str, Any]]
-    budget: int
-    choose_at: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything, with totals and relative costs of the methods; a missing end of an interval is null."""
-        from stepcredit.evaluation.results import plain
-
-        content: dict[str, Any] = plain(asdict(self))
-        content["out"] = str(self.out)
-        unit = self.unit_cost
-        for method, values in zip(self.methods, content["methods"], strict=True):
-            values["cost"] |= {
-                "total": method.cost.total,
-                "total_unshared": method.cost.total_unshared,
-                "relative": method.cost.total / unit if unit else None,
-                "relative_unshared": method.cost.total_unshared / unit if unit else None,
-            }
-        return content
-
-    @property
-    def unit_cost(self) -> float:
-        """Cost of the first trained method, which the others are told in."""
-        return next((method.cost.total for method in self.methods if method.chosen is not None), 0.0)
-
-    def to_text(self) -> str:
-        """Accuracy and cost of each method."""
-        sizes = sorted({n for method in self.methods for n in method.accuracy})
-        width = max(len(name) for name in [*self.references, *(method.name for method in self.methods)])
-        lines = [f"{'':<{width}}" + "".join(f"{f'@{n}':>8}" for n in sizes) + "      cost"]
-        for name, accuracy in self.references.items():
-            lines.append(f"{name:<{width}}" + _cells(accuracy, sizes))
-        for method in self.methods:
-            relative = (
-                method.cost.total / self.unit_cost if self.unit_cost and method.chosen is not None else 0
-            )
-            told = f"{relative:>9.2f}x" if relative else f"{'':>10}"
-            lines.append(f"{method.name:<{width}}" + _cells(method.accuracy, sizes) + told)
-        lines.append(
-            f"{self.budget} settings of each trained method compared at @{self.choose_at} on development"
-        )
-        return "\n".join([*lines, f"report: {self.out / REPORT}"])
-
-
-def _cells(accuracy: Mapping[int, tuple[float, float, float]], sizes: list[int]) -> str:
-    return "".join(f"{accuracy[n][0]:>8.3f}" if n in accuracy else f"{'':>8}" for n in sizes)
-
-
-def run(options: Options) -> Result:
+def run(options: Options) -> ComparisonResult:
     """Search, train, score and evaluate what is not there yet.
 
     Raises:
         UserError: A mistake in the recipe or its files.
     """
-    from stepcredit.runs import locked
-
     with locked(options.out):
         return _compare(options)
 
 
-def _compare(options: Options) -> Result:
+def _compare(options: Options) -> ComparisonResult:
     from stepcredit.reports.comparison import comparison_markdown, render_comparison
-    from stepcredit.runs import Manifest, Output, atomic_path, write_json
 
     recipe = read_recipe(options.recipe, options.root)
     _check_files(recipe)
@@ -200,13 +100,13 @@ def _check_files(recipe: Recipe) -> None:
             raise UserError("there is no such file", where=path, hint="check the recipe's paths and --root")
 
 
-def _evaluate(options: Options, recipe: Recipe, searched: Mapping[str, Searched]) -> Result:
+def _evaluate(options: Options, recipe: Recipe, searched: Mapping[str, Searched]) -> ComparisonResult:
     evaluation = eval_best_of_n.run(
         eval_best_of_n.Options(
             graded=recipe.test,
-            scores=tuple(f"{name}={found.test_scores}" for name, found in searched.items()),
+            scores=tuple(f"{name}={files.test_scores}" for name, files in searched.items()),
             dev=recipe.dev,
-            dev_scores=tuple(f"{name}={found.dev_scores}" for name, found in searched.items()),
+            dev_scores=tuple(f"{name}={files.dev_scores}" for name, files in searched.items()),
             n=recipe.n,
             weighted=(),
             draws=options.draws,
@@ -219,18 +119,18 @@ def _evaluate(options: Options, recipe: Recipe, searched: Mapping[str, Searched]
         accuracy.setdefault(key, {})[row.n] = (row.accuracy, row.low, row.high)
     methods = []
     for method in recipe.methods:
-        found, aggregate = searched[method.name], evaluation.choices[method.name].aggregate
+        own, aggregate = searched[method.name], evaluation.choices[method.name].aggregate
         methods.append(
             MethodResult(
                 name=method.name,
-                trials=found.trials,
-                chosen=found.chosen,
+                trials=own.trials,
+                chosen=own.chosen,
                 aggregate=aggregate,
                 accuracy=accuracy.get(("best-of-n", method.name, aggregate), {}),
                 cost=_cost(recipe, method, searched),
             )
         )
-    return Result(
+    return ComparisonResult(
         out=options.out,
         methods=tuple(methods),
         references={
@@ -238,7 +138,7 @@ def _evaluate(options: Options, recipe: Recipe, searched: Mapping[str, Searched]
             for name in ("pass", "majority")
             if (name, None, None) in accuracy
         },
-        comparisons=[asdict(each) for each in evaluation.comparisons],
+        comparisons=[asdict(row) for row in evaluation.comparisons],
         budget=recipe.budget,
         choose_at=recipe.choose_at,
     )
@@ -246,12 +146,12 @@ def _evaluate(options: Options, recipe: Recipe, searched: Mapping[str, Searched]
 
 def _cost(recipe: Recipe, method: ComparedMethod, searched: Mapping[str, Searched]) -> MethodCost:
     """What the method needs, by the manifests of its data and models."""
-    found = searched[method.name]
-    if found.chosen is None:
+    own = searched[method.name]
+    if own.chosen is None:
         return MethodCost()
     labelling = _flops(method.data)
-    training = float(found.trials[found.chosen].training.get("flops", 0.0))
-    search = sum(float(trial.training.get("flops", 0.0)) for trial in found.trials)
+    training = float(own.trials[own.chosen].training.get("flops", 0.0))
+    search = sum(float(trial.training.get("flops", 0.0)) for trial in own.trials)
     unshared = _flops(method.data, "ledger_without_sharing") or labelling
     if method.start_from is not None:
         before = _cost(recipe, recipe.method(method.start_from), searched)
@@ -267,7 +167,196 @@ def _cost(recipe: Recipe, method: ComparedMethod, searched: Mapping[str, Searche
 
 
 def _flops(path: Path | None, ledger: str = "ledger") -> float:
-    from stepcredit.runs import read_manifest
-
     manifest = None if path is None else read_manifest(path)
     return float(((manifest or {}).get(ledger) or {}).get("flops", 0.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """A method's trials, and the files of the chosen one."""
+
+    trials: tuple[Trial, ...]
+    chosen: int | None
+    dev_scores: Path
+    test_scores: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What all trials share.
+
+    Attributes:
+        recipe: The comparison.
+        store: Models and scores.
+        load: How models are loaded.
+    """
+
+    recipe: Recipe
+    store: Store
+    load: LoadOptions
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One setting of one method, to be trained from ``model``."""
+
+    method: ComparedMethod
+    model: str
+    settings: Mapping[str, Any]
+    config: TrainConfig
+
+
+def search(work: Search, *, jobs: int = 1) -> dict[str, Searched]:
+    """Try every method's settings, and score the test responses with the best of each.
+
+    Args:
+        work: What all trials share.
+        jobs: Trials at the same time. One thread computes otherwise than two, beyond the last digits;
+            the same number of processors a trial gives the same weights.
+
+    Returns:
+        Method to its trials, in the recipe's order.
+    """
+    methods = work.recipe.methods
+    trained = [method for method in methods if method.train is not None]
+    first = [method for method in trained if method.start_from is None]
+    searched: dict[str, Searched] = {}
+    _search_together(work, first, jobs, searched)
+    for method in trained:
+        if method.start_from is not None:
+            _search_together(work, [method], jobs, searched)
+    for method in methods:
+        if method.train is None:
+            searched[method.name] = _untrained(work, method)
+    return {method.name: searched[method.name] for method in methods}
+
+
+def _search_together(
+    work: Search, methods: Sequence[ComparedMethod], jobs: int, searched: dict[str, Searched]
+) -> None:
+    """Search methods that do not depend on each other; ``searched`` grows."""
+    tasks = [
+        _Task(method, _initial_weights(work, method, searched), settings, config)
+        for method in methods
+        for settings, config in method.trials(work.recipe.settings)
+    ]
+    with Progress("compare", len(tasks), "settings", every=1.0) as progress:
+        trials: list[Trial] = []
+        for task, trial in zip(tasks, _tried(work, tasks, jobs), strict=True):
+            trials.append(trial)
+            progress.advance(extra=f"{task.method.name} {trial.accuracy:.3f}")
+    for method in methods:
+        own = [trial for task, trial in zip(tasks, trials, strict=True) if task.method is method]
+        chosen = max(range(len(own)), key=lambda number: own[number].accuracy)
+        best = Path(own[chosen].directory)
+        _score(work, best / "prm", work.recipe.test, best / "test.jsonl")
+        searched[method.name] = Searched(
+            trials=tuple(own),
+            chosen=chosen,
+            dev_scores=best / "dev.jsonl",
+            test_scores=best / "test.jsonl",
+        )
+
+
+def _tried(work: Search, tasks: Sequence[_Task], jobs: int) -> Iterator[Trial]:
+    """The trials in the order of the tasks."""
+    if jobs == 1:
+        yield from (_trial(work, task) for task in tasks)
+        return
+    with worker_pool(jobs) as pool:
+        yield from pool.map(partial(_trial, work), tasks)
+
+
+def _initial_weights(work: Search, method: ComparedMethod, searched: Mapping[str, Searched]) -> str:
+    if method.start_from is None:
+        return work.recipe.model
+    before = searched[method.start_from]
+    assert before.chosen is not None, "recipes let only trained methods be started from"
+    return str(Path(before.trials[before.chosen].directory) / "prm")
+
+
+def _trial(work: Search, task: _Task) -> Trial:
+    recipe, config = work.recipe, task.config
+    name = hash_json([config.determining(), task.model, recipe.seed]).removeprefix("sha256:")[:12]
+    directory = work.store.root / task.method.name / name
+    work.store.run(
+        "train",
+        train.Options(
+            graded=task.method.data or recipe.train,
+            model=task.model,
+            out=directory / "prm",
+            dev=recipe.dev,
+            reference=recipe.model if config.family == "implicit" and not config.reference_free else None,
+            config=config,
+            load=work.load,
+            seed=recipe.seed,
+        ),
+    )
+    _score(work, directory / "prm", recipe.dev, directory / "dev.jsonl")
+    accuracy, aggregate = _development_accuracy(recipe, directory / "dev.jsonl")
+    ledger = (read_manifest(directory / "prm") or {}).get("ledger", {})
+    return Trial(
+        settings=task.settings,
+        directory=str(directory),
+        accuracy=accuracy,
+        aggregate=aggregate,
+        training=ledger,
+    )
+
+
+def _score(work: Search, prm: Path, source: Path, out: Path) -> None:
+    work.store.run("score", score.Options(input=source, prm=str(prm), out=out, load=work.load))
+
+
+def _untrained(work: Search, method: ComparedMethod) -> Searched:
+    directory = work.store.root / method.name
+    files = {"dev": work.recipe.dev, "test": work.recipe.test}
+    for name, source in files.items():
+        _score_untrained(work, method, source, directory / f"{name}.jsonl")
+    return Searched(
+        trials=(), chosen=None, dev_scores=directory / "dev.jsonl", test_scores=directory / "test.jsonl"
+    )
+
+
+def _score_untrained(work: Search, method: ComparedMethod, source: Path, out: Path) -> None:
+    recipe = work.recipe
+    if method.baseline is not None:
+        options = baseline.Options(rollouts=source, by=method.baseline, out=out, seed=recipe.seed)
+        work.store.run("baseline", options)
+        return
+    try:
+        wanted = score.Options(
+            **{
+                "steps": recipe.settings.get("step_rule"),
+                **(method.score or {}),
+                "input": source,
+                "prm": recipe.model,
+                "out": out,
+                "load": work.load,
+            }
+        )
+    except TypeError as error:
+        raise UserError(f"has a setting that scoring does not know ({error})", where=method.name) from error
+    work.store.run("score", wanted)
+
+
+def _development_accuracy(recipe: Recipe, scores: Path) -> tuple[float, str]:
+    """Best aggregate on the development problems, and its best-of-n accuracy."""
+    evaluation = eval_best_of_n.run(
+        eval_best_of_n.Options(
+            graded=recipe.dev,
+            scores=(f"trial={scores}",),
+            n=(recipe.choose_at,),
+            weighted=(),
+            draws=_TRIAL_DRAWS,
+        )
+    ).evaluation
+    rows = [row for row in evaluation.results if row.method == "best-of-n"]
+    if not rows:
+        raise UserError(
+            f"has no prompt with {recipe.choose_at} responses",
+            where=recipe.dev,
+            hint="lower choose_at, or sample more responses",
+        )
+    best = max(rows, key=lambda row: row.accuracy)
+    return best.accuracy, str(best.aggregate)

@@ -1,0 +1,1 @@
+"""Comparisons of reward models: what is compared, and what was found."""
