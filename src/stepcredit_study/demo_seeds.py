@@ -61,7 +61,7 @@ def _page(summaries: Sequence[Mapping[str, Any]], command: str) -> Iterator[str]
     yield "# The demo over three seeds"
     yield ""
     yield (
-        f"{first['num_problems']} held-out problems a seed, {first['num_responses']} responses to each. A "
+        f"{first['num_problems']} held-out problems per seed, {first['num_responses']} responses to each. A "
         "cell is the mean over seeds, with each seed's number in brackets; `results.json` has the 95% "
         "intervals over problems, settings, versions and times."
     )

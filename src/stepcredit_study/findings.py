@@ -1,4 +1,6 @@
-"""The page of all published findings: claim, paper, here, verdict, why.
+"""The published findings in the code's present words: tables, plots, verdicts, and the page of all.
+
+Nothing is measured: each finding is concluded again from the numbers that lie in its ``results.json``.
 
 Run: python -m stepcredit_study.findings --results docs/results --page docs/findings.md
 """
@@ -6,20 +8,47 @@ Run: python -m stepcredit_study.findings --results docs/results --page docs/find
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from stepcredit_study.pages.findings import write_findings_page
-from stepcredit_study.reproduce import NAMES
+from stepcredit.typed_values import typed_record
+from stepcredit_study.frame.experiment import load_experiment
+from stepcredit_study.frame.scale import Scale
+from stepcredit_study.frame.seeds import Measurement, Seeds
+from stepcredit_study.pages.finding import Finding
+from stepcredit_study.pages.findings import RESULTS, write_finding, write_findings_page
+from stepcredit_study.reproduce import NAMES, module_of
+
+
+def concluded_again(results: Path) -> Iterator[tuple[Finding, list[Measurement]]]:
+    """Each published finding as the code concludes it from its measurements, and those.
+
+    Args:
+        results: Folder of published results.
+    """
+    for name in NAMES:
+        path = results / name / RESULTS
+        if path.is_file():
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            numbers = content["measurements"]
+            scale = typed_record(Scale, content["settings"]["scale"], str(path))
+            finding = load_experiment(module_of(name)).conclude(Seeds(numbers), scale)
+            yield replace(finding, settings=content["settings"]), numbers
 
 
 def main() -> None:
-    """Parse the command line and write the page."""
+    """Parse the command line, and write the findings and their page."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
     parser.add_argument("--page", type=Path, default=Path("docs/findings.md"))
     arguments = parser.parse_args()
+    for finding, numbers in concluded_again(arguments.results):
+        write_finding(finding, arguments.results / finding.name, numbers)
     write_findings_page(arguments.results, arguments.page, NAMES)
 
 

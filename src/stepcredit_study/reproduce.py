@@ -70,7 +70,7 @@ class Options:
         default=(),
         metavar="NAME=N",
     )
-    jobs: int | None = option("processes; default is one a processor", default=None)
+    jobs: int | None = option("processes; default is one per processor", default=None)
     out: Path = option("folder of everything that is made", default=Path("runs/reproduce"), metavar="DIR")
     publish: Path | None = option(
         "also write tables, plots and verdicts to this folder", default=None, metavar="DIR"
@@ -84,7 +84,7 @@ class Result:
 
     Attributes:
         out: The run's folder.
-        findings: One an experiment.
+        findings: One per experiment.
     """
 
     out: Path
@@ -94,7 +94,7 @@ class Result:
         """Experiment to tables and verdicts."""
         from stepcredit_study.pages.findings import finding_to_json
 
-        return {"out": str(self.out), "findings": [finding_to_json(each) for each in self.findings]}
+        return {"out": str(self.out), "findings": [finding_to_json(finding) for finding in self.findings]}
 
     def to_text(self) -> str:
         """Tables and verdicts."""
@@ -117,10 +117,10 @@ class DryRun:
 
     def to_json(self) -> Any:
         """The commands, with operations and hours where they are known."""
-        return [each.to_json() for each in self.commands]
+        return [command.to_json() for command in self.commands]
 
     def to_text(self) -> str:
-        """A line a command, and the sum."""
+        """One line per command, and the sum."""
         from stepcredit_study.frame.planning import total_line
 
         heading = (
@@ -128,7 +128,9 @@ class DryRun:
             if self.is_lab
             else "# run where the recipe's files of prompts lie"
         )
-        return "\n".join([heading, *(each.to_text() for each in self.commands), total_line(self.commands)])
+        return "\n".join(
+            [heading, *(command.to_text() for command in self.commands), total_line(self.commands)]
+        )
 
 
 def run(options: Options) -> CommandResult:
@@ -149,10 +151,12 @@ def run(options: Options) -> CommandResult:
     if (options.model, options.data, options.minutes) != (None, None, None):
         raise UserError(f"--model, --data and --minutes are for {', '.join(STUDIES)}", hint="leave them out")
     scale = _scale(options)
-    modules = {name: f"stepcredit_study.claims.{name.replace('-', '_')}" for name in _names(options)}
+    modules = {name: module_of(name) for name in _names(options)}
     experiments = {name: load_experiment(module) for name, module in modules.items()}
     if not scale.is_lab:
-        experiments = {name: each for name, each in experiments.items() if not each.lab_only}
+        experiments = {
+            name: experiment for name, experiment in experiments.items() if not experiment.lab_only
+        }
         if not experiments:
             raise UserError("needs the truth of every step, which only the lab has", where=options.names[0])
     if options.dry_run:
@@ -171,6 +175,11 @@ def run(options: Options) -> CommandResult:
     with locked(options.out):
         run_stages(stages, jobs=options.jobs or (os.cpu_count() or 1), finished=conclude)
     return Result(out=options.out, findings=[findings[name] for name in experiments])
+
+
+def module_of(name: str) -> str:
+    """Where the experiment of a name lies."""
+    return f"stepcredit_study.claims.{name.replace('-', '_')}"
 
 
 def _conclude(
@@ -239,10 +248,10 @@ def _study(options: Options, name: str) -> CommandResult:
 
 def _sizes(options: Options) -> dict[str, int]:
     sizes: dict[str, int] = {}
-    for each in options.sizes:
-        name, _, value = each.partition("=")
+    for text in options.sizes:
+        name, _, value = text.partition("=")
         if not value.isdigit():
-            raise UserError(f"{each!r} is not a size", where="--size", hint="write it as train_prompts=200")
+            raise UserError(f"{text!r} is not a size", where="--size", hint="write it as train_prompts=200")
         sizes[name] = int(value)
     return sizes
 

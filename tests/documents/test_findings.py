@@ -8,6 +8,7 @@ import pytest
 
 from stepcredit_study import findings
 from stepcredit_study.pages.findings import findings_page, read_findings
+from stepcredit_study.pages.text import finding_markdown, finding_text
 from stepcredit_study.reproduce import NAMES
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -27,6 +28,17 @@ def test_every_published_finding_is_one_of_the_experiments_and_has_its_files() -
             assert (folder / f"{plot.name}.svg").is_file()
         settings = finding.settings or {}
         assert str(settings["command"]).startswith("stepcredit reproduce ")
+
+
+def test_the_committed_results_are_what_the_code_concludes_from_their_measurements() -> None:
+    published = {finding.name: finding for finding in read_findings(DOCS / "results")}
+    again = {finding.name: finding for finding, _ in findings.concluded_again(DOCS / "results")}
+    assert published.keys() == again.keys()
+    for name, finding in again.items():
+        assert finding.checks == published[name].checks, "run: make findings"
+        assert finding_text(finding) == finding_text(published[name]), "run: make findings"
+        readme = (DOCS / "results" / name / "README.md").read_text(encoding="utf-8")
+        assert readme == finding_markdown(finding), "run: make findings"
 
 
 def test_the_page_is_written_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

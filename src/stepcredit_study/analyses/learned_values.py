@@ -49,12 +49,12 @@ class LearnedValues:
 
         NaN where no problem has prefixes of different values.
         """
-        found = [spearman(part.learned, part.exact) for part in self._by(self.problem)]
-        known = [value for value in found if not np.isnan(value)]
+        correlations = [spearman(part.learned, part.exact) for part in self._by(self.problem)]
+        known = [value for value in correlations if not np.isnan(value)]
         return float(np.mean(known)) if known else float("nan")
 
     def order(self) -> float:
-        """Goodman and Kruskal's gamma within problems: pairs in the right order less pairs in the wrong one.
+        """Goodman and Kruskal's gamma within problems: pairs in the right order minus pairs in the wrong one.
 
         Only pairs of equally long prefixes of one problem with different exact values count; NaN where
         there is none.
@@ -85,17 +85,17 @@ class LearnedValues:
             ``KEY/rank-correlation``, ``KEY/calibration-error``, and for each position ``KEY/order/POSITION``,
             ``KEY/calibration-error/POSITION`` and ``KEY/distance/POSITION``.
         """
-        found = {
+        measured = {
             f"{key}/rank-correlation": self.rank_correlation(),
             f"{key}/calibration-error": self.calibration_error(),
         }
         for position in positions:
             part = self.at(position)
             if len(part.learned):
-                found[f"{key}/order/{position}"] = part.order()
-                found[f"{key}/calibration-error/{position}"] = part.calibration_error()
-                found[f"{key}/distance/{position}"] = part.distance()
-        return {name: value for name, value in found.items() if np.isfinite(value)}
+                measured[f"{key}/order/{position}"] = part.order()
+                measured[f"{key}/calibration-error/{position}"] = part.calibration_error()
+                measured[f"{key}/distance/{position}"] = part.distance()
+        return {name: value for name, value in measured.items() if np.isfinite(value)}
 
     def _by(self, key: Int[np.ndarray, " prefixes"]) -> Iterator[LearnedValues]:
         for value in np.unique(key):
@@ -116,7 +116,9 @@ def of_scores(rollouts: Iterable[Rollout], columns: ScoreColumns, tutor: Tutor) 
 
 def of_labels(rollouts: Iterable[Rollout], tutor: Tutor) -> LearnedValues:
     """Step labels, such as Monte-Carlo estimates, beside a tutor's exact values."""
-    return _beside_exact(rollouts, lambda rollout: [each.label for each in rollout.step_labels or ()], tutor)
+    return _beside_exact(
+        rollouts, lambda rollout: [label.label for label in rollout.step_labels or ()], tutor
+    )
 
 
 def _beside_exact(

@@ -91,11 +91,14 @@ class Tokens:
         kinds: dict[str, set[bool]] = {}
         sequences: dict[tuple[str, str], int] = {}
         generated = whole = 0
-        for each in read_rollouts(graded):
-            read, drawn = int(each.extras["num_prompt_tokens"]), int(each.extras["num_generated_tokens"])
-            prompts[each.prompt_id] = read
-            kinds.setdefault(each.prompt_id, set()).add(bool(each.correct))
-            sequences[each.prompt_id, each.response] = read + drawn
+        for rollout in read_rollouts(graded):
+            read, drawn = (
+                int(rollout.extras["num_prompt_tokens"]),
+                int(rollout.extras["num_generated_tokens"]),
+            )
+            prompts[rollout.prompt_id] = read
+            kinds.setdefault(rollout.prompt_id, set()).add(bool(rollout.correct))
+            sequences[rollout.prompt_id, rollout.response] = read + drawn
             generated += drawn
             whole += read + drawn
         used = {prompt for prompt, seen in kinds.items() if len(seen) == 2 or not paired}

@@ -2,7 +2,7 @@
 
 Names of the numbers: ``test/MODEL/AGGREGATE/REMEDY/N`` is the accuracy of best-of-N at temperature 1 with
 nothing cut off, ``usual/...`` that of responses drawn as usual, ``strength/...`` the remedy's strength; and,
-on the lab, ``steps/MODEL/REMEDY/...`` how well step rewards tell first wrong steps from right ones.
+on the lab, ``steps/MODEL/REMEDY/...`` how well step rewards separate first wrong steps from right ones.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ def prepare(world: World, usual: Responses) -> Choices:
     }
 
     def tokens(data: Path) -> dict[str, Path]:
-        found = {name: world.score(data, prm, tokens=True) for name, prm in models.items()}
-        return found | {_REFERENCE: world.reference_log_probability(data, tokens=True)}
+        scores = {name: world.score(data, prm, tokens=True) for name, prm in models.items()}
+        return scores | {_REFERENCE: world.reference_log_probability(data, tokens=True)}
 
     return Choices(
         responses=responses,
         models=models,
-        tokens={name: tokens(each.distinct) for name, each in responses.items()},
+        tokens={name: tokens(part.distinct) for name, part in responses.items()},
         negatives=world.reference_log_probability(negatives, tokens=True),
     )
 
@@ -112,19 +112,19 @@ def measure(world: World, choices: Choices) -> dict[str, float]:
     ]
     trials.append((first, LOWER_OF_TWO, (first, LOWER_OF_TWO)))
     trials += [(first, remedy, (remedy,)) for remedy in (PREFIXES, OFF_SUPPORT)]
-    found = _token_beds(choices, beds)
+    token_beds = _token_beds(choices, beds)
     for name, remedy, models in trials:
         for aggregate in AGGREGATES:
             key = f"{name}/{aggregate}/{remedy}"
-            scoring = found["dev"].choose(models, REMEDIES.get(remedy, REMEDIES[AS_TRAINED]), aggregate)
+            scoring = token_beds["dev"].choose(models, REMEDIES.get(remedy, REMEDIES[AS_TRAINED]), aggregate)
             numbers[f"strength/{key}"] = scoring.strength
             for where in ("test", "usual"):
-                accuracy = found[where].accuracy(scoring)
+                accuracy = token_beds[where].accuracy(scoring)
                 numbers |= {f"{where}/{key}/{n}": value for n, value in accuracy.items()}
             if remedy == AS_TRAINED:
-                numbers |= _cause(f"cause/{name}/{aggregate}", found["test"], scoring)
+                numbers |= _cause(f"cause/{name}/{aggregate}", token_beds["test"], scoring)
             if world.scale.is_lab and aggregate == "min":
-                numbers |= _first_errors(f"steps/{name}/{remedy}", found["test"], scoring)
+                numbers |= _first_errors(f"steps/{name}/{remedy}", token_beds["test"], scoring)
     return numbers
 
 
@@ -134,11 +134,11 @@ def _token_beds(choices: Choices, beds: Mapping[str, TestBed]) -> dict[str, Toke
         beta = PRMCard.read(model).beta
         assert beta is not None, "an implicit reward model has a beta"
         betas[name] = beta
-    found = {}
+    token_beds = {}
     for where, bed in beds.items():
         models = {name: path for name, path in choices.tokens[where].items() if name != _REFERENCE}
-        found[where] = TokenBed(bed, models, betas, choices.tokens[where][_REFERENCE])
-    return found
+        token_beds[where] = TokenBed(bed, models, betas, choices.tokens[where][_REFERENCE])
+    return token_beds
 
 
 def _cause(key: str, free: TokenBed, scoring: Scoring) -> dict[str, float]:
@@ -168,19 +168,19 @@ def _first_errors(key: str, free: TokenBed, scoring: Scoring) -> dict[str, float
     from stepcredit.lab.oracles import label_steps
 
     tokens, rewards = free.reference, free.step_rewards(scoring)
-    rollouts = {each.id: each for each in free.bed.distinct}
+    rollouts = {rollout.id: rollout for rollout in free.bed.distinct}
     right, wrong = np.zeros(len(rewards), dtype=bool), np.zeros(len(rewards), dtype=bool)
     for identifier, start, stop in zip(
         tokens.ids, tokens.step_offsets[:-1], tokens.step_offsets[1:], strict=True
     ):
-        labels = [each.label for each in label_steps(rollouts[identifier])]
+        labels = [label.label for label in label_steps(rollouts[identifier])]
         first = start + labels.index(0.0) if 0.0 in labels else stop
         right[start:first] = True
         wrong[first : min(first + 1, stop)] = True
     rare = tokens.lowest_of_steps(tokens.rewards) < math.log(RARE)
-    found = {}
+    aucs = {}
     for name, part in (("on support", wrong & ~rare), ("off support", wrong & rare)):
         value = auc(-rewards[right | part], part[right | part])
         if np.isfinite(value):
-            found[f"{key}/{name}"] = value
-    return found
+            aucs[f"{key}/{name}"] = value
+    return aucs

@@ -64,13 +64,17 @@ def _rules(seeds: Seeds) -> Table:
 
     def strengths(remedy: str, by: str) -> str:
         chosen = seeds.of(f"strength/{FIRST}/{by}/{remedy}").values
-        return ", ".join(f"{each:g}" for each in chosen) if len(REMEDIES[remedy].strengths) > 1 else ""
+        return (
+            ", ".join(f"{strength:g}" for strength in chosen) if len(REMEDIES[remedy].strengths) > 1 else ""
+        )
 
     def row(remedy: str) -> tuple[Cell, ...]:
         known = REMEDIES.get(remedy)
-        tried = "" if known is None else ", ".join(f"{each:g}" for each in known.strengths if each)
+        tried = (
+            "" if known is None else ", ".join(f"{strength:g}" for strength in known.strengths if strength)
+        )
         chosen = [strengths(remedy, by) if known is not None else "" for by in AGGREGATES]
-        return (_RULES[remedy], tried or None, *(each or None for each in chosen))
+        return (_RULES[remedy], tried or None, *(text or None for text in chosen))
 
     return Table(
         title="What the remedies are",
@@ -107,7 +111,7 @@ def _remedies(seeds: Seeds, scale: Scale, name: str, by: str) -> Table:
     rows.append((TRUNCATED, (*accuracy, _rise(seeds, scale, usual), accuracy[-1])))
     return Table(
         title=f"Best-of-n at temperature 1: {name} {SCORED_BY[by]}",
-        columns=(*(f"@{n}" for n in scale.n), f"@{most} less @{fewer}", f"@{most}, top-p as usual"),
+        columns=(*(f"@{n}" for n in scale.n), f"@{most} minus @{fewer}", f"@{most}, top-p as usual"),
         rows=tuple(rows),
         caption=(
             f"Per cent. One response {format_estimate(seeds.of('test/pass@1'))}, oracle "
@@ -151,8 +155,8 @@ def optimisation_checks(seeds: Seeds, scale: Scale) -> list[Check]:
         Check(
             claim=f"At temperature 1 without top-p best-of-{most} falls below best-of-{fewer}.",
             paper=NOT_IN_PAPER,
-            here=_cases_told(falls),
-            verdict=all_of([is_below(each) for each in falls.values()]),
+            here=_format_cases(falls),
+            verdict=all_of([is_below(estimate) for estimate in falls.values()]),
             why="The next two claims are about the cause.",
         ),
         Check(
@@ -162,16 +166,16 @@ def optimisation_checks(seeds: Seeds, scale: Scale) -> list[Check]:
             here=f"{FIRST} {SCORED_BY['min']}: "
             f"{format_estimate(seeds.of(f'{first}/rare among wrong picks'))} of the wrong picks, "
             f"{format_estimate(seeds.of(f'{first}/rare among wrong'))} of the wrong responses; difference: "
-            + _cases_told(enriched),
-            verdict=all_of([is_above(each) for each in enriched.values()]),
+            + _format_cases(enriched),
+            verdict=all_of([is_above(estimate) for estimate in enriched.values()]),
             why=_why_off_support(seeds),
         ),
         Check(
             claim="Such tokens cause the fall: without the responses that hold one, best-of-"
             f"{most} is better than best-of-{fewer} by what more responses are worth.",
             paper=NOT_IN_PAPER,
-            here=_cases_told(without),
-            verdict=all_of([is_above(each) for each in without.values()]),
+            here=_format_cases(without),
+            verdict=all_of([is_above(estimate) for estimate in without.values()]),
             why="The same responses, models and problems; only the choice differs.",
         ),
         *(_remedy_check(seeds, scale, remedy) for remedy in (*ON_TRIAL, *TRAINED_REMEDIES, TRUNCATED)),
@@ -188,8 +192,9 @@ def _remedy_check(seeds: Seeds, scale: Scale, remedy: str) -> Check:
         claim=f"{subject} makes best-of-{most} better than best-of-{fewer} at temperature 1 without top-p, "
         "and better than it is without" + ("." if remedy == TRUNCATED else "; the sampler stays as it is."),
         paper=NOT_IN_PAPER,
-        here=f"@{most} less @{fewer}: {_cases_told(rises)}. @{most} less that without: {_cases_told(gains)}",
-        verdict=all_of([is_above(each) for each in (*rises.values(), *gains.values())]),
+        here=f"@{most} minus @{fewer}: {_format_cases(rises)}. "
+        f"@{most} minus that without: {_format_cases(gains)}",
+        verdict=all_of([is_above(estimate) for estimate in (*rises.values(), *gains.values())]),
         why=_why_remedy(seeds, remedy),
     )
 
@@ -220,9 +225,10 @@ def _gains(seeds: Seeds, scale: Scale, remedy: str, case: str) -> Estimate:
     return seeds.difference(f"{_place(remedy, case)}/{most}", f"test/{case}/{AS_TRAINED}/{most}")
 
 
-def _cases_told(cells: _Cases) -> str:
+def _format_cases(cells: _Cases) -> str:
     return "; ".join(
-        f"{name} {SCORED_BY[by]} {format_estimate(each, sign=True)}" for (name, by), each in cells.items()
+        f"{name} {SCORED_BY[by]} {format_estimate(estimate, sign=True)}"
+        for (name, by), estimate in cells.items()
     )
 
 
@@ -231,9 +237,9 @@ _WHAT_IT_DOES: Mapping[str, str] = {
     "likelihood term": "A part of the reference's log-probability is added back to the log-ratio.",
     "reference floor": "A token that the reference hardly writes earns what the model itself makes of "
     "it, and all others keep their log-ratio.",
-    "lower bound": "A log-ratio counts for less the fewer such tokens training has seen.",
+    "lower bound": "A log-ratio counts less the fewer such tokens training has seen.",
     LOWER_OF_TWO: "Another order of training gives another ratio where nothing fixes it.",
-    PREFIXES: "Every prefix is trained to tell the outcome; same settings as without.",
+    PREFIXES: "Every prefix is trained to predict the outcome; same settings as without.",
     TRUNCATED: "The rarest tokens, together less than top-p leaves, are never drawn.",
 }
 """What a remedy does to a token outside the reference's support, whatever comes of it."""
@@ -259,7 +265,7 @@ def _why_off_support(seeds: Seeds) -> str:
     if not all(key in seeds for key in keys.values()):
         return ""
     return (
-        "Step rewards tell first wrong steps from right ones with AUC "
+        "Step rewards separate first wrong steps from right ones with AUC "
         f"{format_estimate(seeds.of(keys['on']))} where all of the wrong step is within the support, and "
         f"{format_estimate(seeds.of(keys['off']))} where it is not."
     )

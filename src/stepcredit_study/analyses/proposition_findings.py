@@ -107,13 +107,13 @@ def _bounds(seeds: Seeds) -> Table:
 
 
 def proposition_checks(seeds: Seeds) -> list[Check]:
-    """Whether both propositions hold on trained models, to rounding or as far as samples tell."""
+    """Whether both propositions hold on trained models, to rounding or as far as samples show."""
     errors = [seeds.of(f"exact/{name}/error") for name in CHECKED_MODELS]
     outside = [seeds.of(f"bounds/{name}/outside") for name in CHECKED_MODELS]
     continuations = seeds.of(f"exact/{CHECKED_MODELS[0]}/continuations")
     slopes, largest = [_slope(seeds, name) for name in CHECKED_MODELS], max(NUM_SAMPLES)
-    most = max(max(each.values) for each in errors)
-    furthest = max(max(each.values) for each in outside)
+    most = max(max(estimate.values) for estimate in errors)
+    furthest = max(max(estimate.values) for estimate in outside)
     ends = [seeds.of(f"bounds/{name}/{beta:g}") for name in CHECKED_MODELS for beta in (BETAS[0], BETAS[-1])]
     return [
         Check(
@@ -148,12 +148,12 @@ def proposition_checks(seeds: Seeds) -> list[Check]:
             "for the largest (Proposition 3.2).",
             paper="proved",
             here=f"furthest outside {furthest:.1e}; place at the ends "
-            + ", ".join(f"{each.mean:.3f}" for each in ends),
+            + ", ".join(f"{end.mean:.3f}" for end in ends),
             verdict=all_of(
                 [
                     _exactly(furthest),
-                    *(is_above(each, 0.9) for each in ends[0::2]),
-                    *(is_below(each, 0.1) for each in ends[1::2]),
+                    *(is_above(end, 0.9) for end in ends[0::2]),
+                    *(is_below(end, 0.1) for end in ends[1::2]),
                 ]
             ),
             why="q_t is a soft maximum of r: beta log E exp(r / beta) is the mean for a large beta and the "

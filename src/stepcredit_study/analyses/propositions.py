@@ -89,34 +89,34 @@ def trees(
     from stepcredit.steps import StepRule
 
     encoding = ChatEncoding(load_tokenizer(reference), StepRule.parse("newline"))
-    encoded = [encoding.encode(each.rollout(str(number))).encoded for number, each in enumerate(prefixes)]
+    encoded = [encoding.encode(start.rollout(str(number))).encoded for number, start in enumerate(prefixes)]
     of_reference = _double(reference)
     known = [
         enumerate_completions(
             of_reference,
-            each.token_ids,
+            sequence.token_ids,
             end_token=encoding.end_of_turn_id,
-            max_length=len(each.token_ids) + depth,
+            max_length=len(sequence.token_ids) + depth,
         )
-        for each in encoded
+        for sequence in encoded
     ]
-    found: dict[str, list[Tree]] = {}
+    by_model: dict[str, list[Tree]] = {}
     for name, path in models.items():
         policy, beta = _double(path), PRMCard.read(path).beta
         assert beta is not None, "an implicit reward model has a beta"
-        for each, completions in zip(encoded, known, strict=True):
-            start, prefix = each.scored_start, each.token_ids
+        for sequence, completions in zip(encoded, known, strict=True):
+            start, prefix = sequence.scored_start, sequence.token_ids
             value = beta * float(
                 sequence_log_probs(policy, [prefix], start=start)[0]
                 - sequence_log_probs(of_reference, [prefix], start=start)[0]
             )
             following = sequence_log_probs(policy, completions.sequences, start=len(prefix))
             rewards = value + beta * (following - completions.log_probs)
-            found.setdefault(name, []).append(Tree(completions, rewards, beta, value))
-    return found
+            by_model.setdefault(name, []).append(Tree(completions, rewards, beta, value))
+    return by_model
 
 
-def tree_numbers(name: str, found: Sequence[Tree], betas: Sequence[float]) -> dict[str, float]:
+def tree_numbers(name: str, trees: Sequence[Tree], betas: Sequence[float]) -> dict[str, float]:
     """How far the implicit value is from the exact one, and where it lies between its bounds.
 
     Returns:
@@ -125,15 +125,15 @@ def tree_numbers(name: str, found: Sequence[Tree], betas: Sequence[float]) -> di
         ``bounds/NAME/outside``, how far it is beyond one of them, in nats times beta.
     """
     numbers = {
-        f"exact/{name}/error": max(abs(tree.value - tree.exact().log_mean_exp) for tree in found),
-        f"exact/{name}/continuations": float(sum(len(tree.rewards) for tree in found)),
+        f"exact/{name}/error": max(abs(tree.value - tree.exact().log_mean_exp) for tree in trees),
+        f"exact/{name}/continuations": float(sum(len(tree.rewards) for tree in trees)),
         f"bounds/{name}/outside": 0.0,
     }
     for beta in betas:
-        values = [tree.exact(beta) for tree in found]
+        values = [tree.exact(beta) for tree in trees]
         beyond = [max(v.mean - v.log_mean_exp, v.log_mean_exp - v.maximum) for v in values]
         numbers[f"bounds/{name}/outside"] = max(numbers[f"bounds/{name}/outside"], *beyond)
-        numbers[f"bounds/{name}/{beta:g}"] = float(np.mean([_place(each) for each in values]))
+        numbers[f"bounds/{name}/{beta:g}"] = float(np.mean([_place(value) for value in values]))
     return numbers
 
 
@@ -177,28 +177,28 @@ def log_weights(
     sampling = Sampling(max_new_tokens=max_new_tokens, seed=seed)
     requests = [
         GenerationRequest(
-            prompt=Prompt(id=str(number), prompt=each.prompt),
+            prompt=Prompt(id=str(number), prompt=start.prompt),
             indices=tuple(range(num_samples)),
             sampling=sampling,
-            response_prefix=each.text,
+            response_prefix=start.text,
         )
-        for number, each in enumerate(prefixes)
+        for number, start in enumerate(prefixes)
     ]
     generator = make_generator(GeneratorOptions(model=str(reference)))
-    rollouts = [each for each in generator.generate(requests) if isinstance(each, Rollout)]
-    rollouts.sort(key=lambda each: (int(each.prompt_id), each.index))
+    rollouts = [rollout for rollout in generator.generate(requests) if isinstance(rollout, Rollout)]
+    rollouts.sort(key=lambda rollout: (int(rollout.prompt_id), rollout.index))
     # A response need not have a step that ends with its prefix: a blank line that follows belongs to the
     # prefix's last step, and so does the end-of-turn of a response that ends at once. The prefix has.
-    starts = [each.rollout(str(number)) for number, each in enumerate(prefixes) if each.text]
-    found = {}
+    starts = [start.rollout(str(number)) for number, start in enumerate(prefixes) if start.text]
+    by_model = {}
     for name, path in models.items():
         prm = ImplicitPRM.from_pretrained(path)
         value = {score.prompt_id: score.reward for score in prm.score_all(starts)}
         weights = [
             (score.reward - value.get(score.prompt_id, 0.0)) / prm.beta for score in prm.score_all(rollouts)
         ]
-        found[name] = np.array(weights).reshape(len(prefixes), num_samples)
-    return found
+        by_model[name] = np.array(weights).reshape(len(prefixes), num_samples)
+    return by_model
 
 
 def weight_numbers(

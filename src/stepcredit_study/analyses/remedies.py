@@ -74,7 +74,7 @@ def clipped(policy: NDArray[np.float64], reference: NDArray[np.float64], most: f
 def pessimistic(
     policy: NDArray[np.float64], reference: NDArray[np.float64], scale: float
 ) -> NDArray[np.float64]:
-    """The log-ratio less ``scale`` standard errors: training saw a token in proportion to its pi_ref.
+    """The log-ratio minus ``scale`` standard errors: training saw a token in proportion to its pi_ref.
 
     A mean over n pi_ref sightings has an error of 1 / sqrt(n pi_ref); what a certain token would be
     charged is left off, so that length costs nothing.
@@ -148,8 +148,8 @@ class TokenBed:
 
     def accuracy(self, scoring: Scoring) -> dict[int, float]:
         """N to the mean accuracy of best-of-n."""
-        found = self.bed.best_of_n(self.scores(scoring))
-        return {n: float(values.mean()) for n, values in found.items()}
+        accuracy = self.bed.best_of_n(self.scores(scoring))
+        return {n: float(values.mean()) for n, values in accuracy.items()}
 
     def choose(self, models: tuple[str, ...], remedy: Remedy, aggregate: str) -> Scoring:
         """The strength with the best accuracy among most responses; of equals the best over all n."""
@@ -170,8 +170,8 @@ class TokenBed:
         """
         tokens = self.reference
         response_of_token = np.repeat(np.arange(len(tokens.ids)), np.diff(tokens.token_offsets))
-        found = np.isin(response_of_token, self.rows[responses]) & (tokens.rewards < math.log(RARE))
-        return np.asarray(self.policies[model][found] - tokens.rewards[found])
+        rare = np.isin(response_of_token, self.rows[responses]) & (tokens.rewards < math.log(RARE))
+        return np.asarray(self.policies[model][rare] - tokens.rewards[rare])
 
     def holds_rare(self) -> NDArray[np.bool_]:
         """Which responses hold a token outside the reference's support, shape (problems, responses)."""

@@ -15,7 +15,7 @@ from stepcredit.errors import DataError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRewards:
-    """One number a scored token, of many responses; steps and tokens of all responses stand in a row.
+    """One number per scored token, of many responses; steps and tokens of all responses stand in a row.
 
     Attributes:
         ids: Rollout ids, in the order of the file.
@@ -32,17 +32,17 @@ class TokenRewards:
     token_offsets: Int[np.ndarray, " bounds"]
 
     def step_sums(self, values: Float[np.ndarray, " tokens"]) -> Float[np.ndarray, " steps"]:
-        """Sum of one number a token over each step; 0 for a step without tokens."""
+        """Sum of one number per token over each step; 0 for a step without tokens."""
         return np.bincount(self.step_of_token, values, minlength=int(self.step_offsets[-1]))
 
     def lowest_of_steps(self, values: Float[np.ndarray, " tokens"]) -> Float[np.ndarray, " steps"]:
-        """The lowest of one number a token in each step; infinite for a step without tokens."""
-        found = np.full(int(self.step_offsets[-1]), np.inf)
-        np.minimum.at(found, self.step_of_token, values)
-        return found
+        """The lowest of one number per token in each step; infinite for a step without tokens."""
+        lowest = np.full(int(self.step_offsets[-1]), np.inf)
+        np.minimum.at(lowest, self.step_of_token, values)
+        return lowest
 
     def lowest(self, values: Float[np.ndarray, " tokens"]) -> Float[np.ndarray, " responses"]:
-        """The lowest of one number a token in each response."""
+        """The lowest of one number per token in each response."""
         return np.asarray(np.minimum.reduceat(values, self.token_offsets[:-1]))
 
     def aggregate(self, steps: Float[np.ndarray, " steps"], name: str) -> Float[np.ndarray, " responses"]:

@@ -3,7 +3,7 @@
 Purpose: labelling every step of every response is what process rewards used to cost. How much is that
 beside an implicit PRM's "sample, grade, train", and what does a step model make of more data?
 
-Differs from the paper: operations are those of the runs' own ledgers (2 a parameter and token forward, 6 in
+Differs from the paper: operations are those of the runs' own ledgers (2 per parameter and token forward, 6 in
 training), without passes over development problems, which are chosen freely. Monte-Carlo labels are counted
 twice: as the paper does, every prefix of every response completed anew, and as done here, where responses
 share their prompt and equal prefixes are completed once. Accuracy is best-of-n on the base's responses.
@@ -143,9 +143,9 @@ def measure(world: World, files: Files) -> Measurement:
     return numbers
 
 
-def total(each: Measurement, method: str, amount: str, how: str = "") -> float:
+def total(numbers: Measurement, method: str, amount: str, how: str = "") -> float:
     """Operations of a run; ``how`` is empty or ``UNSHARED``."""
-    return math.fsum(each[f"{method}/{amount}/{part}{how}"] for part in PARTS)
+    return math.fsum(numbers[f"{method}/{amount}/{part}{how}"] for part in PARTS)
 
 
 def relative(
@@ -153,7 +153,7 @@ def relative(
 ) -> Estimate:
     """Operations of a run over those of another; by default CE's on the same amount."""
     other = to or (CE, amount)
-    return seeds.derived(lambda each: total(each, method, amount, how) / total(each, *other, how))
+    return seeds.derived(lambda numbers: total(numbers, method, amount, how) / total(numbers, *other, how))
 
 
 def conclude(seeds: Seeds, scale: Scale) -> Finding:
@@ -207,7 +207,7 @@ def _relative_table(seeds: Seeds, used: Sequence[str]) -> Table:
 def _parts_table(seeds: Seeds, amount: str) -> Table:
     def share(method: str, part: str) -> Estimate:
         return seeds.derived(
-            lambda each: each[f"{method}/{amount}/{part}"] / total(each, CE, amount, UNSHARED)
+            lambda numbers: numbers[f"{method}/{amount}/{part}"] / total(numbers, CE, amount, UNSHARED)
         )
 
     names = ("collection" + UNSHARED, "labelling" + UNSHARED, "labelling", "training")
@@ -256,14 +256,14 @@ def _level_table(seeds: Seeds, used: Sequence[str]) -> Table:
     def row(amount: str) -> tuple[Cell, ...]:
         target = seeds.of(f"{CE}/{amount}/accuracy")
         share = share_to_reach(curve, target.mean)
-        reached = [_share_of(each, points, amount) for each in seeds.measurements]
-        told_reached = f"{sum(map(math.isfinite, reached))} of {len(reached)}"
+        reached = [_share_of(numbers, points, amount) for numbers in seeds.measurements]
+        share_reached = f"{sum(map(math.isfinite, reached))} of {len(reached)}"
         if math.isinf(share):
-            return target, f"not with {curve[-1][0]:g} times the data", None, told_reached
+            return target, f"not with {curve[-1][0]:g} times the data", None, share_reached
         cost = math.exp(np.interp(math.log(share), [math.log(x) for x, _ in curve], costs))
         ours = relative(seeds, CE, amount, UNSHARED, to=(CE, used[-1])).mean
         least = "at most " if share == curve[0][0] else ""
-        return target, f"{least}{share:.2g}", f"{least}{cost / ours:.1f}", told_reached
+        return target, f"{least}{share:.2g}", f"{least}{cost / ours:.1f}", share_reached
 
     return Table(
         title="How much data Math-Shepherd needs to draw level with CE",
@@ -282,10 +282,10 @@ def _shepherd_amounts(seeds: Seeds, used: Sequence[str]) -> list[tuple[float, st
     return [*points, (2.0, DOUBLED)] if f"{SHEPHERD}/{DOUBLED}/accuracy" in seeds else points
 
 
-def _share_of(each: Measurement, points: Sequence[tuple[float, str]], amount: str) -> float:
+def _share_of(numbers: Measurement, points: Sequence[tuple[float, str]], amount: str) -> float:
     """With what share of the data Math-Shepherd is as good as CE on some responses, in one seed."""
-    curve = [(share, each[f"{SHEPHERD}/{name}/accuracy"]) for share, name in points]
-    return share_to_reach(curve, each[f"{CE}/{amount}/accuracy"])
+    curve = [(share, numbers[f"{SHEPHERD}/{name}/accuracy"]) for share, name in points]
+    return share_to_reach(curve, numbers[f"{CE}/{amount}/accuracy"])
 
 
 def _shepherd_curve(seeds: Seeds, used: Sequence[str]) -> tuple[list[tuple[float, float]], list[float]]:
@@ -303,9 +303,9 @@ def _checks(seeds: Seeds, used: Sequence[str]) -> list[Check]:
     shared = relative(seeds, SHEPHERD, last)
     autopsv = relative(seeds, AUTOPSV, last, UNSHARED)
     dearer = seeds.derived(
-        lambda each: (
-            (total(each, SHEPHERD, last, UNSHARED) - total(each, AUTOPSV, last, UNSHARED))
-            / total(each, CE, last, UNSHARED)
+        lambda numbers: (
+            (total(numbers, SHEPHERD, last, UNSHARED) - total(numbers, AUTOPSV, last, UNSHARED))
+            / total(numbers, CE, last, UNSHARED)
         )
     )
     few, many = relative(seeds, DPO, first, UNSHARED), relative(seeds, DPO, last, UNSHARED)
@@ -342,7 +342,7 @@ def _checks(seeds: Seeds, used: Sequence[str]) -> list[Check]:
             Check(
                 claim="Math-Shepherd does not draw level with CE even on twice the instructions.",
                 paper="not measured; on the same data CE 48.4, Math-Shepherd 47.8",
-                here=f"CE less Math-Shepherd on twice as many {format_estimate(behind, sign=True)}",
+                here=f"CE minus Math-Shepherd on twice as many {format_estimate(behind, sign=True)}",
                 verdict=is_above(behind),
                 why=f"Twice the instructions change its accuracy by {format_estimate(rise, sign=True)}.",
             )
@@ -353,12 +353,14 @@ def _checks(seeds: Seeds, used: Sequence[str]) -> list[Check]:
 def _why_less(seeds: Seeds, amount: str) -> str:
     """What the factor is made of here."""
     labels = seeds.derived(
-        lambda each: (
-            each[f"{SHEPHERD}/{amount}/labelling{UNSHARED}"]
-            / each[f"{SHEPHERD}/{amount}/collection{UNSHARED}"]
+        lambda numbers: (
+            numbers[f"{SHEPHERD}/{amount}/labelling{UNSHARED}"]
+            / numbers[f"{SHEPHERD}/{amount}/collection{UNSHARED}"]
         )
     )
-    training = seeds.derived(lambda each: each[f"{CE}/{amount}/training"] / total(each, CE, amount, UNSHARED))
+    training = seeds.derived(
+        lambda numbers: numbers[f"{CE}/{amount}/training"] / total(numbers, CE, amount, UNSHARED)
+    )
     return (
         f"Labels take {labels.mean:.0f} times the operations of drawing the responses, and of CE's own "
         f"operations {training.mean:.0%} are training: the fewer steps a response has and the more epochs "

@@ -40,7 +40,7 @@ from stepcredit_study.pages.finding import Check, Estimate, Finding, Table, Verd
 IMPLICIT, HEAD, STEP_MODEL = "implicit-ce", "outcome-head", "math-shepherd"
 MODELS = (IMPLICIT, "implicit-dpo", HEAD, STEP_MODEL)
 ENOUGH_PROBLEMS = 0.2
-"""Share of the problems whose responses must differ in length for a correlation to be told."""
+"""Share of the problems whose responses must differ in length for a correlation to be reported."""
 SMALLEST_GAIN = 1e-3
 """Of a model that gains less there is no part to speak of."""
 
@@ -105,8 +105,8 @@ def correlation_within(
     rows: dict[str, list[int]] = {}
     for row, problem in enumerate(problems):
         rows.setdefault(problem, []).append(row)
-    found = [spearman(rewards[part], lengths[part]) for part in rows.values() if len(part) > 1]
-    return [each for each in found if math.isfinite(each)]
+    correlations = [spearman(rewards[part], lengths[part]) for part in rows.values() if len(part) > 1]
+    return [value for value in correlations if math.isfinite(value)]
 
 
 def conclude(seeds: Seeds, scale: Scale) -> Finding:
@@ -188,10 +188,12 @@ def _habit_checks(seeds: Seeds, scale: Scale) -> list[Check]:
         return numbers[f"generator/{policy}/{name}/gain"] / gain
 
     def kept(policy: str, name: str) -> Estimate:
-        return seeds.derived(lambda each: part_kept(each, policy, name))
+        return seeds.derived(lambda numbers: part_kept(numbers, policy, name))
 
     def extra(policy: str) -> Estimate:
-        return seeds.derived(lambda each: part_kept(each, policy, IMPLICIT) - part_kept(each, policy, HEAD))
+        return seeds.derived(
+            lambda numbers: part_kept(numbers, policy, IMPLICIT) - part_kept(numbers, policy, HEAD)
+        )
 
     return [
         Check(

@@ -5,7 +5,7 @@ whether it helps to leave out instructions that resemble others.
 
 Differs from the paper: problems of the lab count as near-duplicates when they share a fifth of their
 three-character pieces, so that four in ten go; what is left is compared with about as many instructions left
-at random too, which tells a lack of data from a gain in diversity.
+at random too, which separates a lack of data from a gain in diversity.
 """
 
 from __future__ import annotations
@@ -72,8 +72,10 @@ def measure(world: World, variants: Variants) -> Measurement:
     numbers = measure_variants(world, variants)
     for name, path in variants.data.items():
         rollouts = list(read_rollouts(path))
-        numbers[f"{name or 'usual'}/instructions"] = float(len({each.prompt_id for each in rollouts}))
-        numbers[f"{name or 'usual'}/right"] = sum(bool(each.correct) for each in rollouts) / len(rollouts)
+        numbers[f"{name or 'usual'}/instructions"] = float(len({rollout.prompt_id for rollout in rollouts}))
+        numbers[f"{name or 'usual'}/right"] = sum(bool(rollout.correct) for rollout in rollouts) / len(
+            rollouts
+        )
     return numbers
 
 
@@ -157,7 +159,7 @@ def _plot(seeds: Seeds) -> Plot:
     return intervals_plot(
         "diversity",
         "What other training data add, mean over n",
-        "Accuracy less that with the usual data",
+        "Accuracy minus that with the usual data",
         {
             f"{label}, {data}": _gain(seeds, method, data)
             for method, label in DPO_AND_CE.items()

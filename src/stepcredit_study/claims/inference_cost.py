@@ -126,7 +126,7 @@ def _timed_here(world: World, files: Files) -> dict[str, float]:
             options = GeneratorOptions(**world.scale.policy, model=str(world.model(policy)))
             generator = make_generator(options)
             assert isinstance(generator, TransformersGenerator)
-            responses = [each for each in generator.generate(requests) if isinstance(each, Rollout)]
+            responses = [rollout for rollout in generator.generate(requests) if isinstance(rollout, Rollout)]
             work: dict[str, Callable[[], Iterable[object]]] = {
                 way: partial(scorer.score_all, responses) for way, scorer in scorers.items()
             }
@@ -179,7 +179,7 @@ def at_paper_sizes(way: str) -> str:
     paper = read_scale("paper")
     prm = paper.parameters[paper.base]
     totals = (100 * (1 + PASSES[way] * prm / paper.parameters[name]) for name in paper.generators)
-    return " / ".join(f"{each:.0f}" for each in totals)
+    return " / ".join(f"{total:.0f}" for total in totals)
 
 
 def conclude(seeds: Seeds, scale: Scale) -> Finding:
@@ -228,7 +228,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
 def _differs(scale: Scale) -> str:
     if scale.is_lab:
         return (
-            "The lab's generators are of one size. One response a problem, in one process with the same "
+            "The lab's generators are of one size. One response per problem, in one process with the same "
             f"threads, processor time, the fastest of {TURNS} turns."
         )
     return (
@@ -272,7 +272,7 @@ def _checks(seeds: Seeds, ways: list[str], policies: tuple[str, ...]) -> list[Ch
 
 def _relative_scoring(seeds: Seeds, way: str) -> Estimate:
     """Time of scoring alone over that of an ordinary PRM."""
-    return seeds.derived(lambda each: (each[f"{way}/time"] - 1) / (each[f"{ORDINARY}/time"] - 1))
+    return seeds.derived(lambda numbers: (numbers[f"{way}/time"] - 1) / (numbers[f"{ORDINARY}/time"] - 1))
 
 
 def _larger_generator(seeds: Seeds, policies: tuple[str, ...]) -> Check:
@@ -288,7 +288,7 @@ def _larger_generator(seeds: Seeds, policies: tuple[str, ...]) -> Check:
         + (
             "; the generators here are of one size"
             if same_size
-            else f"; time less by {format_estimate(less)}%"
+            else f"; time lower by {format_estimate(less)}%"
         ),
         verdict=verdict,
     )
@@ -303,7 +303,8 @@ def _notes(seeds: Seeds, policies: tuple[str, ...]) -> list[str]:
         for policy, name in zip(policies, names, strict=True)
     )
     return [
-        f"Generation takes, in milliseconds a response on {seeds.of('threads').mean:.0f} thread(s): {times}."
+        f"Generation takes, in milliseconds per response, with {seeds.of('threads').mean:.0f} thread(s): "
+        f"{times}."
     ]
 
 

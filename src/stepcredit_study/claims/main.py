@@ -97,7 +97,9 @@ def measure(world: World, variants: Variants) -> Measurement:
         accuracy_of = development_accuracies(variants.dev, variants.dev_scores[name])
         chosen[name] = max(accuracy_of, key=lambda aggregate: accuracy_of[aggregate])
         numbers[f"development/{name}"] = accuracy_of[chosen[name]]
-        numbers |= {f"chosen/{name}/{each}": float(each == chosen[name]) for each in AGGREGATES}
+        numbers |= {
+            f"chosen/{name}/{aggregate}": float(aggregate == chosen[name]) for aggregate in AGGREGATES
+        }
     for policy, responses in variants.test.items():
         bed = TestBed(responses, world.scale.n)
         numbers[f"{policy}/pass@1"] = bed.pass_at(1)
@@ -154,14 +156,14 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
 def _choices(seeds: Seeds) -> Table:
     """What stands for a response, which is chosen on development problems in each seed."""
 
-    def told_choice(name: str) -> str:
-        counts = {each: sum(seeds.of(f"chosen/{name}/{each}").values) for each in AGGREGATES}
-        return ", ".join(f"{each} {count:.0f}" for each, count in counts.items() if count)
+    def counted(name: str) -> str:
+        counts = {aggregate: sum(seeds.of(f"chosen/{name}/{aggregate}").values) for aggregate in AGGREGATES}
+        return ", ".join(f"{aggregate} {count:.0f}" for aggregate, count in counts.items() if count)
 
     return Table(
         title="What stands for a response",
         columns=("chosen: number of seeds", "development problems"),
-        rows=tuple((name, (told_choice(name), seeds.of(f"development/{name}"))) for name in METHODS),
+        rows=tuple((name, (counted(name), seeds.of(f"development/{name}"))) for name in METHODS),
         caption="Of the lowest step (min), mean, sum and last step; accuracy of best-of-4 on development "
         "problems, in per cent.",
     )
@@ -188,13 +190,15 @@ def _checks(seeds: Seeds) -> list[Check]:
 
 
 def _less(seeds: Seeds, methods: Iterable[str], over: str) -> dict[str, Estimate]:
-    """Each method's average less that of another."""
+    """Each method's average minus that of another."""
     return {name: seeds.difference(f"average/{name}", f"average/{over}") for name in methods}
 
 
 def _best_over(seeds: Seeds, method: str) -> Estimate:
-    """The objective that did best on the seed's development problems, less a method."""
-    return seeds.derived(lambda each: each[f"average/{best_objective(each)}"] - each[f"average/{method}"])
+    """The objective that did best on the seed's development problems, minus a method."""
+    return seeds.derived(
+        lambda numbers: numbers[f"average/{best_objective(numbers)}"] - numbers[f"average/{method}"]
+    )
 
 
 def _added(seeds: Seeds, what: str, method: str) -> str:
@@ -208,11 +212,11 @@ def _over_step_models(seeds: Seeds) -> Check:
     return Check(
         claim="An implicit PRM beats step models trained on Monte-Carlo and AutoPSV labels.",
         paper="DPO 50.4, Math-Shepherd 47.8, AutoPSV 45.7",
-        here=f"the objective that is best on development problems less {format_estimates(gains)}; "
-        f"CE less {format_estimates(of_ce)}",
-        verdict=all_of([is_above(each) for each in gains.values()]),
+        here=f"the objective that is best on development problems minus {format_estimates(gains)}; "
+        f"CE minus {format_estimates(of_ce)}",
+        verdict=all_of([is_above(estimate) for estimate in gains.values()]),
         why="The development problems choose among four objectives, each with as many settings as each step "
-        "model has; CE alone is told beside.",
+        "model has; CE alone is reported too.",
     )
 
 
@@ -266,15 +270,15 @@ def _objective_checks(seeds: Seeds) -> list[Check]:
         Check(
             claim="DPO makes the best implicit PRM.",
             paper="DPO 50.4, NCA 49.4, CE 48.4, KTO 45.7",
-            here=f"implicit-dpo less {format_estimates(lead)}",
-            verdict=all_of([is_above(each) for each in lead.values()]),
+            here=f"implicit-dpo minus {format_estimates(lead)}",
+            verdict=all_of([is_above(estimate) for estimate in lead.values()]),
             why=chosen,
         ),
         Check(
             claim="KTO makes the weakest implicit PRM.",
             paper="KTO 45.7, the others 48.4 to 50.4",
-            here=f"less implicit-kto: {format_estimates(behind)}",
-            verdict=all_of([is_above(each) for each in behind.values()]),
+            here=f"minus implicit-kto: {format_estimates(behind)}",
+            verdict=all_of([is_above(estimate) for estimate in behind.values()]),
             why=chosen,
         ),
         Check(
@@ -298,22 +302,22 @@ def _over_likelihood(seeds: Seeds) -> Check:
     return Check(
         claim="The untrained model's own log-probability is no substitute.",
         paper="45.8, the weakest but KTO and AutoPSV",
-        here="the objective that is best on development problems less log-probability "
+        here="the objective that is best on development problems minus log-probability "
         + format_estimate(gain, sign=True),
         verdict=is_above(gain),
         why=_added(seeds, "The log-probability", "log-probability"),
     )
 
 
-def _over_single(each: Measurement, method: str) -> float:
+def _over_single(numbers: Measurement, method: str) -> float:
     """What a method adds to a single response, mean over generators and n."""
-    singles = [value for name, value in each.items() if name.endswith("/pass@1")]
-    return each[f"average/{method}"] - sum(singles) / max(1, len(singles))
+    singles = [value for name, value in numbers.items() if name.endswith("/pass@1")]
+    return numbers[f"average/{method}"] - sum(singles) / max(1, len(singles))
 
 
-def best_objective(each: Measurement) -> str:
+def best_objective(numbers: Measurement) -> str:
     """The objective whose model picks best on development problems."""
-    return max(OBJECTIVES, key=lambda name: each[f"development/{name}"])
+    return max(OBJECTIVES, key=lambda name: numbers[f"development/{name}"])
 
 
 def _plot(seeds: Seeds) -> Plot:

@@ -23,14 +23,14 @@ RATIOS = {"1:1": "balanced", "10:1": "ten right to one wrong", "1:10": "one righ
 METHODS = {"implicit-ce": "CE", "implicit-kto": "KTO"}
 
 PAPER = {"Mistral-7B": ("9.6", "15.0"), "Llama-3.1-8B": ("44.6", "51.2"), "Llama-3.1-70B": ("63.2", "67.4")}
-"""Generator to pass@1 and CE's best-of-64 with one response an instruction, in per cent."""
+"""Generator to pass@1 and CE's best-of-64 with one response per instruction, in per cent."""
 PAPER_GAINS: Mapping[tuple[str, tuple[str, ...]], str] = {
     ("implicit-ce", ("1:1",)): "9.6 to 15.0, 44.6 to 51.2, 63.2 to 67.4 (best-of-64)"
 }
 
 
 def variant(method: str, ratio: str) -> str:
-    """Names the model of a method trained on one response an instruction in a ratio."""
+    """Names the model of a method trained on one response per instruction in a ratio."""
     return f"{method} {ratio}"
 
 
@@ -91,17 +91,17 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
 def _accuracies(seeds: Seeds, scale: Scale) -> Table:
     n = scale.largest_n
     return Table(
-        title=f"Accuracy of a single response, and of best-of-{n} by models of one response an instruction",
+        title=f"Accuracy of a single response, and of best-of-{n} by models of one response per instruction",
         columns=tuple(scale.generators),
         rows=(
             ("pass@1", tuple(seeds.of(f"{policy}/pass@1") for policy in scale.generators)),
             *(
                 (
-                    f"{label}, {told_as}",
+                    f"{label}, {balance}",
                     tuple(seeds.of(f"{policy}/{variant(method, ratio)}/{n}") for policy in scale.generators),
                 )
                 for method, label in METHODS.items()
-                for ratio, told_as in RATIOS.items()
+                for ratio, balance in RATIOS.items()
             ),
         ),
         caption="Per cent. The paper: "
@@ -115,8 +115,8 @@ def _contents_table(seeds: Seeds) -> Table:
         title="What was trained on",
         columns=("right", "wrong", "pairs for DPO"),
         rows=tuple(
-            (told_as, tuple(seeds.of(f"{ratio}/{name}") for name in ("right", "wrong", "pairs")))
-            for ratio, told_as in RATIOS.items()
+            (balance, tuple(seeds.of(f"{ratio}/{name}") for name in ("right", "wrong", "pairs")))
+            for ratio, balance in RATIOS.items()
         ),
         caption="Numbers of responses. Where an instruction has no response of the scarce kind to spare, "
         "responses of the other kind are left out until the ratio is met.",
@@ -134,15 +134,15 @@ def _above_pass_at_1(seeds: Seeds, scale: Scale, method: str, ratios: tuple[str,
     }
     how = " and ".join(RATIOS[ratio] for ratio in ratios)
     return Check(
-        claim=f"{METHODS[method]} on one response an instruction, {how}, picks better than a single response "
-        "for every generator.",
+        claim=f"{METHODS[method]} on one response per instruction, {how}, picks better than a single "
+        "response for every generator.",
         paper=PAPER_GAINS.get((method, ratios), "not published"),
-        here=f"best-of-{n} less pass@1: "
+        here=f"best-of-{n} minus pass@1: "
         + ", ".join(
-            f"{format_estimate(each, sign=True)} ({policy}, {ratio})"
-            for (ratio, policy), each in gains.items()
+            f"{format_estimate(gain, sign=True)} ({policy}, {ratio})"
+            for (ratio, policy), gain in gains.items()
         ),
-        verdict=all_of([is_above(each) for each in gains.values()]),
+        verdict=all_of([is_above(estimate) for estimate in gains.values()]),
         why="; ".join(
             f"{RATIOS[ratio]}: trained on {_count(seeds, ratio, 'right')} right and "
             f"{_count(seeds, ratio, 'wrong')} wrong responses"
@@ -159,7 +159,7 @@ def _count(seeds: Seeds, ratio: str, kind: str) -> str:
 def _dpo_has_no_pairs(seeds: Seeds) -> Check:
     most = max(value for ratio in RATIOS for value in seeds.of(f"{ratio}/pairs").values)
     return Check(
-        claim="DPO cannot be trained on one response an instruction.",
+        claim="DPO cannot be trained on one response per instruction.",
         paper="cannot be trained",
         here=f"{most:.0f} pairs of a right and a wrong response to one instruction; stepcredit train refuses",
         verdict="holds" if most == 0 else "does not hold",
@@ -172,11 +172,11 @@ def _plot(seeds: Seeds, scale: Scale) -> Plot:
     return intervals_plot(
         "one-response",
         f"Gain of best-of-{n} over a single response, mean over generators",
-        "Accuracy less pass@1",
+        "Accuracy minus pass@1",
         {
-            f"{label}, {told_as}": seeds.difference(f"{variant(method, ratio)}/{n}", "pass@1")
+            f"{label}, {balance}": seeds.difference(f"{variant(method, ratio)}/{n}", "pass@1")
             for method, label in METHODS.items()
-            for ratio, told_as in RATIOS.items()
+            for ratio, balance in RATIOS.items()
         },
     )
 

@@ -155,7 +155,7 @@ def _table(seeds: Seeds, scale: Scale, betas: Sequence[str]) -> Table:
         ),
         rows=(row(BASE, AS_CHOSEN), *(row(name, beta) for beta in betas for name in OBJECTIVES)),
         caption=(
-            f"Per cent of right single responses (greedy: the likeliest; sampled: {NUM_SAMPLED} a problem, "
+            f"Per cent of right single responses (greedy: the likeliest; sampled: {NUM_SAMPLED} per problem, "
             f"of {BASE} {scale.sizes.test_responses}, drawn as test responses are), and accuracy of "
             "best-of-n on the base's responses, mean over "
             f"n = {', '.join(map(str, scale.n))}. Moved by: how far training moved the log-probability of a "
@@ -164,16 +164,16 @@ def _table(seeds: Seeds, scale: Scale, betas: Sequence[str]) -> Table:
     )
 
 
-def rank_correlation(each: Measurement, beta: str = AS_CHOSEN) -> float:
+def rank_correlation(numbers: Measurement, beta: str = AS_CHOSEN) -> float:
     """Spearman's, over objectives, of reward models with greedy policies; 0 where either has no order."""
-    rewards = np.array([each[f"{name}{beta}/{AS_REWARD}"] for name in OBJECTIVES])
-    policies = np.array([each[f"{name}{beta}/{GREEDY}"] for name in OBJECTIVES])
-    found = spearman(rewards, policies)
-    return found if np.isfinite(found) else 0.0
+    rewards = np.array([numbers[f"{name}{beta}/{AS_REWARD}"] for name in OBJECTIVES])
+    policies = np.array([numbers[f"{name}{beta}/{GREEDY}"] for name in OBJECTIVES])
+    correlation = spearman(rewards, policies)
+    return correlation if np.isfinite(correlation) else 0.0
 
 
 def lead_over_best(seeds: Seeds, beta: str = AS_CHOSEN) -> Estimate:
-    """Greedy accuracy of the best policy less that of the best reward model.
+    """Greedy accuracy of the best policy minus that of the best reward model.
 
     Which two objectives these are is decided for each seed by the other seeds.
     """
@@ -181,9 +181,9 @@ def lead_over_best(seeds: Seeds, beta: str = AS_CHOSEN) -> Estimate:
     def best(known: Seeds, what: str) -> str:
         return max(OBJECTIVES, key=lambda name: known.of(f"{name}{beta}/{what}").mean)
 
-    def lead(each: Measurement, both: str) -> float:
+    def lead(numbers: Measurement, both: str) -> float:
         policy, reward = both.split()
-        return each[f"{policy}{beta}/{GREEDY}"] - each[f"{reward}{beta}/{GREEDY}"]
+        return numbers[f"{policy}{beta}/{GREEDY}"] - numbers[f"{reward}{beta}/{GREEDY}"]
 
     return seeds.named_by_others(lambda known: f"{best(known, GREEDY)} {best(known, AS_REWARD)}", lead)
 
@@ -193,16 +193,16 @@ def _checks(seeds: Seeds, beta: str) -> list[Check]:
     correlation = seeds.derived(partial(rank_correlation, beta=beta))
     over_base = {name: seeds.difference(f"{name}{beta}/{GREEDY}", f"{BASE}/{GREEDY}") for name in OBJECTIVES}
     losing = [name for name in OBJECTIVES if name != "implicit-kto"]
-    told_beta = f"With the paper's beta ({PAPER_BETA}), " if beta == AS_PUBLISHED else ""
+    opening = f"With the paper's beta ({PAPER_BETA}), " if beta == AS_PUBLISHED else ""
 
     def claim(text: str) -> str:
-        return told_beta + text[0].lower() + text[1:] if told_beta else text
+        return opening + text[0].lower() + text[1:] if opening else text
 
     return [
         Check(
             claim=claim("The best reward model is not the best policy."),
             paper="DPO is the best reward model (50.4) and the worst policy (25.8), KTO the reverse",
-            here=f"the best policy less the best reward model (named by the other seeds), greedy: "
+            here=f"the best policy minus the best reward model (named by the other seeds), greedy: "
             f"{format_estimate(lead, sign=True)}. Rank correlation over the objectives "
             f"{format_estimate(correlation, percent=False, digits=2, sign=True)} "
             "(the paper's numbers: -0.80)",
@@ -249,7 +249,7 @@ def _why(seeds: Seeds, beta: str) -> str:
 
 
 def _changes(over_base: Mapping[str, Estimate], names: list[str]) -> str:
-    return f"greedy, less the base: {format_estimates({name: over_base[name] for name in names})}"
+    return f"greedy, minus the base: {format_estimates({name: over_base[name] for name in names})}"
 
 
 def _plot(seeds: Seeds, betas: Sequence[str]) -> Plot:

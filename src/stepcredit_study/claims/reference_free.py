@@ -1,7 +1,7 @@
 """Without the reference: training with or without it, scoring with or without it.
 
 Purpose: is the reference needed at all? Without it a reward is the model's own log-probability times beta,
-half as dear to train and to score.
+half as expensive to train and to score.
 
 Differs from the paper: the lab's world; the score that stands for a response is chosen on development
 problems for each of the combinations; CE besides DPO. Training without keeps the method's other settings.
@@ -122,20 +122,20 @@ def _checks(seeds: Seeds, method: str) -> list[Check]:
                     f"{100 * MARGIN:.0f} points against both with it."
                 ),
                 paper=f"50.4 to {PAPER[training, scoring]}" if published else "not published",
-                here=f"loses {format_estimate(found, sign=True)}",
-                verdict=is_below(found, MARGIN),
+                here=f"loses {format_estimate(loss, sign=True)}",
+                verdict=is_below(loss, MARGIN),
                 why=_why(seeds, training, scoring),
             )
-            for (training, scoring), found in lost.items()
+            for (training, scoring), loss in lost.items()
         ),
         Check(
             claim=f"Each of {label}'s four combinations picks better than the untrained log-probability.",
             paper="50.2 to 50.6 against 45.8" if published else "not published",
             here=", ".join(
-                f"{format_estimate(found, sign=True)} ({training}, {scoring})"
-                for (training, scoring), found in gains.items()
+                f"{format_estimate(gain, sign=True)} ({training}, {scoring})"
+                for (training, scoring), gain in gains.items()
             ),
-            verdict=all_of([is_above(found) for found in gains.values()]),
+            verdict=all_of([is_above(gain) for gain in gains.values()]),
             why=f"The untrained log-probability adds {format_estimate(untrained, sign=True)} "
             "to a single response.",
         ),
@@ -152,8 +152,8 @@ def _why(seeds: Seeds, training: str, scoring: str) -> str:
         )
     if scoring == WITHOUT:
         parts.append(
-            "In scoring what the reference gives a response is added to the log-ratio; it tells right from "
-            f"wrong responses with AUC {format_estimate(seeds.of(f'{UNTRAINED}/AUC'))} (50 is chance)."
+            "In scoring what the reference gives a response is added to the log-ratio; it separates right "
+            f"from wrong responses with AUC {format_estimate(seeds.of(f'{UNTRAINED}/AUC'))} (50 is chance)."
         )
     return " ".join(parts)
 

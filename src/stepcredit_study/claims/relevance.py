@@ -93,7 +93,7 @@ def _check(seeds: Seeds, scale: Scale, method: str) -> Check:
         ),
         paper=PAPER if method == "implicit-dpo" else "not published",
         here=format_estimates(gains),
-        verdict=all_of([is_no_gain(each, MARGIN) for each in gains.values()]),
+        verdict=all_of([is_no_gain(estimate, MARGIN) for estimate in gains.values()]),
         why=f"{seeds.of(f'{method}/responses').mean:.0f} relevant responses were trained on, and with "
         "each kind "
         + ", ".join(
@@ -108,7 +108,7 @@ def _plot(seeds: Seeds, scale: Scale) -> Plot:
     return intervals_plot(
         "relevance",
         "What instructions of another kind add, mean over n",
-        "Accuracy less that without them",
+        "Accuracy minus that without them",
         {
             f"{label} + {kind}": seeds.difference(with_kind(method, kind), method)
             for method, label in DPO_AND_CE.items()

@@ -164,7 +164,7 @@ def _gain(seeds: Seeds, method: str, n: int) -> Check:
     gain = seeds.difference(f"{last}/{n}", f"{first}/{n}")
     published = [sum(column) / len(column) for column in zip(*PAPER[method].values(), strict=True)]
     return Check(
-        claim=f"{DPO_AND_CE[method]} gains from {counts[-1]} responses an instruction instead of "
+        claim=f"{DPO_AND_CE[method]} gains from {counts[-1]} responses per instruction instead of "
         f"{counts[0]}.",
         paper=f"{published[0]:.1f} to {published[-1]:.1f}, mean over generators",
         here=format_estimate(gain, sign=True),
@@ -175,7 +175,7 @@ def _gain(seeds: Seeds, method: str, n: int) -> Check:
 
 
 def _responses_gain_more(seeds: Seeds, method: str, n: int) -> Check:
-    """What four (two) times the responses add, less what four (two) times the instructions add.
+    """What four (two) times the responses add, minus what four (two) times the instructions add.
 
     Both end at the same model, so that is the difference of where they start.
     """
@@ -193,9 +193,11 @@ def _responses_gain_more(seeds: Seeds, method: str, n: int) -> Check:
         claim=f"{DPO_AND_CE[method]} gains more from more responses than from more instructions, at equal "
         "cost.",
         paper=PAPER_EQUAL_COST[method],
-        here="fewer instructions less fewer responses: "
-        + ", ".join(f"{format_estimate(each, sign=True)} at {name}" for name, each in differences.items()),
-        verdict=all_of([is_above(each) for each in differences.values()]),
+        here="fewer instructions minus fewer responses: "
+        + ", ".join(
+            f"{format_estimate(estimate, sign=True)} at {name}" for name, estimate in differences.items()
+        ),
+        verdict=all_of([is_above(estimate) for estimate in differences.values()]),
         why=f"Equal cost is equally many graded responses. An epoch of {share:.0%} x 8 holds {fewer} "
         f"{kind}, one of 100% x {count} holds {shorter}.",
     )

@@ -5,7 +5,7 @@ perfect ones?
 
 Differs from the paper: a control is trained as long on final answers again; the lab knows which steps are
 right, so besides the Monte-Carlo labels there is a second stage on the truth; and it says how well each
-model tells the first wrong step from right ones.
+model separates the first wrong step from right ones.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _plot(seeds: Seeds) -> Plot:
     return intervals_plot(
         "step-labels",
         "What a second stage adds, mean over n",
-        "Accuracy less that without it",
+        "Accuracy minus that without it",
         {
             f"{label}, {labels}": seeds.difference(variant(method, labels), method)
             for method, label in DPO_AND_CE.items()

@@ -94,10 +94,10 @@ def measure(world: World, files: Files) -> Measurement:
     checked = {name: files.models[name] for name in CHECKED_MODELS}
     prefixes = _prefixes(bed.distinct)
     numbers: dict[str, float] = {}
-    for name, found in propositions.trees(
+    for name, trees in propositions.trees(
         checked, Path(world.base), _openings(bed.distinct), depth=DEPTH
     ).items():
-        numbers |= propositions.tree_numbers(name, found, BETAS)
+        numbers |= propositions.tree_numbers(name, trees, BETAS)
     weights = propositions.log_weights(
         checked,
         Path(world.base),
@@ -106,8 +106,8 @@ def measure(world: World, files: Files) -> Measurement:
         max_new_tokens=world.scale.train_sampling.max_new_tokens,
         seed=world.seed,
     )
-    for name, each in weights.items():
-        numbers |= propositions.weight_numbers(name, each, NUM_SAMPLES)
+    for name, log_weights in weights.items():
+        numbers |= propositions.weight_numbers(name, log_weights, NUM_SAMPLES)
     tutor = tutor_named(world.scale.generators[world.scale.base].removeprefix(LAB))
     learned = {
         name: learned_values.of_labels(read_rollouts(labels), tutor) for name, labels in files.labels.items()
@@ -129,11 +129,11 @@ def _prefixes(rollouts: Sequence[Rollout]) -> list[ResponsePrefix]:
 
 def _openings(rollouts: Sequence[Rollout]) -> list[ResponsePrefix]:
     """Starts that end with an equals sign, so that the next token is a result, right or wrong."""
-    found = []
+    openings = []
     for number, (prompt, lines) in enumerate(_first_responses(rollouts)[:NUM_TREES]):
         done = min(number % 4, len(lines) - 1)
-        found.append(ResponsePrefix(prompt, "".join(lines[:done]) + lines[done].partition("=")[0] + "="))
-    return found
+        openings.append(ResponsePrefix(prompt, "".join(lines[:done]) + lines[done].partition("=")[0] + "="))
+    return openings
 
 
 def _first_responses(rollouts: Sequence[Rollout]) -> list[tuple[str, list[str]]]:
@@ -162,7 +162,7 @@ def conclude(seeds: Seeds, _: Scale) -> Finding:
         plots=(*proposition_plots(seeds), _plot(seeds)),
         notes=(
             "The exact value is the tutor's: the policy that continues a prefix imitates it closely, not "
-            "perfectly. The rows soft-labels and hard-labels tell how far Monte-Carlo labels of the policy's "
+            "perfectly. The rows soft-labels and hard-labels show how far Monte-Carlo labels of the policy's "
             "own completions are from it, on training responses; models are measured on test responses.",
             "q of an empty response is 0 whatever the problem, so its sigmoid is 1/2 however hard the "
             "problem is; order within a problem does not depend on that.",
@@ -181,7 +181,7 @@ def _closeness_tables(seeds: Seeds) -> tuple[Table, ...]:
         keys = (*first, *(f"{by_position}/{p}" for p in POSITIONS))
         return Table(
             title=title,
-            columns=(*(each.replace("-", " ") for each in first), *after),
+            columns=(*(key.replace("-", " ") for key in first), *after),
             rows=tuple((name, cells(name, *keys)) for name in VALUE_SOURCES),
             caption=caption,
             percent=False,
@@ -223,7 +223,7 @@ def _value_checks(seeds: Seeds) -> list[Check]:
         )
 
     gains = {
-        f"less {head}": seeds.difference(
+        f"minus {head}": seeds.difference(
             "values/implicit-ce/rank-correlation", f"values/{head}/rank-correlation"
         )
         for head in HEADS
@@ -235,7 +235,7 @@ def _value_checks(seeds: Seeds) -> list[Check]:
             paper="not measured",
             here=correlations(OBJECTIVES),
             verdict=all_of([is_above(correlation(name), 0.3) for name in OBJECTIVES]),
-            why="Training constrains only the value of whole responses; how it is laid on prefixes is left "
+            why="Training constrains only the value of whole responses; how it spreads over prefixes is left "
             "to the model (arXiv:2604.13197), and it need not be the chance of a right answer.",
         ),
         Check(

@@ -58,7 +58,7 @@ def prepare(world: World) -> Variants:
 def measure(world: World, variants: Variants) -> Measurement:
     """Accuracy alone and in votes, at each n and on average."""
     bed = TestBed(variants.test[world.scale.base], world.scale.n)
-    found = {("majority", ALONE): bed.majority()}
+    accuracies = {("majority", ALONE): bed.majority()}
     numbers = {"pass@1": bed.pass_at(1), "ratio needed": ratio_needed(bed.samples)}
     for name in METHODS:
         scores = variants.test_scores[name][world.scale.base]
@@ -68,11 +68,11 @@ def measure(world: World, variants: Variants) -> Measurement:
         weights = sigmoid(bed.scored(scores).scores[aggregate])
         for kind, part in (("right", bed.samples.correct), ("wrong", ~bed.samples.correct)):
             numbers[f"{name}/weight/{kind}"] = float(weights[part & bed.samples.valid].mean())
-        found[name, ALONE] = bed.accuracy(scores, aggregate)
-        found[name, VOTE] = bed.weighted_vote(scores, aggregate)
-        found[name, TUNED] = bed.weighted_vote(scores, aggregate, temperature=temperature)
+        accuracies[name, ALONE] = bed.accuracy(scores, aggregate)
+        accuracies[name, VOTE] = bed.weighted_vote(scores, aggregate)
+        accuracies[name, TUNED] = bed.weighted_vote(scores, aggregate, temperature=temperature)
         numbers[f"{name}/temperature"] = temperature
-    for (name, how), accuracy in found.items():
+    for (name, how), accuracy in accuracies.items():
         numbers |= {f"{name}/{how}/{n}": value for n, value in accuracy.items()}
         numbers[f"{name}/{how}"] = sum(accuracy.values()) / len(accuracy)
     return numbers
@@ -124,7 +124,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             "alone",
             "weighted vote",
             "weighted vote, temperature chosen",
-            "weighted less plain vote",
+            "weighted minus plain vote",
             "paper, alone",
             "paper, weighted vote",
         ),
@@ -171,14 +171,14 @@ def _checks(seeds: Seeds) -> list[Check]:
         Check(
             claim="A vote weighted by an implicit PRM beats the plain vote, whatever the objective.",
             paper="KTO 50.4, NCA 51.8, DPO 51.5, CE 51.9; the plain vote about 49.1",
-            here=f"weighted less plain vote: {format_estimates(over_votes)}",
+            here=f"weighted minus plain vote: {format_estimates(over_votes)}",
             verdict=all_of([is_above(gain) for gain in over_votes.values()]),
             why=f"sigmoid(score) gives right and wrong responses on average {_weights(seeds)}.",
         ),
         Check(
             claim="A weighted vote beats the implicit PRM alone, whatever the objective.",
             paper="KTO +4.7, NCA +2.4, DPO +1.1, CE +3.5",
-            here=f"weighted vote less alone: {format_estimates(over_alone)}",
+            here=f"weighted vote minus alone: {format_estimates(over_alone)}",
             verdict=all_of([is_above(gain) for gain in over_alone.values()]),
             why=_why_votes_dilute(seeds),
         ),
@@ -207,13 +207,13 @@ def _why_votes_dilute(seeds: Seeds) -> str:
         "though some response is right, a right response would have to weigh "
         f"{format_estimate(seeds.of('ratio needed'), percent=False)} times as much as a wrong one "
         f"(median over problems); the weights are {_weights(seeds)}. With a temperature chosen on "
-        f"development problems the vote less the reward model alone is {format_estimates(tuned)}."
+        f"development problems the vote minus the reward model alone is {format_estimates(tuned)}."
     )
 
 
-def _extra_gain(each: Measurement, weakest: str) -> float:
+def _extra_gain(numbers: Measurement, weakest: str) -> float:
     """How much more voting adds to one objective than to the others on average."""
-    gains = {name: each[f"{name}/{VOTE}"] - each[f"{name}/{ALONE}"] for name in OBJECTIVES}
+    gains = {name: numbers[f"{name}/{VOTE}"] - numbers[f"{name}/{ALONE}"] for name in OBJECTIVES}
     others = [gain for name, gain in gains.items() if name != weakest]
     return gains[weakest] - sum(others) / len(others)
 

@@ -35,6 +35,6 @@ class Experiment:
 
 def load_experiment(module: str) -> Experiment:
     """The ``EXPERIMENT`` of a module."""
-    found = import_module(module).EXPERIMENT
-    assert isinstance(found, Experiment)
-    return found
+    experiment = import_module(module).EXPERIMENT
+    assert isinstance(experiment, Experiment)
+    return experiment

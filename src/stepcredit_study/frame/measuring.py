@@ -55,25 +55,25 @@ class TestBed:
     @cached_property
     def problem_of(self) -> dict[str, str]:
         """Id of each scored response to its problem."""
-        return {each.id: each.prompt_id for each in self.distinct}
+        return {rollout.id: rollout.prompt_id for rollout in self.distinct}
 
     def scored(self, scores: Path, name: str = "scores") -> Scored:
         """Every response with the scores of its equal among the distinct ones."""
         columns = read_score_columns(scores)
         places = {identifier: row for row, identifier in enumerate(columns.ids)}
-        row_of = {(each.prompt_id, each.response): places[each.id] for each in self.distinct}
+        row_of = {(rollout.prompt_id, rollout.response): places[rollout.id] for rollout in self.distinct}
         rows = np.zeros(self.samples.correct.shape, dtype=np.int64)
         for row, responses in zip(rows, self.samples.responses, strict=True):
-            row[: len(responses)] = [row_of[each.prompt_id, each.response] for each in responses]
+            row[: len(responses)] = [row_of[rollout.prompt_id, rollout.response] for rollout in responses]
         valid = self.samples.valid
-        found = {key: np.where(valid, column[rows], 0.0) for key, column in columns.scores.items()}
-        return Scored(name=name, columns=columns, rows=rows, scores=found, incomplete={})
+        scores_by_name = {key: np.where(valid, column[rows], 0.0) for key, column in columns.scores.items()}
+        return Scored(name=name, columns=columns, rows=rows, scores=scores_by_name, incomplete={})
 
     def best_of_n(self, scores: NDArray[np.float64]) -> dict[int, NDArray[np.float64]]:
         """Each n to each problem's expected accuracy, over all subsets of n responses."""
         samples = self.samples
-        found = best_of_n(scores, samples.correct, samples.num_responses, self.ns)
-        return dict(zip(self.ns, found, strict=True))
+        accuracy = best_of_n(scores, samples.correct, samples.num_responses, self.ns)
+        return dict(zip(self.ns, accuracy, strict=True))
 
     def accuracy(self, scores: Path, aggregate: str) -> dict[int, float]:
         """Each n to the mean accuracy of best-of-n by an aggregate."""
@@ -82,18 +82,18 @@ class TestBed:
     def majority(self) -> dict[int, float]:
         """Each n to the accuracy of plain voting."""
         samples = self.samples
-        found = majority_vote(samples.answers, samples.correct, samples.num_responses, self.ns)
-        return _means(dict(zip(self.ns, found, strict=True)))
+        accuracy = majority_vote(samples.answers, samples.correct, samples.num_responses, self.ns)
+        return _means(dict(zip(self.ns, accuracy, strict=True)))
 
     def weighted_vote(self, scores: Path, aggregate: str, *, temperature: float = 1.0) -> dict[int, float]:
         """Each n to the accuracy of the vote in which a response weighs sigmoid(score / temperature)."""
         weights = sigmoid(self.scored(scores).scores[aggregate] / temperature)
         samples = self.samples
-        found = {}
+        accuracy = {}
         for n in self.ns:
             subsets = VoteSubsets(samples.answers, samples.correct, samples.num_responses, n, seed=n)
-            found[n] = float(subsets.vote(weights)[0].expected.mean())
-        return found
+            accuracy[n] = float(subsets.vote(weights)[0].expected.mean())
+        return accuracy
 
     def pass_at(self, n: int) -> float:
         """Accuracy of an oracle; at 1, of a single response."""
@@ -103,7 +103,7 @@ class TestBed:
     def outcome_auc(self, scores: Path, aggregate: str = REWARD) -> float:
         """Right against wrong distinct responses."""
         columns = read_score_columns(scores)
-        correct = {each.id: bool(each.correct) for each in self.distinct}
+        correct = {rollout.id: bool(rollout.correct) for rollout in self.distinct}
         positive = np.array([correct[identifier] for identifier in columns.ids])
         return float(auc(columns.scores[aggregate], positive))
 
@@ -111,7 +111,7 @@ class TestBed:
         """The distinct responses' steps with the lab's true labels."""
         from stepcredit.lab.oracles import label_steps
 
-        labelled = (replace(each, step_labels=label_steps(each)) for each in self.distinct)
+        labelled = (replace(rollout, step_labels=label_steps(rollout)) for rollout in self.distinct)
         return join_labels(labelled, read_score_columns(scores))
 
     def step_auc(self, scores: Path) -> float:
@@ -157,8 +157,8 @@ def sightings(graded: Path) -> float:
     """How often a fact of the lab, such as ``7*8``, stands in the responses: mean over those that do."""
     counts = Counter(
         line.partition("=")[0]
-        for each in read_rollouts(graded)
-        for line in each.response.splitlines()
+        for rollout in read_rollouts(graded)
+        for line in rollout.response.splitlines()
         if "=" in line
     )
     return counts.total() / max(1, len(counts))
@@ -166,8 +166,8 @@ def sightings(graded: Path) -> float:
 
 def share_right(graded: Path) -> float:
     """Share of right responses."""
-    return float(np.mean([bool(each.correct) for each in read_rollouts(graded)]))
+    return float(np.mean([bool(rollout.correct) for rollout in read_rollouts(graded)]))
 
 
-def _means(found: dict[int, NDArray[np.float64]]) -> dict[int, float]:
-    return {n: float(values.mean()) for n, values in found.items()}
+def _means(accuracies: dict[int, NDArray[np.float64]]) -> dict[int, float]:
+    return {n: float(values.mean()) for n, values in accuracies.items()}

@@ -18,11 +18,12 @@ FORMULAS: Mapping[str, str] = {
     "sample": "2 x parameters x (prompts x tokens of a prompt + responses x tokens of a response)",
     "label math-shepherd": "2 x parameters x responses x (steps - 1) x (tokens of prompt and prefix + "
     "completions x tokens that remain), where prefix and rest are half a response in the mean; equal "
-    "prefixes, which are completed once, are not reckoned with",
+    "prefixes, which are completed once, are not taken into account",
     "train": OPERATIONS_FORMULA + "; of paired objectives the most pairs that half right responses give",
     "label autopsv": "training as for train, and one pass of 2 x parameters x tokens",
     "score": "2 x parameters x tokens of prompts and responses for each model that runs: policy and "
-    "reference of an implicit PRM, else one; equal responses, which are scored once, are not reckoned with",
+    "reference of an implicit PRM, else one; equal responses, which are scored once, are not "
+    "taken into account",
 }
 """Operations by command; the others run no model. Time is operations over what the devices reach."""
 
@@ -35,7 +36,7 @@ class PlannedCommand:
         command: Its name.
         line: As it is typed, with what launches it.
         out: What it makes.
-        tokens: That a model reads, writes or is trained on; ``None`` where it cannot be told.
+        tokens: That a model reads, writes or is trained on; ``None`` where it is not known.
         flops: Operations, by :data:`FORMULAS`.
         hours: On the devices that it uses, at the machine's utilisation.
     """
@@ -71,11 +72,11 @@ def plan(experiments: Sequence[Experiment], scale: Scale, out: Path) -> list[Pla
     for experiment in experiments:
         for seed in range(scale.seeds):
             experiment.prepare(World(scale, store, seed))
-    reckoning = None if scale.machine is None else _Reckoning(scale, scale.machine)
+    estimator = None if scale.machine is None else _Estimator(scale, scale.machine)
     planned = []
     for command, options in recorder.steps:
         line = command_line(command, options, scale.launchers)
-        cost = None if reckoning is None else reckoning.cost(command, options)
+        cost = None if estimator is None else estimator.cost(command, options)
         known: dict[str, float] = {}
         if cost is not None:
             assert scale.machine is not None
@@ -88,17 +89,17 @@ def plan(experiments: Sequence[Experiment], scale: Scale, out: Path) -> list[Pla
 
 def total_line(commands: Sequence[PlannedCommand]) -> str:
     """The sum, and the formulas behind it, as comments."""
-    known = [each for each in commands if each.flops is not None]
+    known = [command for command in commands if command.flops is not None]
     if not known:
         return f"# {len(commands)} commands"
     tokens, flops, hours = (
-        sum(getattr(each, name) or 0.0 for each in known) for name in ("tokens", "flops", "hours")
+        sum(getattr(command, name) or 0.0 for command in known) for name in ("tokens", "flops", "hours")
     )
     unknown = len(commands) - len(known)
     lines = [f"# {len(commands)} commands, one after another: {_amounts(tokens, flops, hours)}"]
     if unknown:
         lines[0] += f"; {unknown} of unknown size are not in the sum"
-    used = {each.command for each in known}
+    used = {command.command for command in known}
     lines += [f"# operations of {name}: {text}" for name, text in FORMULAS.items() if name in used]
     return "\n".join(lines)
 
@@ -132,7 +133,7 @@ class _Volume:
         return sum(responses for _, responses in self.parts.values())
 
 
-class _Reckoning:
+class _Estimator:
     """Follows sizes from command to command, and works out what each takes."""
 
     def __init__(self, scale: Scale, machine: Machine) -> None:
@@ -171,7 +172,7 @@ class _Reckoning:
         return None if parameters is None else _Cost(tokens, 2 * parameters * tokens)
 
     def _sample(self, options: Any) -> _Cost | None:
-        # The files are taken to hold as many prompts as are asked of them.
+        # The files are taken to hold as many prompts as are requested.
         if options.limit is None:
             return None
         count = float(options.limit)
@@ -211,8 +212,8 @@ class _Reckoning:
         self._volumes[options.out] = volume
         machine = self._machine
         half = machine.response_tokens / 2
-        each = machine.prompt_tokens + half + options.num_completions * half
-        return self._forward(volume.responses * (machine.steps - 1) * each, options.policy.policy_name)
+        length = machine.prompt_tokens + half + options.num_completions * half
+        return self._forward(volume.responses * (machine.steps - 1) * length, options.policy.policy_name)
 
     def _train(self, options: Any) -> _Cost | None:
         self._trained[str(options.out)] = options.config
@@ -230,7 +231,7 @@ class _Reckoning:
         if objective.paired:
             most = (volume.responses / volume.prompts / 2) ** 2
             units, unit_length = volume.prompts * min(config.pairs_per_prompt, most), 2 * self._length
-        found = make_plan(
+        planned = make_plan(
             config,
             PlanOptions(),
             Shape(parameters=parameters, layers=1, width=1),
@@ -243,7 +244,7 @@ class _Reckoning:
             ),
             tokens_per_forward=1,
         )
-        return _Cost(float(found.tokens), found.training_flops + found.reference_flops)
+        return _Cost(float(planned.tokens), planned.training_flops + planned.reference_flops)
 
     def _autopsv(self, options: Any) -> _Cost | None:
         volume = self._volumes.get(options.graded)

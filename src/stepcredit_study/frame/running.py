@@ -95,7 +95,7 @@ def run_stages(
     Args:
         stages: In the order in which they start; an earlier one's files serve the later ones.
         jobs: Processes, each of which computes with its share of the processors.
-        finished: Told of each experiment as soon as all of its stages are there.
+        finished: Called for each experiment as soon as all of its stages are there.
 
     Returns:
         Experiment to the numbers of its seeds, in the order of the stages.
@@ -103,24 +103,24 @@ def run_stages(
     Raises:
         UserError: A stage failed; what is finished stays.
     """
-    found = {stage.path: content["numbers"] for stage in stages if (content := read_measurement(stage))}
-    todo = [stage for stage in stages if stage.path not in found]
+    measured = {stage.path: content["numbers"] for stage in stages if (content := read_measurement(stage))}
+    todo = [stage for stage in stages if stage.path not in measured]
     results: dict[str, list[Measurement]] = {}
 
     def conclude() -> None:
         for name in dict.fromkeys(stage.name for stage in stages if stage.name not in results):
             paths = [stage.path for stage in stages if stage.name == name]
-            if all(path in found for path in paths):
-                results[name] = [found[path] for path in paths]
+            if all(path in measured for path in paths):
+                results[name] = [measured[path] for path in paths]
                 if finished is not None:
                     finished(name, results[name])
 
     conclude()
     if todo:
         with Progress("reproduce", len(stages), "stages", every=1.0) as progress:
-            progress.advance(len(found))
+            progress.advance(len(measured))
             for stage, numbers in _measured(todo, jobs):
-                found[stage.path] = numbers
+                measured[stage.path] = numbers
                 progress.advance(extra=f"{stage.name}, seed {stage.seed}")
                 conclude()
     return {stage.name: results[stage.name] for stage in stages}

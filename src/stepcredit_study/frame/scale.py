@@ -44,11 +44,11 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What the time of a plan is reckoned with.
+    """What the time of a plan is computed from.
 
     Attributes:
         devices: Accelerators.
-        device_flops: Most operations a second of each.
+        device_flops: Peak operations per second of each.
         utilisation: Share of it that is reached.
         prompt_tokens: Mean tokens of a prompt.
         response_tokens: Mean tokens of a response.
@@ -163,8 +163,8 @@ class Scale:
     def devices(self, command: str, policy: GeneratorOptions | None = None) -> int:
         """Accelerators that a command uses.
 
-        What is launched as several processes takes all of the machine's, an engine as many as it is told,
-        the rest one.
+        What is launched as several processes takes all of the machine's, an engine as many as its
+        settings say, the rest one.
 
         Args:
             command: Its name.
@@ -202,7 +202,7 @@ def resized(scale: Scale, sizes: Mapping[str, int]) -> Scale:
     Raises:
         UserError: A size is not known, not at least 1, or too small for what the experiments compare.
     """
-    known = {each.name for each in fields(Sizes)}
+    known = {field.name for field in fields(Sizes)}
     for name, value in sizes.items():
         if name not in known or value < 1:
             raise UserError(f"{name}={value} is not a size", where="--size", hint=f"use {', '.join(known)}")
@@ -214,7 +214,7 @@ def resized(scale: Scale, sizes: Mapping[str, int]) -> Scale:
             hint=f"leave it at {LEAST_TRAIN_RESPONSES}; train_prompts makes the data smaller",
         )
     changed = replace(scale.sizes, **sizes)
-    n = tuple(each for each in scale.n if each <= changed.test_responses)
+    n = tuple(size for size in scale.n if size <= changed.test_responses)
     if len(n) < 2:
         raise UserError(
             f"test_responses={changed.test_responses} is too small: responses are chosen from "

@@ -25,13 +25,13 @@ class Seeds:
     """The measurements of all seeds.
 
     Attributes:
-        measurements: One a seed.
+        measurements: One per seed.
     """
 
     measurements: Sequence[Measurement]
 
     def __contains__(self, name: str) -> bool:
-        return all(name in each for each in self.measurements)
+        return all(name in numbers for numbers in self.measurements)
 
     def of(self, name: str) -> Estimate:
         """A measured quantity.
@@ -39,15 +39,15 @@ class Seeds:
         Raises:
             KeyError: Some seed did not measure it.
         """
-        return estimate([each[name] for each in self.measurements])
+        return estimate([numbers[name] for numbers in self.measurements])
 
     def get(self, name: str) -> Estimate | None:
         """A quantity that not every run measures."""
         return self.of(name) if name in self else None
 
     def difference(self, first: str, second: str) -> Estimate:
-        """The first less the second, seed by seed."""
-        return estimate([each[first] - each[second] for each in self.measurements])
+        """The first minus the second, seed by seed."""
+        return estimate([numbers[first] - numbers[second] for numbers in self.measurements])
 
     def named_by_others(
         self, name: Callable[[Seeds], str], formula: Callable[[Measurement, str], float]
@@ -62,14 +62,14 @@ class Seeds:
             formula: The number, from one seed's measurement and that name.
         """
         values = []
-        for place, each in enumerate(self.measurements):
+        for place, numbers in enumerate(self.measurements):
             rest = [other for number, other in enumerate(self.measurements) if number != place]
-            values.append(formula(each, name(Seeds(rest or self.measurements))))
+            values.append(formula(numbers, name(Seeds(rest or self.measurements))))
         return estimate(values)
 
     def derived(self, formula: Callable[[Measurement], float]) -> Estimate:
         """Anything that is computed from one seed's measurement."""
-        return estimate([formula(each) for each in self.measurements])
+        return estimate([formula(numbers) for numbers in self.measurements])
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -87,27 +87,27 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean=mean, low=mean - reach, high=mean + reach, values=tuple(values))
 
 
-def is_above(found: Estimate, bound: float = 0.0) -> Verdict:
+def is_above(quantity: Estimate, bound: float = 0.0) -> Verdict:
     """Whether a quantity is above ``bound``: the claim holds if the whole interval is."""
-    if found.low is None or found.high is None:
+    if quantity.low is None or quantity.high is None:
         return "undecided"
-    if found.low > bound:
+    if quantity.low > bound:
         return "holds"
-    return "does not hold" if found.high < bound else "undecided"
+    return "does not hold" if quantity.high < bound else "undecided"
 
 
-def is_below(found: Estimate, bound: float = 0.0) -> Verdict:
+def is_below(quantity: Estimate, bound: float = 0.0) -> Verdict:
     """Whether a quantity is below ``bound``."""
-    if found.low is None or found.high is None:
+    if quantity.low is None or quantity.high is None:
         return "undecided"
-    if found.high < bound:
+    if quantity.high < bound:
         return "holds"
-    return "does not hold" if found.low > bound else "undecided"
+    return "does not hold" if quantity.low > bound else "undecided"
 
 
-def is_no_gain(found: Estimate, margin: float = 0.02) -> Verdict:
+def is_no_gain(quantity: Estimate, margin: float = 0.02) -> Verdict:
     """Whether a gain, if any, is smaller than ``margin``: the claim that something does not help."""
-    return is_below(found, margin)
+    return is_below(quantity, margin)
 
 
 def all_of(verdicts: Sequence[Verdict]) -> Verdict:

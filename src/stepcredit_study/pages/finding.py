@@ -18,7 +18,7 @@ class Estimate:
         mean: Over the seeds.
         low: Lower end of the 95% interval; ``None`` with fewer than two seeds.
         high: Upper end.
-        values: One a seed, in the order of the seeds.
+        values: One per seed, in the order of the seeds.
     """
 
     mean: float
@@ -27,20 +27,20 @@ class Estimate:
     values: tuple[float, ...]
 
 
-def format_estimate(found: Estimate, *, percent: bool = True, digits: int = 1, sign: bool = False) -> str:
+def format_estimate(estimate: Estimate, *, percent: bool = True, digits: int = 1, sign: bool = False) -> str:
     """An estimate in words: ``41.2 [38.0, 44.4]``."""
     factor, mark = (100.0, "+" if sign else "") if percent else (1.0, "+" if sign else "")
-    text = f"{factor * found.mean:{mark}.{digits}f}"
-    if found.low is None or found.high is None:
+    text = f"{factor * estimate.mean:{mark}.{digits}f}"
+    if estimate.low is None or estimate.high is None:
         return text
-    return f"{text} [{factor * found.low:{mark}.{digits}f}, {factor * found.high:{mark}.{digits}f}]"
+    return f"{text} [{factor * estimate.low:{mark}.{digits}f}, {factor * estimate.high:{mark}.{digits}f}]"
 
 
 def format_estimates(estimates: Mapping[str, Estimate], *, percent: bool = True, digits: int = 1) -> str:
     """Named differences in words: ``mid +1.2 [0.3, 2.1], weak -0.4 [-1.1, 0.3]``."""
     return ", ".join(
-        f"{name} {format_estimate(each, percent=percent, digits=digits, sign=True)}"
-        for name, each in estimates.items()
+        f"{name} {format_estimate(estimate, percent=percent, digits=digits, sign=True)}"
+        for name, estimate in estimates.items()
     )
 
 
@@ -194,7 +194,7 @@ class Finding:
 
     Attributes:
         name: The experiment's, as on the command line.
-        title: What was asked.
+        title: The question.
         purpose: Why, in one or two sentences.
         differs: What differs from the paper.
         tables: Its numbers.

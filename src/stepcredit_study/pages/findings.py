@@ -64,7 +64,7 @@ def read_findings(folder: str | Path, order: Sequence[str] = ()) -> list[Finding
     Raises:
         DataError: A file cannot be read.
     """
-    found = []
+    findings = []
     for path in sorted(Path(folder).glob(f"*/{RESULTS}")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -72,13 +72,13 @@ def read_findings(folder: str | Path, order: Sequence[str] = ()) -> list[Finding
             raise DataError(f"cannot be read ({error})", where=path) from error
         if isinstance(content, dict) and {"checks", "purpose"} <= content.keys():
             content.pop("measurements", None)
-            found.append(finding_from_json(content, where=path))
+            findings.append(finding_from_json(content, where=path))
     places = {name: place for place, name in enumerate(order)}
-    return sorted(found, key=lambda each: (places.get(each.name, len(places)), each.name))
+    return sorted(findings, key=lambda finding: (places.get(finding.name, len(places)), finding.name))
 
 
 def write_finding(finding: Finding, folder: str | Path, numbers: Sequence[Mapping[str, float]]) -> None:
-    """Write ``README.md``, a picture a plot, and last ``results.json``, each at once or not at all.
+    """Write ``README.md``, a picture per plot, and last ``results.json``, each at once or not at all.
 
     Args:
         finding: What was found.
@@ -93,7 +93,7 @@ def write_finding(finding: Finding, folder: str | Path, numbers: Sequence[Mappin
     for name, content in (pictures | {"README.md": finding_markdown(finding)}).items():
         with atomic_path(folder / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    measured = [dict(each) for each in numbers]
+    measured = [dict(measurement) for measurement in numbers]
     write_json(folder / RESULTS, finding_to_json(finding) | {"measurements": measured})
 
 
@@ -124,9 +124,9 @@ def _tally(checks: Sequence[Check]) -> str:
 
     published = [check for check in checks if check.is_published]
     own = [check for check in checks if not check.is_published]
-    told = [f"Of {len(published)} published claims {counted(published)}."] if published else []
-    told += [f"Of {len(own)} that nobody published {counted(own)}."] if own else []
-    return " ".join(told)
+    sentences = [f"Of {len(published)} published claims {counted(published)}."] if published else []
+    sentences += [f"Of {len(own)} that nobody published {counted(own)}."] if own else []
+    return " ".join(sentences)
 
 
 def findings_page(results: str | Path, folder: str | Path, order: Sequence[str] = ()) -> str:

@@ -30,7 +30,7 @@ def render_findings(findings: Sequence[Finding]) -> str:
         package="stepcredit_study.pages",
         title="The paper's findings, repeated",
         kind="findings",
-        sections=[("verdicts", "Verdicts"), *((each.name, each.name) for each in findings)],
+        sections=[("verdicts", "Verdicts"), *((finding.name, finding.name) for finding in findings)],
         headline=_headline(counts, places),
         seeds=seeds,
         tally=[(counts[verdict], verdict, _CLASSES[verdict]) for verdict in _CLASSES if counts[verdict]],
@@ -67,7 +67,7 @@ def _shown(finding: Finding) -> dict[str, Any]:
         "finding": finding,
         "plots": [draw(plot) for plot in finding.plots],
         "tables": [
-            (table, [(name, [_cell(each, table) for each in cells]) for name, cells in table.rows])
+            (table, [(name, [_cell(cell, table) for cell in cells]) for name, cells in table.rows])
             for table in finding.tables
         ],
         "command": settings.get("command"),

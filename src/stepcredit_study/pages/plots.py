@@ -35,9 +35,9 @@ def draw(plot: Plot, *, width: float = 560, render: Renderer = figure) -> Markup
     if plot.kind == "intervals":
         return interval_plot(
             [
-                Interval(name=series.name, value=each.mean, low=each.low, high=each.high)
+                Interval(name=series.name, value=estimate.mean, low=estimate.low, high=estimate.high)
                 for series in plot.series
-                for each in series.y
+                for estimate in series.y
             ],
             title=plot.title,
             x=Axis(label=plot.x_label, percent=plot.percent),
@@ -82,9 +82,9 @@ def _line(series: Series) -> Line:
     return Line(
         name=series.name,
         x=series.x,
-        y=[each.mean for each in series.y],
-        low=[each.low for each in series.y],
-        high=[each.high for each in series.y],
+        y=[estimate.mean for estimate in series.y],
+        low=[estimate.low for estimate in series.y],
+        high=[estimate.high for estimate in series.y],
     )
 
 
@@ -95,12 +95,12 @@ def _points(series: Series, index: int) -> list[Point]:
         Point(
             name=series.name if place == last else "",
             x=x,
-            y=each.mean,
-            low=each.low,
-            high=each.high,
+            y=estimate.mean,
+            low=estimate.low,
+            high=estimate.high,
             mark=mark_of(index, None),
         )
-        for place, (x, each) in enumerate(zip(series.x, series.y, strict=True))
+        for place, (x, estimate) in enumerate(zip(series.x, series.y, strict=True))
     ]
 
 
@@ -109,17 +109,21 @@ def _cut(plot: Plot) -> Plot:
     if not plot.percent:
         return plot
 
-    def cut(each: Estimate) -> Estimate:
-        return each if each.high is None else replace(each, high=max(each.mean, min(1.0, each.high)))
+    def cut(estimate: Estimate) -> Estimate:
+        return (
+            estimate
+            if estimate.high is None
+            else replace(estimate, high=max(estimate.mean, min(1.0, estimate.high)))
+        )
 
-    series = tuple(replace(each, y=tuple(map(cut, each.y))) for each in plot.series)
+    series = tuple(replace(line, y=tuple(map(cut, line.y))) for line in plot.series)
     return replace(plot, series=series)
 
 
 def _note(plot: Plot, what: str) -> str:
-    estimates: list[Estimate] = [each for series in plot.series for each in series.y]
-    seeds = max((len(each.values) for each in estimates), default=0)
+    estimates: list[Estimate] = [estimate for series in plot.series for estimate in series.y]
+    seeds = max((len(estimate.values) for estimate in estimates), default=0)
     if seeds < 2:
         return "One seed, so there is no interval."
-    is_cut = plot.percent and any(each.high == 1.0 for each in estimates)
+    is_cut = plot.percent and any(estimate.high == 1.0 for estimate in estimates)
     return f"{what}: 95% intervals over {seeds} seeds{', cut at 100%' if is_cut else ''}."

@@ -21,7 +21,7 @@ def seeds_of(finding: Finding) -> int:
         for cell in cells
         if isinstance(cell, Estimate)
     ]
-    return max((len(each.values) for each in estimates), default=0)
+    return max((len(estimate.values) for estimate in estimates), default=0)
 
 
 def finding_text(finding: Finding) -> str:
@@ -109,8 +109,8 @@ def claims_table(checks: Sequence[Check], prefix: str = "") -> str:
         prefix: Before each number, such as ``3.`` for a page's third finding.
     """
     rows = [
-        (f"{prefix}{number}", each.claim, f"**{each.verdict}**", each.paper, each.here)
-        for number, each in enumerate(checks, 1)
+        (f"{prefix}{number}", check.claim, f"**{check.verdict}**", check.paper, check.here)
+        for number, check in enumerate(checks, 1)
     ]
     return _markdown(("", "claim", "verdict", "paper", "here"), rows)
 
@@ -118,7 +118,7 @@ def claims_table(checks: Sequence[Check], prefix: str = "") -> str:
 def whys(checks: Sequence[Check], prefix: str = "") -> str:
     """What explains the verdicts, a Markdown item for each check that says it, by its number."""
     numbered = enumerate(checks, 1)
-    return "\n".join(f"- *Why {prefix}{number}:* {each.why}" for number, each in numbered if each.why)
+    return "\n".join(f"- *Why {prefix}{number}:* {check.why}" for number, check in numbered if check.why)
 
 
 def _markdown_table(table: Table) -> str:

@@ -112,12 +112,12 @@ def test_an_experiment_is_told_of_as_soon_as_its_seeds_are_there(
     monkeypatch.setattr(running, "_measured", lambda todo, jobs: ((each, measure(each)) for each in todo))
     first, second = stages(folder, scale)
     both = [first, replace(first, module="another_experiment"), second]
-    told: list[tuple[str, int]] = []
+    finished: list[tuple[str, int]] = []
     for _ in range(2):
-        run_stages(both, jobs=1, finished=lambda name, numbers: told.append((name, len(numbers))))
+        run_stages(both, jobs=1, finished=lambda name, numbers: finished.append((name, len(numbers))))
     # Measured one by one; then both are there from the start.
-    assert told[:2] == [("another-experiment", 1), ("made-up-experiment", 2)]
-    assert sorted(told[2:]) == sorted(told[:2])
+    assert finished[:2] == [("another-experiment", 1), ("made-up-experiment", 2)]
+    assert sorted(finished[2:]) == sorted(finished[:2])
 
 
 @pytest.mark.slow
