@@ -39,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _write(root / f"{name}.jsonl", split)
     rows = []
     for rollout in read_rollouts(root / "train.jsonl"):
-        labels = [{"end": each.end, "label": each.label} for each in label_steps(rollout)]
+        labels = [{"end": label.end, "label": label.label} for label in label_steps(rollout)]
         rows.append({**rollout_to_json(rollout), "step_labels": labels})
     write_rows(root / "labelled.jsonl", rows)
     _manifest(root / "train.jsonl", generated=100)
@@ -57,7 +57,7 @@ def result(world: Path) -> ComparisonResult:
 
 @pytest.mark.slow
 def test_every_method_is_searched_with_the_same_budget_and_reported(result: ComparisonResult) -> None:
-    assert [method.name for method in result.methods] == [each["name"] for each in RECIPE["methods"]]
+    assert [method.name for method in result.methods] == [method["name"] for method in RECIPE["methods"]]
     assert [len(method.trials) for method in result.methods] == [2, 2, 2, 0, 0, 0]
     for method in result.methods:
         assert set(method.accuracy) == {1, 4}

@@ -75,7 +75,7 @@ def test_the_demo_leaves_every_file_that_the_other_commands_read(demo: Path) -> 
 
 @pytest.mark.slow
 def test_step_rewards_tile_the_response_and_sum_to_its_reward(demo: Path) -> None:
-    rollouts = {each.id: each for each in read_rollouts(demo / "test-mid" / "graded.jsonl")}
+    rollouts = {rollout.id: rollout for rollout in read_rollouts(demo / "test-mid" / "graded.jsonl")}
     for score in read_scores(demo / "test-mid" / "scores.jsonl"):
         assert "".join(step.text for step in score.steps) == rollouts[score.id].response
         assert sum(step.reward for step in score.steps) == pytest.approx(score.reward, abs=1e-6)

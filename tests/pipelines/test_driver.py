@@ -171,7 +171,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 @pytest.mark.slow
 def test_of_processes_that_want_the_same_one_makes_it_and_the_others_wait(tmp_path: Path) -> None:
     workers = [worker(tmp_path, 0.5) for _ in range(3)]
-    assert [each.wait() for each in workers] == [0, 0, 0]
+    assert [worker.wait() for worker in workers] == [0, 0, 0]
     assert begun(tmp_path) == 1
     assert (tmp_path / "store" / "output").read_text() == "whole"
 

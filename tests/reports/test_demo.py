@@ -145,10 +145,10 @@ def test_headings_go_down_one_level_at_a_time_and_sections_have_names(tmp_path: 
     assert order.count(1) == 1
     assert all(later - earlier <= 1 for earlier, later in pairwise(order))
     ids = [
-        found.attributes["id"]
+        element.attributes["id"]
         for name in ("section", "h2", "div")
-        for found in document.all(name)
-        if "id" in found.attributes
+        for element in document.all(name)
+        if "id" in element.attributes
     ]
     assert len(ids) == len(set(ids))
     links = [link.attributes["href"][1:] for link in document.all("nav")[0].all("a")]

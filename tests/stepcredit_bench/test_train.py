@@ -15,8 +15,8 @@ def losses(side: OurSide | PlainSide | TrlSide) -> list[float]:
     side.load()
     side.warm_up()
     side.prepare()
-    found: list[float] = side.run()["losses"]
-    return found
+    values: list[float] = side.run()["losses"]
+    return values
 
 
 @pytest.mark.slow

@@ -46,8 +46,8 @@ def verdicts(finding: Finding) -> list[str]:
 
 def check_of(finding: Finding, words: str) -> Check:
     """The only check whose claim has these words."""
-    (found,) = [check for check in finding.checks if words in check.claim]
-    return found
+    (only,) = [check for check in finding.checks if words in check.claim]
+    return only
 
 
 def run_twice(experiment: Experiment, world: World) -> tuple[Measurement, Finding]:

@@ -19,14 +19,14 @@ from stepcredit_study.pages.finding import Check, Finding, Table, format_estimat
 
 
 def conclude(seeds: Seeds, scale: Any) -> Finding:
-    found = seeds.of("gain")
+    gain = seeds.of("gain")
     return Finding(
         name="voting",
         title="Made up",
         purpose="To see.",
         differs="Everything.",
-        tables=(Table(title="Gain", columns=("here",), rows=(("it", (found,)),)),),
-        checks=(Check(claim="It gains.", paper="1", here=format_estimate(found), verdict=is_above(found)),),
+        tables=(Table(title="Gain", columns=("here",), rows=(("it", (gain,)),)),),
+        checks=(Check(claim="It gains.", paper="1", here=format_estimate(gain), verdict=is_above(gain)),),
     )
 
 
@@ -62,7 +62,11 @@ def test_it_prints_and_writes_what_it_found(
     assert made_up == [0, 1, 2]
     for folder in (out, published):
         content = json.loads((folder / "voting" / "results.json").read_text())
-        assert [each["gain"] for each in content["measurements"]] == [0.5, 0.5 + 1 / 1024, 0.5 + 2 / 1024]
+        assert [measurement["gain"] for measurement in content["measurements"]] == [
+            0.5,
+            0.5 + 1 / 1024,
+            0.5 + 2 / 1024,
+        ]
         settings = content["settings"]
         assert settings["command"] == (
             f"stepcredit reproduce voting --seeds 3 --size train_prompts=7 --out {out}"

@@ -62,11 +62,11 @@ def test_a_model_without_labels_costs_sampling_training_and_the_reference(
     model = made_by(
         tmp_path / "model", Ledger(model_parameters=PARAMETERS, trained_tokens=80, scored_tokens=999)
     )
-    found = operations(graded, None, model, paired=False, has_reference=True)
-    assert found["collection"] == 2 * PARAMETERS * (8 + 24)
-    assert found["collection" + UNSHARED] == 2 * PARAMETERS * 40
-    assert found["labelling"] == found["labelling" + UNSHARED] == 0
-    assert found["training"] == 6 * PARAMETERS * 80 + 2 * PARAMETERS * 31
+    parts = operations(graded, None, model, paired=False, has_reference=True)
+    assert parts["collection"] == 2 * PARAMETERS * (8 + 24)
+    assert parts["collection" + UNSHARED] == 2 * PARAMETERS * 40
+    assert parts["labelling"] == parts["labelling" + UNSHARED] == 0
+    assert parts["training"] == 6 * PARAMETERS * 80 + 2 * PARAMETERS * 31
     without = operations(graded, None, model, paired=False, has_reference=False)
     assert without["training"] == 6 * PARAMETERS * 80
 
@@ -78,16 +78,16 @@ def test_monte_carlo_labels_cost_what_their_two_ledgers_say(graded: Path, tmp_pa
         Ledger(model_parameters=PARAMETERS, generated_tokens=100),
         ledger_without_sharing=Ledger(model_parameters=PARAMETERS, generated_tokens=300).to_json(),
     )
-    found = operations(graded, labels, model, paired=False, has_reference=False)
-    assert (found["labelling"], found["labelling" + UNSHARED]) == (2_000, 6_000)
+    parts = operations(graded, labels, model, paired=False, has_reference=False)
+    assert (parts["labelling"], parts["labelling" + UNSHARED]) == (2_000, 6_000)
 
 
 def test_a_verifiers_labels_cost_its_training_and_one_reading(graded: Path, tmp_path: Path) -> None:
     model = made_by(tmp_path / "model", Ledger(model_parameters=PARAMETERS, trained_tokens=80))
     verifier = Ledger(model_parameters=PARAMETERS, trained_tokens=50, scored_tokens=999)
     labels = made_by(tmp_path / "labels", verifier)
-    found = operations(graded, labels, model, paired=False, has_reference=False)
-    assert found["labelling"] == found["labelling" + UNSHARED] == 6 * PARAMETERS * 50 + 2 * PARAMETERS * 40
+    parts = operations(graded, labels, model, paired=False, has_reference=False)
+    assert parts["labelling"] == parts["labelling" + UNSHARED] == 6 * PARAMETERS * 50 + 2 * PARAMETERS * 40
 
 
 @pytest.mark.parametrize(

@@ -40,14 +40,14 @@ def prm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_implicit_value_of_a_checkpoint_is_exact_and_lies_between_the_bounds(prm: Path) -> None:
-    found = trees({"prm": prm}, policy_path("mid"), PREFIXES, depth=2)["prm"]
-    for tree in found:
+    by_model = trees({"prm": prm}, policy_path("mid"), PREFIXES, depth=2)["prm"]
+    for tree in by_model:
         assert np.exp(tree.completions.log_probs).sum() == pytest.approx(1.0, abs=1e-12)
         assert tree.exact().log_mean_exp == pytest.approx(tree.value, abs=1e-11)
         for beta in (0.01, 1.0, 100.0):
             value = tree.exact(beta)
             assert value.mean - 1e-12 <= value.log_mean_exp <= value.maximum + 1e-12
-    numbers = tree_numbers("prm", found, (1e-3, 1.0, 1e4))
+    numbers = tree_numbers("prm", by_model, (1e-3, 1.0, 1e4))
     assert numbers["exact/prm/error"] < 1e-11
     assert numbers["bounds/prm/outside"] < 1e-11
     assert 1 > numbers["bounds/prm/0.001"] > numbers["bounds/prm/1"] > numbers["bounds/prm/10000"] > 0
@@ -56,9 +56,9 @@ def test_the_implicit_value_of_a_checkpoint_is_exact_and_lies_between_the_bounds
 def test_weights_of_sampled_continuations_have_a_mean_of_one(prm: Path) -> None:
     prefixes = (ResponsePrefix(PROMPT, ""), *PREFIXES)
     how = {"num_samples": 200, "max_new_tokens": 24, "seed": 1}
-    found = log_weights({"prm": prm}, policy_path("mid"), prefixes, **how)["prm"]
-    assert found.shape == (3, 200)
-    weights = np.exp(found)
+    weights = log_weights({"prm": prm}, policy_path("mid"), prefixes, **how)["prm"]
+    assert weights.shape == (3, 200)
+    weights = np.exp(weights)
     error = weights.std(axis=1) / np.sqrt(200)
     assert (np.abs(weights.mean(axis=1) - 1) < 4 * error + 1e-6).all()
 
@@ -70,8 +70,8 @@ def test_weights_are_those_of_the_tokens_after_the_prefix_wherever_steps_end(
     endings = ("6+5=1\n1-3=8\n#8", "\n#1", "")
     prefixes = (ResponsePrefix(PROMPT, "7*8=6\n"), ResponsePrefix(PROMPT, ""))
     written = [
-        Rollout(id=f"{n}/{i}", prompt_id=str(n), index=i, prompt=PROMPT, response=each.text + ending)
-        for n, each in enumerate(prefixes)
+        Rollout(id=f"{n}/{i}", prompt_id=str(n), index=i, prompt=PROMPT, response=start.text + ending)
+        for n, start in enumerate(prefixes)
         for i, ending in enumerate(endings)
     ]
 
@@ -80,15 +80,15 @@ def test_weights_are_those_of_the_tokens_after_the_prefix_wherever_steps_end(
             return written
 
     monkeypatch.setattr("stepcredit.pipelines.generator_options.make_generator", lambda *_, **__: Written())
-    found = log_weights({"prm": prm}, policy_path("mid"), prefixes, num_samples=3, max_new_tokens=24, seed=1)[
-        "prm"
-    ]
+    weights = log_weights(
+        {"prm": prm}, policy_path("mid"), prefixes, num_samples=3, max_new_tokens=24, seed=1
+    )["prm"]
     for score in ImplicitPRM.from_pretrained(prm, with_tokens=True).score_all(written):
         number, index = map(int, score.id.split("/"))
         assert score.token_rewards is not None
         after = score.token_rewards[len(prefixes[number].text) :]  # one token a character
-        assert found[number, index] == pytest.approx(math.fsum(after) / 0.5, abs=1e-5)
-    assert (found[0] != 0).all()
+        assert weights[number, index] == pytest.approx(math.fsum(after) / 0.5, abs=1e-5)
+    assert (weights[0] != 0).all()
 
 
 def test_errors_are_those_of_disjoint_groups() -> None:

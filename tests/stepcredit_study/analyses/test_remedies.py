@@ -45,9 +45,9 @@ def test_clipping_bounds_a_token_to_both_sides() -> None:
 
 
 def test_a_filter_puts_responses_with_a_rare_token_last() -> None:
-    found = filtered(POLICY, REFERENCE, 0.03)
-    assert found[1] < -1e5
-    assert found[[0, 2]] == pytest.approx(log_ratio(POLICY, REFERENCE, 0.0)[[0, 2]])
+    rewards = filtered(POLICY, REFERENCE, 0.03)
+    assert rewards[1] < -1e5
+    assert rewards[[0, 2]] == pytest.approx(log_ratio(POLICY, REFERENCE, 0.0)[[0, 2]])
 
 
 BETA = 0.5

@@ -31,7 +31,7 @@ SHARED = 0.2
 
 def seeds(accuracy: dict[str, float], *, doubled: bool = True) -> Seeds:
     """Operations in the paper's proportions; ``METHOD/AMOUNT`` to accuracy, 0.5 where it is not said."""
-    found = []
+    measurements = []
     for seed in range(5):
         numbers: dict[str, float] = {}
         for method in METHODS:
@@ -42,8 +42,8 @@ def seeds(accuracy: dict[str, float], *, doubled: bool = True) -> Seeds:
         if doubled:
             numbers |= _parts(SHEPHERD, DOUBLED, 16 * 38.8)
             numbers[f"{SHEPHERD}/{DOUBLED}/accuracy"] = accuracy.get(f"{SHEPHERD}/{DOUBLED}", 0.5)
-        found.append({name: value * (1 + 0.001 * seed) for name, value in numbers.items()})
-    return Seeds(found)
+        measurements.append({name: value * (1 + 0.001 * seed) for name, value in numbers.items()})
+    return Seeds(measurements)
 
 
 def _parts(method: str, amount: str, operations: float) -> dict[str, float]:
@@ -52,10 +52,10 @@ def _parts(method: str, amount: str, operations: float) -> dict[str, float]:
     labelling = operations - of_ce if method == SHEPHERD else 0.0
     parts = {"collection": 0.1 * of_ce, "labelling": labelling}
     parts["training"] = operations - math.fsum(parts.values())
-    found = {f"{method}/{amount}/{part}{UNSHARED}": parts[part] for part in PARTS}
-    found |= {f"{method}/{amount}/{part}": parts[part] for part in PARTS}
-    found[f"{method}/{amount}/labelling"] = SHARED * labelling
-    return found
+    numbers = {f"{method}/{amount}/{part}{UNSHARED}": parts[part] for part in PARTS}
+    numbers |= {f"{method}/{amount}/{part}": parts[part] for part in PARTS}
+    numbers[f"{method}/{amount}/labelling"] = SHARED * labelling
+    return numbers
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_the_papers_costs_give_its_verdicts(lab: Scale) -> None:
     rows = dict(finding.tables[0].rows)
     for method, published in PAPER.items():
         ours = [cell.mean for cell in rows[method][::3]]  # type: ignore[union-attr]
-        assert ours == pytest.approx([float(each) for each in published])
+        assert ours == pytest.approx([float(cells) for cells in published])
     # What is left of 38.8 when a fifth of the labelling, all but 1 of it, is done.
     shared = rows[SHEPHERD][7]
     assert shared.mean == pytest.approx(1 + SHARED * 37.8)  # type: ignore[union-attr]
@@ -101,9 +101,9 @@ def test_a_cheap_labelling_fails_the_claim_that_it_is_dear(lab: Scale) -> None:
         [
             {
                 name: value * (0.02 if "math-shepherd" in name and "labelling" in name else 1)
-                for name, value in each.items()
+                for name, value in numbers.items()
             }
-            for each in seeds({}).measurements
+            for numbers in seeds({}).measurements
         ]
     )
     finding = conclude(cheap, lab)

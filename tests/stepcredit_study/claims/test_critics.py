@@ -71,8 +71,8 @@ def test_the_critics_are_right_where_they_are(tiny_scale: Scale) -> None:
 
 
 def test_a_minimum_spread_over_all_steps_and_no_correlation_with_length_are_told(tiny_scale: Scale) -> None:
-    found = checks(tiny_scale, {"minimum-is-last/implicit-ce": 0.1, "length/implicit-ce": 0.01})
-    assert (found[LAST].verdict, found[LENGTH].verdict) == ("does not hold", "does not hold")
+    conclusions = checks(tiny_scale, {"minimum-is-last/implicit-ce": 0.1, "length/implicit-ce": 0.01})
+    assert (conclusions[LAST].verdict, conclusions[LENGTH].verdict) == ("does not hold", "does not hold")
     alike = checks(tiny_scale, {"length/problems": 0.1})
     assert alike[LENGTH].verdict == "not measured"
 
@@ -91,8 +91,8 @@ def test_shorter_is_a_correlation_with_length_too(tiny_scale: Scale) -> None:
 def test_an_implicit_model_that_keeps_its_gain_elsewhere_is_told(tiny_scale: Scale) -> None:
     kept = {f"generator/{policy}/implicit-ce/gain": 0.7 for policy in tiny_scale.generators}
     lost = {f"generator/{name}/outcome-head/gain": 0.1 for name in tiny_scale.generators}
-    found = checks(tiny_scale, kept | lost | {f"generator/{tiny_scale.base}/outcome-head/gain": 0.5})
-    assert found[GENERATORS].verdict == "does not hold"
+    conclusions = checks(tiny_scale, kept | lost | {f"generator/{tiny_scale.base}/outcome-head/gain": 0.5})
+    assert conclusions[GENERATORS].verdict == "does not hold"
 
 
 def test_a_head_without_any_gain_has_no_part_of_it_to_lose(tiny_scale: Scale) -> None:
@@ -108,11 +108,13 @@ def test_no_fall_no_cause_and_a_remedy_that_fails_are_told(tiny_scale: Scale) ->
         f"test/implicit-dpo/min/{remedy}/{most}": 0.3,
         f"test/implicit-dpo/sum/{FILTER}/{most}": 0.3,
     }
-    found = checks(tiny_scale, changes)
-    assert [found[number].verdict for number in (FALLS, ENRICHED, CAUSE)] == ["does not hold"] * 3
-    assert "support" in found[ENRICHED].why
+    conclusions = checks(tiny_scale, changes)
+    assert [conclusions[number].verdict for number in (FALLS, ENRICHED, CAUSE)] == ["does not hold"] * 3
+    assert "support" in conclusions[ENRICHED].why
     verdicts = {
-        check.claim.split(" makes ")[0]: check.verdict for check in found if " makes best-of-" in check.claim
+        check.claim.split(" makes ")[0]: check.verdict
+        for check in conclusions
+        if " makes best-of-" in check.claim
     }
     assert len(verdicts) == len(ON_TRIAL_HERE)
     # With none, CE's best-of-n rises as much, so no remedy is better than none there.
@@ -124,7 +126,7 @@ def test_a_remedy_that_rises_but_picks_worse_than_none_fails(tiny_scale: Scale) 
     remedy = ON_TRIAL[0]
     worse = {f"test/implicit-ce/min/{remedy}/{few}": 0.1, f"test/implicit-ce/min/{remedy}/{most}": 0.2}
     (check,) = [
-        each for each in checks(tiny_scale, worse) if each.claim.lower().startswith(f"{remedy} makes")
+        check for check in checks(tiny_scale, worse) if check.claim.lower().startswith(f"{remedy} makes")
     ]
     assert check.verdict == "does not hold"
 
@@ -138,11 +140,11 @@ def test_a_plan_reads_no_file(tiny_scale: Scale, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_it_runs_on_a_lab_of_a_few_problems(tiny_world: World) -> None:
-    found = measure(tiny_world, prepare(tiny_world))
-    assert all(math.isfinite(value) for value in found.values())
-    assert found["test/pass@1"] <= found["test/oracle"]
-    assert 0 <= found[f"steps/{IMPLICIT}/{AS_TRAINED}/on support"] <= 1
+    numbers = measure(tiny_world, prepare(tiny_world))
+    assert all(math.isfinite(value) for value in numbers.values())
+    assert numbers["test/pass@1"] <= numbers["test/oracle"]
+    assert 0 <= numbers[f"steps/{IMPLICIT}/{AS_TRAINED}/on support"] <= 1
     for name in OPTIMISED:
         for n in tiny_world.scale.n:
-            assert 0 <= found[f"test/{name}/min/{AS_TRAINED}/{n}"] <= found["test/oracle"] + 1e-9
-    conclude(Seeds([found, found]), tiny_world.scale)
+            assert 0 <= numbers[f"test/{name}/min/{AS_TRAINED}/{n}"] <= numbers["test/oracle"] + 1e-9
+    conclude(Seeds([numbers, numbers]), tiny_world.scale)

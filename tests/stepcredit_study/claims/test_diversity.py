@@ -16,7 +16,7 @@ from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.world import World
 
 
-def found(scale: Scale, gains: dict[str, float]) -> list[str]:
+def verdicts_for(scale: Scale, gains: dict[str, float]) -> list[str]:
     """Verdicts where data sets add these gains to each objective."""
 
     def rule(name: str) -> float:
@@ -26,12 +26,12 @@ def found(scale: Scale, gains: dict[str, float]) -> list[str]:
 
 
 def test_data_that_add_nothing_do_not_help(tiny_scale: Scale) -> None:
-    assert found(tiny_scale, {TWO_POLICIES: -0.01, DISSIMILAR: -0.02}) == ["holds"] * 4
+    assert verdicts_for(tiny_scale, {TWO_POLICIES: -0.01, DISSIMILAR: -0.02}) == ["holds"] * 4
 
 
 def test_data_that_add_five_points_help(tiny_scale: Scale) -> None:
-    assert found(tiny_scale, {TWO_POLICIES: 0.05}) == ["does not hold", "holds"] * 2
-    assert found(tiny_scale, {DISSIMILAR: 0.05}) == ["holds", "does not hold"] * 2
+    assert verdicts_for(tiny_scale, {TWO_POLICIES: 0.05}) == ["does not hold", "holds"] * 2
+    assert verdicts_for(tiny_scale, {DISSIMILAR: 0.05}) == ["holds", "does not hold"] * 2
 
 
 def test_fewer_instructions_are_compared_with_as_good_as_equally_many(tiny_scale: Scale) -> None:
@@ -51,8 +51,8 @@ def test_half_of_the_responses_are_another_policys(tiny_world: World) -> None:
 
     numbers, finding = run_twice(EXPERIMENT, tiny_world)
     rollouts = list(read_rollouts(prepare(tiny_world).data[TWO_POLICIES]))
-    assert sorted({each.policy for each in rollouts if each.policy}) == ["mid", "weak"]
-    assert sum(each.policy == "mid" for each in rollouts) == len(rollouts) // 2 == 24
+    assert sorted({rollout.policy for rollout in rollouts if rollout.policy}) == ["mid", "weak"]
+    assert sum(rollout.policy == "mid" for rollout in rollouts) == len(rollouts) // 2 == 24
     assert numbers[f"{DISSIMILAR}/instructions"] <= numbers["usual/instructions"] == 12
     assert numbers[f"{RANDOM}/instructions"] == round(12 * tiny_world.scale.dissimilar_share)
     assert "Of 12" in finding.notes[0]

@@ -39,14 +39,14 @@ def numbers(name: str) -> float:
 
 
 def test_time_in_proportion_to_reads_gives_the_expected_verdicts(tiny_scale: Scale) -> None:
-    found = conclude(made_up(numbers), tiny_scale)
-    assert check_of(found, "live reference").verdict == "holds"
-    assert check_of(found, "cached reference").verdict == "holds"
-    assert check_of(found, "No reference").verdict == "holds"
-    adapter = check_of(found, "adapter")
+    finding = conclude(made_up(numbers), tiny_scale)
+    assert check_of(finding, "live reference").verdict == "holds"
+    assert check_of(finding, "cached reference").verdict == "holds"
+    assert check_of(finding, "No reference").verdict == "holds"
+    adapter = check_of(finding, "adapter")
     assert adapter.verdict == "does not hold"
     assert "reads each response twice" in adapter.why
-    assert check_of(found, "larger the generator").verdict == "not measured"
+    assert check_of(finding, "larger the generator").verdict == "not measured"
 
 
 def test_a_reference_that_takes_no_time_fails_the_first_claim(tiny_scale: Scale) -> None:

@@ -17,16 +17,16 @@ def numbers(name: str) -> float:
 
 
 def test_the_papers_averages_give_the_papers_verdicts(tiny_scale: Scale) -> None:
-    found = conclude(made_up(numbers), tiny_scale)
-    assert verdicts(found) == ["holds"] * 8
-    assert "minus math-shepherd +2.6" in found.checks[0].here
+    finding = conclude(made_up(numbers), tiny_scale)
+    assert verdicts(finding) == ["holds"] * 8
+    assert "minus math-shepherd +2.6" in finding.checks[0].here
 
 
 def test_the_objective_that_is_compared_is_chosen_on_development_problems(tiny_scale: Scale) -> None:
     """CE is best on test problems, and DPO where one may choose."""
     better = {"average/implicit-ce": 0.9, "development/implicit-dpo": 0.8}
-    found = conclude(made_up(lambda name: better.get(name, numbers(name))), tiny_scale)
-    assert "minus math-shepherd +2.6" in found.checks[0].here
+    finding = conclude(made_up(lambda name: better.get(name, numbers(name))), tiny_scale)
+    assert "minus math-shepherd +2.6" in finding.checks[0].here
 
 
 @pytest.mark.parametrize(

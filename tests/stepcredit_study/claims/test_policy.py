@@ -31,11 +31,11 @@ def papers_numbers(name: str) -> float:
 
 
 def test_the_papers_numbers_give_its_verdicts_and_rank_correlation(tiny_scale: Scale) -> None:
-    found = conclude(made_up(papers_numbers), tiny_scale)
-    assert verdicts(found) == ["holds"] * 6  # three claims, with either beta
+    finding = conclude(made_up(papers_numbers), tiny_scale)
+    assert verdicts(finding) == ["holds"] * 6  # three claims, with either beta
     # Ranks as reward models 1, 4, 2, 3 (DPO, KTO, NCA, CE), as policies 4, 1, 2, 3: the squared differences
     # sum to 9 + 9 + 0 + 0, so Spearman's is 1 - 6 * 18 / (4 * 15).
-    assert check_of(found, "The best reward model").here.count("-0.80") == 4  # mean, both ends, the paper's
+    assert check_of(finding, "The best reward model").here.count("-0.80") == 4  # mean, both ends, the paper's
     measurement = {
         f"{name}/{how}": papers_numbers(f"{name}/{how}") for name in PAPER for how in (GREEDY, AS_REWARD)
     }
@@ -44,12 +44,12 @@ def test_the_papers_numbers_give_its_verdicts_and_rank_correlation(tiny_scale: S
 
 def test_a_best_reward_model_that_is_the_best_policy_fails_the_claim(tiny_scale: Scale) -> None:
     seeds = made_up(lambda name: 0.9 if name.startswith("implicit-dpo") else papers_numbers(name))
-    found = conclude(seeds, tiny_scale)
-    check = check_of(found, "The best reward model")
+    finding = conclude(seeds, tiny_scale)
+    check = check_of(finding, "The best reward model")
     # One objective is both, so that there is no lead.
     assert check.verdict == "does not hold"
     assert "+0.0 [+0.0, +0.0]" in check.here
-    assert check_of(found, "Trained as a reward model").verdict == "does not hold"
+    assert check_of(finding, "Trained as a reward model").verdict == "does not hold"
 
 
 def test_which_objectives_are_best_is_decided_by_the_other_seeds() -> None:

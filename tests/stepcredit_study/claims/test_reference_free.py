@@ -42,7 +42,9 @@ def test_the_reference_changes_scores_of_the_same_model(tiny_world: World) -> No
     from stepcredit.evaluation.score_columns import read_score_columns
 
     numbers, _ = run_twice(EXPERIMENT, tiny_world)
-    assert all(variant(method, *each) in numbers for method in DPO_AND_CE for each in COMBINATIONS)
+    assert all(
+        variant(method, *combination) in numbers for method in DPO_AND_CE for combination in COMBINATIONS
+    )
     scores = EXPERIMENT.prepare(tiny_world).dev_scores
     for training in (WITH, WITHOUT):
         with_it, without = (

@@ -12,21 +12,21 @@ from stepcredit_study.frame.scale import OtherKind, Scale
 from stepcredit_study.frame.world import World
 
 
-def found(scale: Scale, gain: float) -> list[str]:
+def verdicts_for(scale: Scale, gain: float) -> list[str]:
     """Verdicts where other kinds add ``gain``."""
     return verdicts(EXPERIMENT.conclude(made_up(lambda name: 0.5 + gain * (" + " in name)), scale))
 
 
 def test_other_kinds_that_add_nothing_do_not_help(tiny_scale: Scale) -> None:
-    assert found(tiny_scale, 0.0) == ["holds", "holds"]
+    assert verdicts_for(tiny_scale, 0.0) == ["holds", "holds"]
 
 
 def test_other_kinds_that_harm_do_not_help_either(tiny_scale: Scale) -> None:
-    assert found(tiny_scale, -0.1) == ["holds", "holds"]
+    assert verdicts_for(tiny_scale, -0.1) == ["holds", "holds"]
 
 
 def test_other_kinds_that_add_five_points_help(tiny_scale: Scale) -> None:
-    assert found(tiny_scale, 0.05) == ["does not hold", "does not hold"]
+    assert verdicts_for(tiny_scale, 0.05) == ["does not hold", "does not hold"]
 
 
 @pytest.mark.slow

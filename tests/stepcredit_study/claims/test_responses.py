@@ -13,8 +13,8 @@ from stepcredit_study.frame.world import World
 
 def accuracy(name: str, *, of_share: float, of_count: float) -> float:
     """Accuracy that rises with the share of the instructions and with the responses to each."""
-    found = re.search(r"(\d+)% x (\d)", name)
-    return 0.4 + of_share * int(found[1]) / 100 + of_count * int(found[2]) / 8 if found else 0.4
+    match = re.search(r"(\d+)% x (\d)", name)
+    return 0.4 + of_share * int(match[1]) / 100 + of_count * int(match[2]) / 8 if match else 0.4
 
 
 def test_where_responses_matter_more_than_instructions(tiny_scale: Scale) -> None:

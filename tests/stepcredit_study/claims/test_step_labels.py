@@ -11,7 +11,7 @@ from stepcredit_study.frame.seeds import Seeds
 from stepcredit_study.frame.world import World
 
 
-def found(scale: Scale, gains: dict[str, float]) -> list[str]:
+def verdicts_for(scale: Scale, gains: dict[str, float]) -> list[str]:
     """Verdicts where a second stage on some labels adds these gains."""
 
     def rule(name: str) -> float:
@@ -21,19 +21,19 @@ def found(scale: Scale, gains: dict[str, float]) -> list[str]:
 
 
 def test_a_second_stage_that_adds_nothing_does_not_help(tiny_scale: Scale) -> None:
-    assert found(tiny_scale, {MONTE_CARLO: -0.1, TRUE: 0.0}) == ["holds"] * 4
+    assert verdicts_for(tiny_scale, {MONTE_CARLO: -0.1, TRUE: 0.0}) == ["holds"] * 4
 
 
 def test_a_second_stage_that_adds_five_points_helps(tiny_scale: Scale) -> None:
-    assert found(tiny_scale, {MONTE_CARLO: 0.05}) == ["does not hold", "holds"] * 2
-    assert found(tiny_scale, {TRUE: 0.05}) == ["holds", "does not hold"] * 2
+    assert verdicts_for(tiny_scale, {MONTE_CARLO: 0.05}) == ["does not hold", "holds"] * 2
+    assert verdicts_for(tiny_scale, {TRUE: 0.05}) == ["holds", "does not hold"] * 2
 
 
 def test_without_the_truth_only_monte_carlo_labels_are_judged(tiny_scale: Scale) -> None:
     names = ("implicit-dpo", "implicit-ce")
     variants = [*names, *(f"{name}, then {labels}" for name in names for labels in (CONTROL, MONTE_CARLO))]
     numbers = {"pass@1": 0.4} | {
-        name: 0.5 for each in variants for name in (each, *(f"{each}/{n}" for n in tiny_scale.n))
+        name: 0.5 for name in variants for name in (name, *(f"{name}/{n}" for n in tiny_scale.n))
     }
     finding = EXPERIMENT.conclude(Seeds([numbers, numbers]), tiny_scale)
     assert verdicts(finding) == ["holds", "holds"]
@@ -52,8 +52,8 @@ def test_what_further_training_adds_is_told_apart_from_the_labels(tiny_scale: Sc
 
 def test_labels_must_add_to_what_further_training_adds(tiny_scale: Scale) -> None:
     """Five points, four of which come without any label: that is no help of the labels."""
-    assert found(tiny_scale, {CONTROL: 0.04, TRUE: 0.05, MONTE_CARLO: 0.05}) == ["holds"] * 4
-    assert found(tiny_scale, {CONTROL: 0.01, TRUE: 0.05, MONTE_CARLO: 0.05}) == ["does not hold"] * 4
+    assert verdicts_for(tiny_scale, {CONTROL: 0.04, TRUE: 0.05, MONTE_CARLO: 0.05}) == ["holds"] * 4
+    assert verdicts_for(tiny_scale, {CONTROL: 0.01, TRUE: 0.05, MONTE_CARLO: 0.05}) == ["does not hold"] * 4
 
 
 @pytest.mark.slow

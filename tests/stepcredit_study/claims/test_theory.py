@@ -48,7 +48,7 @@ def checks(scale: Scale, *changes: dict[str, float]) -> list[Check]:
     seeds: list[Measurement] = [
         measurement(0.001 * number) | {name: value + 0.001 * number for name, value in all_changes.items()}
         for number in range(3)
-        for all_changes in [{name: value for each in changes for name, value in each.items()}]
+        for all_changes in [{name: value for change in changes for name, value in change.items()}]
     ]
     return list(conclude(Seeds(seeds), scale).checks)
 
@@ -63,9 +63,9 @@ def test_an_error_beyond_rounding_refutes_the_first_proposition(tiny_scale: Scal
 
 def test_an_error_that_does_not_fall_with_samples_is_told(tiny_scale: Scale) -> None:
     flat = {f"sampled/implicit-ce/relative/{size}": 0.5 for size in NUM_SAMPLES}
-    found = checks(tiny_scale, flat)[SAMPLED]
-    assert found.verdict == "does not hold"
-    assert "effective" in found.why
+    check = checks(tiny_scale, flat)[SAMPLED]
+    assert check.verdict == "does not hold"
+    assert "effective" in check.why
 
 
 def test_a_value_outside_its_bounds_refutes_the_second_proposition(tiny_scale: Scale) -> None:
@@ -73,9 +73,9 @@ def test_a_value_outside_its_bounds_refutes_the_second_proposition(tiny_scale: S
 
 
 def test_values_that_do_not_follow_the_exact_ones_are_told(tiny_scale: Scale) -> None:
-    found = checks(tiny_scale, {"values/implicit-kto/rank-correlation": 0.1})
-    assert found[FOLLOWS].verdict == "does not hold"
-    assert found[ORDERS].verdict == "holds"
+    conclusions = checks(tiny_scale, {"values/implicit-kto/rank-correlation": 0.1})
+    assert conclusions[FOLLOWS].verdict == "does not hold"
+    assert conclusions[ORDERS].verdict == "holds"
 
 
 def test_heads_that_order_better_and_wild_probabilities_are_told(tiny_scale: Scale) -> None:
@@ -83,8 +83,11 @@ def test_heads_that_order_better_and_wild_probabilities_are_told(tiny_scale: Sca
         "values/head-on-soft-labels/rank-correlation": 0.9,
         "values/implicit-ce/calibration-error": 0.3,
     }
-    found = checks(tiny_scale, changes)
-    assert (found[ORDERS].verdict, found[CALIBRATED].verdict) == ("does not hold", "does not hold")
+    conclusions = checks(tiny_scale, changes)
+    assert (conclusions[ORDERS].verdict, conclusions[CALIBRATED].verdict) == (
+        "does not hold",
+        "does not hold",
+    )
 
 
 def test_labels_on_training_responses_stand_beside_heads_on_test_responses(tiny_scale: Scale) -> None:
@@ -119,9 +122,9 @@ def test_every_source_has_its_calibration_at_every_position(tiny_scale: Scale) -
 
 def test_what_too_few_responses_cannot_tell_is_left_blank(tiny_scale: Scale) -> None:
     few = {name: value for name, value in measurement().items() if not name.startswith("values/hard-labels/")}
-    found = conclude(Seeds([few, few]), tiny_scale)
-    assert all(dict(table.rows)["hard-labels"] == (None,) * 6 for table in found.tables[2:4])
-    assert "hard-labels" not in [series.name for series in found.plots[-1].series]
+    finding = conclude(Seeds([few, few]), tiny_scale)
+    assert all(dict(table.rows)["hard-labels"] == (None,) * 6 for table in finding.tables[2:4])
+    assert "hard-labels" not in [series.name for series in finding.plots[-1].series]
 
 
 @pytest.mark.slow
@@ -131,14 +134,14 @@ def test_it_runs_on_a_lab_of_a_few_problems(tiny_world: World, monkeypatch: pyte
     monkeypatch.setattr("stepcredit_study.claims.theory.NUM_PREFIXES", 4)
     for room in ("claims.theory", "analyses.proposition_findings"):
         monkeypatch.setattr(f"stepcredit_study.{room}.NUM_SAMPLES", (4, 16))
-    found = measure(tiny_world, prepare(tiny_world))
-    assert all(math.isfinite(value) for value in found.values())
+    numbers = measure(tiny_world, prepare(tiny_world))
+    assert all(math.isfinite(value) for value in numbers.values())
     for name in CHECKED_MODELS:
-        assert found[f"exact/{name}/error"] < 1e-10
-        assert found[f"bounds/{name}/outside"] < 1e-10
-        assert found[f"sampled/{name}/4"] > 0
+        assert numbers[f"exact/{name}/error"] < 1e-10
+        assert numbers[f"bounds/{name}/outside"] < 1e-10
+        assert numbers[f"sampled/{name}/4"] > 0
     for name in ("soft-labels", "hard-labels"):
-        assert 0 <= found[f"values/{name}/distance/answer"] < 1e-9
-        assert 0 <= found[f"values/{name}/calibration-error/answer"] < 1e-9
+        assert 0 <= numbers[f"values/{name}/distance/answer"] < 1e-9
+        assert 0 <= numbers[f"values/{name}/calibration-error/answer"] < 1e-9
     assert EXPERIMENT.lab_only
-    conclude(Seeds([found, found]), tiny_world.scale)
+    conclude(Seeds([numbers, numbers]), tiny_world.scale)

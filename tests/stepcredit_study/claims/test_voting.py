@@ -28,11 +28,11 @@ def test_the_papers_pattern_holds(tiny_scale: Scale) -> None:
 
 def test_votes_that_lose_to_the_plain_one_fail_the_claim(tiny_scale: Scale) -> None:
     seeds = made_up(lambda name: 0.4 if f"implicit-nca/{VOTE}" in name else numbers(name))
-    found = conclude(seeds, tiny_scale)
-    check = check_of(found, "beats the plain vote")
+    finding = conclude(seeds, tiny_scale)
+    check = check_of(finding, "beats the plain vote")
     assert check.verdict == "does not hold"
     assert "implicit-nca -9.0" in check.here
-    assert check_of(found, "beats the implicit PRM alone").verdict == "does not hold"
+    assert check_of(finding, "beats the implicit PRM alone").verdict == "does not hold"
 
 
 def test_a_strong_model_that_gains_most_fails_the_last_claim(tiny_scale: Scale) -> None:

@@ -65,14 +65,18 @@ def files(tmp_path: Path) -> tuple[Responses, Path, dict[str, ResponseScore], li
         for prompt in range(3)
         for index in range(NUM_RESPONSES)
     ]
-    distinct = list({(each.prompt_id, each.response): each for each in reversed(rows)}.values())[::-1]
-    scores = {each.id: score(each, draw.gauss(0, 1), draw.gauss(0, 1)) for each in distinct}
+    distinct = list({(row.prompt_id, row.response): row for row in reversed(rows)}.values())[::-1]
+    scores = {rollout.id: score(rollout, draw.gauss(0, 1), draw.gauss(0, 1)) for rollout in distinct}
     write_rows(tmp_path / "graded.jsonl", map(rollout_to_json, rows))
     write_rows(tmp_path / "distinct.jsonl", map(rollout_to_json, distinct))
     write_rows(tmp_path / "scores.jsonl", map(score_to_json, scores.values()))
     responses = Responses(tmp_path / "graded.jsonl", tmp_path / "distinct.jsonl")
-    by_text = {(each.prompt_id, each.response): scores[each.id] for each in distinct if each.id in scores}
-    of_all = {each.id: by_text[each.prompt_id, each.response] for each in rows}
+    by_text = {
+        (rollout.prompt_id, rollout.response): scores[rollout.id]
+        for rollout in distinct
+        if rollout.id in scores
+    }
+    of_all = {rollout.id: by_text[rollout.prompt_id, rollout.response] for rollout in rows}
     return responses, tmp_path / "scores.jsonl", of_all, rows
 
 
@@ -86,15 +90,15 @@ def problems(rows: list[Rollout]) -> list[list[Rollout]]:
 @pytest.mark.parametrize("aggregate", ["min", "sum", "last"])
 def test_best_of_n_is_the_mean_over_all_subsets(files: tuple, aggregate: str) -> None:  # type: ignore[type-arg]
     responses, path, scores, rows = files
-    found = TestBed(responses, (1, 2, 4, 64)).accuracy(path, aggregate)
-    assert list(found) == [1, 2, 4], "of six responses no 64 can be drawn"
-    for n, accuracy in found.items():
+    accuracies = TestBed(responses, (1, 2, 4, 64)).accuracy(path, aggregate)
+    assert list(accuracies) == [1, 2, 4], "of six responses no 64 can be drawn"
+    for n, accuracy in accuracies.items():
         expected = []
         for group in problems(rows):
             for subset in combinations(group, n):
-                values = [scores[each.id].aggregates[aggregate] for each in subset]
-                best = [each for each, value in zip(subset, values, strict=True) if value == max(values)]
-                expected.append(math.fsum(bool(each.correct) for each in best) / len(best))
+                values = [scores[place.id].aggregates[aggregate] for place in subset]
+                best = [place for place, value in zip(subset, values, strict=True) if value == max(values)]
+                expected.append(math.fsum(bool(place.correct) for place in best) / len(best))
         assert accuracy == pytest.approx(math.fsum(expected) / len(expected), abs=1e-12)
 
 
@@ -102,15 +106,15 @@ def test_best_of_n_is_the_mean_over_all_subsets(files: tuple, aggregate: str) ->
 def test_votes_are_the_mean_over_all_subsets(files: tuple, weighted: bool) -> None:  # type: ignore[type-arg]
     responses, path, scores, rows = files
     bed = TestBed(responses, (1, 2, 4))
-    found = bed.weighted_vote(path, "min", temperature=0.7) if weighted else bed.majority()
-    for n, accuracy in found.items():
+    accuracies = bed.weighted_vote(path, "min", temperature=0.7) if weighted else bed.majority()
+    for n, accuracy in accuracies.items():
         expected = []
         for group in problems(rows):
             for subset in combinations(group, n):
                 votes: dict[str, float] = defaultdict(float)
-                for each in subset:
-                    exponent = scores[each.id].aggregates["min"] / 0.7
-                    votes[str(each.prediction)] += 1 / (1 + math.exp(-exponent)) if weighted else 1.0
+                for place in subset:
+                    exponent = scores[place.id].aggregates["min"] / 0.7
+                    votes[str(place.prediction)] += 1 / (1 + math.exp(-exponent)) if weighted else 1.0
                 most = max(votes.values())
                 winners = [answer for answer, vote in votes.items() if math.isclose(vote, most)]
                 expected.append(("right" in winners) / len(winners))
@@ -122,7 +126,7 @@ def test_the_oracle_needs_one_right_response(files: tuple) -> None:  # type: ign
     bed = TestBed(responses, (1, 4))
     for n in (1, 3, 6):
         expected = [
-            any(each.correct for each in subset)
+            any(place.correct for place in subset)
             for group in problems(rows)
             for subset in combinations(group, n)
         ]
@@ -132,8 +136,8 @@ def test_the_oracle_needs_one_right_response(files: tuple) -> None:  # type: ign
 def test_the_outcome_auc_is_of_distinct_responses(files: tuple) -> None:  # type: ignore[type-arg]
     responses, path, scores, _ = files
     bed = TestBed(responses, (1,))
-    right = [scores[each.id].reward for each in bed.distinct if each.correct]
-    wrong = [scores[each.id].reward for each in bed.distinct if not each.correct]
+    right = [scores[rollout.id].reward for rollout in bed.distinct if rollout.correct]
+    wrong = [scores[rollout.id].reward for rollout in bed.distinct if not rollout.correct]
     wins = [(a > b) + 0.5 * (a == b) for a in right for b in wrong]
     assert bed.outcome_auc(path) == pytest.approx(sum(wins) / len(wins))
 
@@ -147,17 +151,19 @@ def test_the_share_of_lowest_last_steps_splits_ties_and_leaves_out_single_steps(
         id=alone.id, prompt_id="0", reward=0, steps=(step,), aggregates={}, num_tokens=1, scorer="made up"
     )
     write_rows(tmp_path / "scores.jsonl", map(score_to_json, [*scores, single]))
-    found = minimum_is_last(read_score_columns(tmp_path / "scores.jsonl"))
-    assert found == pytest.approx((1 + 0 + 0.5) / 3)
+    share = minimum_is_last(read_score_columns(tmp_path / "scores.jsonl"))
+    assert share == pytest.approx((1 + 0 + 0.5) / 3)
 
 
 def test_the_aggregate_that_picks_best_is_chosen_and_the_first_of_equals(tmp_path: Path) -> None:
     """The last step's reward knows the answer, the lowest one's is the other way round."""
     rows = [rollout(0, index, "right" if index < 2 else f"wrong {index}") for index in range(5)]
     rows += [rollout(1, index, "right" if index < 1 else f"wrong {index}") for index in range(4)]
-    rows = list({(each.prompt_id, each.response): each for each in rows}.values())
+    rows = list({(row.prompt_id, row.response): row for row in rows}.values())
     rows += [rollout(prompt, 9, "another") for prompt in range(2)]
-    scores = [score(each, -2.0 if each.correct else -1.0, float(bool(each.correct))) for each in rows]
+    scores = [
+        score(rollout, -2.0 if rollout.correct else -1.0, float(bool(rollout.correct))) for rollout in rows
+    ]
     write_rows(tmp_path / "dev.jsonl", map(rollout_to_json, rows))
     write_rows(tmp_path / "scores.jsonl", map(score_to_json, scores))
     paths = tmp_path / "dev.jsonl", tmp_path / "scores.jsonl"

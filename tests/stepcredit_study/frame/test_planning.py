@@ -39,7 +39,7 @@ def paper() -> Scale:
 
 def costs(prepare: Any, scale: Scale, tmp_path: Path) -> dict[str, PlannedCommand]:
     """Command to its last planned use."""
-    return {each.command: each for each in plan([made_up(prepare)], scale, tmp_path)}
+    return {command.command: command for command in plan([made_up(prepare)], scale, tmp_path)}
 
 
 @cache
@@ -69,25 +69,25 @@ def test_every_experiment_is_planned_without_a_file(module: str, scale_name: str
         return
     commands = plan([experiment], scale, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    outs = [each.out for each in commands]
+    outs = [command.out for command in commands]
     assert len(set(outs)) == len(outs)
-    for place, each in enumerate(commands):
-        options = parse(each.line)
-        assert options.out == each.out
-        for word in shlex.split(each.line):
+    for place, command in enumerate(commands):
+        options = parse(command.line)
+        assert options.out == command.out
+        for word in shlex.split(command.line):
             # What a command reads was made before; what no command makes lies in these folders.
             path = Path(word)
-            if path.is_relative_to(tmp_path / "out" / "store") and path != each.out:
+            if path.is_relative_to(tmp_path / "out" / "store") and path != command.out:
                 folder = path.relative_to(tmp_path / "out" / "store").parts[0]
-                assert path in outs[:place] or folder in ("prompts", "policies", "label-true"), each.line
+                assert path in outs[:place] or folder in ("prompts", "policies", "label-true"), command.line
     assert total_line(commands).startswith(f"# {len(commands)} commands")
 
 
 def test_experiments_share_what_they_have_in_common(tmp_path: Path) -> None:
     scale = read_scale("lab")
     experiments = [load_experiment(f"stepcredit_study.claims.{name}") for name in ("main", "voting")]
-    apart = [{each.line for each in plan([one], scale, tmp_path)} for one in experiments]
-    together = [each.line for each in plan(experiments, scale, tmp_path)]
+    apart = [{command.line for command in plan([one], scale, tmp_path)} for one in experiments]
+    together = [command.line for command in plan(experiments, scale, tmp_path)]
     assert len(together) == len(set(together)) == len(apart[0] | apart[1])
     assert apart[0] & apart[1]
 
@@ -100,19 +100,19 @@ def test_every_seed_is_planned(tmp_path: Path) -> None:
 
 
 def test_sampling_costs_a_forward_pass_a_token(paper: Scale, tmp_path: Path) -> None:
-    found = costs(lambda world: world.responses("test", policy="llama-70b"), paper, tmp_path)
+    planned = costs(lambda world: world.responses("test", policy="llama-70b"), paper, tmp_path)
     tokens = 500 * 100 + 500 * 64 * 400
-    assert found["sample"].tokens == tokens
-    assert found["sample"].flops == pytest.approx(2 * 70.6e9 * tokens)
-    assert found["sample"].hours == pytest.approx(2 * 70.6e9 * tokens / 1e15 / 3600)
-    assert found["grade"].flops == 0
+    assert planned["sample"].tokens == tokens
+    assert planned["sample"].flops == pytest.approx(2 * 70.6e9 * tokens)
+    assert planned["sample"].hours == pytest.approx(2 * 70.6e9 * tokens / 1e15 / 3600)
+    assert planned["grade"].flops == 0
 
 
 def test_the_sizes_decide_how_much_of_a_file_of_prompts_is_answered(paper: Scale, tmp_path: Path) -> None:
     smaller = resized(paper, {"train_prompts": 200})
-    found = costs(World.train_set, smaller, tmp_path)["sample"]
-    assert " --limit 200" in found.line
-    assert found.tokens == 200 * 100 + 200 * 8 * 400
+    planned = costs(World.train_set, smaller, tmp_path)["sample"]
+    assert " --limit 200" in planned.line
+    assert planned.tokens == 200 * 100 + 200 * 8 * 400
     more = costs(lambda world: world.responses("train", num_prompts=300), smaller, tmp_path)["sample"]
     assert " --limit 300" in more.line
     assert more.tokens == 300 * 100 + 300 * 8 * 400
@@ -121,33 +121,33 @@ def test_the_sizes_decide_how_much_of_a_file_of_prompts_is_answered(paper: Scale
 
 
 def test_training_costs_three_passes_recomputation_and_the_reference(paper: Scale, tmp_path: Path) -> None:
-    found = costs(lambda world: world.train("implicit-ce"), paper, tmp_path)["train"]
+    planned = costs(lambda world: world.train("implicit-ce"), paper, tmp_path)["train"]
     tokens = 33_000 * 8 * 500
-    assert found.tokens == tokens
-    assert found.flops == pytest.approx((6 + 2 + 2) * PARAMETERS * tokens)
-    assert found.line.startswith("accelerate launch --num_processes 8 ")
-    assert " -m stepcredit train " in found.line
+    assert planned.tokens == tokens
+    assert planned.flops == pytest.approx((6 + 2 + 2) * PARAMETERS * tokens)
+    assert planned.line.startswith("accelerate launch --num_processes 8 ")
+    assert " -m stepcredit train " in planned.line
 
 
 def test_pairs_a_head_and_mismatched_responses_are_reckoned_with(paper: Scale, tmp_path: Path) -> None:
     tokens = 33_000 * 8 * 500
-    found = {
+    planned = {
         name: costs(lambda world, name=name: world.train(name), paper, tmp_path)["train"]
         for name in ("implicit-dpo", "implicit-kto", "outcome-head")
     }
     # At most 16 pairs of 1000 tokens for each of 33,000 prompts; the reference sees each response once.
     pairs = 33_000 * 16 * 1000
-    assert found["implicit-dpo"].flops == pytest.approx((8 * pairs + 2 * tokens) * PARAMETERS)
-    assert found["implicit-kto"].flops == pytest.approx((8 + 2 + 2 * 2) * PARAMETERS * tokens)
-    assert found["outcome-head"].flops == pytest.approx(8 * PARAMETERS * tokens)
+    assert planned["implicit-dpo"].flops == pytest.approx((8 * pairs + 2 * tokens) * PARAMETERS)
+    assert planned["implicit-kto"].flops == pytest.approx((8 + 2 + 2 * 2) * PARAMETERS * tokens)
+    assert planned["outcome-head"].flops == pytest.approx(8 * PARAMETERS * tokens)
 
 
 def test_monte_carlo_labels_cost_a_prefix_and_its_completions(paper: Scale, tmp_path: Path) -> None:
     """Four prefixes a response, on average 200 tokens after a prompt of 100; 8 completions of 200."""
-    found = costs(lambda world: world.math_shepherd(), paper, tmp_path)["label math-shepherd"]
+    planned = costs(lambda world: world.math_shepherd(), paper, tmp_path)["label math-shepherd"]
     tokens = 33_000 * 8 * 4 * (100 + 200 + 8 * 200)
-    assert found.tokens == tokens
-    assert found.flops == pytest.approx(2 * PARAMETERS * tokens)
+    assert planned.tokens == tokens
+    assert planned.flops == pytest.approx(2 * PARAMETERS * tokens)
 
 
 def test_scoring_costs_a_pass_a_model_on_one_device(paper: Scale, tmp_path: Path) -> None:
@@ -156,10 +156,10 @@ def test_scoring_costs_a_pass_a_model_on_one_device(paper: Scale, tmp_path: Path
 
     tokens = 500 * 64 * 500
     for method, passes in (("implicit-ce", 2), ("outcome-head", 1)):
-        found = costs(lambda world, method=method: prepare(world, method), paper, tmp_path)["score"]
+        planned = costs(lambda world, method=method: prepare(world, method), paper, tmp_path)["score"]
         flops = passes * 2 * PARAMETERS * tokens
-        assert found.flops == pytest.approx(flops)
-        assert found.hours == pytest.approx(flops / (1e15 / 8) / 3600)
+        assert planned.flops == pytest.approx(flops)
+        assert planned.hours == pytest.approx(flops / (1e15 / 8) / 3600)
     untrained = costs(
         lambda world: world.reference_log_probability(world.test_set().distinct), paper, tmp_path
     )["score"]
@@ -168,10 +168,10 @@ def test_scoring_costs_a_pass_a_model_on_one_device(paper: Scale, tmp_path: Path
 
 def test_parts_of_the_data_cost_their_share(paper: Scale, tmp_path: Path) -> None:
     def tokens(**part: Any) -> float | None:
-        found = costs(
+        planned = costs(
             lambda world: world.train("implicit-ce", world.select(world.train_set(), **part)), paper, tmp_path
         )
-        return found["train"].tokens
+        return planned["train"].tokens
 
     assert tokens(prompts=0.5) == 33_000 * 4 * 500
     assert tokens(responses=2) == 33_000 * 2 * 500
@@ -198,10 +198,10 @@ def test_what_is_not_known_is_not_in_the_sum(paper: Scale, tmp_path: Path) -> No
 
 def test_a_plan_is_a_shell_script_and_says_how_it_reckons(paper: Scale, tmp_path: Path) -> None:
     commands = plan([made_up(lambda world: world.train("implicit-ce"))], paper, tmp_path)
-    text = "\n".join([*(each.to_text() for each in commands), total_line(commands)])
+    text = "\n".join([*(command.to_text() for command in commands), total_line(commands)])
     for line in text.splitlines():
         assert line.startswith(("# ", "stepcredit ", "accelerate launch "))
-    total = sum(each.flops or 0 for each in commands)
+    total = sum(command.flops or 0 for command in commands)
     assert f"{total:.2e} operations" in total_line(commands)
     assert "# operations of train: training 6 x parameters x tokens" in total_line(commands)
     content = commands[-1].to_json()
@@ -211,5 +211,5 @@ def test_a_plan_is_a_shell_script_and_says_how_it_reckons(paper: Scale, tmp_path
 
 def test_the_lab_needs_no_reckoning(tmp_path: Path) -> None:
     commands = plan([made_up(World.train_set)], read_scale("lab"), tmp_path)
-    assert all(each.flops is None for each in commands)
+    assert all(command.flops is None for command in commands)
     assert total_line(commands) == f"# {len(commands)} commands"

@@ -96,10 +96,10 @@ def test_numbers_of_other_settings_or_torn_files_do_not_count(folder: Path, scal
 
 @pytest.mark.slow
 def test_stages_run_in_processes_once_and_again_only_with_other_settings(folder: Path, scale: Scale) -> None:
-    found = run_stages(stages(folder, scale, 3), jobs=2)
-    assert [numbers["seed"] for numbers in found["made-up-experiment"]] == [0, 1, 2]
+    results = run_stages(stages(folder, scale, 3), jobs=2)
+    assert [numbers["seed"] for numbers in results["made-up-experiment"]] == [0, 1, 2]
     assert sorted(measured(folder)) == [0, 1, 2]
-    assert run_stages(stages(folder, scale, 3), jobs=2) == found
+    assert run_stages(stages(folder, scale, 3), jobs=2) == results
     assert len(measured(folder)) == 3
     changed = run_stages(stages(folder, resized(scale, {"train_prompts": 7}), 1), jobs=1)
     assert changed["made-up-experiment"] == [{"size": 7.0, "seed": 0.0}]
@@ -109,7 +109,7 @@ def test_an_experiment_is_told_of_as_soon_as_its_seeds_are_there(
     folder: Path, scale: Scale, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "another_experiment.py").write_text((folder / "made_up_experiment.py").read_text())
-    monkeypatch.setattr(running, "_measured", lambda todo, jobs: ((each, measure(each)) for each in todo))
+    monkeypatch.setattr(running, "_measured", lambda todo, jobs: ((stage, measure(stage)) for stage in todo))
     first, second = stages(folder, scale)
     both = [first, replace(first, module="another_experiment"), second]
     finished: list[tuple[str, int]] = []
@@ -169,8 +169,8 @@ def test_a_killed_run_goes_on_and_leaves_no_process(folder: Path, scale: Scale) 
     else:
         pytest.fail("workers outlive the run")
     (folder / "hold-1").unlink()
-    found = run_stages(stages(folder, scale), jobs=1)
-    assert [numbers["seed"] for numbers in found["made-up-experiment"]] == [0, 1]
+    results = run_stages(stages(folder, scale), jobs=1)
+    assert [numbers["seed"] for numbers in results["made-up-experiment"]] == [0, 1]
     assert measured(folder) == [0, 1, 1], "seed 0 is not measured again"
 
 
@@ -215,6 +215,6 @@ def test_a_larger_scale_runs_its_commands_by_its_launchers(folder: Path) -> None
     )
     scale = replace(read_scale("paper"), launchers={"default": str(script)})
     stage = Stage(module="one_request", scale=scale, seed=0, out=folder / "out")
-    found = run_stages([stage], jobs=1)
-    assert found["one-request"][0]["words"] > 5
-    assert json.loads(stage.path.read_text())["numbers"] == found["one-request"][0]
+    results = run_stages([stage], jobs=1)
+    assert results["one-request"][0]["words"] > 5
+    assert json.loads(stage.path.read_text())["numbers"] == results["one-request"][0]

@@ -14,34 +14,34 @@ from stepcredit_study.pages.finding import Estimate, Verdict, format_estimate
 
 def test_an_estimate_worked_out_by_hand() -> None:
     """Of 1, 2, 3, 4, 5: mean 3, variance 2.5, so 2.776 * sqrt(2.5 / 5) = 1.963 to each side."""
-    found = estimate([1, 2, 3, 4, 5])
-    assert (found.mean, found.values) == (3, (1, 2, 3, 4, 5))
-    assert found.low == pytest.approx(3 - 1.963, abs=1e-3)
-    assert found.high == pytest.approx(3 + 1.963, abs=1e-3)
+    result = estimate([1, 2, 3, 4, 5])
+    assert (result.mean, result.values) == (3, (1, 2, 3, 4, 5))
+    assert result.low == pytest.approx(3 - 1.963, abs=1e-3)
+    assert result.high == pytest.approx(3 + 1.963, abs=1e-3)
 
 
 @given(some.lists(some.floats(-1e3, 1e3), min_size=2, max_size=8))
 def test_an_estimate_is_what_the_standard_library_gives(values: list[float]) -> None:
-    found = estimate(values)
+    result = estimate(values)
     reach = student_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    assert found.mean == pytest.approx(statistics.fmean(values), abs=1e-9)
-    assert found.low == pytest.approx(found.mean - reach, abs=1e-6)
-    assert found.high == pytest.approx(found.mean + reach, abs=1e-6)
+    assert result.mean == pytest.approx(statistics.fmean(values), abs=1e-9)
+    assert result.low == pytest.approx(result.mean - reach, abs=1e-6)
+    assert result.high == pytest.approx(result.mean + reach, abs=1e-6)
 
 
 def test_one_seed_has_no_interval_and_decides_nothing() -> None:
-    found = estimate([0.7])
-    assert (found.low, found.high) == (None, None)
-    assert is_above(found) == is_below(found, 1.0) == "undecided"
-    assert format_estimate(found) == "70.0"
+    result = estimate([0.7])
+    assert (result.low, result.high) == (None, None)
+    assert is_above(result) == is_below(result, 1.0) == "undecided"
+    assert format_estimate(result) == "70.0"
 
 
 def test_differences_are_taken_within_a_seed() -> None:
     """Seeds differ by far more than the methods; the difference is the same in each."""
     seeds = Seeds([{"a": 0.1 * n + 0.05, "b": 0.1 * n} for n in range(5)])
-    found = seeds.difference("a", "b")
-    assert found.low == pytest.approx(0.05)
-    assert is_above(found) == "holds"
+    gain = seeds.difference("a", "b")
+    assert gain.low == pytest.approx(0.05)
+    assert is_above(gain) == "holds"
     apart = seeds.of("a")
     assert apart.low is not None
     assert apart.low < seeds.of("b").mean

@@ -35,7 +35,7 @@ def test_recorded_solutions_go_through_the_whole_loop(
     }
     rows = {(row["method"], row["n"]): row["accuracy"] for row in results["best_of_n"]["results"]}
     graded = list(read_rollouts(options.out / "test" / "graded.jsonl"))
-    assert rows["pass", 1] == pytest.approx(sum(each.correct is True for each in graded) / len(graded))
+    assert rows["pass", 1] == pytest.approx(sum(rollout.correct is True for rollout in graded) / len(graded))
     assert rows["pass", 4] == 1.0
     assert sorted(path.name for path in (tmp_path / "published").iterdir()) == [
         "README.md",

@@ -109,15 +109,15 @@ def test_what_is_no_finding_is_refused(broken: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "percent", "digits", "text"),
+    ("value", "percent", "digits", "text"),
     [
         (estimate(0.5), True, 1, "50.0 [48.0, 52.0]"),
         (estimate(-0.5, None), True, 0, "-50"),
         (estimate(1.5), False, 2, "1.50 [1.48, 1.52]"),
     ],
 )
-def test_an_estimate_in_a_table(found: Estimate, percent: bool, digits: int, text: str) -> None:
-    assert format_estimate(found, percent=percent, digits=digits) == text
+def test_an_estimate_in_a_table(value: Estimate, percent: bool, digits: int, text: str) -> None:
+    assert format_estimate(value, percent=percent, digits=digits) == text
 
 
 def test_the_terminal_shows_aligned_tables_and_every_claim() -> None:
@@ -184,8 +184,8 @@ def test_a_picture_stands_alone_for_light_and_dark_viewers(plot: Plot, tmp_path:
     for name in ("blue", "orange"):
         colours = [re.search(rf"\.{name} {{ color: (#\w+)", part) for part in (light, dark)]
         assert all(colours)
-        assert len({found[1] for found in colours if found}) == 2
-    words = {each.text for each in root.iter(f"{SVG}text")}
+        assert len({colour[1] for colour in colours if colour}) == 2
+    words = {text.text for text in root.iter(f"{SVG}text")}
     assert plot.title in words
     assert plot.x_label in words
     assert {series.name for series in plot.series} <= words, "names stand in the picture"
@@ -240,7 +240,11 @@ def test_findings_of_a_folder_are_read_in_the_order_that_is_asked_for(tmp_path: 
         write_finding(replace(FINDING, name=name), tmp_path / name, NUMBERS)
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "results.json").write_text('{"seeds": []}')
-    assert [each.name for each in read_findings(tmp_path, ("gamma", "beta"))] == ["gamma", "beta", "alpha"]
+    assert [finding.name for finding in read_findings(tmp_path, ("gamma", "beta"))] == [
+        "gamma",
+        "beta",
+        "alpha",
+    ]
     (tmp_path / "beta" / "results.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read"):
         read_findings(tmp_path)
