@@ -88,8 +88,8 @@ def test_a_pattern_finds_its_first_group_at_its_last_match() -> None:
 
 @given(st.text(alphabet="Aanswer is:=#\\boxed{}$[]().,0123456789 \n%*-/", max_size=300))
 def test_no_text_breaks_it(response: str) -> None:
-    found = final_answer(response)
-    assert found is None or found.strip()
+    answer = final_answer(response)
+    assert answer is None or answer.strip()
 
 
 @pytest.mark.parametrize(

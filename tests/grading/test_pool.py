@@ -114,9 +114,9 @@ def test_no_process_is_left_behind(pool: WorkerPool) -> None:
 
 
 def test_it_works_outside_the_main_thread(pool: WorkerPool) -> None:
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(outcome(pool, "hang")))
+    outcomes: list[Any] = []
+    thread = threading.Thread(target=lambda: outcomes.append(outcome(pool, "hang")))
     thread.start()
     thread.join(20)
-    assert found == ["timeout"]
+    assert outcomes == ["timeout"]
     assert sys.is_finalizing() is False

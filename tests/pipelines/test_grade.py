@@ -181,8 +181,8 @@ def test_failures_are_recorded_with_their_reason(options: Options, monkeypatch: 
 
 def test_formats_of_other_tools_are_graded_too(options: Options) -> None:
     rows = [
-        {"idx": 0, "prompt": "1+1=", "response": f"A: {found}", "reference": 2, "extracted_output": None}
-        for found in (2, 3)
+        {"idx": 0, "prompt": "1+1=", "response": f"A: {total}", "reference": 2, "extracted_output": None}
+        for total in (2, 3)
     ]
     write(options.rollouts, rows)
     run(replace(options, format="implicitprm-bon"))
@@ -197,8 +197,8 @@ def test_the_extension_says_how_to_write(options: Options, extension: str) -> No
     other = replace(options, out=options.out.with_name(f"graded.{extension}"))
     run(other)
     verdicts = [(rollout.id, rollout.correct, rollout.prediction) for rollout in read_rollouts(options.out)]
-    found = [(rollout.id, rollout.correct, rollout.prediction) for rollout in read_rollouts(other.out)]
-    assert found == verdicts
+    written = [(rollout.id, rollout.correct, rollout.prediction) for rollout in read_rollouts(other.out)]
+    assert written == verdicts
 
 
 def test_malformed_rows_are_skipped_and_counted_on_request(options: Options) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -92,7 +93,8 @@ def equal(answer: str, prediction: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _text(answer: str) -> str:
-    return normalized(answer[: 2 * _LONGEST]).lower()
+    text = normalized(answer[: 2 * _LONGEST]).lower()
+    return re.sub(r"\s*([^\w\s.])\s*", r"\1", text)
 
 
 @lru_cache(maxsize=4096)

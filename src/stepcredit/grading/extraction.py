@@ -32,7 +32,8 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BETWEEN_BOXES = re.compile(r"[\s$,;]*(?:\\text\s*\{\s*)?(?:and|or)?(?:\s*\})?[\s$,;]*")
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(?=\S)", re.MULTILINE)
 _STATED = re.compile(
-    r"(?:^[ \t>*_]*A(?:ns)?|\b(?i:answer)(?:\s+(?:to|for|of|in)\s[^\n.:=]{1,100}?)?)[*_]*\s*"
+    r"(?:^[ \t>*_]*A(?:ns)?|\b(?i:answer|(?:correct|right|best) (?:option|choice)|solution set)"
+    r"(?:\s+(?:to|for|of|in)\s[^\n.:=]{1,100}?)?)[*_]*\s*"
     r"(?::|=|,?\s*\b(?:is|are|was|equals|becomes|(?:must|should|will|would)\s+be)\b)"
     r"(?:\s+(?:therefore|thus|then|hence|simply|equal\s+to|given\s+by|approximately|about|exactly)\b)*"
     r"[\s*_:=]*",
@@ -80,8 +81,8 @@ def answer_by_pattern(response: str, pattern: re.Pattern[str]) -> str | None:
     last = _last(pattern, response)
     if last is None:
         return None
-    found = last.group(1) if pattern.groups else last.group()
-    return None if found is None else found.strip() or None
+    answer = last.group(1) if pattern.groups else last.group()
+    return None if answer is None else answer.strip() or None
 
 
 def after_thinking(response: str) -> str | None:
@@ -226,17 +227,17 @@ def _unit_after(text: str, start: int) -> str:
 
 
 def _joined_formulas(text: str, first: re.Match[str]) -> str | None:
-    found, match = [], first
+    formulas, match = [], first
     while True:
-        found.append(next(group for group in match.groups() if group is not None).strip())
+        formulas.append(next(group for group in match.groups() if group is not None).strip())
         link = _BETWEEN_FORMULAS.match(text, match.end())
         after = _FORMULA.match(text, link.end()) if link else None
         if after is None:
             break
         match = after
     percent = r"\%" if re.match(r"\s*(?:\\?%|percent\b)", text[match.end() :]) else ""
-    unit = "" if percent or len(found) > 1 else _unit_after(text, match.end())
-    return (", ".join(found) + percent + unit).strip() or None
+    unit = "" if percent or len(formulas) > 1 else _unit_after(text, match.end())
+    return (", ".join(formulas) + percent + unit).strip() or None
 
 
 def _last_formula_or_number(response: str) -> str | None:
@@ -245,4 +246,15 @@ def _last_formula_or_number(response: str) -> str | None:
     if formula is not None and (number is None or number.start() < formula.end()):
         inner = next(group for group in formula.groups() if group is not None).strip()
         return inner + _unit_after(tail, formula.end()) if inner else None
-    return None if number is None else number.group().strip() + _unit_after(tail, number.end())
+    if number is None:
+        return None
+    return _bare_formula(tail, number) or number.group().strip() + _unit_after(tail, number.end())
+
+
+def _bare_formula(text: str, number: re.Match[str]) -> str | None:
+    r"""The formula without dollars of which a number is only a part: ``\frac{1}{2}`` around its 2."""
+    if text[number.start() - 1 : number.start()] not in ("{", "^", "_") and text[number.end() :][:1] != "}":
+        return None
+    start = max(text.rfind(space, 0, number.start()) for space in " \n\t") + 1
+    word = text[start:].split()[0].strip(_EDGES + ".,;")
+    return word if word.count("{") == word.count("}") else None

@@ -37,11 +37,11 @@ def _grade_numbers(prediction: str, answer: str) -> Grade | None:
     """The verdict where the reference is a plain number and the prediction one, too, perhaps with a unit."""
     if plain_number(answer) is None and whole_fraction(answer) is None:
         return None
-    found, expected = read_number(prediction) or counted_number(prediction), read_number(answer)
-    if found is None or expected is None:
+    number, expected = read_number(prediction) or counted_number(prediction), read_number(answer)
+    if number is None or expected is None:
         return None
-    same = same_number(expected, found)
-    return Grade(same, number_text((expected if same else found).value), MATCH if same else DIFFERS)
+    same = same_number(expected, number)
+    return Grade(same, number_text((expected if same else number).value), MATCH if same else DIFFERS)
 
 
 @dataclass(slots=True)

@@ -28,7 +28,7 @@ _SYMBOLS = {
 _SYMBOL = re.compile("|".join(map(re.escape, _SYMBOLS)))
 _COMMANDS = {
     r"leqslant|leqq|leq|le": "le", r"geqslant|geqq|geq|ge": "ge", r"neq|ne": "ne",
-    r"dfrac|tfrac|cfrac|frac": "frac", r"dbinom|tbinom|binom|choose": "binom",
+    r"dfrac|tfrac|cfrac|frac": "frac", r"dbinom|tbinom|binom": "binom",
     r"dots[cbm]?|ldots|cdots|textellipsis": "ldots",
     r"varnothing|emptyset": "emptyset", r"lbrace": "{", r"rbrace": "}", r"lvert|rvert|vert": "|",
     r"backslash|smallsetminus|setminus": "setminus", r"degrees?|deg": "deg", r"reals?|Reals|R": "mathbb{R}",
@@ -85,6 +85,9 @@ _REWRITTEN: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"\\mathbb\s*([A-Z])"), r"\\mathbb{\1}"),
     (re.compile(r"\^\s*([-+]\s*\d+(?:\.\d+)?)"), r"^{\1}"),
     (re.compile(r"_\s*(\d)"), r"_{\1}"),
+    (re.compile(r"\^\s*(\d+)(?=\s+\d)"), r"^{\1}"),
+    (re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}"), r"\\binom{\1}{\2}"),
+    (re.compile(r"\(?\\(?:pmod|bmod|mod)\s*\{?\s*(\w+)\s*\}?\)?|\(mod (\w+)\)"), r"\\pmod{\1\2}"),
     (re.compile(r"(?<=\d)\s*[lL]bs?\.?$"), " lb"),
 ]  # fmt: skip
 

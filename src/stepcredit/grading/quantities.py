@@ -67,7 +67,10 @@ def _ratio(text: str) -> Answer | None:
 
 def _based(text: str) -> Answer | None:
     match = _BASED.fullmatch(text)
-    return None if match is None else Based(match[1].lstrip("0") or "0", match[2])
+    if match is None:
+        return None
+    base = read_number(match[2])
+    return Based(match[1].lstrip("0") or "0", match[2] if base is None else str(base.value))
 
 
 def _share(text: str) -> Answer | None:

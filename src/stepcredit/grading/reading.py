@@ -35,7 +35,7 @@ _CHOICE = re.compile(
 )
 _GOES_ON = re.compile(r"\s*(?:[-+*/^=<>_,]|\\(?:cdot|times|cup|cap|le|ge|in|ne|div)\b)")
 _DOMAIN = re.compile(
-    r"(?:[,;]\s*|\s+|\()(?:where\s+|for\s+(?:all\s+|any\s+)?|with\s+)?\(?[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*"
+    r"(?:[,;]\s*|\(|\s+(?=where|for|with))(?:where\s+|for\s+(?:all\s+|any\s+)?|with\s+)?\(?[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*"
     r"(?:\\in\s*\\mathbb\{[A-Z]\}(?:\^?[+*]|_\{[^{}]*\})?"
     r"|(?:is|are)\s+(?:an?\s+|any\s+)?(?:integers?|real(?: numbers?)?|constants?))\)?$"
 )
@@ -54,9 +54,11 @@ _NOTHING = re.compile(
 )
 _LEFT_SIDE = re.compile(
     r"\\?[A-Za-z]+'*(?:_\{?\w+\}?)?(?:\s*\([\w,\s\\]*\)|\^\{?-1\}?\s*\([\w,\s\\]*\))?|[A-Za-z][A-Za-z\s]*"
+    r"|\([A-Za-z](?:\s*,\s*[A-Za-z])+\)|\\(?:vec|overline|bar|hat)\s*\{[A-Za-z]+\}"
 )
 _OPERATORS = [r"\approx", r"\le", r"\ge", r"\ne", r"\in", "<", ">", "="]
 _SHORT_WORDS = re.compile(r"yes|no|odd|even|true|all|both|[ap]m|mon|tue|wed|thu|fri|sat|sun|n/a|dne")
+_PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])")
 _ROWS = {brackets: brackets for brackets in ("()", "[]", "(]", "[)")} | {r"\langle\rangle": "()", "][": "()"}
 _DEEPEST = 12
 
@@ -150,12 +152,12 @@ def _read_list(text: str, depth: int) -> Answer | None:
         return total
     pieces = split_at(text, [",", ";", r"\bor\b", r"\band\b"], words=True)
     if len(pieces) < 2:
-        return _read_plus_minus(text, depth) if text.count(r"\pm") == 1 else None
+        return _read_plus_minus(text, depth) if len(_PLUS_MINUS.findall(text)) == 1 else None
     return Sequence("list", _items(pieces, depth))
 
 
 def _read_plus_minus(text: str, depth: int) -> Answer | None:
-    before, _, after = text.partition(r"\pm")
+    before, after = _PLUS_MINUS.split(text)
     is_sign = not before.strip() or before.rstrip()[-1] in "=(,{"
     first, second = _read(before + ("" if is_sign else "+") + after, depth), _read(f"{before}-{after}", depth)
     if isinstance(first, Assignment) and isinstance(second, Assignment):

@@ -116,6 +116,7 @@ def read_unit(text: str, *, attached: bool = False) -> Unit | None:
     text = text.replace(r"\Omega", "ohm").replace(r"\mu", "µ").strip()
     for short, long in _COMPOUNDS.items():
         text = re.sub(rf"\b{short}\b\.?", long, text)
+    text = re.sub(r"^((?:sq\.?|square|cubic|cu\.?)? ?units?) ?\^\{?[23]\}?$", r"\1", text)
     unit = _measure(re.sub(r" of [a-z ]+$", "", text)) or (None if attached else _label(text))
     return None if unit is None else replace(unit, text=written)
 

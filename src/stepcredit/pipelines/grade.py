@@ -37,7 +37,7 @@ class Options(GraderOptions):
     format: str = option("format of the input: rollouts, or one of another tool", default="rollouts")
     regrade: bool = option("also replace verdicts that are already there", default=False)
     ray: str | None = option(
-        "spread the work over this Ray cluster, or over one of this machine's cores: local",
+        "spread the work over this Ray cluster, or over this machine's cores: local",
         default=None,
         metavar="ADDRESS",
     )

@@ -211,10 +211,10 @@ def add(a, b): return 0
 """,
     "all that the collector knows": """
 import gc
-for found in gc.get_objects():
-    if isinstance(found, dict) and "tests" in found: found["tests"] = ""
-    if callable(found) and getattr(found, "__name__", "") in ("report", "_failure"):
-        try: found("verdict", None)
+for thing in gc.get_objects():
+    if isinstance(thing, dict) and "tests" in thing: thing["tests"] = ""
+    if callable(thing) and getattr(thing, "__name__", "") in ("report", "_failure"):
+        try: thing("verdict", None)
         except BaseException: pass
 def add(a, b): return 0
 """,
