@@ -18,7 +18,7 @@ from stepcredit.types import GenerationFailure, GenerationRequest, Prompt, Rollo
 Reply = tuple[int, dict[str, str], bytes]
 
 
-def _completion(text: str, reason: str = "stop") -> Reply:
+def _completion(text: str, reason: Any = "stop") -> Reply:
     answer = {
         "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": reason}],
         "usage": {"prompt_tokens": 7, "completion_tokens": 3},
@@ -156,11 +156,25 @@ def test_no_more_than_so_many_requests_are_open_at_once(server: StubServer) -> N
         (408, {}, b"{}"),
         (200, {}, b'{"choices": [{"mess'),
         (200, {}, b'{"choices": []}'),
+        (200, {}, b"[" * 100_000),
+        _completion("half of a pair: \ud83d"),
         (200, {}, b'{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}'),
         (200, {"Content-Type": "text/html"}, b"<html>hello</html>"),
         None,
     ],
-    ids=["500", "503", "429", "408", "cut JSON", "no choice", "no text", "HTML", "dropped"],
+    ids=[
+        "500",
+        "503",
+        "429",
+        "408",
+        "cut JSON",
+        "no choice",
+        "deep",
+        "surrogate",
+        "no text",
+        "HTML",
+        "dropped",
+    ],
 )
 def test_passing_trouble_is_tried_again(server: StubServer, trouble: Reply | None) -> None:
     server.answer = lambda number, body: trouble if number < 2 else _completion("fine")
@@ -190,18 +204,20 @@ def test_lasting_trouble_is_a_failure_with_its_reason_and_the_others_go_on(serve
             return 400, {}, b'{"error": {"message": "too many tokens"}}'
         if asked == "What is broken?":
             return 200, {}, b"not json"
-        return _completion("#", "content_filter") if asked == "What is bad?" else _completion("ok")
+        reasons: dict[str, Any] = {"bad": "content_filter", "odd": ["stop"], "fine": "EOS_TOKEN"}
+        return _completion("#", reasons[asked.removeprefix("What is ").removesuffix("?")])
 
     server.answer = answer
-    names = ["long", "fine", "broken", "bad"]
+    names = ["long", "fine", "broken", "bad", "odd"]
     results = _results(_generator(server, retries=1), *(_request(name) for name in names))
     reasons = {r.prompt_id: r.reason for r in results if isinstance(r, GenerationFailure)}
-    assert reasons.keys() == {"long", "broken", "bad"}
+    assert reasons.keys() == {"long", "broken", "bad", "odd"}
     assert "too many tokens" in reasons["long"]
     assert "not JSON" in reasons["broken"]
     assert "content_filter" in reasons["bad"]
+    assert "['stop']" in reasons["odd"]
     counts = [sum(name in body["messages"][0]["content"] for body in server.seen) for name in names]
-    assert counts == [1, 1, 2, 1]
+    assert counts == [1, 1, 2, 1, 1]
 
 
 def test_all_requests_wait_as_long_as_the_server_asks(server: StubServer) -> None:

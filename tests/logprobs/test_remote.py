@@ -123,6 +123,8 @@ def test_faults_that_may_pass_are_tried_again(server: StubServer, monkeypatch: p
     remote = RemoteTokenLogProbs(server.url, "m")
     assert len(remote.of(ENCODED[:1])[0]) == 3
     assert len(server.requests) == 4
+    server.faults = [(200, "[" * 100_000)]
+    assert len(remote.of(ENCODED[:1])[0]) == 3
     server.faults = [(503, "busy")] * 2
     with pytest.raises(UserError, match="the server answered 503: busy"):
         RemoteTokenLogProbs(server.url, "m", retries=1).of(ENCODED[:1])
@@ -153,6 +155,8 @@ def test_that_no_answer_comes_is_told_before_it_is_tried_again(capsys: pytest.Ca
         lambda answer: {"choices": [{"logprobs": None}]},
         lambda answer: {"choices": [{"logprobs": {"token_logprobs": [None, -1.0]}}]},
         lambda answer: {"choices": [{"logprobs": {"token_logprobs": [None] * 5}}]},
+        lambda answer: {"choices": [{"logprobs": {"token_logprobs": [10**400] * 5}}]},
+        lambda answer: {"choices": [{"logprobs": {"token_logprobs": ["x"] * 5}}]},
     ],
 )
 def test_an_answer_without_one_value_a_token_is_a_data_error(server: StubServer, mangle: Any) -> None:

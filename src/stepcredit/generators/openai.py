@@ -17,12 +17,11 @@ from stepcredit.generators.records import make_rollout, sampling_json
 from stepcredit.generators.stopping import cut_at_stop
 from stepcredit.generators.streams import stream_key
 from stepcredit.runs import Ledger, warn
-from stepcredit.types import FinishReason, GenerationFailure, GenerationRequest, Rollout
+from stepcredit.types import FINISH_REASONS, FinishReason, GenerationFailure, GenerationRequest, Rollout
 
 if TYPE_CHECKING:
     import openai
 
-_ENDINGS: dict[str, FinishReason] = {"stop": "stop", "eos": "stop", "eos_token": "stop", "length": "length"}
 _RETRIED_STATUSES = frozenset({408, 409, 425, 429})
 
 
@@ -257,7 +256,7 @@ class OpenAIGenerator:
             line.pace.hold(min(seconds, LONGEST_HOLD))
         try:
             return _read(json.loads(response.content))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _UnreadableAnswerError(f"the answer is not JSON ({error})") from error
 
     def _create(self, client: openai.OpenAI, request: GenerationRequest, settings: dict[str, Any]) -> Any:
@@ -293,19 +292,27 @@ def _read(answer: Any) -> _Answer:
         ending = choice["finish_reason"]
     except (KeyError, IndexError, TypeError) as error:
         raise _UnreadableAnswerError(f"the answer has no {error}") from error
-    if ending not in _ENDINGS:
-        raise _RefusedError(f"the response ended for the reason {ending!r}")
-    if not isinstance(text, str):
+    reason = FINISH_REASONS.get(ending.lower()) if isinstance(ending, str) else None
+    if reason is None:
+        raise _RefusedError(f"the response ended for the reason {str(ending)[:80]!r}")
+    if not isinstance(text, str) or not _is_unicode(text):
         raise _UnreadableAnswerError("the answer holds no text")
     usage = answer.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    return _Answer(
-        text, _ENDINGS[ending], _number(usage.get("prompt_tokens")), _number(usage.get("completion_tokens"))
-    )
+    return _Answer(text, reason, _number(usage.get("prompt_tokens")), _number(usage.get("completion_tokens")))
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold the text: a server may send half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _number(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
+    return value if type(value) is int and 0 <= value < 2**53 else None
 
 
 def _one_line(error: BaseException) -> str:

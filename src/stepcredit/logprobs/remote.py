@@ -100,7 +100,7 @@ class RemoteTokenLogProbs:
         answer = self._post(path, body)
         try:
             values = _READERS[self.interface](answer, item)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 f"the answer holds no log-probabilities of the prompt ({type(error).__name__}: {error})",
                 where=self.base_url,
@@ -148,7 +148,7 @@ class RemoteTokenLogProbs:
                         where=address,
                         hint="check the address, the model's name, its context length and OPENAI_API_KEY",
                     ) from error
-            except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
+            except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
                 if last:
                     raise UserError(
                         f"no answer ({error})", where=address, hint="check that the server is running"
@@ -190,6 +190,6 @@ def _reason(error: urllib.error.HTTPError) -> str:
     try:
         content = json.loads(text)
         text = str(content.get("message") or content["error"]["message"])
-    except (json.JSONDecodeError, AttributeError, KeyError, TypeError):
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
         pass
     return " ".join(text.split())[:300] or str(error.reason)

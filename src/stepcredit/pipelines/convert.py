@@ -177,12 +177,12 @@ def _becomes_text(name: str, value: Any) -> bool:
 
 
 def _result(options: Options, manifest: dict[str, Any], *, already_done: bool) -> Result:
-    counts = manifest["counts"]
+    counts, lost = manifest["counts"], manifest.get("lost")
     return Result(
         out=options.out,
         already_done=already_done,
-        read=counts["read"],
-        written=counts["written"],
+        read=counts.get("read", 0),
+        written=counts.get("written", 0),
         skipped=counts.get("skipped", 0),
-        lost=manifest["lost"],
+        lost=lost if isinstance(lost, dict) else {},
     )

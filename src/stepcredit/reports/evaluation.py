@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stepcredit.data.strict_json import parse_json
 from stepcredit.errors import DataError
 from stepcredit.evaluation.tables import Table
 from stepcredit.reports.cells import Cell, Gallery
@@ -56,7 +56,7 @@ def read_evaluation(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except OSError as error:
         raise DataError("cannot be read", where=path, hint="name a results.json") from error
     except ValueError as error:

@@ -102,9 +102,16 @@ def collect(folder: str | Path, page: str | Path) -> list[Board]:
         content = read_evaluation(path)
         report = path.with_name("report.html")
         link = os.path.relpath(report, Path(page).resolve().parent) if report.is_file() else None
-        for metric, entries in _main_figures(content, link):
-            key = content["command"], metric, "+".join(content.get("data", [str(path)]))
-            groups.setdefault(key, (content["title"], []))[1].extend(entries)
+        try:
+            for metric, entries in _main_figures(content, link):
+                key = content["command"], metric, "+".join(content.get("data", [str(path)]))
+                groups.setdefault(key, (content["title"], []))[1].extend(entries)
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise DataError(
+                f"does not hold what an evaluation writes ({type(error).__name__}: {error})",
+                where=path,
+                hint="write it again, or take it out of the folder",
+            ) from error
     if not groups:
         raise DataError(f"holds no {RESULTS}", where=folder, hint="write one with stepcredit eval ... --out")
     return [
@@ -157,9 +164,9 @@ def _best_of_n(content: Mapping[str, Any], report: str | None) -> tuple[str, lis
             entries.append(
                 Entry(
                     scorer=name,
-                    value=row["accuracy"],
-                    low=row["low"],
-                    high=row["high"],
+                    value=float(row["accuracy"]),
+                    low=_number_or_none(row["low"]),
+                    high=_number_or_none(row["high"]),
                     detail=row["aggregate"] or "",
                     report=None if is_baseline else report,
                     baseline=is_baseline,
@@ -173,9 +180,13 @@ def _entries(rows: Sequence[Mapping[str, Any]], report: str | None) -> Iterator[
         if row["value"] is not None:
             yield Entry(
                 scorer=row["scorer"],
-                value=row["value"],
-                low=row["low"],
-                high=row["high"],
+                value=float(row["value"]),
+                low=_number_or_none(row["low"]),
+                high=_number_or_none(row["high"]),
                 detail=row["threshold_from"] or "",
                 report=report,
             )
+
+
+def _number_or_none(value: Any) -> float | None:
+    return None if value is None else float(value)

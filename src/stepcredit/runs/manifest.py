@@ -32,9 +32,29 @@ def read_manifest(output: str | Path) -> dict[str, Any] | None:
     """The manifest of ``output``, or ``None`` if there is none that can be read."""
     try:
         content = json.loads(manifest_path(output).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) else None
+    return content if _is_manifest(content) else None
+
+
+def _is_manifest(content: Any) -> bool:
+    """Whether the parts that commands read back are what :meth:`Manifest.to_json` writes."""
+    if not isinstance(content, dict) or not isinstance(content.get("counts"), dict):
+        return False
+    if any(type(number) is not int for number in content["counts"].values()):
+        return False
+    return isinstance(content.get("ledger"), dict) and _is_description(content.get("output"))
+
+
+def _is_description(output: Any) -> bool:
+    if output is None:
+        return True
+    if not isinstance(output, dict):
+        return False
+    if "files" in output:
+        files = output["files"]
+        return isinstance(files, dict) and all(file and _is_description(file) for file in files.values())
+    return type(output.get("bytes")) is int and isinstance(output.get("sha256"), str)
 
 
 def describe(path: Path) -> dict[str, Any]:

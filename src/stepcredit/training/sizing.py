@@ -32,13 +32,16 @@ def plan_run(
         UserError: Neither the model nor its size is known, or neither the data nor their size.
     """
     device_type = "cuda" if options.devices > 1 else pick_device(load.device).partition(":")[0]
-    return make_plan(
-        config,
-        options,
-        model_shape(model, options, load),
-        workload(graded, model, config, options, load, seed),
-        tokens_per_forward=config.tokens_per_forward or default_tokens_per_forward(device_type),
-    )
+    shape = model_shape(model, options, load)
+    work = workload(graded, model, config, options, load, seed)
+    tokens_per_forward = config.tokens_per_forward or default_tokens_per_forward(device_type)
+    try:
+        return make_plan(config, options, shape, work, tokens_per_forward=tokens_per_forward)
+    except OverflowError as error:
+        raise UserError(
+            "the run has more operations than a number can hold",
+            hint="check epochs, the size of the model, and the number and length of the examples",
+        ) from error
 
 
 def model_shape(model: str, options: PlanOptions, load: LoadOptions) -> Shape:
@@ -73,7 +76,7 @@ def workload(
 ) -> Workload:
     """Counted from the file with the model's tokenizer, else as stated."""
     objective = get_objective(config.objective)
-    if not graded.is_file():
+    if not graded.exists():
         if options.examples is None or options.mean_tokens is None:
             raise UserError(
                 "there is no such file",
