@@ -56,6 +56,8 @@ CHAT_TEMPLATE: Final = (
 """The model's own, without its default system message, which would lengthen every prompt by a third."""
 _STATE: Final = "state.pt"
 _LOG: Final = "training.jsonl"
+_STATE_SECONDS: Final = 600.0
+"""Most that is lost when a run is killed, beside the step at hand."""
 _PROJECTIONS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -269,9 +271,12 @@ def run(
     deadline = time.monotonic() + 60 * minutes
     out.mkdir(parents=True, exist_ok=True)
     tuning = FineTuning(model, out, recipe)
-    torch.set_num_threads(1)
+    _forget_after(tuning.step, out / _LOG)
     problems = (source or Templates()).problems(POLICY)
     stream = steps_of_sequences(tuning.tokenizer, recipe, problems, first=tuning.step)
+    saved = time.monotonic()
+    usual_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with ThreadPoolExecutor(recipe.threads) as pool, (out / _LOG).open("a") as log:
         for sequences in stream:
             if tuning.step >= steps or time.monotonic() > deadline:
@@ -291,8 +296,20 @@ def run(
             print(f"{row} {tokens / seconds:.0f} tokens/s", flush=True)
             if tuning.step % policy_every == 0:
                 tuning.save_policy()
+            if tuning.step % policy_every == 0 or time.monotonic() - saved > _STATE_SECONDS:
                 tuning.save_state()
+                saved = time.monotonic()
         tuning.save_state()
+    torch.set_num_threads(usual_threads)
+
+
+def _forget_after(step: int, log: Path) -> None:
+    """Drop the steps that a killed run made after its last saved state; they are made again."""
+    if log.exists():
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        with atomic_path(log) as target:
+            target.write_text("".join(kept), encoding="utf-8")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""How large the study is: the sizes that were decided beforehand, and a version of about twenty minutes."""
+"""How large the study is: the sizes that were decided beforehand, and a small version."""
 
 from __future__ import annotations
 

@@ -62,6 +62,17 @@ def test_a_run_that_goes_on_ends_where_one_without_a_stop_does(model: Path, tmp_
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_steps_after_the_last_saved_state_are_made_and_listed_once(model: Path, tmp_path: Path) -> None:
+    tune(model, tmp_path, 2)
+    log = tmp_path / "training.jsonl"
+    with log.open("a") as handle:
+        handle.write('{"step": 3, "loss": 9.0}\n{"step": 4, "lo')  # killed while it wrote
+    tune(model, tmp_path, 3)
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == [1, 2, 3]
+    assert losses(tmp_path)[2] != 9.0
+
+
 def test_what_is_saved_is_an_ordinary_checkpoint_that_left_the_initial_weights(
     model: Path, tmp_path: Path
 ) -> None:
