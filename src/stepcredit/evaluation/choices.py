@@ -14,6 +14,7 @@ from stepcredit.stats import sigmoid
 VOTE_KINDS = ("sigmoid", "sum", "mean", "max", "log-odds")
 """How a response's score becomes its weight in the vote; see :func:`vote_weights`."""
 
+# A probability of exactly 0 or 1 would have infinite log-odds and decide every vote.
 _PROBABILITY_MARGIN = 1e-6
 
 

@@ -106,6 +106,7 @@ def choose(
         temperature = 1.0
         if subsets:
             spread = float(scores[valid].std()) or 1.0
+            # Scores have no scale of their own, so temperatures are tried in units of their spread.
             tried = [1.0, *(spread * factor for factor in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0))]
             reached = [
                 np.mean([subset.vote(sigmoid(scores / trial))[0].expected.mean() for subset in subsets])

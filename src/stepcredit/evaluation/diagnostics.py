@@ -125,6 +125,7 @@ def diagnose(
     scores, valid = scored.scores[aggregate], samples.valid
     problem = np.nonzero(valid)[0]
     right = samples.correct[valid]
+    # The reward, not the aggregate: only the reward claims to be a log-odds or a probability.
     probabilities = step_probabilities(scored.scores[REWARD][valid])
     bins = reliability(probabilities, right)
     drawn = drawn_calibration_error(probabilities, right, problem, bootstrap)

@@ -46,8 +46,6 @@ class ErrorFinding:
         error_accuracy: Share of the responses with an error whose first wrong step is found.
         correct_accuracy: Share of the responses without one that are found to be so.
         f1: Harmonic mean of the two.
-        num_erroneous: Responses with an error.
-        num_correct: Responses without.
     """
 
     threshold: float
@@ -56,8 +54,6 @@ class ErrorFinding:
     error_accuracy: Interval
     correct_accuracy: Interval
     f1: Interval
-    num_erroneous: int
-    num_correct: int
 
 
 def threshold_ranges(steps: LabelledSteps, quantity: StepQuantity) -> ThresholdRange:
@@ -137,8 +133,6 @@ def find_errors(
         error_accuracy=intervals[0],
         correct_accuracy=intervals[1],
         f1=intervals[2],
-        num_erroneous=int(ranges.erroneous.sum()),
-        num_correct=int((~ranges.erroneous).sum()),
     )
 
 

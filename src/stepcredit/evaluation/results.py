@@ -130,6 +130,7 @@ def comparisons(
     labels = [method.label for method in chosen]
     low, high = [], []
     for size, n in enumerate(outcomes.ns):
+        # With one response there is nothing to choose between.
         if n == 1:
             continue
         values = [outcomes.of(method)[size] for method in chosen]

@@ -274,6 +274,7 @@ def split_by_problem(samples: Samples, share: float) -> NDArray[np.bool_]:
 
 def in_share(name: str, share: float) -> bool:
     """Whether the hash of a problem's id falls into the first ``share`` of all hashes."""
+    # 13 hexadecimal digits are 52 bits: what a float holds exactly.
     return int(hash_bytes(name.encode()).removeprefix("sha256:")[:13], 16) / 16**13 < share
 
 

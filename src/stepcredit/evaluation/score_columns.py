@@ -23,6 +23,7 @@ from stepcredit.types import ResponseScore, Rollout
 REWARD = "reward"
 """The name under which a response's own reward stands beside the aggregates of its steps."""
 
+# Below this, starting a process takes longer than reading here.
 _BYTES_WORTH_A_PROCESS = 16_000_000
 
 

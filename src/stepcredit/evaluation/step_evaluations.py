@@ -48,6 +48,7 @@ def evaluate_steps(
             context = Context(part.name, scorer, draws, seed)
             counts[part.name] = step_counts(steps)
             for quantity in quantities(steps):
+                # 0 is where an implicit reward says that a step neither helps nor harms.
                 thresholds = {"fixed: 0": 0.0}
                 if scorer in carried:
                     thresholds[f"tuned on {tune_on}"] = _best(carried[scorer], quantity)

@@ -19,6 +19,7 @@ from stepcredit.stats import (
     sigmoid,
 )
 
+# Each draw passes over all steps, so there are fewer of them than elsewhere.
 _MOST_PRECISION_DRAWS = 1000
 _CELLS_AT_ONCE = 4_000_000
 _NUM_BINS = 10
@@ -34,8 +35,6 @@ class StepMetrics:
         average_precision: Of finding wrong steps by low scores; chance gives their share.
         calibration_error: Expected calibration error of the probability that a step is right.
         calibration: The bins behind it.
-        num_steps: Labelled steps.
-        num_wrong: Of them, wrong ones.
     """
 
     quantity: StepQuantity
@@ -43,8 +42,6 @@ class StepMetrics:
     average_precision: Interval
     calibration_error: Interval
     calibration: Reliability
-    num_steps: int
-    num_wrong: int
 
 
 def step_probabilities(scores: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
@@ -80,8 +77,6 @@ def measure_steps(
             *bootstrap.quantiles(drawn_calibration_error(probabilities, ~wrong, clusters, bootstrap)),
         ),
         calibration=bins,
-        num_steps=len(scores),
-        num_wrong=int(wrong.sum()),
     )
 
 

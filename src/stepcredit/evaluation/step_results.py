@@ -178,6 +178,7 @@ def _finding_rows(context: Context, finding: ErrorFinding) -> Iterator[StepResul
 def published_grid_row(context: Context, steps: LabelledSteps, quantity: StepQuantity) -> StepResult:
     """The published evaluator's figure: best of 2,000 thresholds on the sigmoid, on the very same file."""
     scores = step_probabilities(steps.scores(quantity))
+    # The published evaluator lays its grid over probabilities, so rewards are squeezed into [0, 1] first.
     squeezed = LabelledSteps(
         ids=steps.ids,
         problem_ids=steps.problem_ids,

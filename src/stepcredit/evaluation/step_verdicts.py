@@ -27,8 +27,6 @@ class StepVerdicts:
         positive_f1: F1 of finding right steps.
         negative_f1: F1 of finding wrong steps; NaN, not 0, where there is none to find.
         prm_score: Mean of the two, or the one that there is.
-        num_right: Right steps.
-        num_wrong: Wrong steps.
     """
 
     threshold: float
@@ -36,8 +34,6 @@ class StepVerdicts:
     positive_f1: Interval
     negative_f1: Interval
     prm_score: Interval
-    num_right: int
-    num_wrong: int
 
 
 def judge_steps(
@@ -89,8 +85,6 @@ def judge_steps(
         positive_f1=positive,
         negative_f1=negative,
         prm_score=both,
-        num_right=int(num_right.sum()),
-        num_wrong=int(num_wrong.sum()),
     )
 
 

@@ -155,6 +155,7 @@ def _best_of_n(content: Mapping[str, Any], report: str | None) -> tuple[str, lis
     chosen = {name: choice["aggregate"] for name, choice in content["choices"].items()}
     entries = []
     for row in content["results"]:
+        # What every scorer should beat stands on the board too.
         is_baseline = (row["method"], row["n"]) in (("majority", largest), ("pass", 1))
         is_scorer = (
             row["method"] == "best-of-n" and row["n"] == largest and row["aggregate"] == chosen[row["scorer"]]

@@ -131,6 +131,7 @@ def _fair_rows(content: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
         fair = "oracle" not in origin and origin != f"tuned on {row['subset']}"
         if row["quantity"] == "reward" and fair:
             candidates.setdefault((row["subset"], row["scorer"]), []).append(row)
+    # PRMBench is compared with its table; elsewhere a threshold of other data is the fair one.
     preferred = "(published)" if content["command"] == PRM_BENCH else "tuned"
     for of_one in candidates.values():
         yield next((row for row in reversed(of_one) if preferred in str(row["threshold_from"])), of_one[-1])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, Integer, Shaped
 
+# Parts that keep the tables of draws within tens of megabytes.
 _METHODS_AT_ONCE = 256
 _DRAWS_AT_ONCE = 1024
 

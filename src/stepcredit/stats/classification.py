@@ -131,6 +131,7 @@ def fit_log_odds(
         predicted = sigmoid(parameters @ design)
         gradient = design @ (targets - predicted)
         curvature = (design * (predicted * (1.0 - predicted))) @ design.T
+        # A trace of ridge: where all scores are equal the curvature has no inverse.
         step = np.linalg.solve(curvature + 1e-9 * np.eye(2), gradient)
         # A damped step cannot overshoot into the flat tails of the sigmoid.
         parameters += step / max(1.0, float(np.abs(step).max()))

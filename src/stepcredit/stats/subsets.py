@@ -73,6 +73,7 @@ def average_over_ties(
     outcomes = np.take_along_axis(np.asarray(outcomes, dtype=np.float64), order, axis=1)
     starts_tie = np.ones(ranked.shape, dtype=bool)
     starts_tie[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
+    # Without ties, by far the most frequent case, the outcomes stand as they are.
     if starts_tie.all():
         return outcomes
     starts = np.flatnonzero(starts_tie)

@@ -27,6 +27,7 @@ from stepcredit.stats.votes import NO_ANSWER, ConditionedCounts
 
 Combine = Literal["sum", "mean"]
 
+# More subsets than this are drawn, not enumerated: the work grows with each of them.
 _MOST_ENUMERATED = 2048
 _ROWS_AT_ONCE = 512
 # Sums of equal weights in another order differ by rounding; that must not break a tie.
