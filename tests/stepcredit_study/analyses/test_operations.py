@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stepcredit.data import rollout_to_json, write_rows
-from stepcredit.runs import Ledger, manifest_path, write_json
+from stepcredit.runs import Ledger, Manifest, manifest_path, write_json
 from stepcredit.types import Rollout
 from stepcredit_study.analyses.operations import UNSHARED, Tokens, operations, share_to_reach
 
@@ -41,7 +41,7 @@ def graded(tmp_path: Path) -> Path:
 def made_by(path: Path, ledger: Ledger, **notes: Any) -> Path:
     """An output with this in its manifest."""
     path.touch()
-    write_json(manifest_path(path), {"ledger": ledger.to_json(), **notes})
+    write_json(manifest_path(path), Manifest("sample", {}, ledger=ledger, notes=notes).to_json())
     return path
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.stepcredit_study.made_up import check_of, made_up, planned, run_twice
 
 from stepcredit.pipelines.driver import Store
-from stepcredit.runs import manifest_path, write_json
+from stepcredit.runs import Manifest, manifest_path, write_json
 from stepcredit_study.claims.inference_cost import (
     ADAPTER,
     CACHED,
@@ -90,7 +90,7 @@ def test_at_the_papers_scale_device_seconds_of_the_commands_are_compared(tmp_pat
     def timed(name: str, seconds: float) -> Path:
         path = tmp_path / name
         path.touch()
-        write_json(manifest_path(path), {"wall_seconds": seconds})
+        write_json(manifest_path(path), Manifest("sample", {}, notes={"wall_seconds": seconds}).to_json())
         return path
 
     files = InferenceFiles(
