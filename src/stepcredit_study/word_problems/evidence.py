@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from stepcredit.data import read_scores
 from stepcredit.evaluation.score_columns import REWARD, read_score_columns
 from stepcredit.steps import StepRule, split
 from stepcredit_study.analyses.within_problem import Pairs, count_pairs, without_length
@@ -28,7 +29,7 @@ class Steps:
     Attributes:
         is_slip: The first slip of its response; the others are right steps before any slip.
         problems: Index of each step's problem.
-        rewards: Method (and seed) to the step's reward.
+        rewards: Method (and seed) to the step's reward; the reference's is the mean over its tokens.
         num_wrong: Wrong responses.
         num_wrong_with_slip: Those that hold a slip.
         num_foreign: Operands from nowhere, in wrong responses.
@@ -133,7 +134,8 @@ class Evidence:
                     problems.append(index[rollout.prompt_id])
                     places.append((rollout.id, place))
         rewards = {
-            method: [_step_rewards(path, places) for path in paths] for method, paths in self.files.items()
+            method: [(_step_means if method == REFERENCE else _step_rewards)(path, places) for path in paths]
+            for method, paths in self.files.items()
         }
         return Steps(
             np.array(is_slip, dtype=bool),
@@ -151,6 +153,18 @@ def _step_rewards(path: Path, places: Sequence[tuple[str, int]]) -> Float[np.nda
     row = {identifier: number for number, identifier in enumerate(columns.ids)}
     rewards = [columns.step_rewards[columns.step_offsets[row[name]] + place] for name, place in places]
     return np.array(rewards, dtype=np.float64)
+
+
+def _step_means(path: Path, places: Sequence[tuple[str, int]]) -> Float[np.ndarray, " steps"]:
+    """Mean token reward of each step; a token belongs to the step that it ends in, the last to the last."""
+    means: dict[str, Float[np.ndarray, " steps"]] = {}
+    for score in read_scores(path):
+        assert score.token_ends is not None, f"{path} was scored without token rewards"
+        ends = [step.end for step in score.steps]
+        step = np.minimum(np.searchsorted(ends, score.token_ends), len(ends) - 1)
+        sums = np.bincount(step, weights=score.token_rewards, minlength=len(ends))
+        means[score.id] = sums / np.maximum(np.bincount(step, minlength=len(ends)), 1)
+    return np.array([means[name][place] for name, place in places], dtype=np.float64)
 
 
 def development_aucs(dev: Path, reference: Path, scores: Path) -> dict[str, float]:

@@ -132,11 +132,12 @@ class WordWorld:
         return self.store.make("score", method, options)
 
     def reference_scores(self, data: Path) -> Path:
-        """The reference's own log-probability; the reward is its mean over tokens."""
+        """The reference's own log-probability, token by token; the reward is its mean over tokens."""
         options = score.Options(
             input=data,
             prm=str(self.middle),
             out=Path(),
+            tokens=True,
             family="log-probability",
             aggregate="mean",
             steps="newline",
