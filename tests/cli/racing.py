@@ -60,9 +60,10 @@ def _run(words: Sequence[str], log: Path, barrier: Barrier | None, delay: float)
     os._exit(code)
 
 
-def _start(
+def start(
     words: Sequence[str], log: Path, barrier: Barrier | None = None, delay: float = 0.0
 ) -> ForkServerProcess:
+    """Run a command in another process, after a delay from when all wait at the barrier."""
     process = CONTEXT.Process(target=_run, args=(words, log, barrier, delay))
     process.start()
     return process
@@ -71,7 +72,7 @@ def _start(
 def run_alone(words: Sequence[str], log: Path) -> float:
     """Run the command once, in a process of its own; gives the seconds that it took."""
     started = time.monotonic()
-    process = _start(words, log)
+    process = start(words, log)
     process.join()
     assert process.exitcode == 0, log.read_text()
     return time.monotonic() - started
@@ -82,7 +83,7 @@ def race(words: Sequence[str], logs_in: Path, seconds: float) -> Race:
     barrier = CONTEXT.Barrier(NUM_OTHERS + 1)
     logs = [logs_in / f"race-{number}.log" for number in range(NUM_OTHERS + 1)]
     delays = [seconds * number / NUM_OTHERS for number in range(NUM_OTHERS + 1)]
-    processes = [_start(words, log, barrier, delay) for log, delay in zip(logs, delays, strict=True)]
+    processes = [start(words, log, barrier, delay) for log, delay in zip(logs, delays, strict=True)]
     for process in processes:
         process.join()
     codes, refused = [], []

@@ -14,13 +14,13 @@ from stepcredit.data import read_rollouts, rollout_to_json, write_rows
 from stepcredit.evaluation.labelled_steps import join_labels
 from stepcredit.evaluation.localisation import localise
 from stepcredit.evaluation.score_columns import read_score_columns
+from stepcredit.generators.options import GeneratorOptions
 from stepcredit.lab.files import write_prompts
 from stepcredit.lab.oracles import label_steps
 from stepcredit.lab.policies import policy_path
 from stepcredit.lab.tutor import MID
 from stepcredit.pipelines import sample, score, train
 from stepcredit.pipelines.demo import LabSampling
-from stepcredit.pipelines.generator_options import GeneratorOptions
 from stepcredit.stats import ProblemBootstrap
 from stepcredit.training.config import TrainConfig
 from stepcredit.types import Rollout

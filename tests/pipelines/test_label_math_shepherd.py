@@ -15,11 +15,11 @@ from stepcredit.cli import main
 from stepcredit.data import read_rollouts, rollout_to_json, write_rows
 from stepcredit.errors import DataError, UserError
 from stepcredit.generators.fake import FakeGenerator
+from stepcredit.generators.options import GeneratorOptions, SamplingOptions
 from stepcredit.grading.options import GraderOptions
 from stepcredit.lab.policies import policy_path
 from stepcredit.lab.tutor import WEAK
 from stepcredit.pipelines import label_math_shepherd
-from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
 from stepcredit.pipelines.label_math_shepherd import Options, Result, failures_path
 from stepcredit.runs import lines, read_manifest
 from stepcredit.types import GenerationFailure, GenerationRequest, Generator, Rollout

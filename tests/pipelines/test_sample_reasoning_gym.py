@@ -8,9 +8,9 @@ import pytest
 
 from stepcredit.data.reasoning_gym import TaskOptions
 from stepcredit.errors import UserError
+from stepcredit.generators.options import GeneratorOptions
 from stepcredit.grading.reasoning_gym import FIELD, make_task
 from stepcredit.pipelines import grade, sample
-from stepcredit.pipelines.generator_options import GeneratorOptions
 
 FAKE = GeneratorOptions(generator="fake")
 SUMS = Path("reasoning-gym:chain_sum")

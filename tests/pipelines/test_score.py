@@ -1,15 +1,18 @@
 import json
 import sys
+import time
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cli.racing import run_alone, start
 
 from stepcredit.cli import main
 from stepcredit.data import read_scores
 from stepcredit.errors import CheckpointError, DataError, UserError
+from stepcredit.lab.policies import policy_path
 from stepcredit.pipelines import score
 from stepcredit.runs import ResumableLines, read_manifest
 from stepcredit.scorers.implicit import ImplicitPRM
@@ -89,36 +92,131 @@ def test_the_same_work_is_not_done_again_and_other_work_is_refused(options: scor
     assert options.out.read_bytes() != before
 
 
-def test_a_killed_run_goes_on_where_it_was(options: score.Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = replace(options, out=options.input and options.input.with_name("whole.jsonl"))
-    run(whole)
-    original = ImplicitPRM.judge
-    asked: list[int] = []
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five rollouts at a time, and a checkpoint after each five."""
+    original = ImplicitPRM.__init__
 
-    def dying(self: ImplicitPRM, encoded: Any) -> Any:
-        asked.append(len(encoded))
-        if len(asked) == 2:
+    def init(self: ImplicitPRM, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **(kwargs | {"window": 5}))
+
+    monkeypatch.setattr(ImplicitPRM, "__init__", init)
+    monkeypatch.setattr("stepcredit.runs.lines._SYNC_SECONDS", 0.0)
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, call: int) -> None:
+    """Let the given call of a method end the run, as if it were killed there."""
+    original = getattr(owner, method)
+    calls: list[None] = []
+
+    def dying(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        if len(calls) == call:
             raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(owner, method, dying)
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "call"),
+    [
+        (ImplicitPRM, "judge", 1),
+        (ImplicitPRM, "judge", 2),
+        (ResumableLines, "append", 3),
+        (ResumableLines, "append", 8),
+        (ResumableLines, "append", 12),
+        (ResumableLines, "commit", 1),
+    ],
+)
+def test_a_run_that_was_stopped_ends_with_the_same_bytes_and_ledger(
+    options: score.Options,
+    monkeypatch: pytest.MonkeyPatch,
+    small_windows: None,
+    owner: type,
+    method: str,
+    call: int,
+) -> None:
+    assert options.input is not None
+    assert options.out is not None
+    lines = options.input.read_text().splitlines()
+    too_long = {**json.loads(lines[0]), "id": "long", "response": "7 " * 5000}
+    options.input.write_text("\n".join([*lines[:6], json.dumps(too_long), *lines[6:]]) + "\n")
+    options = replace(options, skip_invalid=True)
+    whole = replace(options, out=options.input.with_name("whole.jsonl"))
+    run(whole)
+    with monkeypatch.context() as patch:
+        stop_at(patch, owner, method, call)
+        with pytest.raises(KeyboardInterrupt):
+            run(options)
+    assert not options.out.exists()
+    run(options)
+    assert whole.out is not None
+    assert options.out.read_bytes() == whole.out.read_bytes()
+    resumed, uninterrupted = (read_manifest(each.out) or {} for each in (options, whole))  # type: ignore[arg-type]
+    for field in ("ledger", "counts", "scorer", "output"):
+        assert resumed[field] == uninterrupted[field]
+    assert resumed["counts"] == {"scored": 12, "too-long": 1}
+
+
+def test_only_the_window_that_was_cut_is_scored_again(
+    options: score.Options, monkeypatch: pytest.MonkeyPatch, small_windows: None
+) -> None:
+    asked: list[int] = []
+    original = ImplicitPRM.judge
+
+    def noting(self: ImplicitPRM, encoded: Any) -> Any:
+        asked.append(len(encoded))
         return original(self, encoded)
 
-    monkeypatch.setattr(ImplicitPRM, "judge", dying)
-    original_init = ImplicitPRM.__init__
-    monkeypatch.setattr(
-        ImplicitPRM,
-        "__init__",
-        lambda self, *args, **kwargs: original_init(self, *args, **(kwargs | {"window": 5})),
-    )
-    with pytest.raises(KeyboardInterrupt):
-        run(options)
-    assert options.out is not None
-    assert not options.out.exists()
-    result = run(options)
-    assert sum(asked[2:]) == 7
-    assert result.counts == {"scored": 12}
-    assert whole.out is not None
-    for one, other in zip(read_scores(options.out), read_scores(whole.out), strict=True):
-        assert one.id == other.id
-        assert one.reward == pytest.approx(other.reward, abs=1e-5)
+    with monkeypatch.context() as patch:
+        stop_at(patch, ImplicitPRM, "judge", 3)
+        with pytest.raises(KeyboardInterrupt):
+            run(options)
+    monkeypatch.setattr(ImplicitPRM, "judge", noting)
+    run(options)
+    assert asked == [2]
+
+
+def pieces_done(out: Path) -> list[int]:
+    """What a running command says of itself beside its partial file."""
+    stamp = out.with_name(out.name + ".partial.settings")
+    state = json.loads(stamp.read_text()).get("state", {}) if stamp.exists() else {}
+    pieces: list[int] = state.get("pieces", [])
+    return pieces
+
+
+@pytest.mark.slow
+def test_a_process_killed_again_and_again_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": f"r{number}",
+            "prompt_id": f"p{number // 100}",
+            "prompt": f"{number // 100 % 10}+1=",
+            "response": f"{number % 9}+1={number % 7}\n#{number % 7}",
+        }
+        for number in range(3000)
+    ]
+    source = write(tmp_path / "rollouts.jsonl", rows)
+    words = ["score", str(source), "--prm", str(policy_path("mid")), "--reference-free", "--beta", "1"]
+    words += ["--steps", "newline", "--out"]
+    log, killed = tmp_path / "log", tmp_path / "killed.jsonl"
+    run_alone([*words, str(tmp_path / "whole.jsonl")], log)
+    for count in (1, 2):
+        process = start([*words, str(killed)], log)
+        while process.is_alive() and len(pieces_done(killed)) < count:
+            time.sleep(0.005)
+        process.kill()
+        process.join()
+        assert not killed.exists()
+    run_alone([*words, str(killed)], log)
+    assert killed.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    manifests = [read_manifest(tmp_path / f"{name}.jsonl") or {} for name in ("killed", "whole")]
+    assert manifests[0]["ledger"] == manifests[1]["ledger"]
+    assert sorted(path.name for path in tmp_path.iterdir() if "killed" in path.name) == [
+        "killed.jsonl",
+        "killed.jsonl.manifest.json",
+    ]
 
 
 @pytest.mark.parametrize("name", ["scores.parquet", "scores.jsonl.gz", "scores.json"])
@@ -332,7 +430,7 @@ def test_from_the_command_line(options: score.Options, capsys: pytest.CaptureFix
     assert capsys.readouterr().err.count("\n") <= 2
 
 
-@pytest.mark.parametrize("beta", ["0", "-1", "nan", "inf", "1e999"])
+@pytest.mark.parametrize("beta", ["0", "-1", "inf", "1e999"])
 def test_a_beta_that_is_no_scale(
     options: score.Options, beta: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.generators.options import GeneratorOptions, SamplingOptions
 from stepcredit.options import check_at_least_one, option
 from stepcredit.pipelines import eval_best_of_n, grade, sample, score, train
 from stepcredit.pipelines.driver import Store, command_line
-from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
 from stepcredit.runs import atomic_path, locked, read_manifest, write_json
 from stepcredit.training.config import TrainConfig
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,7 +187,7 @@ def _graded_over_ray(
 ) -> Iterator[dict[str, Any]]:
     """Rows as the cluster finishes them; those that are not to be graded are written at once."""
     from stepcredit.data import rollout_from_json, rollout_to_json
-    from stepcredit.pipelines.scale_out import over_ray
+    from stepcredit.runs.cluster import over_ray
 
     filled: set[str] = set()
 
@@ -203,13 +203,14 @@ def _graded_over_ray(
             yield rollout_to_json(rollout)
 
     assert options.ray is not None
-    for row in over_ray(
+    pieces = over_ray(
         to_do(),
         partial(_ray_worker, options),
         address=options.ray,
-        folder=options.out.parent,
+        beside=options.out,
         num_workers=options.num_workers,
-    ):
+    )
+    for row in chain.from_iterable(rows for _, rows in pieces):
         rollout = rollout_from_json(row)
         _count(_outcome(rollout), manifest, FILL if rollout.id in filled else GRADE)
         yield row

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import DataError, UserError
+from stepcredit.generators.options import GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.grading.options import GraderOptions, grader_of
 from stepcredit.options import argument, option
-from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.steps import RULE_NAMES
 
 if TYPE_CHECKING:

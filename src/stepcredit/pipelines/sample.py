@@ -15,9 +15,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from stepcredit.data.reasoning_gym import PREFIX, TaskOptions
 from stepcredit.errors import UserError
+from stepcredit.generators.options import GeneratorOptions, SamplingOptions, make_generator
+from stepcredit.generators.plan import Done, Plan, parse_shard, read_examples
 from stepcredit.options import CommandResult, argument, check_at_least_one, option
-from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions, make_generator
-from stepcredit.pipelines.sampling_plan import Done, Plan, parse_shard, read_examples
 
 if TYPE_CHECKING:
     from stepcredit.runs import Ledger, Manifest, ResumableLines
@@ -190,11 +190,9 @@ def run(options: Options) -> CommandResult:
 def _generator(options: Options) -> Generator:
     if options.ray is None:
         return make_generator(options.policy)
-    from stepcredit.pipelines.spread import SpreadGenerator
+    from stepcredit.generators.spread import SpreadGenerator
 
-    return SpreadGenerator(
-        options.policy, address=options.ray, folder=options.out.parent, num_gpus=options.ray_gpus
-    )
+    return SpreadGenerator(options.policy, address=options.ray, beside=options.out, num_gpus=options.ray_gpus)
 
 
 def _reopen(out: Path, lines: ResumableLines) -> None:

@@ -19,8 +19,8 @@ from stepcredit.scorers.options import ScorerOptions
 if TYPE_CHECKING:
     from stepcredit.data import Records
     from stepcredit.encoding import EncodingError
-    from stepcredit.pipelines.spread import SpreadScorer
     from stepcredit.scorers.base import ResponseScorer
+    from stepcredit.scorers.spread import SpreadScorer
     from stepcredit.types import ResponseScore, Rollout
 
 _LOOKED_AT = 1000
@@ -137,7 +137,10 @@ def run(options: Options) -> Result | TextResult:
     rule = _step_rule(options, options.input)
     manifest = _manifest(options, options.input, rule)
     scorer: ResponseScorer | None = None
-    with locked(options.html), ResumableLines(options.out, manifest, overwrite=options.overwrite) as lines:
+    with (
+        locked(options.html),
+        ResumableLines(options.out, manifest, overwrite=options.overwrite, in_pieces=True) as lines,
+    ):
         if not lines.complete:
             if options.ray is None:
                 scorer = options.load_scorer(steps=rule, with_tokens=options.tokens)
@@ -227,7 +230,7 @@ def _rollouts(options: Options, path: Path) -> Records[Rollout]:
 
 
 def _spread_scorer(options: Options, out: Path, rule: str) -> SpreadScorer:
-    from stepcredit.pipelines.spread import SpreadScorer
+    from stepcredit.scorers.spread import SpreadScorer
 
     assert options.ray is not None
     return SpreadScorer(
@@ -235,7 +238,7 @@ def _spread_scorer(options: Options, out: Path, rule: str) -> SpreadScorer:
         steps=rule,
         with_tokens=options.tokens,
         address=options.ray,
-        folder=out.parent,
+        beside=out,
         num_gpus=options.ray_gpus,
     )
 
@@ -243,38 +246,52 @@ def _spread_scorer(options: Options, out: Path, rule: str) -> SpreadScorer:
 def _score_file(
     options: Options, path: Path, scorer: ResponseScorer | SpreadScorer, lines: ResumableLines
 ) -> None:
+    """Score piece by piece; the pieces depend on the input only, so every run makes the same ones."""
     from stepcredit.data import count_rows, score_from_json, score_to_json
 
-    counts = lines.manifest.counts
-    left_out: Counter[str] = Counter()
+    is_spread = options.ray is not None
+    if lines.state.get("is_spread", is_spread) != is_spread:
+        lines.restart()
+    state = lines.state
+    left_out = Counter(state.get("left_out", {}))
+    done = set(state.get("pieces", ()))
+    scorer.ledger.add(state.get("ledger", {}))
+    name = state.get("scorer", "")
 
     def count(error: EncodingError) -> None:
         left_out[error.kind] += 1
 
-    done: set[str] = set()
-    empty = 0
-    for row in lines.rows():
-        done.add(str(row["id"]))
-        empty += score_from_json(row).is_empty
+    empty = sum(score_from_json(row).is_empty for row in lines.rows())
     rollouts = _rollouts(options, path)
-    todo = (rollout for rollout in rollouts if rollout.id not in done)
-    scored = len(done)
-    with Progress("score", count_rows(path), "responses", done=len(done)) as progress:
-        for score in scorer.score_all(todo, on_skip=count if options.skip_invalid else None):
-            lines.append(score_to_json(score))
-            scored += 1
-            empty += score.is_empty
-            progress.advance()
-    if not scored:
+    on_skip = count if options.skip_invalid else None
+    with Progress("score", count_rows(path), "responses", done=lines.num_rows) as progress:
+        for number, scores in scorer.score_pieces(rollouts, done=done, on_skip=on_skip):
+            for score in scores:
+                lines.append(score_to_json(score))
+                empty += score.is_empty
+                progress.advance()
+            done.add(number)
+            name = scorer.name or name
+            lines.checkpoint(
+                {
+                    "is_spread": is_spread,
+                    "pieces": sorted(done),
+                    "ledger": scorer.ledger.to_json(),
+                    "left_out": dict(left_out),
+                    "scorer": name,
+                }
+            )
+    if not lines.num_rows:
         raise DataError("holds no response that can be scored", where=path, hint="check the file")
-    counts["scored"] = scored
+    counts = lines.manifest.counts
+    counts["scored"] = lines.num_rows
     if empty:
         counts["empty"] = empty
     counts.update(sorted(left_out.items()))
     if rollouts.num_skipped:
         counts["malformed"] = rollouts.num_skipped
     lines.manifest.ledger = scorer.ledger
-    lines.manifest.notes.update(scorer=scorer.name)
+    lines.manifest.notes.update(scorer=name)
 
 
 def _write_heat_map(options: Options, path: Path, html: Path, scorer: ResponseScorer) -> None:

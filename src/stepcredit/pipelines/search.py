@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
+from stepcredit.generators.options import GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.grading.options import GraderOptions, grader_of
 from stepcredit.options import argument, check_at_least_one, option
-from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.scorers.options import ScorerOptions
 from stepcredit.search.options import SearchOptions
 from stepcredit.search.strategies import WEIGHTED
@@ -130,7 +130,7 @@ def run(options: Options) -> Result:
     Raises:
         UserError: A mistake in the options or the input; or every problem failed.
     """
-    from stepcredit.pipelines.sampling_plan import Plan
+    from stepcredit.generators.plan import Plan
     from stepcredit.runs import Manifest, ResumableLines, locked
     from stepcredit.search import step_ends
     from stepcredit.steps import StepRule

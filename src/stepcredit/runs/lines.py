@@ -211,8 +211,16 @@ class ResumableLines:
         if time.monotonic() - self._last_checkpoint > _SYNC_SECONDS:
             self.sync()
             assert self._handle is not None
-            self._write_stamp(bytes=self._handle.tell(), state=dict(state))
+            self._write_stamp(bytes=os.fstat(self._handle.fileno()).st_size, state=dict(state))
             self._last_checkpoint = time.monotonic()
+
+    def restart(self) -> None:
+        """Drop all rows: those of an earlier run do not fit."""
+        assert self._handle is not None, "restart outside `with`"
+        self.sync()
+        self._handle.truncate(0)
+        self._keys.clear()
+        self.num_rows, self.state = 0, {}
 
     def reopen(self) -> None:
         """Begin the finished file again; its rows are to be appended first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any, Self
@@ -70,6 +70,14 @@ class Judgement:
     token_rewards: NDArray[np.float64] | None = None
 
 
+def windows(rollouts: Iterable[Rollout], size: int) -> Iterator[tuple[int, list[Rollout]]]:
+    """Yield number and rollouts of one window after another; the last one may be smaller."""
+    remaining, number = iter(rollouts), 0
+    while window := list(islice(remaining, size)):
+        yield number, window
+        number += 1
+
+
 class ResponseScorer(ABC):
     """A :class:`~stepcredit.types.Scorer` that takes responses in several forms and says which are empty.
 
@@ -79,11 +87,15 @@ class ResponseScorer(ABC):
     Attributes:
         ledger: Tokens of what was scored, prompts included, as if each sequence were computed whole by
             each model.
+        window: Most rollouts held in memory.
     """
+
+    window = DEFAULT_WINDOW
 
     def __init__(self, *, with_tokens: bool = False) -> None:
         self.with_tokens = with_tokens
         self.ledger = Ledger()
+        self._num_empty = 0
         self._said_empty = False
 
     @property
@@ -116,17 +128,45 @@ class ResponseScorer(ABC):
             )
         return self._noting_empty(self.score_rollouts(map(as_rollout, rollouts, count()), on_skip))
 
+    def score_pieces(
+        self,
+        rollouts: Iterable[Rollout],
+        *,
+        done: Container[int] = frozenset(),
+        on_skip: OnSkip | None = None,
+    ) -> Iterator[tuple[int, Iterator[ResponseScore]]]:
+        """Yield number and scores of each window, in input order.
+
+        What is computed together, and so the last digits of a score, depends on the window. A run that goes
+        on from an earlier one names the windows that are done, and scores the others as they would have been.
+
+        Args:
+            rollouts: All of them, whatever is done.
+            done: Numbers of windows that are not needed.
+            on_skip: As in :meth:`score_all`.
+        """
+        for number, window in windows(rollouts, self.window):
+            if number not in done:
+                yield number, self._counting_empty(self.score_rollouts(iter(window), on_skip))
+        self._say_empty()
+
     def _noting_empty(self, scores: Iterator[ResponseScore]) -> Iterator[ResponseScore]:
-        num_empty = 0
+        yield from self._counting_empty(scores)
+        self._say_empty()
+
+    def _counting_empty(self, scores: Iterator[ResponseScore]) -> Iterator[ResponseScore]:
         for score in scores:
-            num_empty += score.is_empty
+            self._num_empty += score.is_empty
             yield score
+
+    def _say_empty(self) -> None:
         # A scorer that search asks again and again says it once.
-        if num_empty and not self._said_empty:
+        if self._num_empty and not self._said_empty:
             self._said_empty = True
+            empty, verb = quantity(self._num_empty, "response"), agree(self._num_empty, "is", "are")
             warn(
-                f"{quantity(num_empty, 'response')} {agree(num_empty, 'is', 'are')} empty: what is scored is "
-                "the end of the turn alone, whose reward may be the highest of all"
+                f"{empty} {verb} empty: what is scored is the end of the turn alone, whose reward may be the "
+                "highest of all"
             )
 
     @contextlib.contextmanager
@@ -187,7 +227,7 @@ class WindowedScorer(ResponseScorer):
 
     def score_rollouts(self, rollouts: Iterator[Rollout], on_skip: OnSkip | None) -> Iterator[ResponseScore]:
         """One window after another."""
-        while window := list(islice(rollouts, self.window)):
+        for _, window in windows(rollouts, self.window):
             yield from self._score_window(window, on_skip)
 
     def _score_window(self, rollouts: Sequence[Rollout], on_skip: OnSkip | None) -> Iterator[ResponseScore]:

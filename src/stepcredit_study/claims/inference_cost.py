@@ -107,8 +107,8 @@ def _timed_here(world: World, files: Files) -> dict[str, float]:
     import torch
 
     from stepcredit.data import read_prompts
+    from stepcredit.generators.options import GeneratorOptions, make_generator
     from stepcredit.generators.transformers import TransformersGenerator
-    from stepcredit.pipelines.generator_options import GeneratorOptions, make_generator
     from stepcredit.scorers import load_scorer
     from stepcredit.types import GenerationRequest, Rollout
 
@@ -154,7 +154,7 @@ def fastest(work: Mapping[str, Callable[[], Iterable[object]]], turns: int = TUR
 
 def _timed_commands(scale: Scale, files: Files) -> dict[str, float]:
     """Device-seconds, from the manifests of the commands that wrote and scored: wall seconds x devices."""
-    from stepcredit.pipelines.generator_options import GeneratorOptions
+    from stepcredit.generators.options import GeneratorOptions
     from stepcredit.runs import read_manifest
 
     def seconds(output: Path, devices: int) -> float:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.errors import UserError
+from stepcredit.generators.options import GeneratorOptions, SamplingOptions
 from stepcredit.grading.options import GraderOptions
-from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
 from stepcredit.recipes import read_settings
 from stepcredit.training.config import TrainConfig
 from stepcredit.typed_values import typed_record

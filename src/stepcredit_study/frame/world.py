@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stepcredit.generators.options import GeneratorOptions, SamplingOptions
 from stepcredit.lab.files import write_prompts, write_true_labels
 from stepcredit.lab.policies import export_policy
 from stepcredit.lab.task import DOMAINS, STANDARD
@@ -25,7 +26,6 @@ from stepcredit.pipelines import (
     train,
 )
 from stepcredit.pipelines.driver import Store
-from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
 from stepcredit_study.frame.scale import Scale
 
 LAB = "lab:"

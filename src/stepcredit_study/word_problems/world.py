@@ -15,9 +15,9 @@ from itertools import islice
 from pathlib import Path
 
 from stepcredit.data import prompt_to_json, write_rows
+from stepcredit.generators.options import GeneratorOptions, SamplingOptions
 from stepcredit.pipelines import grade, label_autopsv, label_math_shepherd, sample, score, select, train
 from stepcredit.pipelines.driver import Store
-from stepcredit.pipelines.generator_options import GeneratorOptions, SamplingOptions
 from stepcredit.runs import atomic_path
 from stepcredit_study.frame.world import Responses
 from stepcredit_study.word_problems.scale import WordScale

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from stepcredit.errors import UserError
-from stepcredit.pipelines.generator_options import GeneratorOptions
+from stepcredit.generators.options import GeneratorOptions
 from stepcredit_study.frame.scale import SCALES, read_scale, resized
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from stepcredit.errors import MissingExtraError, UserError
+from stepcredit.generators.options import GeneratorOptions
 from stepcredit.pipelines import sample, score
-from stepcredit.pipelines.generator_options import GeneratorOptions
 from stepcredit.pipelines.grade import Options, run
-from stepcredit.pipelines.scale_out import over_ray
-from stepcredit.runs import read_manifest
+from stepcredit.runs import ResumableLines, read_manifest
+from stepcredit.runs.cluster import over_ray
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra 'ray'")
 
@@ -75,7 +75,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_verdicts(
     alone = run(replace(options, out=tmp_path / "alone.jsonl"))
     assert read(spread.out) == read(alone.out)
     assert spread.counts == alone.counts
-    assert sorted(path.name for path in tmp_path.iterdir() if ".rows" in path.name) == []
+    assert not list(tmp_path.glob(".*"))
 
 
 @needs_ray
@@ -134,6 +134,67 @@ def test_a_cluster_gives_the_scores_that_one_machine_gives(
 
 @needs_ray
 @pytest.mark.slow
+@pytest.mark.parametrize("call", [100, 300])
+def test_a_cluster_goes_on_with_the_pieces_that_are_missing(
+    tmp_path: Path,
+    saved_pair: tuple[Path, Path],
+    cluster: None,
+    monkeypatch: pytest.MonkeyPatch,
+    call: int,
+) -> None:
+    policy, reference = map(str, saved_pair)
+    options = score.Options(
+        input=rollouts(tmp_path / "rollouts.jsonl", 600),
+        prm=policy,
+        reference=reference,
+        beta=0.3,
+        out=tmp_path / "whole.jsonl",
+        ray="local",
+    )
+    score.run(options)
+    cut = replace(options, out=tmp_path / "cut.jsonl")
+    append = ResumableLines.append
+
+    def dying(self: ResumableLines, row: Any) -> None:
+        if self.num_rows == call:
+            raise KeyboardInterrupt
+        append(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResumableLines, "append", dying)
+        with pytest.raises(KeyboardInterrupt):
+            score.run(cut)
+    score.run(cut)
+    assert read(tmp_path / "cut.jsonl") == read(tmp_path / "whole.jsonl")
+    manifests = [read_manifest(tmp_path / f"{name}.jsonl") or {} for name in ("cut", "whole")]
+    assert manifests[0]["ledger"] == manifests[1]["ledger"]
+    assert manifests[0]["counts"] == manifests[1]["counts"] == {"scored": 600}
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_partial_file_of_a_cluster_is_begun_anew_without_one(
+    tmp_path: Path, saved_pair: tuple[Path, Path], cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, reference = map(str, saved_pair)
+    options = score.Options(
+        input=rollouts(tmp_path / "rollouts.jsonl", 12),
+        prm=policy,
+        reference=reference,
+        beta=0.3,
+        out=tmp_path / "scores.jsonl",
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(ResumableLines, "commit", lambda *_, **__: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            score.run(replace(options, ray="local"))
+    score.run(options)
+    score.run(replace(options, out=tmp_path / "alone.jsonl"))
+    assert (tmp_path / "scores.jsonl").read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
+
+
+@needs_ray
+@pytest.mark.slow
 def test_a_mistake_that_shows_in_a_worker_is_told_in_one_line(tmp_path: Path, cluster: None) -> None:
     options = Options(
         rollouts=rollouts(tmp_path / "rollouts.jsonl", 8, answer="pear"),
@@ -152,10 +213,10 @@ def test_a_cluster_that_is_not_there_is_an_error(
 ) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(UserError, match="no Ray cluster can be reached"):
-        list(over_ray([{"id": "a"}], list, address=address, folder=tmp_path))  # type: ignore[arg-type]
+        list(over_ray([{"id": "a"}], list, address=address, beside=tmp_path / "out"))  # type: ignore[arg-type]
 
 
 def test_without_ray_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'stepcredit\[ray\]'"):
-        list(over_ray([{"id": "a"}], list, address="local", folder=tmp_path))  # type: ignore[arg-type]
+        list(over_ray([{"id": "a"}], list, address="local", beside=tmp_path / "out"))  # type: ignore[arg-type]

@@ -8,8 +8,8 @@ import pytest
 from stepcredit.errors import CheckpointError, UserError
 from stepcredit.generators.fake import FakeGenerator
 from stepcredit.generators.openai import OpenAIGenerator
+from stepcredit.generators.options import GeneratorOptions, make_generator
 from stepcredit.generators.transformers import TransformersGenerator
-from stepcredit.pipelines.generator_options import GeneratorOptions, make_generator
 
 
 def test_each_kind_is_made_under_the_models_name(

@@ -1,8 +1,8 @@
 """Work on rows spread over a Ray cluster: the same functions, in actors, as a Ray Data pipeline.
 
 The rows wait in a file beside the output, and the cluster's actors read pieces of it; so the folder must be
-one that all machines share. Results come back in the order in which they are finished. An actor that dies is
-replaced, and its piece is done again.
+one that all machines share. Results come back piece by piece, in the order in which they are finished. An
+actor that dies is replaced, and its piece is done again.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from stepcredit.errors import MissingExtraError, UserError
+from stepcredit.runs.ledger import Ledger
 
 LOCAL = "local"
 """Address that stands for a cluster of this machine's own cores, started and ended with the run."""
@@ -26,6 +27,9 @@ LOCAL = "local"
 Row = Mapping[str, Any]
 RowWorker = Callable[[list[dict[str, Any]]], Iterable[Row]]
 """Turns some rows into result rows; made once in each actor."""
+
+LEDGER = "ledger of a piece"
+"""Field of the row in which a worker says what a piece cost."""
 
 _CONNECT_SECONDS = 10.0
 
@@ -35,24 +39,26 @@ def over_ray(
     make_worker: Callable[[], RowWorker],
     *,
     address: str,
-    folder: Path,
+    beside: Path,
     num_workers: int | None = None,
     num_gpus: float = 0.0,
     group: str = "prompt_id",
     rows_at_once: int = 256,
-) -> Iterator[dict[str, Any]]:
-    """Yield the result rows of all rows, as they are finished.
+    done: Container[int] = frozenset(),
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yield number and result rows of each piece of work, as they are finished.
 
     Args:
         rows: What to work on; rows that lie side by side with the same ``group`` stay together.
         make_worker: Makes a worker; it must be picklable.
         address: A cluster's address, or ``local``.
-        folder: Where the rows wait, on a file system that all machines share.
+        beside: The output, on a file system that all machines share; the rows wait in its folder.
         num_workers: How many actors; by default one for each core of the cluster (or for each of its
             GPUs, where an actor needs one).
         num_gpus: GPUs that an actor needs.
         group: Field that keeps rows together.
         rows_at_once: Rows that make a piece of work; it may grow to keep a group together.
+        done: Numbers of pieces that are left out. Which rows make a piece depends on the rows only.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -60,8 +66,12 @@ def over_ray(
     """
     ray = _ray()
     with contextlib.ExitStack() as stack:
-        waiting = stack.enter_context(tempfile.NamedTemporaryFile(dir=folder, suffix=".rows"))
+        # Named like other temporary files of the output, so that a killed run's is removed by the next one.
+        waiting = stack.enter_context(
+            tempfile.NamedTemporaryFile(dir=beside.parent, prefix=f".{beside.name}.", suffix=".tmp")
+        )
         pieces = _write_pieces(rows, waiting, group, rows_at_once)
+        pieces = [piece for piece in pieces if piece["number"] not in done]
         if not pieces:
             return
         if not ray.is_initialized():  # else this process is part of a cluster already
@@ -79,8 +89,8 @@ def over_ray(
         )
         for result in data.iter_rows():
             if result["is_error"]:
-                raise UserError(result["line"])
-            yield json.loads(result["line"])
+                raise UserError(result["lines"])
+            yield int(result["number"]), [json.loads(line) for line in result["lines"].splitlines()]
 
 
 class _Actor:
@@ -93,15 +103,15 @@ class _Actor:
         self._work: RowWorker | None = None
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        lines: list[str] = []
+        (number,), (start,), (end,) = batch["number"], batch["start"], batch["end"]
         try:
             self._work = self._work or self._make_worker()
-            for start, end in zip(batch["start"], batch["end"], strict=True):
-                results = self._work(self._read(int(start), int(end)))
-                lines += (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in results)
-        except UserError as error:  # told as text: what Ray wraps and pickles is not told in one line
-            return {"line": [str(error)], "is_error": [True]}
-        return {"line": lines, "is_error": [False] * len(lines)}
+            results = self._work(self._read(int(start), int(end)))
+            lines = "\n".join(json.dumps(row, allow_nan=False) for row in results)
+        except UserError as error:
+            # As text: what Ray wraps and pickles does not end as one line.
+            return {"number": [number], "lines": [str(error)], "is_error": [True]}
+        return {"number": [number], "lines": [lines], "is_error": [False]}
 
     def _read(self, start: int, end: int) -> list[dict[str, Any]]:
         with open(self._path, "rb") as waiting:
@@ -159,10 +169,32 @@ def _write_pieces(rows: Iterable[Row], waiting: Any, group: str, rows_at_once: i
     last: Any = None
     for row in rows:
         if count >= rows_at_once and row.get(group) != last:
-            pieces.append({"start": start, "end": position})
+            pieces.append({"number": len(pieces), "start": start, "end": position})
             start, count = position, 0
         line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         waiting.write(line)
         position, count, last = position + len(line), count + 1, row.get(group)
     waiting.flush()
-    return [*pieces, {"start": start, "end": position}] if count else pieces
+    if count:
+        pieces.append({"number": len(pieces), "start": start, "end": position})
+    return pieces
+
+
+def cost_of(worker: object) -> Callable[[], dict[str, Any]]:
+    """A function that says what a worker's ledger gained since it was last called."""
+    before = Ledger()
+
+    def cost() -> dict[str, Any]:
+        nonlocal before
+        now: Ledger = getattr(worker, "ledger", None) or Ledger()
+        gained = Ledger(
+            model_parameters=now.model_parameters,
+            prompt_tokens=now.prompt_tokens - before.prompt_tokens,
+            generated_tokens=now.generated_tokens - before.generated_tokens,
+            scored_tokens=now.scored_tokens - before.scored_tokens,
+        )
+        before = Ledger()
+        before.add(now.to_json())
+        return gained.to_json()
+
+    return cost
