@@ -1,88 +1,26 @@
 from __future__ import annotations
 
-import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.servers import stub_server as broken
+from tests.servers.stub_server import Raw, Reply, StubServer, stub_server
 
 from stepcredit.errors import UserError
-from stepcredit.generators import pacing
-from stepcredit.generators.openai import OpenAIGenerator, ServerLimits
+from stepcredit.generators.openai import OpenAIGenerator
 from stepcredit.generators.prompts import PromptFormat
+from stepcredit.servers import ServerLimits, pacing
 from stepcredit.types import GenerationFailure, GenerationRequest, Prompt, Rollout, Sampling
 
-Reply = tuple[int, dict[str, str], bytes]
 
-
-def _completion(text: str, reason: Any = "stop") -> Reply:
+def completion(text: Any, reason: Any = "stop", **message: Any) -> Reply:
     answer = {
-        "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": reason}],
+        "choices": [{"message": {"role": "assistant", "content": text, **message}, "finish_reason": reason}],
         "usage": {"prompt_tokens": 7, "completion_tokens": 3},
     }
-    return 200, {}, json.dumps(answer).encode()
-
-
-class StubServer:
-    """A real HTTP server whose answers a test decides; ``None`` drops the connection."""
-
-    def __init__(self) -> None:
-        self.seen: list[dict[str, Any]] = []
-        self.times: list[float] = []
-        self.keys: set[str] = set()
-        self.answer: Callable[[int, dict[str, Any]], Reply | None] = lambda number, body: _completion("ok")
-        self.open = self.most_open = 0
-        self._lock = threading.Lock()
-        stub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with stub._lock:
-                    number = len(stub.seen)
-                    stub.seen.append({"path": self.path, **body})
-                    stub.times.append(time.monotonic())
-                    stub.keys.add(self.headers["Authorization"])
-                    stub.open += 1
-                    stub.most_open = max(stub.most_open, stub.open)
-                reply = stub.answer(number, body)
-                with stub._lock:
-                    stub.open -= 1
-                if reply is None:
-                    self.close_connection = True
-                    self.connection.close()
-                    return
-                status, headers, content = reply
-                self.send_response(status)
-                for name, value in {"Content-Type": "application/json", **headers}.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Quiet(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: Any) -> None:
-                pass
-
-        self._server = Quiet(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-        threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-        ).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    return Reply(answer)
 
 
 @pytest.fixture
@@ -90,9 +28,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubServer]:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.setattr(pacing, "FIRST_WAIT", 0.01)
-    stub = StubServer()
-    yield stub
-    stub.close()
+    with stub_server() as stub:
+        stub.answer = lambda number, body: completion("ok")
+        yield stub
 
 
 def _request(name: str = "p", num_samples: int = 1, prefix: str = "", **sampling: Any) -> GenerationRequest:
@@ -114,7 +52,7 @@ def _results(generator: OpenAIGenerator, *requests: GenerationRequest) -> list[R
 
 
 def test_every_sample_is_one_request_with_a_seed_of_its_own(server: StubServer) -> None:
-    server.answer = lambda number, body: _completion(body["messages"][0]["content"] + str(body["seed"]))
+    server.answer = lambda number, body: completion(body["messages"][0]["content"] + str(body["seed"]))
     generator = _generator(server)
     rollouts = _results(generator, _request("a", 3, top_p=0.9, stop=("###",)), _request("b", 2, min_p=0.1))
     found = {(r.prompt_id, r.index): r for r in rollouts if isinstance(r, Rollout)}
@@ -134,13 +72,13 @@ def test_every_sample_is_one_request_with_a_seed_of_its_own(server: StubServer) 
         if isinstance(r, Rollout)
     }
     assert again["a", 2].response == found["a", 2].response
-    assert server.keys == {"Bearer secret"}
+    assert {headers["authorization"] for headers in server.headers} == {"Bearer secret"}
 
 
 def test_no_more_than_so_many_requests_are_open_at_once(server: StubServer) -> None:
     def slow(number: int, body: dict[str, Any]) -> Reply:
         time.sleep(0.02)
-        return _completion("ok")
+        return completion("ok")
 
     server.answer = slow
     assert len(_results(_generator(server, concurrency=3), _request("a", 20))) == 20
@@ -150,34 +88,23 @@ def test_no_more_than_so_many_requests_are_open_at_once(server: StubServer) -> N
 @pytest.mark.parametrize(
     "trouble",
     [
-        (500, {}, b"{}"),
-        (503, {}, b"<html>busy</html>"),
-        (429, {}, b"{}"),
-        (408, {}, b"{}"),
-        (200, {}, b'{"choices": [{"mess'),
-        (200, {}, b'{"choices": []}'),
-        (200, {}, b"[" * 100_000),
-        _completion("half of a pair: \ud83d"),
-        (200, {}, b'{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}'),
-        (200, {"Content-Type": "text/html"}, b"<html>hello</html>"),
-        None,
-    ],
-    ids=[
-        "500",
-        "503",
-        "429",
-        "408",
-        "cut JSON",
-        "no choice",
-        "deep",
-        "surrogate",
-        "no text",
-        "HTML",
-        "dropped",
+        Reply(b"<html>busy</html>", 503),
+        Reply({}, 429),
+        Reply(b'{"choices": [{"mess'),
+        Reply({"choices": []}),
+        Reply({"choices": "none"}),
+        Reply([1]),
+        completion(None),
+        completion(7),
+        completion("half of a pair \ud800"),
+        completion("fine", reason=["stop"]),
+        completion("fine", reasoning_content={"text": "hm"}),
+        broken.close,
+        broken.cut_body,
     ],
 )
-def test_passing_trouble_is_tried_again(server: StubServer, trouble: Reply | None) -> None:
-    server.answer = lambda number, body: trouble if number < 2 else _completion("fine")
+def test_passing_trouble_is_tried_again(server: StubServer, trouble: Reply | Raw) -> None:
+    server.answer = lambda number, body: trouble if number < 2 else completion("fine")
     (result,) = _results(_generator(server), _request())
     assert isinstance(result, Rollout)
     assert result.response == "fine"
@@ -185,66 +112,106 @@ def test_passing_trouble_is_tried_again(server: StubServer, trouble: Reply | Non
     assert len({body["seed"] for body in server.seen}) == 1
 
 
-def test_a_slow_answer_times_out_and_is_asked_for_again(server: StubServer) -> None:
-    def slow_once(number: int, body: dict[str, Any]) -> Reply:
-        if number == 0:
-            time.sleep(0.6)
-        return _completion("fine")
-
-    server.answer = slow_once
-    (result,) = _results(_generator(server, timeout=0.2), _request())
-    assert isinstance(result, Rollout)
-    assert len(server.seen) == 2
-
-
 def test_lasting_trouble_is_a_failure_with_its_reason_and_the_others_go_on(server: StubServer) -> None:
-    def answer(number: int, body: dict[str, Any]) -> Reply:
-        asked = body["messages"][0]["content"]
-        if asked == "What is long?":
-            return 400, {}, b'{"error": {"message": "too many tokens"}}'
-        if asked == "What is broken?":
-            return 200, {}, b"not json"
-        reasons: dict[str, Any] = {"bad": "content_filter", "odd": ["stop"], "fine": "EOS_TOKEN"}
-        return _completion("#", reasons[asked.removeprefix("What is ").removesuffix("?")])
-
-    server.answer = answer
-    names = ["long", "fine", "broken", "bad", "odd"]
+    replies = {
+        "What is long?": Reply({"error": {"message": "too many tokens"}}, 400),
+        "What is broken?": Reply(b"not json"),
+        "What is fine?": completion("ok"),
+    }
+    server.answer = lambda number, body: replies[body["messages"][0]["content"]]
+    names = ["long", "fine", "broken"]
     results = _results(_generator(server, retries=1), *(_request(name) for name in names))
     reasons = {r.prompt_id: r.reason for r in results if isinstance(r, GenerationFailure)}
-    assert reasons.keys() == {"long", "broken", "bad", "odd"}
+    assert reasons.keys() == {"long", "broken"}
     assert "too many tokens" in reasons["long"]
     assert "not JSON" in reasons["broken"]
-    assert "content_filter" in reasons["bad"]
-    assert "['stop']" in reasons["odd"]
     counts = [sum(name in body["messages"][0]["content"] for body in server.seen) for name in names]
-    assert counts == [1, 1, 2, 1, 1]
+    assert counts == [1, 1, 2]
 
 
-def test_all_requests_wait_as_long_as_the_server_asks(server: StubServer) -> None:
-    held = {"Retry-After": "0.4"}
-    server.answer = lambda number, body: (429, held, b"{}") if number == 0 else _completion("ok")
-    assert len(_results(_generator(server, concurrency=1), _request("a", 3))) == 3
-    assert server.times[1] - server.times[0] >= 0.4
+THINKING = "3 + 4 is 7"
 
 
-def test_an_exhausted_rate_limit_is_respected_before_it_is_hit(server: StubServer) -> None:
-    exhausted = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "300ms"}
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_thinking_that_a_parser_took_out_is_put_back(server: StubServer, field: str) -> None:
+    server.answer = lambda number, body: completion("The answer is 7", **{field: THINKING})
+    (result,) = _results(_generator(server), _request())
+    assert isinstance(result, Rollout)
+    assert result.response == "<think>\n3 + 4 is 7\n</think>\n\nThe answer is 7"
 
-    def answer(number: int, body: dict[str, Any]) -> Reply:
-        status, _, content = _completion("ok")
-        return status, exhausted if number == 0 else {}, content
 
-    server.answer = answer
-    assert len(_results(_generator(server, concurrency=1), _request("a", 2))) == 2
-    assert server.times[1] - server.times[0] >= 0.3
+@pytest.mark.parametrize(
+    ("thinking", "content", "response"),
+    [
+        ("\n3 + 4 is 7\n", "\n\n7", "<think>\n3 + 4 is 7\n</think>\n\n7"),
+        ("3 + 4 is 7", "\n7", "<think>3 + 4 is 7</think>\n7"),
+        ("", "7", "7"),
+        (None, "7", "7"),
+        ("3 + 4 is 7", "", "<think>\n3 + 4 is 7\n</think>\n\n"),
+    ],
+    ids=["not stripped", "only cut", "empty", "none", "without an answer"],
+)
+def test_thinking_stands_as_the_model_wrote_it(
+    server: StubServer, thinking: str | None, content: str, response: str
+) -> None:
+    server.answer = lambda number, body: completion(content, reasoning_content=thinking)
+    (result,) = _results(_generator(server), _request())
+    assert isinstance(result, Rollout)
+    assert result.response == response
+
+
+@pytest.mark.parametrize(
+    ("message", "response"),
+    [({"reasoning_content": "3 + 4 is"}, "<think>\n3 + 4 is"), ({}, "")],
+    ids=["in its thinking", "without a word"],
+)
+def test_an_answer_without_content_is_cut_off(
+    server: StubServer, message: dict[str, str], response: str
+) -> None:
+    server.answer = lambda number, body: completion(None, "length", **message)
+    (result,) = _results(_generator(server), _request())
+    assert isinstance(result, Rollout)
+    assert (result.response, result.finish_reason) == (response, "length")
+    assert len(server.seen) == 1
+
+
+def test_a_stop_string_is_looked_for_in_the_answer_only(server: StubServer) -> None:
+    server.answer = lambda number, body: completion("7\n\nDone.", reasoning=THINKING)
+    (result,) = _results(_generator(server), _request(stop=("\n\n",)))
+    assert isinstance(result, Rollout)
+    assert result.response == "<think>\n3 + 4 is 7\n</think>\n\n7"
+    assert result.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("eos", "stop"),
+        ("stop_sequence", "stop"),
+        ("EOS", "stop"),
+        ("max_tokens", "length"),
+        ("length", "length"),
+    ]
+    + [(name, None) for name in ("tool_calls", "content_filter", "abort", "something new")],
+)
+def test_reasons_of_other_servers_are_read(server: StubServer, reason: str, expected: str | None) -> None:
+    server.answer = lambda number, body: completion("7", reason)
+    (result,) = _results(_generator(server), _request())
+    assert isinstance(result, Rollout)
+    assert result.finish_reason == expected
+    assert result.extras.get("source_finish_reason") == (reason if expected is None else None)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_what_no_request_can_mend_ends_the_run(server: StubServer, status: int) -> None:
-    server.answer = lambda number, body: (status, {}, b'{"error": {"message": "no such model"}}')
+def test_what_no_request_can_change_ends_the_run_with_one_message(
+    server: StubServer, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answer = lambda number, body: Reply({"error": {"message": "no such model"}}, status)
     with pytest.raises(UserError, match=r"127\.0\.0\.1.*no such model.*OPENAI_API_KEY"):
         _results(_generator(server), _request("a", 50))
+    time.sleep(0.1)
     assert len(server.seen) <= 8
+    assert capsys.readouterr().err == ""
 
 
 def test_a_server_that_is_not_there_is_told_at_once_and_ends_the_run(
@@ -253,14 +220,14 @@ def test_a_server_that_is_not_there_is_told_at_once_and_ends_the_run(
     server.close()
     with pytest.raises(UserError, match="cannot be reached"):
         _results(_generator(server, retries=1, concurrency=2), _request("a", 50))
-    (told,) = capsys.readouterr().err.splitlines()
-    assert told.startswith("warning: http://127.0.0.1")
-    assert "no connection" in told
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: http://127.0.0.1")
+    assert "no connection" in warning
 
 
 def test_completions_continue_a_prefix_with_token_ids(server: StubServer, tokenizer: Any) -> None:
     answer = {"choices": [{"text": "4\n#4", "finish_reason": "length"}]}
-    server.answer = lambda number, body: (200, {}, json.dumps(answer).encode())
+    server.answer = lambda number, body: Reply(answer)
     prompt_format = PromptFormat(tokenizer)
     generator = OpenAIGenerator("m", base_url=server.url, prompt_format=prompt_format, name="policy")
     request = GenerationRequest(
@@ -296,20 +263,3 @@ def test_the_key_comes_from_the_environment_and_addresses_hold_none(monkeypatch:
     with pytest.raises(UserError, match="user name or password") as caught:
         OpenAIGenerator("m", base_url="http://me:hidden@localhost/v1")
     assert "hidden" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"retry-after": "2.5"}, 2.5),
-        ({"retry-after-ms": "250"}, 0.25),
-        ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0.0),
-        ({"retry-after": "soon"}, None),
-        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1m30s"}, 90.0),
-        ({"x-ratelimit-remaining-tokens": "5", "x-ratelimit-reset-tokens": "1m30s"}, None),
-        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "nonsense"}, None),
-        ({}, None),
-    ],
-)
-def test_waits_are_read_from_headers(headers: dict[str, str], seconds: float | None) -> None:
-    assert pacing.asked_wait(headers) == seconds

@@ -1,21 +1,22 @@
 import base64
 import io
-import json
+import math
 import sys
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.servers import stub_server as broken
+from tests.servers.stub_server import Raw, Reply, StubServer, stub_server
 
 from stepcredit.errors import DataError, MissingExtraError, UserError
+from stepcredit.logprobs.checking import TokenError
 from stepcredit.logprobs.remote import INTERFACES, RemoteTokenLogProbs
 from stepcredit.logprobs.vllm import VLLMTokenLogProbs
+from stepcredit.servers import ServerLimits, pacing
 from stepcredit.types import Encoded
 
 ENCODED = [
@@ -34,18 +35,22 @@ def log_probs(model: Any, tokens: list[int]) -> list[float]:
     return [float(x) for x in logits.log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]]
 
 
-@dataclass
-class StubServer:
-    """Answers as the interfaces do, from a tiny model; ``faults`` are sent before the first answers."""
+class ModelServer:
+    """Answers as the interfaces do, from a tiny model.
 
-    model: Any
-    faults: list[tuple[int, str]] = field(default_factory=list)
-    requests: list[tuple[str, dict[str, Any], str | None]] = field(default_factory=list)
-    mangle: Any = None
-    url: str = ""
+    Attributes:
+        stub: The server.
+        mangle: What becomes of each answer.
+    """
 
-    def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        if path == "/inference/v1/generate":
+    def __init__(self, stub: StubServer, model: Any) -> None:
+        self.stub, self.model = stub, model
+        self.mangle: Callable[[Any], Any] = lambda answer: answer
+        self.url = stub.url
+        stub.answer = lambda number, body: Reply(self.mangle(self.answer(body)))
+
+    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        if body["path"] == "/inference/v1/generate":
             parameters = body["sampling_params"]
             start = parameters["prompt_logprob_start"]
             values = log_probs(self.model, body["token_ids"])[start:]
@@ -54,118 +59,223 @@ class StubServer:
             file = io.BytesIO()
             np.save(file, np.array(values, np.float32)[:, None])
             return {"prompt_token_id_logprobs": base64.b64encode(file.getvalue()).decode()}
-        assert path == "/v1/completions"
+        assert body["path"] == "/v1/completions"
         values = log_probs(self.model, body["prompt"])
         if "prompt_logprobs" in body:
             rows: list[Any] = [None]
             for token, value in zip(body["prompt"][1:], values, strict=True):
-                rows.append({"0": {"logprob": -1.0}, str(token): {"logprob": value, "rank": 3}})
+                own = {"logprob": value, "rank": 3, "decoded_token": spell(token)}
+                rows.append({"0": {"logprob": -1.0}, str(token): own})
             return {"choices": [{"prompt_logprobs": rows}]}
         assert body["echo"] is True
-        return {"choices": [{"logprobs": {"token_logprobs": [None, *values, -0.5]}}]}
+        names = [spell(token) for token in body["prompt"]]
+        return {"choices": [{"logprobs": {"token_logprobs": [None, *values, -0.5], "tokens": [*names, "."]}}]}
+
+
+def spell(token: int) -> str:
+    return f" word{token}"
 
 
 @pytest.fixture
-def server(make_model: Any) -> Iterator[StubServer]:
-    # Converted once: requests are answered at the same time, and converting changes weights in place.
-    stub = StubServer(make_model(12).double())
+def server(make_model: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(pacing, "FIRST_WAIT", 0.01)
+    with stub_server() as stub:
+        # Converted once: requests are answered at the same time, and converting changes weights in place.
+        yield ModelServer(stub, make_model(12).double())
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            stub.requests.append((self.path, body, self.headers["Authorization"]))
-            if stub.faults:
-                status, text = stub.faults.pop(0)
-            else:
-                status, text = 200, json.dumps((stub.mangle or (lambda x: x))(stub.answer(self.path, body)))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(text.encode())
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    stub.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
-    yield stub
-    http.shutdown()
-    http.server_close()
+def remote(server: ModelServer, interface: str = "echo", **limits: Any) -> RemoteTokenLogProbs:
+    settings = {"concurrency": 3, "timeout": 5.0, "retries": 1, **limits}
+    return RemoteTokenLogProbs(
+        server.url, "m", interface=interface, limits=ServerLimits(**settings), spell=spell
+    )
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
-def test_scored_tokens_of_each_sequence_in_order(server: StubServer, interface: str) -> None:
-    remote = RemoteTokenLogProbs(server.url, "m", interface=interface, concurrency=3)
-    for item, values in zip(ENCODED, remote.of(ENCODED), strict=True):
+def test_scored_tokens_of_each_sequence_in_order(server: ModelServer, interface: str) -> None:
+    source = RemoteTokenLogProbs(server.url, "m", interface=interface)
+    for item, values in zip(ENCODED, source.of(ENCODED), strict=True):
         expected = log_probs(server.model, list(item.token_ids))[item.scored_start - 1 :]
         assert values.dtype == np.float32
         assert values.tolist() == pytest.approx(expected, abs=1e-5)
-    assert all(body["model"] == "m" for _, body, _ in server.requests)
-    assert len(server.requests) == 3  # nothing is asked for a sequence without scored tokens
+    assert all(body["model"] == "m" for body in server.stub.seen)
+    assert len(server.stub.seen) == 3  # nothing is asked for a sequence without scored tokens
 
 
 def test_no_sequences_need_no_server() -> None:
     assert RemoteTokenLogProbs("http://127.0.0.1:9", "m").of([]) == []
 
 
-def test_the_key_comes_from_the_environment(server: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    RemoteTokenLogProbs(server.url, "m").of(ENCODED[:1])
-    monkeypatch.setenv("OPENAI_API_KEY", "k1")
-    RemoteTokenLogProbs(server.url, "m").of(ENCODED[:1])
-    assert [key for _, _, key in server.requests] == [None, "Bearer k1"]
-
-
-def test_faults_that_may_pass_are_tried_again(server: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    server.faults = [(503, "busy"), (429, "slow down"), (200, "{not json")]
-    remote = RemoteTokenLogProbs(server.url, "m")
-    assert len(remote.of(ENCODED[:1])[0]) == 3
-    assert len(server.requests) == 4
-    server.faults = [(200, "[" * 100_000)]
-    assert len(remote.of(ENCODED[:1])[0]) == 3
-    server.faults = [(503, "busy")] * 2
-    with pytest.raises(UserError, match="the server answered 503: busy"):
-        RemoteTokenLogProbs(server.url, "m", retries=1).of(ENCODED[:1])
-
-
-def test_a_refusal_is_told_at_once(server: StubServer) -> None:
-    server.faults = [(404, json.dumps({"error": {"message": "no model 'm'\nhere"}}))]
-    with pytest.raises(UserError, match=r"/v1/completions: the server answered 404: no model 'm' here"):
-        RemoteTokenLogProbs(server.url, "m").of(ENCODED[:1])
-    assert len(server.requests) == 1
-
-
-def test_a_server_that_is_not_there_is_told() -> None:
-    with pytest.raises(UserError, match=r"no answer .*Check that the server is running"):
-        RemoteTokenLogProbs("http://127.0.0.1:9/v1", "m", retries=0).of(ENCODED[:1])
-
-
-def test_that_no_answer_comes_is_told_before_it_is_tried_again(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="no answer"):
-        RemoteTokenLogProbs("http://127.0.0.1:9/v1", "m", retries=1).of(ENCODED[:1])
-    assert "tried 1 more times" in capsys.readouterr().err
+def test_faults_that_may_pass_are_tried_again(server: ModelServer) -> None:
+    right = server.stub.answer
+    faults: list[Reply | Raw] = [Reply(b"busy", 503), Reply(b"{not json"), broken.close, broken.cut_body]
+    server.stub.answer = lambda number, body: faults[number] if number < 4 else right(number, body)
+    assert len(remote(server, retries=4).of(ENCODED[:1])[0]) == 3
 
 
 @pytest.mark.parametrize(
-    "mangle",
+    ("reply", "kind", "message"),
     [
-        lambda answer: {},
-        lambda answer: {"choices": [{"logprobs": None}]},
-        lambda answer: {"choices": [{"logprobs": {"token_logprobs": [None, -1.0]}}]},
-        lambda answer: {"choices": [{"logprobs": {"token_logprobs": [None] * 5}}]},
-        lambda answer: {"choices": [{"logprobs": {"token_logprobs": [10**400] * 5}}]},
-        lambda answer: {"choices": [{"logprobs": {"token_logprobs": ["x"] * 5}}]},
+        (
+            Reply({"error": {"message": "no model 'm'\nhere"}}, 404),
+            UserError,
+            "refuses .*404: no model 'm' here",
+        ),
+        (
+            Reply(b"busy", 503),
+            UserError,
+            r"no answer \(status 503: busy\)\. Check that the server is running",
+        ),
+        (broken.close, UserError, "no answer .no connection"),
+        (broken.silent, UserError, "no whole answer within 0.3 seconds"),
+        (broken.drip_body, UserError, "no whole answer within 0.3 seconds"),
+        (Reply(b'{"choices": [{"logp'), DataError, "not JSON"),
     ],
 )
-def test_an_answer_without_one_value_a_token_is_a_data_error(server: StubServer, mangle: Any) -> None:
-    server.mangle = mangle
-    with pytest.raises(DataError, match="log-probabilities"):
-        RemoteTokenLogProbs(server.url, "m").of(ENCODED[:1])
+def test_lasting_trouble_ends_in_one_line(
+    server: ModelServer, reply: Reply | Raw, kind: type[UserError], message: str
+) -> None:
+    server.stub.answer = lambda number, body: reply
+    with pytest.raises(kind, match=message) as caught:
+        remote(server, timeout=0.3).of(ENCODED)
+    assert server.url in str(caught.value)
 
 
-def test_the_fingerprint_tells_models_apart(server: StubServer, make_model: Any) -> None:
+def test_after_an_error_the_source_can_be_asked_again(server: ModelServer) -> None:
+    right, source = server.stub.answer, remote(server)
+    server.stub.answer = lambda number, body: Reply({}, 404)
+    with pytest.raises(UserError):
+        source.of(ENCODED)
+    server.stub.answer = right
+    assert len(source.of(ENCODED)) == 4
+
+
+def echo(values: Any, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"logprobs": {"token_logprobs": values, **more}}]}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        [],
+        "text",
+        None,
+        {"choices": [{"logprobs": None}]},
+        {"choices": [{"logprobs": {"tokens": ["a"]}}]},
+        echo(None),
+        echo({"0": -1.0}),
+        echo([None, -1.0]),
+        echo([None, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0]),
+        echo([None, -1.0, "NaN", -1.0, -1.0]),
+        echo([None, -1.0, True, -1.0, -1.0]),
+        echo([None, -1.0, [-1.0], -1.0, -1.0]),
+        echo([None, -1.0, 10**400, -1.0, -1.0]),
+        echo([None, -1.0, "\ud800", -1.0, -1.0]),
+    ],
+    ids=str,
+)
+def test_an_answer_of_another_shape_is_a_data_error(server: ModelServer, answer: Any) -> None:
+    server.mangle = lambda right: answer
+    with pytest.raises(DataError, match="holds no log-probabilities of the prompt"):
+        remote(server).of(ENCODED[:1])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"choices": [{"prompt_logprobs": None}]},
+        {"choices": [{"prompt_logprobs": [None, {}, {}, {}, {}]}]},
+        {"choices": [{"prompt_logprobs": [None, None, None, None, None]}]},
+        {"choices": [{"prompt_logprobs": [None, {"200": {"logprob": "x"}}]}]},
+    ],
+    ids=["none", "other tokens", "nulls", "fewer"],
+)
+def test_candidates_of_other_tokens_are_a_data_error(server: ModelServer, answer: Any) -> None:
+    server.mangle = lambda right: answer
+    with pytest.raises(DataError, match="holds no log-probabilities of the prompt"):
+        remote(server, "prompt-logprobs").of(ENCODED[:1])
+
+
+@pytest.mark.parametrize(
+    "content", ["no base64!", "", base64.b64encode(b"\x93NUMPY\x01\x00").decode(), 5, None, [1]], ids=str
+)
+def test_a_matrix_that_cannot_be_read_is_a_data_error(server: ModelServer, content: Any) -> None:
+    server.mangle = lambda right: {"prompt_token_id_logprobs": content}
+    with pytest.raises(DataError, match="holds no log-probabilities of the prompt"):
+        remote(server, "token-ids").of(ENCODED[:1])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            [None, -1.0, -1.0, 3.7e4, -1.0],
+            r"scored token 2 of 3 ' word31' \(id 31\) a log-probability of 37000",
+        ),
+        ([None, -1.0, -1.0, 0.1, -1.0], "which is above 0"),
+        (
+            [None, -1.0, -9999.0, -1.0, -1.0],
+            r"scored token 1 of 3 .* a probability of 0 \(log-probability -9999\)",
+        ),
+        ([None, -1.0, -1.0, -1.0, -math.inf], r"scored token 3 of 3 .*\(log-probability -inf\)"),
+        ([None, -1.0, -1.0, math.inf, -1.0], "which is above 0"),
+        (
+            [None, -1.0, -1.0, None, -1.0],
+            r"gives 2 log-probabilities for 3 scored tokens: .* token 2 .* none",
+        ),
+        ([None, -1.0, -1.0, math.nan, -1.0], "gives 2 log-probabilities for 3 scored tokens"),
+        ([None, 0.0, 0.0, 0.0, 0.0], "all 3 scored tokens a log-probability of exactly 0.*prefix cache"),
+    ],
+)
+def test_what_cannot_be_a_log_probability_names_the_token(
+    server: ModelServer, values: list[float | None], message: str
+) -> None:
+    server.mangle = lambda right: echo(values)
+    with pytest.raises(TokenError, match=message) as caught:
+        remote(server).of(ENCODED[:1])
+    assert caught.value.item == ENCODED[0]
+    assert server.url in str(caught.value)
+
+
+def test_what_rounding_explains_is_believed(server: ModelServer) -> None:
+    server.mangle = lambda right: echo([None, -1.0, 1e-6, 0.0, -1.0])
+    assert remote(server).of(ENCODED[:1])[0].tolist() == [0.0, 0.0, -1.0]
+    server.mangle = lambda right: echo([None, 0.0])
+    assert remote(server).of(ENCODED[1:2])[0].tolist() == [0.0]
+
+
+@pytest.mark.parametrize("interface", ["echo", "prompt-logprobs"])
+def test_a_server_with_other_tokens_is_noticed_at_the_first_sequence(
+    server: ModelServer, interface: str
+) -> None:
+    source = remote(server, interface)
+    source.spell = lambda token: f" other{token}"
+    with pytest.raises(UserError, match="'word200' there is 'other200' here"):
+        source.of(ENCODED)
+    assert len(server.stub.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        lambda token: f"Ġword{token}",
+        lambda token: f"▁word{token}",
+        lambda token: "x",
+        lambda token: None,
+        lambda token: 7,
+    ],
+    ids=["GPT-2", "SentencePiece", "one name for all", "none", "no text"],
+)
+def test_other_spellings_of_the_same_tokens_are_not_other_tokens(server: ModelServer, spelled: Any) -> None:
+    item = ENCODED[3]
+    names = [spelled(token) for token in item.token_ids]
+    server.mangle = lambda right: echo(right["choices"][0]["logprobs"]["token_logprobs"], tokens=names)
+    assert len(remote(server).of([item])[0]) == item.num_scored
+
+
+def test_the_fingerprint_tells_models_apart(server: ModelServer, make_model: Any) -> None:
     first = RemoteTokenLogProbs(server.url, "m").fingerprint
     assert RemoteTokenLogProbs(server.url, "m", interface="token-ids").fingerprint == first
     server.model = make_model(13)

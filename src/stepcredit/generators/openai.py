@@ -1,85 +1,72 @@
-"""Sampling from any server with an OpenAI-compatible interface, by the official client (extra ``openai``)."""
+"""Sampling from any server with an OpenAI-compatible interface."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
 
-from stepcredit.errors import DataError, MissingExtraError, UserError
-from stepcredit.generators.pacing import LONGEST_HOLD, Pace, asked_wait
+from stepcredit.errors import DataError, UserError
 from stepcredit.generators.prompts import PromptFormat
 from stepcredit.generators.records import make_rollout, sampling_json
 from stepcredit.generators.stopping import cut_at_stop
 from stepcredit.generators.streams import stream_key
-from stepcredit.runs import Ledger, warn
-from stepcredit.types import FINISH_REASONS, FinishReason, GenerationFailure, GenerationRequest, Rollout
+from stepcredit.runs import Ledger
+from stepcredit.servers import (
+    RefusedError,
+    Server,
+    ServerError,
+    ServerLimits,
+    UnreachableError,
+    UnreadableAnswerError,
+)
+from stepcredit.types import (
+    FINISH_REASONS,
+    FinishReason,
+    GenerationFailure,
+    GenerationRequest,
+    Rollout,
+    Sampling,
+)
 
-if TYPE_CHECKING:
-    import openai
-
-_RETRIED_STATUSES = frozenset({408, 409, 425, 429})
-
-
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
-    """How hard a server is pressed.
-
-    Attributes:
-        concurrency: Requests that wait for an answer at once.
-        timeout: Seconds after which a request counts as failed.
-        retries: How often a request is sent again after the first time.
-    """
-
-    concurrency: int = 16
-    timeout: float = 600.0
-    retries: int = 8
+OPENAI = "https://api.openai.com/v1"
+_HOPELESS_STATUSES = frozenset({401, 403, 404})
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    text: str
-    reason: FinishReason
+    """What a server says of one sample.
+
+    Attributes:
+        text: After the response prefix; ``None`` for an answer in words that never began.
+        thinking: What a reasoning parser took out of the text.
+        source_reason: Why it ended, as the server names it.
+    """
+
+    text: str | None
+    thinking: str | None
+    source_reason: str | None
     num_prompt_tokens: int | None
     num_generated_tokens: int | None
 
-
-class _UnreadableAnswerError(Exception):
-    """An answer that is not what the interface promises; another try may get a better one."""
-
-
-class _RefusedError(Exception):
-    """The server will not answer this request."""
-
-
-class _UnreachableError(Exception):
-    """No connection, however often it was tried."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """What the threads of one run share."""
-
-    client: openai.OpenAI
-    pace: Pace
+    @property
+    def reason(self) -> FinishReason | None:
+        """Why it ended; ``None`` where it neither ended by itself nor reached the limit."""
+        return FINISH_REASONS.get((self.source_reason or "").lower())
 
 
 class OpenAIGenerator:
     """Draws responses from a server.
 
     Every sample is a request of its own, with a seed of its own made from (seed, prompt id, index, response
-    prefix); whether a server draws the same for the same seed is up to the server.
+    prefix); whether a server draws the same for the same seed is up to the server. What is tried again is in
+    :class:`~stepcredit.servers.Server`. A request that is refused for good is a failure, unless no other
+    could do better (key, address or model name wrong): that is an error.
 
-    A request that is refused for the moment (status 408, 409, 425, 429 or 5xx), times out, loses its
-    connection or gets an answer that cannot be read is sent again after a growing wait, or after the wait
-    that the server asks for, which then holds for all requests. One that is refused for good is a failure,
-    unless no other could do better (key, address or model name wrong): that is an error.
-
-    The key comes from the environment variable ``OPENAI_API_KEY`` only.
+    Where the server's reasoning parser takes the thinking out of the message, it is put back into the
+    response, between ``<think>`` and ``</think>``.
 
     Args:
         model: The model's name at the server.
@@ -94,8 +81,7 @@ class OpenAIGenerator:
         ledger: Tokens as the server counts them.
 
     Raises:
-        MissingExtraError: The client is not installed.
-        UserError: There is neither an address nor a key, or the address holds a password.
+        UserError: There is neither an address nor a key, or the address is none.
     """
 
     def __init__(
@@ -107,30 +93,18 @@ class OpenAIGenerator:
         name: str | None = None,
         limits: ServerLimits | None = None,
     ) -> None:
-        try:
-            import openai
-        except ImportError as error:
-            raise MissingExtraError("openai", "openai", needed_for="--generator openai") from error
-        self._errors = openai
         self._model, self._name = model, name or model
         self._format = prompt_format
         self._limits = limits or ServerLimits()
         self.ledger = Ledger()
         address = base_url or os.environ.get("OPENAI_BASE_URL")
-        key = os.environ.get("OPENAI_API_KEY")
-        if key is None and address is None:
+        if address is None and "OPENAI_API_KEY" not in os.environ:
             raise UserError(
                 "the environment variable OPENAI_API_KEY is not set",
                 hint="set it, or name a server with --base-url",
             )
-        if address is not None and urlsplit(address).username is not None:
-            raise UserError(
-                "the address holds a user name or password",
-                where="--base-url",
-                hint="give keys in the environment variable OPENAI_API_KEY",
-            )
-        self._key, self._base_url = key or "none", address
-        self._told = False
+        self._address = address or OPENAI
+        Server(self._address, self._limits)  # what is wrong with the address is said before anything else
 
     @property
     def name(self) -> str:
@@ -144,7 +118,7 @@ class OpenAIGenerator:
             UserError: No request can succeed: key, address or model name are wrong, the server cannot be
                 reached at all, or a response is to be continued by the chat interface.
         """
-        line = _Line(self._connect(), Pace())
+        server = Server(self._address, self._limits)
         executor = ThreadPoolExecutor(self._limits.concurrency, thread_name_prefix="openai")
         tasks = ((request, index) for request in requests for index in request.indices)
         running: dict[Future[_Answer], tuple[GenerationRequest, int]] = {}
@@ -152,168 +126,142 @@ class OpenAIGenerator:
         try:
             while True:
                 while len(running) < self._limits.concurrency and (task := next(tasks, None)) is not None:
-                    running[executor.submit(self._ask, line, *task)] = task
+                    running[executor.submit(self._ask, server, *task)] = task
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     request, index = running.pop(future)
                     try:
                         answer = future.result()
-                    except _UnreachableError as error:
-                        unreachable += 1
+                    except (ServerError, DataError) as trouble:
+                        unreachable += isinstance(trouble, UnreachableError)
                         if unreachable >= self._limits.concurrency:
-                            raise self._no_use(f"cannot be reached ({error})") from error
-                        yield GenerationFailure(request.prompt.id, (index,), str(error))
-                    except (_UnreadableAnswerError, _RefusedError, DataError, self._errors.APIError) as error:
-                        yield GenerationFailure(request.prompt.id, (index,), _one_line(error))
+                            raise self._no_use(f"cannot be reached ({trouble})") from trouble
+                        if isinstance(trouble, RefusedError) and trouble.status in _HOPELESS_STATUSES:
+                            raise self._no_use(f"refuses ({trouble})") from trouble
+                        yield GenerationFailure(request.prompt.id, (index,), str(trouble))
                     else:
                         unreachable = 0
                         yield self._rollout(request, index, answer)
         finally:
-            line.pace.stop()
+            server.stop()
             executor.shutdown(wait=False, cancel_futures=True)
-            line.client.close()
-
-    def _connect(self) -> openai.OpenAI:
-        # Retries are done here: the client's own do not cover answers that cannot be read, and each of its
-        # requests waits alone where the server asks all to wait.
-        return self._errors.OpenAI(
-            api_key=self._key, base_url=self._base_url, timeout=self._limits.timeout, max_retries=0
-        )
 
     def _rollout(self, request: GenerationRequest, index: int, answer: _Answer) -> Rollout:
         self.ledger.prompt_tokens += answer.num_prompt_tokens or 0
         self.ledger.generated_tokens += answer.num_generated_tokens or 0
-        cut = None if request.sampling.keep_stop else cut_at_stop(answer.text, request.sampling.stop)
+        cut = None
+        if answer.text is not None and not request.sampling.keep_stop:
+            cut = cut_at_stop(answer.text, request.sampling.stop)
         return make_rollout(
             request,
             index,
-            text=answer.text if cut is None else cut,
+            text=_with_thinking(answer.text if cut is None else cut, answer.thinking),
             reason=answer.reason if cut is None else "stop",
+            source_reason=answer.source_reason if cut is None else None,
             policy=self._name,
             sampling=sampling_json(request.sampling),
             num_prompt_tokens=answer.num_prompt_tokens,
             num_generated_tokens=answer.num_generated_tokens,
         )
 
-    def _ask(self, line: _Line, request: GenerationRequest, index: int) -> _Answer:
-        """Send one request until it is answered, refused for good, or has failed too often."""
-        for failures in range(1, self._limits.retries + 2):
-            line.pace.wait()
-            if line.pace.stopped:
-                break
-            last = failures > self._limits.retries
-            try:
-                return self._send(line, request, index)
-            except self._errors.APIStatusError as error:
-                self._check_hopeless(error)
-                if last or (error.status_code < 500 and error.status_code not in _RETRIED_STATUSES):
-                    raise
-                if seconds := asked_wait(error.response.headers):
-                    line.pace.hold(min(seconds, LONGEST_HOLD))
-                    continue
-            except self._errors.APITimeoutError:
-                if last:
-                    raise
-                self._tell_once(f"no answer within {self._limits.timeout:g} seconds")
-            except self._errors.APIConnectionError as error:
-                if last:
-                    raise _UnreachableError(_one_line(error.__cause__ or error)) from error
-                self._tell_once(f"no connection ({_one_line(error.__cause__ or error)})")
-            except _UnreadableAnswerError:
-                if last:
-                    raise
-            line.pace.back_off(failures)
-        raise _RefusedError("called off")
+    def _ask(self, server: Server, request: GenerationRequest, index: int) -> _Answer:
+        path, body = self._request(request)
+        seed = stream_key(request.sampling.seed, request.prompt.id, index, request.response_prefix)
+        return server.post(path, {**body, **_settings(request.sampling), "seed": seed >> 33}, _read)
 
-    def _tell_once(self, problem: str) -> None:
-        """Say why nothing comes, the first time, since trying again takes minutes."""
-        if not self._told:
-            self._told = True
-            warn(f"{self._base_url}: {problem}; each request is tried {self._limits.retries} more times")
-
-    def _send(self, line: _Line, request: GenerationRequest, index: int) -> _Answer:
-        sampling = request.sampling
-        seed = stream_key(sampling.seed, request.prompt.id, index, request.response_prefix)
-        settings: dict[str, Any] = {
-            "model": self._model,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.max_new_tokens,
-            "seed": seed >> 33,
-        }
-        if sampling.stop:
-            settings["stop"] = list(sampling.stop)
-        # Not in OpenAI's own interface, but in those of vLLM, SGLang and llama.cpp.
-        extra = {
-            "top_k": sampling.top_k,
-            "min_p": sampling.min_p,
-            "include_stop_str_in_output": sampling.keep_stop,
-        }
-        settings["extra_body"] = {name: value for name, value in extra.items() if value}
-        response = self._create(line.client, request, settings)
-        if seconds := asked_wait(response.headers):
-            line.pace.hold(min(seconds, LONGEST_HOLD))
-        try:
-            return _read(json.loads(response.content))
-        except (ValueError, RecursionError) as error:
-            raise _UnreadableAnswerError(f"the answer is not JSON ({error})") from error
-
-    def _create(self, client: openai.OpenAI, request: GenerationRequest, settings: dict[str, Any]) -> Any:
+    def _request(self, request: GenerationRequest) -> tuple[str, dict[str, Any]]:
+        """Path, model and prompt."""
         if self._format is not None:
             opening = self._format.opening(
                 request.prompt.prompt, request.response_prefix, request.response_prefix_ids
             )
-            return client.completions.with_raw_response.create(prompt=list(opening.token_ids), **settings)
+            return "completions", {"model": self._model, "prompt": list(opening.token_ids)}
         if request.response_prefix:
             raise UserError("the chat interface cannot continue a response", hint="use --api completions")
         prompt = request.prompt.prompt
         messages: Any = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        return client.chat.completions.with_raw_response.create(messages=messages, **settings)
-
-    def _check_hopeless(self, error: openai.APIStatusError) -> None:
-        """Raise where no other request could do better."""
-        if error.status_code in (401, 403, 404):
-            raise self._no_use(f"refuses ({_one_line(error)})") from error
+        return "chat/completions", {"model": self._model, "messages": messages}
 
     def _no_use(self, problem: str) -> UserError:
         return UserError(
             problem,
-            where=self._base_url or "the server",
+            where=self._address,
             hint="check --base-url, --model and OPENAI_API_KEY; the same command then goes on from here",
         )
 
 
+def _settings(sampling: Sampling) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_new_tokens,
+    }
+    # Beside `stop` not in OpenAI's own interface, but in those of vLLM, SGLang and llama.cpp.
+    extra = {
+        "stop": list(sampling.stop),
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "include_stop_str_in_output": sampling.keep_stop,
+    }
+    return settings | {name: value for name, value in extra.items() if value}
+
+
 def _read(answer: Any) -> _Answer:
-    """Take out what is needed, whatever the server adds."""
+    """Take out what is needed, whatever the server adds.
+
+    Raises:
+        UnreadableAnswerError: It is not there, or not what it must be.
+    """
     try:
         choice = answer["choices"][0]
-        text = choice["message"]["content"] if "message" in choice else choice["text"]
-        ending = choice["finish_reason"]
+        message = choice["message"] if "message" in choice else {"content": choice["text"]}
+        text, source_reason = message["content"], choice["finish_reason"]
     except (KeyError, IndexError, TypeError) as error:
-        raise _UnreadableAnswerError(f"the answer has no {error}") from error
-    reason = FINISH_REASONS.get(ending.lower()) if isinstance(ending, str) else None
-    if reason is None:
-        raise _RefusedError(f"the response ended for the reason {str(ending)[:80]!r}")
-    if not isinstance(text, str) or not _is_unicode(text):
-        raise _UnreadableAnswerError("the answer holds no text")
+        raise UnreadableAnswerError(f"the answer has no {error}") from error
+    if not isinstance(source_reason, str | None):
+        raise UnreadableAnswerError("the answer's finish_reason is not text")
+    thinking = message.get("reasoning_content") or message.get("reasoning") or None
+    # Cut off in its thinking, a message has no content; nor has one that is a call of a tool.
+    is_cut_off = FINISH_REASONS.get((source_reason or "").lower()) != "stop"
+    if not (isinstance(text, str) or (text is None and (thinking is not None or is_cut_off))):
+        raise UnreadableAnswerError("the answer holds no text")
+    for part in (text, thinking, source_reason):
+        _check_text(part)
     usage = answer.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    return _Answer(text, reason, _number(usage.get("prompt_tokens")), _number(usage.get("completion_tokens")))
+    return _Answer(
+        text,
+        thinking,
+        source_reason,
+        _number(usage.get("prompt_tokens")),
+        _number(usage.get("completion_tokens")),
+    )
 
 
-def _is_unicode(text: str) -> bool:
-    """Whether UTF-8 can hold the text: a server may send half of a surrogate pair."""
+def _check_text(part: Any) -> None:
+    if part is not None and not isinstance(part, str):
+        raise UnreadableAnswerError("the answer's thinking is not text")
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        (part or "").encode()
+    except UnicodeEncodeError as error:
+        raise UnreadableAnswerError("the answer's text holds half of a surrogate pair") from error
+
+
+def _with_thinking(text: str | None, thinking: str | None) -> str:
+    """The response as the model wrote it, where a reasoning parser took it apart.
+
+    Parsers cut at the tags; some then strip what they found. White space at one of the cuts shows that this
+    one does not, so that nothing is to be added; else the blank lines are those that models write.
+    """
+    if thinking is None:
+        return text or ""
+    is_whole = thinking != thinking.strip() or (text is not None and text != text.lstrip())
+    opening = f"<think>{thinking}" if is_whole else f"<think>\n{thinking}"
+    if text is None:
+        return opening
+    return f"{opening}</think>{text}" if is_whole else f"{opening}\n</think>\n\n{text}"
 
 
 def _number(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value < 2**53 else None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

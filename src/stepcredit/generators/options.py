@@ -91,7 +91,7 @@ class GeneratorOptions:
         "directory or hub name of the tokenizer for --api completions (default: the model's)", default=None
     )
     concurrency: int = option("requests that wait for the server at once (openai)", default=16)
-    timeout: float = option("seconds after which a request counts as failed (openai)", default=600.0)
+    timeout: float = option("seconds within which a whole answer must have come (openai)", default=600.0)
     retries: int = option("how often a request is tried again (openai)", default=8)
     tensor_parallel: int = option("accelerators that share one copy of the model (vllm)", default=1)
     data_parallel: int = option("copies of the model (vllm)", default=1)
@@ -199,7 +199,8 @@ def _count_parameters(directory: Path) -> int:
 
 
 def _openai(options: GeneratorOptions) -> Generator:
-    from stepcredit.generators.openai import OpenAIGenerator, ServerLimits
+    from stepcredit.generators.openai import OpenAIGenerator
+    from stepcredit.servers import ServerLimits
 
     prompt_format = None
     if options.api == "completions":

@@ -9,7 +9,7 @@ from typing import Any
 
 from stepcredit.types import FinishReason, GenerationRequest, Rollout, Sampling
 
-_ROLLOUT_FIELDS = frozenset(field.name for field in fields(Rollout))
+_ROLLOUT_FIELDS = frozenset(field.name for field in fields(Rollout)) | {"source_finish_reason"}
 """Where prompts are taken from a file of rollouts, what it says of the old response is not the new one's."""
 
 
@@ -44,9 +44,10 @@ def make_rollout(
     index: int,
     *,
     text: str,
-    reason: FinishReason,
+    reason: FinishReason | None,
     policy: str,
     sampling: Mapping[str, Any],
+    source_reason: str | None = None,
     response_token_ids: tuple[int, ...] | None = None,
     tokenizer: str | None = None,
     num_prompt_tokens: int | None = None,
@@ -59,6 +60,7 @@ def make_rollout(
         index: Which of its samples this is.
         text: What was drawn, after the response prefix.
         reason: Why it ended.
+        source_reason: A server's own word for it, kept in ``extras`` where ``reason`` says nothing.
         policy: Who wrote it.
         sampling: From :func:`sampling_json`.
         response_token_ids: Tokens of prefix and text with the end-of-turn, if they are the text's.
@@ -67,6 +69,8 @@ def make_rollout(
         num_generated_tokens: Tokens drawn, kept in ``extras`` for the ledger.
     """
     extras = {name: value for name, value in request.prompt.extras.items() if name not in _ROLLOUT_FIELDS}
+    if reason is None and source_reason is not None:
+        extras["source_finish_reason"] = source_reason
     if num_prompt_tokens is not None:
         extras["num_prompt_tokens"] = num_prompt_tokens
     if num_generated_tokens is not None:

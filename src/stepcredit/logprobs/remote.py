@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import base64
-import http.client
 import io
-import json
-import os
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepcredit.errors import DataError, UserError
-from stepcredit.runs import hash_json, warn
+from stepcredit.logprobs.checking import check_log_probs
+from stepcredit.runs import hash_json
+from stepcredit.servers import RefusedError, Server, ServerError, ServerLimits, UnreadableAnswerError
 from stepcredit.types import Encoded
 
 INTERFACES = ("echo", "prompt-logprobs", "token-ids")
 """How a server is asked; see :class:`RemoteTokenLogProbs`."""
 
-_RETRIED_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _PROBE = Encoded(token_ids=tuple(range(3, 35)), scored_start=1)
+_LIMITS = ServerLimits(retries=6)
 
 
 class RemoteTokenLogProbs:
@@ -38,16 +35,19 @@ class RemoteTokenLogProbs:
     - ``token-ids``: vLLM's ``/inference/v1/generate`` with ``prompt_logprob_token_ids`` and
       ``prompt_logprob_start``, which gathers just the scored tokens (versions that have it).
 
-    Prompts are sent as token ids, so the server's model must have this side's tokenizer. A key is taken
-    from the environment variable ``OPENAI_API_KEY``, if it is set.
+    Prompts are sent as token ids, so the server's model must have this side's tokenizer: of the first
+    sequence its names of the tokens are compared with ``spell``'s. What cannot be a log-probability is an
+    error. A key is taken from the environment variable ``OPENAI_API_KEY``, if it is set.
 
     Args:
         base_url: Address with version, e.g. ``http://localhost:8000/v1``.
         model: The model's name on the server.
         interface: One of :data:`INTERFACES`.
-        concurrency: Requests that wait for an answer at once.
-        timeout: Seconds after which a request counts as failed.
-        retries: How often a request is sent again after a fault that may pass.
+        limits: How hard the server is pressed.
+        spell: A token id as text, by the tokenizer that made the ids; without it nothing is compared.
+
+    Raises:
+        UserError: There is no such interface, or the address is none.
     """
 
     def __init__(
@@ -56,20 +56,16 @@ class RemoteTokenLogProbs:
         model: str,
         *,
         interface: str = "echo",
-        concurrency: int = 16,
-        timeout: float = 600.0,
-        retries: int = 6,
+        limits: ServerLimits = _LIMITS,
+        spell: Callable[[int], str] | None = None,
     ) -> None:
         if interface not in INTERFACES:
             raise UserError(f"no interface {interface!r}", hint=f"use {', '.join(INTERFACES)}")
-        if not base_url.startswith(("http://", "https://")):
-            raise UserError("is not an address", where=base_url, hint="start it with http:// or https://")
-        self.base_url = base_url.rstrip("/")
+        self.server = Server(base_url, limits)
         self.model = model
         self.interface = interface
-        self.concurrency = concurrency
-        self.timeout = timeout
-        self.retries = retries
+        self.spell = spell
+        self._is_compared = spell is None
         self._fingerprint: str | None = None
 
     @property
@@ -79,7 +75,7 @@ class RemoteTokenLogProbs:
         A server does not tell its weights; the numbers tell models apart, also under one name.
         """
         if self._fingerprint is None:
-            probe = [round(float(value), 1) for value in self._score(_PROBE)]
+            probe = [round(float(value), 1) for value in self._ask(_PROBE)[0]]
             self._fingerprint = hash_json({"remote": self.model, "probe": probe})
         return self._fingerprint
 
@@ -87,33 +83,60 @@ class RemoteTokenLogProbs:
         """Natural-log probabilities of each sequence's scored tokens, in input order, in nats.
 
         Raises:
-            UserError: The server cannot be reached or refuses.
-            DataError: Its answer does not hold one log-probability a token.
+            UserError: The server cannot be reached or refuses, its answers cannot be read, or its tokens are
+                not ours.
+            TokenError: It gives a token something that is no log-probability.
         """
-        with ThreadPoolExecutor(max_workers=max(1, min(self.concurrency, len(encoded)))) as threads:
-            return list(threads.map(self._score, encoded))
+        items = list(encoded)
+        if not self._is_compared and (first := next((item for item in items if item.num_scored), None)):
+            self._compare_tokens(first)
+        threads = ThreadPoolExecutor(max_workers=max(1, min(self.server.limits.concurrency, len(items))))
+        try:
+            return list(threads.map(self._score, items))
+        except BaseException:
+            # Nobody waits for the answers that are still to come.
+            self.server.stop()
+            self.server = Server(self.server.base_url, self.server.limits)
+            raise
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _score(self, item: Encoded) -> NDArray[np.float32]:
         if item.num_scored == 0:
             return np.zeros(0, np.float32)
+        values, _ = self._ask(item)
+        return check_log_probs(values, item, source=self.server.base_url, spell=self.spell)
+
+    def _ask(self, item: Encoded) -> tuple[NDArray[np.float32], Sequence[Any]]:
+        """Log-probabilities of the scored tokens, and the server's names of them where it has any."""
         path, body = self._request(item)
-        answer = self._post(path, body)
         try:
-            values = _READERS[self.interface](answer, item)
-        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+            return self.server.post(path, body, lambda answer: self._read(answer, item))
+        except RefusedError as refusal:
+            raise UserError(
+                f"the server refuses ({refusal})",
+                where=self.server.base_url,
+                hint="check the address, the model's name, its context length and OPENAI_API_KEY",
+            ) from refusal
+        except UnreadableAnswerError as trouble:
             raise DataError(
-                f"the answer holds no log-probabilities of the prompt ({type(error).__name__}: {error})",
-                where=self.base_url,
+                str(trouble),
+                where=self.server.base_url,
                 hint="use another --server-interface, or a server that echoes log-probabilities",
+            ) from trouble
+        except ServerError as trouble:
+            raise UserError(
+                f"no answer ({trouble})", where=self.server.base_url, hint="check that the server is running"
+            ) from trouble
+
+    def _read(self, answer: Any, item: Encoded) -> tuple[NDArray[np.float32], Sequence[Any]]:
+        try:
+            values, names = _READERS[self.interface](answer, item)
+            return np.array([_number(value) for value in values], np.float32), names
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError, EOFError) as error:
+            raise UnreadableAnswerError(
+                f"the answer holds no log-probabilities of the prompt ({type(error).__name__}: {error})"
             ) from error
-        missing = int(np.isnan(values).sum())
-        if values.shape != (item.num_scored,) or missing:
-            raise DataError(
-                f"gave {values.size - missing} log-probabilities for {item.num_scored} scored tokens",
-                where=self.base_url,
-                hint="check that the server's model and tokenizer are those of --prm",
-            )
-        return values
 
     def _request(self, item: Encoded) -> tuple[str, dict[str, Any]]:
         """Path and body of the request for one sequence."""
@@ -125,71 +148,80 @@ class RemoteTokenLogProbs:
                 "prompt_logprob_token_ids": [[token] for token in tokens[item.scored_start :]],
                 "prompt_logprob_start": item.scored_start - 1,
             }
-            address = self.base_url.removesuffix("/v1") + "/inference/v1/generate"
+            address = self.server.base_url.removesuffix("/v1") + "/inference/v1/generate"
             return address, {"model": self.model, "token_ids": tokens, "sampling_params": sampling}
         body: dict[str, Any] = {"model": self.model, "prompt": tokens, "max_tokens": 1, "temperature": 1.0}
         body |= {"echo": True, "logprobs": 1} if self.interface == "echo" else {"prompt_logprobs": 1}
-        return f"{self.base_url}/completions", body
+        return "completions", body
 
-    def _post(self, address: str, body: dict[str, Any]) -> Any:
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get("OPENAI_API_KEY"):
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        for attempt in range(self.retries + 1):
-            last = attempt == self.retries
-            try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    return json.load(response)
-            except urllib.error.HTTPError as error:
-                if last or error.code not in _RETRIED_STATUSES:
-                    raise UserError(
-                        f"the server answered {error.code}: {_reason(error)}",
-                        where=address,
-                        hint="check the address, the model's name, its context length and OPENAI_API_KEY",
-                    ) from error
-            except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
-                if last:
-                    raise UserError(
-                        f"no answer ({error})", where=address, hint="check that the server is running"
-                    ) from error
-                if attempt == 0:
-                    warn(f"{address}: no answer ({error}); tried {self.retries} more times")
-            time.sleep(min(0.25 * 2**attempt, 30.0))
-        raise AssertionError("unreachable")
+    def _compare_tokens(self, item: Encoded) -> None:
+        """Refuse a server whose tokens are other ones, by its names of a sequence's scored tokens.
+
+        Servers spell tokens in several ways (a space may be a space or a sign for one), and write whatever
+        they like for bytes that are no whole character; so letters and digits are compared, and a half of
+        them must agree.
+
+        Raises:
+            UserError: They are not ours.
+        """
+        assert self.spell is not None
+        self._is_compared = True
+        _, names = self._ask(item)
+        ours = [self.spell(token) for token in item.token_ids[item.scored_start :]]
+        pairs = [
+            (_letters(here), _letters(there))
+            for here, there in zip(ours, names, strict=False)
+            if isinstance(there, str) and _letters(here)
+        ]
+        # A server that has the same name for all tokens has no names.
+        if len({there for _, there in pairs}) < 2:
+            return
+        different = [(here, there) for here, there in pairs if here != there]
+        if 2 * len(different) > len(pairs):
+            here, there = different[0]
+            raise UserError(
+                f"the server's tokens are not those of the tokenizer here: {there!r} there is {here!r} here",
+                where=self.server.base_url,
+                hint="check that the server's model has the tokenizer of --prm",
+            )
 
 
-def _read_echo(answer: Any, item: Encoded) -> NDArray[np.float32]:
-    """One value a token of prompt and completion, none for the first."""
-    values = answer["choices"][0]["logprobs"]["token_logprobs"]
+def _letters(text: str) -> str:
+    return "".join(character for character in text if character.isalnum() and character.isascii())
+
+
+def _number(value: Any) -> float:
+    """A value of an answer; a missing one is not a number."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float | np.floating):
+        raise TypeError(f"{str(value)[:40]!r} is not a number")
+    return float(value)
+
+
+def _read_echo(answer: Any, item: Encoded) -> tuple[Sequence[Any], Sequence[Any]]:
+    """One value for each token of prompt and completion, none for the first."""
+    log_probs = answer["choices"][0]["logprobs"]
+    values, names = log_probs["token_logprobs"], log_probs.get("tokens")
     if len(values) not in (len(item.token_ids), len(item.token_ids) + 1):
         raise ValueError(f"{len(values)} values for {len(item.token_ids)} tokens")
-    return np.array(values[item.scored_start : len(item.token_ids)], np.float32)
+    scored = slice(item.scored_start, len(item.token_ids))
+    return values[scored], names[scored] if isinstance(names, list) else ()
 
 
-def _read_prompt_logprobs(answer: Any, item: Encoded) -> NDArray[np.float32]:
+def _read_prompt_logprobs(answer: Any, item: Encoded) -> tuple[Sequence[Any], Sequence[Any]]:
     """For each token of the prompt candidates by id, itself among them."""
     rows = answer["choices"][0]["prompt_logprobs"]
     pairs = zip(rows[item.scored_start :], item.token_ids[item.scored_start :], strict=True)
-    return np.array([row[str(token)]["logprob"] for row, token in pairs], np.float32)
+    own = [row[str(token)] for row, token in pairs]
+    return [candidate["logprob"] for candidate in own], [candidate.get("decoded_token") for candidate in own]
 
 
-def _read_token_ids(answer: Any, item: Encoded) -> NDArray[np.float32]:
-    """A matrix of one row a scored token, as a base64-encoded ``.npy``."""
+def _read_token_ids(answer: Any, item: Encoded) -> tuple[Sequence[Any], Sequence[Any]]:
+    """A matrix with a row for each scored token, as a base64-encoded ``.npy``."""
     content = io.BytesIO(base64.b64decode(answer["prompt_token_id_logprobs"]))
     matrix = np.load(content, allow_pickle=False)
-    return np.asarray(matrix[: item.num_scored, 0], np.float32)
+    return [float(row[0]) for row in matrix[: item.num_scored]], ()
 
 
 _READERS = {"echo": _read_echo, "prompt-logprobs": _read_prompt_logprobs, "token-ids": _read_token_ids}
-
-
-def _reason(error: urllib.error.HTTPError) -> str:
-    """What the server says is wrong, in one line."""
-    text = error.read(2000).decode("utf-8", errors="replace")
-    try:
-        content = json.loads(text)
-        text = str(content.get("message") or content["error"]["message"])
-    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
-        pass
-    return " ".join(text.split())[:300] or str(error.reason)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepcredit.errors import DataError, MissingExtraError
+from stepcredit.logprobs.checking import check_log_probs
 from stepcredit.runs import hash_json
 from stepcredit.types import Encoded
 
@@ -51,7 +52,8 @@ class VLLMTokenLogProbs:
         """Natural-log probabilities of each sequence's scored tokens, in input order, in nats.
 
         Raises:
-            DataError: The engine gave no value for a token.
+            DataError: The engine gave no values.
+            TokenError: It gave a token something that is no log-probability.
         """
         prompts = [{"prompt_token_ids": list(item.token_ids)} for item in encoded]
         outputs = self.engine.generate(prompts, [self._parameters(item) for item in encoded], use_tqdm=False)
@@ -79,6 +81,4 @@ class VLLMTokenLogProbs:
             raise DataError(
                 "vLLM gave no log-probabilities of the prompt", hint="switch its prefix cache off"
             )
-        if values.shape != (len(scored),) or np.isnan(values).any():
-            raise DataError(f"vLLM gave {values.size} log-probabilities for {len(scored)} scored tokens")
-        return values
+        return check_log_probs(values, item, source="vLLM")

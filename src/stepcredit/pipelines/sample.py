@@ -90,6 +90,8 @@ class SampleResult:
         num_prompts: Prompts read (within the limit, of the shard).
         num_rollouts: Rollouts in the output.
         num_cut_off: Rollouts that reached the token limit.
+        other_endings: What a server called the end of rollouts that neither ended by themselves nor reached
+            the limit, and how many there are of each.
         num_skipped: Malformed prompts that were skipped.
         num_failed: Prompts of which at least one sample failed.
         failures: File with the reasons, if any failed.
@@ -101,6 +103,7 @@ class SampleResult:
     num_prompts: int
     num_rollouts: int
     num_cut_off: int = 0
+    other_endings: Mapping[str, int] = field(default_factory=dict)
     num_skipped: int = 0
     num_failed: int = 0
     failures: Path | None = None
@@ -114,6 +117,7 @@ class SampleResult:
             "num_prompts": self.num_prompts,
             "num_rollouts": self.num_rollouts,
             "num_cut_off": self.num_cut_off,
+            "other_endings": dict(self.other_endings),
             "num_skipped": self.num_skipped,
             "num_failed": self.num_failed,
             "failures": None if self.failures is None else str(self.failures),
@@ -131,6 +135,9 @@ class SampleResult:
         text = f"{self.out}: {self.num_rollouts:,} rollouts of {self.num_prompts:,} prompts"
         if self.num_cut_off:
             text += f", {self.num_cut_off:,} cut off at the token limit"
+        if self.other_endings:
+            reasons = ", ".join(f"{reason} ({count:,})" for reason, count in self.other_endings.items())
+            text += f"\nended for another reason: {reasons}"
         if self.num_skipped:
             text += f"\n{self.num_skipped:,} malformed prompts skipped"
         if self.num_failed:
@@ -145,7 +152,7 @@ def run(options: Options) -> CommandResult:
         UserError: A mistake in the options or the input; or every prompt failed.
     """
     from stepcredit.data import parse_columns
-    from stepcredit.runs import Manifest, ResumableLines
+    from stepcredit.runs import Manifest, ResumableLines, read_manifest
 
     examples = read_examples(options.few_shot)
     plan = Plan.read(
@@ -176,7 +183,7 @@ def run(options: Options) -> CommandResult:
         options.out, manifest, overwrite=options.overwrite, key=("prompt_id", "index")
     ) as lines:
         if lines.complete and not (options.retry_failed and failures_path(options.out).exists()):
-            return _complete(options, plan)
+            return _result(options, plan, read_manifest(options.out) or {}, already_complete=True)
         if lines.complete:
             _reopen(options.out, lines)
         done = Done(plan, options.num_samples)
@@ -273,16 +280,7 @@ def _finish(
     manifest.count("skipped_prompts", plan.num_skipped)
     manifest.count("failed_prompts", len(failed))
     lines.commit(_Sorted(options, Done(plan, options.num_samples), manifest))
-    return SampleResult(
-        out=options.out,
-        num_prompts=len(plan.positions),
-        num_rollouts=manifest.counts.get("rollouts", 0),
-        num_cut_off=manifest.counts.get("cut_off_rollouts", 0),
-        num_skipped=plan.num_skipped,
-        num_failed=len(failed),
-        failures=failures_path(options.out) if failed else None,
-        ledger=manifest.ledger.to_json(),
-    )
+    return _result(options, plan, manifest.to_json(), already_complete=False)
 
 
 class _Sorted:
@@ -325,6 +323,9 @@ class _Sorted:
         counts, ledger = self._manifest, self._manifest.ledger
         counts.count("rollouts")
         counts.count("cut_off_rollouts", int(row["finish_reason"] == "length"))
+        if (ending := row.get("source_finish_reason")) is not None:
+            endings = counts.notes.setdefault("other_endings", {})
+            endings[ending] = endings.get(ending, 0) + 1
         ledger.generated_tokens += row.get("num_generated_tokens", 0)
         if len(self._done.missing(row["prompt_id"])) == self._done.num_samples - 1:
             ledger.prompt_tokens += row.get("num_prompt_tokens", 0)
@@ -340,20 +341,20 @@ def _source_settings(options: Options) -> dict[str, Any]:
     return settings if options.limit is None else {**settings, "limit": options.limit}
 
 
-def _complete(options: Options, plan: Plan) -> SampleResult:
-    from stepcredit.runs import read_manifest
-
-    earlier = read_manifest(options.out) or {}
-    counts = earlier.get("counts", {})
+def _result(
+    options: Options, plan: Plan, manifest: Mapping[str, Any], *, already_complete: bool
+) -> SampleResult:
+    counts = manifest.get("counts", {})
     path = failures_path(options.out)
     return SampleResult(
         out=options.out,
         num_prompts=len(plan.positions),
         num_rollouts=counts.get("rollouts", 0),
         num_cut_off=counts.get("cut_off_rollouts", 0),
+        other_endings=manifest.get("other_endings", {}),
         num_skipped=plan.num_skipped,
         num_failed=counts.get("failed_prompts", 0),
         failures=path if path.exists() else None,
-        already_complete=True,
-        ledger=earlier.get("ledger", {}),
+        already_complete=already_complete,
+        ledger=manifest.get("ledger", {}),
     )

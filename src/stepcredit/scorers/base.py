@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stepcredit.data import rollout_from_json
 from stepcredit.encoding import EncodedSteps, Encoding, EncodingError
 from stepcredit.errors import DataError
+from stepcredit.logprobs.checking import TokenError
 from stepcredit.runs import Ledger, warn
 from stepcredit.scorers.settings import DEFAULT_WINDOW
 from stepcredit.types import PromptText, ResponseScore, Rollout, StepScore
@@ -246,7 +247,11 @@ class WindowedScorer(ResponseScorer):
         distinct = list(dict.fromkeys(encoded for group in groups.values() for encoded in group))
         num_tokens = sum(len(encoded.encoded.token_ids) for encoded in distinct)
         self.ledger.scored_tokens += self.num_models * num_tokens
-        judged = dict(zip(distinct, self.judge(distinct), strict=True))
+        try:
+            judged = dict(zip(distinct, self.judge(distinct), strict=True))
+        except TokenError as error:
+            row = next(rollout.id for rollout, encoded in kept if encoded.encoded == error.item)
+            raise DataError(error.problem, where=row, hint=error.hint) from error
         for rollout, encoded in kept:
             yield self._to_score(rollout, encoded, judged[encoded])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,4 +174,11 @@ class ScorerOptions(ImplicitOptions):
         base_url, _, model = address.partition("#")
         if not model:
             raise UserError("does not name the model", where=address, hint="write URL#MODEL")
-        return RemoteTokenLogProbs(base_url, model, interface=self.server_interface)
+        return RemoteTokenLogProbs(base_url, model, interface=self.server_interface, spell=self._speller())
+
+    def _speller(self) -> Callable[[int], str]:
+        """A token id as text, by the tokenizer of ``prm``."""
+        from stepcredit.checkpoints import load_tokenizer
+
+        tokenizer = load_tokenizer(str(self.directory()), trust_remote_code=self.load.trust_remote_code)
+        return lambda token: str(tokenizer.decode([token]))

@@ -75,12 +75,19 @@ class Pace:
         while not self.stopped and (left := self._resume_at - time.monotonic()) > 0:
             self._stopped.wait(left)
 
-    def hold(self, seconds: float) -> None:
-        """Let nobody send for ``seconds``."""
+    def hold(self, seconds: float) -> bool:
+        """Let nobody send for ``seconds``; False if nobody may for about as long already."""
         with self._lock:
-            self._resume_at = max(self._resume_at, time.monotonic() + seconds)
+            resume_at = time.monotonic() + seconds
+            is_new = resume_at > self._resume_at + 0.1 * seconds
+            self._resume_at = max(self._resume_at, resume_at)
+            return is_new
 
-    def back_off(self, failures: int) -> None:
-        """Wait, this thread only, after the given number of failures in a row: doubling, with jitter."""
+    def next_wait(self, failures: int) -> float:
+        """Seconds to wait after the given number of failures in a row: doubling, with jitter."""
         longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures - 1, 30))
-        self._stopped.wait(longest * random.uniform(0.5, 1.0))
+        return longest * random.uniform(0.5, 1.0)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, this thread only, unless the work is called off."""
+        self._stopped.wait(seconds)
