@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,36 @@ def test_the_identity_follows_the_contents_not_the_place(
     other = GeneratorOptions(model=str(reference), policy_name="policy").identity()
     assert other["weights"] != first["weights"]
     assert other["tokenizer"] == first["tokenizer"]
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "is_other"),
+    [
+        ("config.json", "max_position_embeddings", 1024, True),
+        ("config.json", "transformers_version", "0.0", False),
+        ("generation_config.json", "eos_token_id", [1, 2], True),
+        ("tokenizer_config.json", "clean_up_tokenization_spaces", True, True),
+        ("tokenizer_config.json", "name_or_path", "elsewhere", False),
+    ],
+)
+def test_the_identity_follows_every_file_that_decides_what_is_drawn(
+    saved_pair: tuple[Path, Path], name: str, field: str, value: Any, is_other: bool
+) -> None:
+    options = GeneratorOptions(model=str(saved_pair[0]))
+    before = options.identity()
+    path = saved_pair[0] / name
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, field: value}))
+    assert (options.identity() != before) == is_other
+
+
+def test_a_file_that_is_added_or_removed_makes_another_policy(saved_pair: tuple[Path, Path]) -> None:
+    options = GeneratorOptions(model=str(saved_pair[0]))
+    before = options.identity()
+    (saved_pair[0] / "generation_config.json").rename(saved_pair[0] / "kept.json")
+    assert options.identity() != before
+    (saved_pair[0] / "kept.json").rename(saved_pair[0] / "generation_config.json")
+    assert options.identity() == before
 
 
 def test_neither_key_nor_address_is_part_of_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:

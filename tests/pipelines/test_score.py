@@ -1,6 +1,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.cli.racing import run_alone, start
+from tests.servers.stub_server import Reply, stub_server
 
 from stepcredit.cli import main
 from stepcredit.data import read_scores
@@ -220,6 +222,52 @@ def test_a_process_killed_again_and_again_ends_with_the_same_bytes(tmp_path: Pat
         "killed.jsonl",
         "killed.jsonl.manifest.json",
     ]
+
+
+def logprobs_server(value: float) -> Callable[[int, dict[str, Any]], Reply]:
+    """Gives every token -1, and the last but one ``value``."""
+
+    def answer(number: int, body: dict[str, Any]) -> Reply:
+        values: list[float | None] = [None, *[-1.0] * (len(body["prompt"]) - 1), -1.0]
+        values[-3] = value
+        return Reply({"choices": [{"logprobs": {"token_logprobs": values}}]})
+
+    return answer
+
+
+def test_a_server_scores(options: score.Options) -> None:
+    with stub_server() as server:
+        server.answer = logprobs_server(-3.0)
+        run(replace(options, reference=None, reference_server=f"{server.url}#m"))
+    assert options.out is not None
+    assert len(list(read_scores(options.out))) == 12
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [(3.7e4, "a log-probability of 37000, which is above 0"), (-9999.0, "probability of 0")],
+)
+def test_what_a_server_cannot_know_names_row_and_token(
+    options: score.Options, value: float, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stub_server() as server:
+        server.answer = logprobs_server(value)
+        words = [
+            "score",
+            str(options.input),
+            "--prm",
+            options.prm,
+            "--beta",
+            "0.3",
+            "--out",
+            str(options.out),
+        ]
+        assert main([*words, "--reference-server", f"{server.url}#m"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"stepcredit: error: r0: {server.url} gives scored token ")
+    assert problem in line
+    assert options.out is not None
+    assert not list(options.out.parent.iterdir())
 
 
 @pytest.mark.parametrize("name", ["scores.parquet", "scores.jsonl.gz", "scores.json"])

@@ -188,3 +188,25 @@ def test_a_manifest_says_what_was_run(tmp_path: Path) -> None:
     assert list(written["inputs"]) == [str(source)]
     assert written["versions"]["python"]
     assert written["output"] == {"bytes": 10, "sha256": hashlib.sha256(out.read_bytes()).hexdigest()}
+
+
+def test_a_setting_that_earlier_versions_did_not_record_is_taken_to_be_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.txt"
+
+    def work(**policy: str) -> Manifest:
+        return Manifest("test", {"policy": policy, "seed": 1}, added_settings=("policy.files", "top.mode"))
+
+    earlier = Manifest("test", {"policy": {"weights": "w"}, "seed": 1})
+    with Output(out, earlier) as output, output.replacing() as temporary:
+        temporary.write_text("content")
+    with Output(out, work(weights="w", files="f")) as output:
+        assert output.complete
+    assert "does not record policy.files, top.mode" in capsys.readouterr().err
+    with pytest.raises(UserError, match="other settings"), Output(out, work(weights="v", files="f")):
+        pass
+    with Output(out, work(weights="w", files="f"), overwrite=True) as output, output.replacing() as temporary:
+        temporary.write_text("content")
+    with pytest.raises(UserError, match="other settings"), Output(out, work(weights="w", files="g")):
+        pass

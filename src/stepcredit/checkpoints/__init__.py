@@ -1,7 +1,13 @@
 """Models on disk: loading them safely, naming them by content, and what a saved PRM says of itself."""
 
 from stepcredit.checkpoints.card import PRMCard, Reference
-from stepcredit.checkpoints.hashes import content_hash, template_hash, tokenizer_hash, weights_hash
+from stepcredit.checkpoints.hashes import (
+    content_hash,
+    settings_hash,
+    template_hash,
+    tokenizer_hash,
+    weights_hash,
+)
 from stepcredit.checkpoints.loading import load_model, pick_device, quiet
 from stepcredit.checkpoints.saving import save_prm
 from stepcredit.checkpoints.sources import LoadOptions, adapter_base, resolve
@@ -21,6 +27,7 @@ __all__ = [
     "quiet",
     "resolve",
     "save_prm",
+    "settings_hash",
     "template_hash",
     "tokenizer_hash",
     "weights_hash",

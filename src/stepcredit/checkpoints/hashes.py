@@ -16,6 +16,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _WEIGHT_PATTERNS = ("*.safetensors", "*.gguf")
+_SETTINGS_FILES = (
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+_REMARKS = ("transformers_version", "_name_or_path", "name_or_path")
+"""What these files say of their making; it decides nothing."""
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -70,6 +86,33 @@ def weights_hash(directory: str | Path) -> str:
             hint="name a directory that save_pretrained wrote, or pass --allow-pickle for *.bin of the hub",
         )
     return hash_json([[file.name, _file_hash(file)] for file in files])
+
+
+def settings_hash(directory: str | Path) -> str:
+    """Hash of the files beside the weights that decide what a model does.
+
+    Those are its configuration, generation settings and tokenizer files, and for an adapter its base's too.
+    """
+    directory = Path(directory)
+    if directory.is_file():  # of GGUF, which holds all of it
+        return _file_hash(directory)
+    files = [directory / name for name in _SETTINGS_FILES if (directory / name).is_file()]
+    hashes = [[file.name, _settings_file_hash(file)] for file in files]
+    if (directory / "adapter_config.json").is_file():
+        hashes.append(["base", settings_hash(resolve(adapter_base(directory), weights=False))])
+    return hash_json(hashes)
+
+
+def _settings_file_hash(path: Path) -> str:
+    if path.suffix != ".json":
+        return _file_hash(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return _file_hash(path)
+    if isinstance(content, dict):
+        content = {name: value for name, value in content.items() if name not in _REMARKS}
+    return hash_json(content)
 
 
 def content_hash(path: str | Path, *, also: Sequence[str] = (), adapter_off: bool = False) -> str:

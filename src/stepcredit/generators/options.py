@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 GENERATORS = ("transformers", "vllm", "openai", "fake")
 
+ADDED_SETTINGS = ("policy.files", "sampling.keep_stop")
+"""What manifests of earlier versions do not record; see :class:`~stepcredit.runs.Manifest`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
@@ -124,21 +127,29 @@ class GeneratorOptions:
         if self.generator == "openai":
             return known | {"model": self.model, "api": self.api, "tokenizer": self.tokenizer}
         from stepcredit.checkpoints import (
+            content_hash,
             load_tokenizer,
-            resolve,
+            settings_hash,
             template_hash,
             tokenizer_hash,
-            weights_hash,
         )
 
-        assert self.model is not None
-        tokenizer = load_tokenizer(self.model, trust_remote_code=self.load.trust_remote_code)
+        directory, also = self.directory(), self.load.unsafe_patterns
+        tokenizer = load_tokenizer(directory, trust_remote_code=self.load.trust_remote_code)
         return known | {
-            "weights": weights_hash(resolve(self.model, revision=self.load.revision)),
+            "weights": content_hash(directory, also=also),
             "tokenizer": tokenizer_hash(tokenizer),
             "template": template_hash(tokenizer),
+            "files": settings_hash(directory),
             "dtype": self.load.dtype,
         }
+
+    def directory(self) -> Path:
+        """Where the policy's files lie here."""
+        from stepcredit.checkpoints import resolve
+
+        assert self.model is not None
+        return resolve(self.model, revision=self.load.revision, also=self.load.unsafe_patterns)
 
 
 def make_generator(options: GeneratorOptions, *, continues: bool = False) -> Generator:
@@ -165,12 +176,11 @@ def make_generator(options: GeneratorOptions, *, continues: bool = False) -> Gen
 
 
 def _vllm(options: GeneratorOptions) -> Generator:
-    from stepcredit.checkpoints import load_tokenizer, resolve, tokenizer_hash
+    from stepcredit.checkpoints import load_tokenizer, tokenizer_hash
     from stepcredit.generators.vllm import EngineSettings, VLLMGenerator
 
-    load = options.load
-    tokenizer = load_tokenizer(str(options.model), trust_remote_code=load.trust_remote_code)
-    directory = resolve(str(options.model), revision=load.revision)
+    load, directory = options.load, options.directory()
+    tokenizer = load_tokenizer(directory, trust_remote_code=load.trust_remote_code)
     return VLLMGenerator(
         str(directory),
         tokenizer,
@@ -225,7 +235,7 @@ def _transformers(options: GeneratorOptions, *, continues: bool) -> Generator:
     from stepcredit.keyvalues import PrefixStore
 
     assert options.model is not None
-    tokenizer = load_tokenizer(options.model, trust_remote_code=options.load.trust_remote_code)
+    tokenizer = load_tokenizer(options.directory(), trust_remote_code=options.load.trust_remote_code)
     model = load_model(options.model, options.load)
     limits = BatchLimits.fitting(model, samples=options.batch_samples, cached_tokens=options.batch_tokens)
     return TransformersGenerator(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import DataError, UserError
-from stepcredit.generators.options import GeneratorOptions, SamplingOptions, make_generator
+from stepcredit.generators.options import ADDED_SETTINGS, GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.grading.options import GraderOptions, grader_of
 from stepcredit.options import argument, option
 from stepcredit.steps import RULE_NAMES
@@ -187,6 +187,7 @@ def _manifest(options: Options, settings: LabelSettings, rule: StepRule, grader:
             **grader.settings,
         },
         inputs=[options.graded],
+        added_settings=ADDED_SETTINGS,
     )
 
 

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from stepcredit.data.reasoning_gym import PREFIX, TaskOptions
 from stepcredit.errors import UserError
-from stepcredit.generators.options import GeneratorOptions, SamplingOptions, make_generator
+from stepcredit.generators.options import ADDED_SETTINGS, GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.generators.plan import Done, Plan, parse_shard, read_examples
 from stepcredit.options import CommandResult, argument, check_at_least_one, option
 
@@ -178,6 +178,7 @@ def run(options: Options) -> CommandResult:
             **_source_settings(options),
         },
         inputs=[options.prompts] + ([options.few_shot] if options.few_shot else []),
+        added_settings=ADDED_SETTINGS,
     )
     with ResumableLines(
         options.out, manifest, overwrite=options.overwrite, key=("prompt_id", "index")

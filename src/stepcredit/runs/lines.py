@@ -96,7 +96,7 @@ class ResumableLines:
         stamp = self._read_stamp()
         if self._overwrite or not self.partial.exists() or not self.partial.stat().st_size:
             self.discard()
-        elif stamp.get("settings_hash") != self.manifest.settings_hash:
+        elif not self.manifest.is_of(stamp.get("settings_hash"), self.partial):
             raise UserError(
                 "holds the start of a run with other settings or inputs",
                 where=self.partial,
@@ -115,7 +115,7 @@ class ResumableLines:
     def _is_of_this_work(self) -> bool:
         earlier = read_manifest(self.path) if self.path.exists() else None
         return not self.path.exists() or (
-            earlier is not None and earlier.get("settings_hash") == self.manifest.settings_hash
+            earlier is not None and self.manifest.is_of(earlier.get("settings_hash"), self.path)
         )
 
     def _read_stamp(self) -> dict[str, Any]:

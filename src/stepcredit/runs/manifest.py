@@ -15,6 +15,7 @@ from typing import Any
 
 from stepcredit.runs.hashing import hash_file, hash_json, hash_path
 from stepcredit.runs.ledger import Ledger
+from stepcredit.runs.progress import warn
 
 _FREE = ("manifest.json", "README.md")
 """Files of a folder that are not compared: what describes it, and what people may edit."""
@@ -125,6 +126,8 @@ class Manifest:
         command: The command's name, e.g. ``sample``.
         settings: Everything that determines the output (resolved configuration), JSON-able.
         inputs: Files and folders that were read; their content hashes are recorded.
+        added_settings: Dotted names of settings that earlier versions did not record. Where an earlier
+            manifest lacks them the work is taken to be the same, with a warning.
         counts: What came in, what was left out and why, what came out.
         ledger: Tokens and operations.
         output: What the finished output holds, by :func:`describe`; ``None`` until it is there.
@@ -133,6 +136,7 @@ class Manifest:
     command: str
     settings: Mapping[str, Any]
     inputs: Sequence[str | Path] = ()
+    added_settings: Sequence[str] = ()
     counts: dict[str, int] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     notes: dict[str, Any] = field(default_factory=dict)
@@ -150,7 +154,31 @@ class Manifest:
     @property
     def settings_hash(self) -> str:
         """Identifies the work: command, settings and the *contents* of the inputs (not their paths)."""
-        return hash_json([self.command, dict(self.settings), sorted(self.input_hashes.values())])
+        return self._hash(self.settings)
+
+    @property
+    def earlier_hash(self) -> str:
+        """What an earlier version would have called the work."""
+        settings = json.loads(json.dumps(dict(self.settings), default=str))
+        for name in self.added_settings:
+            *parents, last = name.split(".")
+            inner = settings
+            for parent in parents:
+                inner = inner.get(parent, {})
+            inner.pop(last, None)
+        return self._hash(settings)
+
+    def _hash(self, settings: Mapping[str, Any]) -> str:
+        return hash_json([self.command, dict(settings), sorted(self.input_hashes.values())])
+
+    def is_of(self, settings_hash: object, where: Path) -> bool:
+        """Whether an output or the start of one, whose manifest or stamp has this hash, is of this work."""
+        if settings_hash == self.settings_hash:
+            return True
+        if not self.added_settings or settings_hash != self.earlier_hash:
+            return False
+        warn(f"{where}: its manifest does not record {', '.join(self.added_settings)}; taken to be the same")
+        return True
 
     def count(self, what: str, by: int = 1) -> None:
         """Add ``by`` to the count called ``what``."""

@@ -125,7 +125,7 @@ def check_output(path: str | Path, manifest: Manifest, *, overwrite: bool) -> bo
     if overwrite or not path.exists():
         return False
     earlier = read_manifest(path)
-    if earlier is None or earlier.get("settings_hash") != manifest.settings_hash:
+    if earlier is None or not manifest.is_of(earlier.get("settings_hash"), path):
         raise UserError(
             "already exists and was made with other settings, inputs or by other means",
             where=path,
