@@ -87,7 +87,9 @@ def test_a_rule_reads_what_it_writes(text: str) -> None:
     assert StepRule.parse(str(rule)) == rule
 
 
-@pytest.mark.parametrize("text", ["newlines", "", "separator", "separator:", "regex:(", "newline:x"])
+@pytest.mark.parametrize(
+    "text", ["newlines", "", "separator", "separator:", "regex:(", "regex:a{99999999999}", "newline:x"]
+)
 def test_a_rule_that_does_not_exist_is_a_user_error(text: str) -> None:
     with pytest.raises(UserError, match="--steps"):
         StepRule.parse(text)

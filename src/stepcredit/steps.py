@@ -16,6 +16,7 @@ from itertools import accumulate, pairwise
 
 from stepcredit.errors import DataError, UserError
 from stepcredit.types import Rollout, Step
+from stepcredit.wording import suggestion
 
 _LINE_END = r"(?:\r\n|\n|\r(?!\n))"
 _NEWLINES = rf"(?:[^\S\r\n]*{_LINE_END})+"
@@ -68,7 +69,7 @@ class StepRule:
         """
         kind, colon, parameter = text.partition(":")
         if kind not in {rule.partition(":")[0] for rule in _RULES}:
-            raise UserError(f"no step rule {text!r}", where="--steps", hint=f"use {', '.join(_RULES)}")
+            raise UserError(f"no step rule {text!r}", where="--steps", hint=suggestion(kind, _RULES))
         if kind not in ("separator", "regex"):
             if colon:
                 raise UserError(f"the step rule {kind!r} takes no parameter", where="--steps")
@@ -80,7 +81,7 @@ class StepRule:
         rule = cls(kind, parameter)
         try:
             rule.pattern()
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise UserError(
                 f"{parameter!r} is not a regular expression ({error})", where="--steps"
             ) from error
@@ -213,15 +214,15 @@ def locate(rollout: Rollout, texts: Sequence[str]) -> tuple[Step, ...]:
     """
     starts, position = [], 0
     for number, text in enumerate(texts):
-        found = rollout.response.find(text, position)
-        if found < 0:
+        start = rollout.response.find(text, position)
+        if start < 0:
             raise DataError(
                 f"step {number + 1} of the field 'steps' is not in the response after the step before it",
                 where=rollout.id,
                 hint="remove the field to split by a rule, or correct the row",
             )
-        starts.append(found)
-        position = found + len(text)
+        starts.append(start)
+        position = start + len(text)
     return steps_at(rollout.response, [*starts[1:], len(rollout.response)])
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import resource
 import subprocess
 import sys
 from importlib import import_module
@@ -30,7 +31,9 @@ def test_every_command_has_options_that_parse_and_show_their_defaults(
     with pytest.raises(SystemExit) as stopped:
         main([*name.split(), "--help"])
     assert stopped.value.code == 0
-    assert "--config" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "--config" in shown
+    assert "`" not in shown
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,16 @@ def test_a_command_of_a_package_that_is_not_installed_says_what_to_install(
     assert f"needs the package {package}, which is not installed" in message
     assert "pip install ." in message
     assert message.count("\n") == 1
+
+
+def test_help_takes_little_time() -> None:
+    used = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "stepcredit", "--help"], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(used) < 0.3
 
 
 @pytest.mark.parametrize(

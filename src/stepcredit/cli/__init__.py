@@ -10,6 +10,7 @@ import argparse
 import errno
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -81,7 +82,7 @@ def _run(words: list[str]) -> int:
     module = _module_of(command)
     parser = OneLineParser(
         prog=f"stepcredit {command.name}",
-        description=(module.__doc__ or command.help).strip(),
+        description=_without_markup(module.__doc__ or command.help),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -115,6 +116,11 @@ def _module_of(command: Command) -> ModuleType:
             hint="it is part of the source: run `pip install .` there",
         )
     return import_module(command.module)
+
+
+def _without_markup(docstring: str) -> str:
+    """A docstring as people read it: what it marks as code stands as it is typed."""
+    return re.sub(r"``(.+?)``", r"\1", docstring, flags=re.DOTALL).strip()
 
 
 def _find(words: Sequence[str]) -> tuple[Command | None, list[str]]:

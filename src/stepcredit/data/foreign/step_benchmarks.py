@@ -102,11 +102,11 @@ def read_prm800k(row: Mapping[str, Any], where: str, position: int) -> Iterator[
     texts: list[str] = []
     values: list[float | None] = []
     for number, step in enumerate(label["steps"]):
-        found = _path_step(step, f"label.steps[{number}]", where)
-        if found is None:
+        path_step = _path_step(step, f"label.steps[{number}]", where)
+        if path_step is None:
             break
-        texts.append(found[0])
-        values.append(found[1])
+        texts.append(path_step[0])
+        values.append(path_step[1])
     if not texts:
         raise DataError("no step of the path has a text", where=where)
     response, ends = joined_steps(texts)
