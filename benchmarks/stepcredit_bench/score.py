@@ -75,7 +75,7 @@ class Result:
         }
 
     def to_text(self) -> str:
-        """A table of the sides and a line a ratio."""
+        """A table of the sides and a line per ratio."""
         bench = self.benchmark
         lines = [
             f"{bench.num_responses} responses, {bench.num_scored:,} scored tokens, {bench.work.shape}, "
@@ -91,7 +91,7 @@ class Result:
             f"against {name}: {bench.speedup(name):.2f} x the speed, "
             f"{bench.memory_ratio(name):.2f} of the working memory (beyond libraries and weights; "
             f"{bench.total_memory_ratio(name):.2f} with them), log-ratios within "
-            f"{bench.largest_difference(name):.2g} nats a token"
+            f"{bench.largest_difference(name):.2g} nats per token"
             for name in bench.sides
             if name != "ours"
         ]

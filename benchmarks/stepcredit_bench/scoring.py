@@ -151,7 +151,7 @@ class ScoreBenchmark:
         return self.sides["ours"].peak_mb / self.sides[other].peak_mb
 
     def largest_difference(self, other: str) -> float:
-        """Largest difference of a response's log-ratio between the sides, in nats a scored token."""
+        """Largest difference of a response's log-ratio between the sides, in nats per scored token."""
         lengths = np.array([item.num_scored for item in self.work.sequences()])
         ours = np.array(self.sides["ours"].outcome["log_ratios"])
         theirs = np.array(self.sides[other].outcome["log_ratios"])

@@ -74,7 +74,7 @@ class Result:
         }
 
     def to_text(self) -> str:
-        """A table of the sides and a line a ratio."""
+        """A table of the sides and a line per ratio."""
         bench, work = self.benchmark, self.benchmark.work
         lines = [
             f"DPO, {work.steps} steps of {work.batch_size} pairs, {work.num_tokens:,} tokens, {work.shape}, "

@@ -157,7 +157,7 @@ def policy_table(name: str, policy: PolicyFindings) -> PolicyTable:
 
 
 def accuracy_curves(policies: Mapping[str, PolicyFindings]) -> list[Markup]:
-    """Accuracy against n, one plot a policy, on the same scale."""
+    """Accuracy against n, one plot per policy, on the same scale."""
     plots = []
     for name, policy in policies.items():
         lines = []

@@ -67,8 +67,8 @@ def comparison_markdown(content: Mapping[str, Any]) -> str:
     ]
     for method in content["methods"]:
         for trial in method["trials"]:
-            told = f"{_settings(trial['settings'])} | {100 * trial['accuracy']:.1f} by {trial['aggregate']}"
-            lines.append(f"| {method['name']} | {told} |")
+            tried = f"{_settings(trial['settings'])} | {100 * trial['accuracy']:.1f} by {trial['aggregate']}"
+            lines.append(f"| {method['name']} | {tried} |")
     return "\n".join(lines) + "\n"
 
 

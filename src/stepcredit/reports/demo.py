@@ -108,7 +108,7 @@ def _figures(policy: PolicyFindings) -> Iterator[Figure]:
         yield Figure(
             f"{points(difference.estimate)} pts",
             interval(difference.low, difference.high),
-            f"best of {n} by the lowest step less majority vote, on the same problems",
+            f"best of {n} by the lowest step minus majority vote, on the same problems",
         )
     cells = LOWEST_STEP.cells(policy.results)
     if max(cells) > n:

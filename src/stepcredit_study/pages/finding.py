@@ -76,7 +76,7 @@ class Series:
     Attributes:
         name: In the legend.
         x: Positions of a curve; empty in a plot of intervals.
-        y: One estimate a position; one alone in a plot of intervals.
+        y: One estimate per position; one alone in a plot of intervals.
     """
 
     name: str
