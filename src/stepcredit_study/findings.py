@@ -21,6 +21,7 @@ from stepcredit_study.frame.seeds import Measurement, Seeds
 from stepcredit_study.pages.finding import Finding
 from stepcredit_study.pages.findings import RESULTS, write_finding, write_findings_page
 from stepcredit_study.reproduce import NAMES, module_of
+from stepcredit_study.word_problems.verdicts import verdict_cells
 
 
 def concluded_again(results: Path) -> Iterator[tuple[Finding, list[Measurement]]]:
@@ -39,6 +40,16 @@ def concluded_again(results: Path) -> Iterator[tuple[Finding, list[Measurement]]
             yield replace(finding, settings=content["settings"]), numbers
 
 
+def in_word_problems(results: Path) -> dict[str, str]:
+    """Number of a claim to verdicts and numbers in the word problems; nothing where none are published.
+
+    Args:
+        results: Folder of published results.
+    """
+    path = results / "word-problems" / RESULTS
+    return verdict_cells(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
 def main() -> None:
     """Parse the command line, and write the findings and their page."""
     parser = argparse.ArgumentParser(
@@ -49,7 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for finding, numbers in concluded_again(arguments.results):
         write_finding(finding, arguments.results / finding.name, numbers)
-    write_findings_page(arguments.results, arguments.page, NAMES)
+    write_findings_page(arguments.results, arguments.page, NAMES, in_word_problems(arguments.results))
 
 
 if __name__ == "__main__":

@@ -102,9 +102,14 @@ def write_report(findings: Sequence[Finding], path: str | Path) -> None:
     write_page(path, render_findings(findings))
 
 
-def write_findings_page(results: str | Path, path: str | Path, order: Sequence[str] = ()) -> None:
+def write_findings_page(
+    results: str | Path,
+    path: str | Path,
+    order: Sequence[str] = (),
+    elsewhere: Mapping[str, str] | None = None,
+) -> None:
     """Write the Markdown page of published findings; see :func:`findings_page`."""
-    text = findings_page(results, Path(path).parent, order)
+    text = findings_page(results, Path(path).parent, order, elsewhere)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -129,7 +134,12 @@ def _tally(checks: Sequence[Check]) -> str:
     return " ".join(sentences)
 
 
-def findings_page(results: str | Path, folder: str | Path, order: Sequence[str] = ()) -> str:
+def findings_page(
+    results: str | Path,
+    folder: str | Path,
+    order: Sequence[str] = (),
+    elsewhere: Mapping[str, str] | None = None,
+) -> str:
     """Claim, paper, here, verdict and why of every published finding, as Markdown.
 
     Args:
@@ -137,6 +147,7 @@ def findings_page(results: str | Path, folder: str | Path, order: Sequence[str] 
             text stands under the finding.
         folder: Where the page will lie; links are relative to it.
         order: Names of the findings in the order of the page.
+        elsewhere: Number of a claim to what was found in the word problems.
     """
     results = Path(results)
     findings = read_findings(results, order)
@@ -158,7 +169,7 @@ def findings_page(results: str | Path, folder: str | Path, order: Sequence[str] 
     for number, finding in enumerate(findings, 1):
         link = Path(os.path.relpath(results / finding.name / "README.md", folder)).as_posix()
         parts += [f"## {number}. {finding.title}", f"{finding.purpose} [Tables and plots]({link}).", ""]
-        parts += [claims_table(finding.checks, f"{number}."), whys(finding.checks, f"{number}.")]
+        parts += [claims_table(finding.checks, f"{number}.", elsewhere), whys(finding.checks, f"{number}.")]
         investigation = results / finding.name / INVESTIGATION
         if investigation.is_file():
             parts.append(investigation.read_text(encoding="utf-8").strip())

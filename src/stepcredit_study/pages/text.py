@@ -101,18 +101,25 @@ def _made(settings: Mapping[str, Any], seeds: int) -> Iterator[str]:
     )
 
 
-def claims_table(checks: Sequence[Check], prefix: str = "") -> str:
+def claims_table(
+    checks: Sequence[Check], prefix: str = "", elsewhere: Mapping[str, str] | None = None
+) -> str:
     """Number, claim, verdict, published and own numbers as a Markdown table.
 
     Args:
         checks: The claims.
         prefix: Before each number, such as ``3.`` for a page's third finding.
+        elsewhere: Number of a claim to what was found in the word problems; a column of its own where one
+            of these claims is among them.
     """
     rows = [
         (f"{prefix}{number}", check.claim, f"**{check.verdict}**", check.paper, check.here)
         for number, check in enumerate(checks, 1)
     ]
-    return _markdown(("", "claim", "verdict", "paper", "here"), rows)
+    if not elsewhere or elsewhere.keys().isdisjoint(row[0] for row in rows):
+        return _markdown(("", "claim", "verdict", "paper", "here"), rows)
+    wider = [(*row, elsewhere.get(row[0], _ABSENT)) for row in rows]
+    return _markdown(("", "claim", "verdict in the lab", "paper", "lab", "word problems"), wider)
 
 
 def whys(checks: Sequence[Check], prefix: str = "") -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from stepcredit.stats import VoteSubsets, sigmoid
 from stepcredit_study.frame.measuring import TestBed
 from stepcredit_study.frame.world import Responses
-from stepcredit_study.word_problems.evidence import development_aucs
+from stepcredit_study.word_problems.evidence import best_aggregate
 from stepcredit_study.word_problems.scale import METHODS
 from stepcredit_study.word_problems.world import WordWorld
 
@@ -57,9 +57,8 @@ def choose(world: WordWorld, method: str) -> Chosen:
 
     def attempt(settings: Mapping[str, float]) -> None:
         scores = world.score(dev, world.train(method, settings))
-        aucs = development_aucs(dev, reference, scores)
-        aggregate = max(aucs, key=lambda name: aucs[name])
-        tried.append((settings, aggregate, aucs[aggregate], scores))
+        aggregate, auc = best_aggregate(dev, reference, scores)
+        tried.append((settings, aggregate, auc, scores))
 
     for rate in world.scale.rates:
         attempt({"learning_rate": rate})

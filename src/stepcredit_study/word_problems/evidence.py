@@ -53,6 +53,7 @@ class Evidence:
         scores: Method to its files of scores, one per seed of its training.
         aggregates: Method to the aggregate that stands for a response; ``reward`` where it is not named.
         ns: Numbers of responses to choose from.
+        variants: (method, variant) to its scores and the aggregate that stands for a response.
     """
 
     def __init__(
@@ -61,10 +62,12 @@ class Evidence:
         scores: Mapping[str, Sequence[Path]],
         aggregates: Mapping[str, str],
         ns: tuple[int, ...],
+        variants: Mapping[tuple[str, str], tuple[Path, str]] | None = None,
     ) -> None:
         self.bed = TestBed(responses, ns)
         self.files = scores
         self.aggregates = aggregates
+        self.variants = variants or {}
 
     @property
     def methods(self) -> list[str]:
@@ -103,14 +106,20 @@ class Evidence:
 
         Of shortness length is never removed: nothing would be left.
         """
-        found = []
-        for scores in self.scores(method):
-            values = scores[self.valid]
-            if lengths_removed and method != SHORTNESS:
-                values = without_length(values, self.lengths, self.problems)
-            right = self.bed.samples.correct[self.valid]
-            found.append(count_pairs(values, right, self.problems, self.bed.samples.num_problems))
-        return found
+        remove = lengths_removed and method != SHORTNESS
+        return [self._pairs(scores, lengths_removed=remove) for scores in self.scores(method)]
+
+    def variant_pairs(self, method: str, variant: str) -> list[Pairs]:
+        """Those of a variant's one training, length regressed out."""
+        path, aggregate = self.variants[method, variant]
+        return [self._pairs(self.bed.scored(path).scores[aggregate], lengths_removed=True)]
+
+    def _pairs(self, scores: Float[np.ndarray, "problems responses"], *, lengths_removed: bool) -> Pairs:
+        values = scores[self.valid]
+        if lengths_removed:
+            values = without_length(values, self.lengths, self.problems)
+        right = self.bed.samples.correct[self.valid]
+        return count_pairs(values, right, self.problems, self.bed.samples.num_problems)
 
     @cached_property
     def steps(self) -> Steps:
@@ -165,6 +174,13 @@ def _step_means(path: Path, places: Sequence[tuple[str, int]]) -> Float[np.ndarr
         sums = np.bincount(step, weights=score.token_rewards, minlength=len(ends))
         means[score.id] = sums / np.maximum(np.bincount(step, minlength=len(ends)), 1)
     return np.array([means[name][place] for name, place in places], dtype=np.float64)
+
+
+def best_aggregate(dev: Path, reference: Path, scores: Path) -> tuple[str, float]:
+    """The aggregate that orders development responses best, and its AUC; see :func:`development_aucs`."""
+    aucs = development_aucs(dev, reference, scores)
+    aggregate = max(aucs, key=lambda name: aucs[name])
+    return aggregate, aucs[aggregate]
 
 
 def development_aucs(dev: Path, reference: Path, scores: Path) -> dict[str, float]:

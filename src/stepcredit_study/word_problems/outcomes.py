@@ -27,6 +27,7 @@ from stepcredit.stats import (
 from stepcredit_study.analyses.grouped_auc import Grouped, grouped_auc
 from stepcredit_study.analyses.within_problem import auc_difference, pooled_auc
 from stepcredit_study.word_problems.evidence import REFERENCE, SHORTNESS, Evidence
+from stepcredit_study.word_problems.scale import FEW_PROBLEMS, FEW_RESPONSES
 
 NUM_DRAWS = 2000
 _RESAMPLES = 100
@@ -77,6 +78,8 @@ def outcomes(evidence: Evidence, temperatures: Mapping[str, float]) -> dict[str,
                 }
         if method in steps.rewards:
             row["slips"] = _slips(evidence, method, bootstrap)
+        if variants := _variants(evidence, method, bootstrap):
+            row["variants"] = variants
         found["methods"][method] = row
     return found
 
@@ -102,6 +105,21 @@ def _aucs(evidence: Evidence, method: str, bootstrap: ProblemBootstrap) -> dict[
             difference = auc_difference(pairs, evidence.pairs(other), bootstrap)
             row[f"minus {other}"] = as_list(difference)
     return row
+
+
+def _variants(evidence: Evidence, method: str, bootstrap: ProblemBootstrap) -> dict[str, Any]:
+    """AUCs of a method's variants, and minus those of the usual model of the same seed and the reference."""
+    names = [name for known, name in evidence.variants if known == method]
+    pairs = {name: evidence.variant_pairs(method, name) for name in names}
+    rows: dict[str, Any] = {}
+    for name, own in pairs.items():
+        others = {"usual": evidence.pairs(method)[:1], REFERENCE: evidence.pairs(REFERENCE)}
+        if name == FEW_PROBLEMS and FEW_RESPONSES in pairs:
+            others[FEW_RESPONSES] = pairs[FEW_RESPONSES]
+        rows[name] = {"auc": as_list(pooled_auc(own, bootstrap))}
+        for other, minus in others.items():
+            rows[name][f"minus {other}"] = as_list(auc_difference(own, minus, bootstrap))
+    return rows
 
 
 def _best_of_n(evidence: Evidence, method: str, n: int) -> Float[np.ndarray, " problems"]:

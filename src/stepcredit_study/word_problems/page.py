@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from stepcredit.reports.heatmap import render_heatmap
 from stepcredit.reports.page import write_page
 from stepcredit.runs import atomic_path, write_json
 from stepcredit_study.word_problems.study import RESULTS, Study
-from stepcredit_study.word_problems.verdicts import Interval, factor_of, judge
+from stepcredit_study.word_problems.verdicts import Judged, factor_of, in_words, judge, judge_costs
 
 _SHOWN = 12
 _ABSENT = "–"
@@ -36,6 +36,8 @@ def page(results: Mapping[str, Any]) -> str:
         *_policies(results),
         *_choices(results),
     ]
+    if results.get("operations"):
+        lines += ("## Operations", "", *_verdicts(judge_costs(results)))
     for test_set in results.get("outcomes", {}):
         lines += _test_set(results, test_set)
     return "\n".join(lines) + "\n"
@@ -130,13 +132,14 @@ def _test_set(results: Mapping[str, Any], test_set: str) -> Iterator[str]:
     found = results["outcomes"][test_set]
     templates, policy = test_set.split("/")
     largest = max(found["majority"], key=int)
+    majority = in_words(found["majority"][largest])
     slip_share = found["wrong responses with a slip"]
     yield from (
         f"## {templates.capitalize()}: {policy} policy",
         "",
         f"{found['problems']} problems, {found['responses']:,} responses ({found['distinct']:,} distinct). "
-        f"A single response is right for {_cell(found['pass@1'])}, the majority of {largest} for "
-        f"{_cell(found['majority'][largest])}, an oracle for {found['oracle'][largest]:.3f}. Of the distinct "
+        f"A single response is right for {in_words(found['pass@1'])}, the majority of {largest} for "
+        f"{majority}, an oracle for {found['oracle'][largest]:.3f}. Of the distinct "
         f"wrong responses {_ABSENT if slip_share is None else f'{slip_share:.0%}'} hold an arithmetic slip.",
         "",
         f"| method | AUC within a problem, length regressed out | best-of-{largest} | minus majority "
@@ -153,17 +156,36 @@ def _test_set(results: Mapping[str, Any], test_set: str) -> Iterator[str]:
             vote.get("minus plain"),
             row.get("slips", {}).get("auc"),
         )
-        yield f"| {method} | {' | '.join(map(_cell, cells))} |"
-    yield from ("", "| | claim | verdict | here |", "| --- | --- | --- | --- |")
-    for judged in judge(found):
-        here = "; ".join(f"{name}: {_cell(interval)}" for name, interval in judged.here.items() if interval)
+        yield f"| {method} | {' | '.join(map(in_words, cells))} |"
+    yield ""
+    yield from _variants(found["methods"])
+    yield from _verdicts(judge(found))
+
+
+def _variants(methods: Mapping[str, Any]) -> Iterator[str]:
+    """Models on less or other data, and without the reference."""
+    rows = {
+        f"{method}, {name}": row
+        for method, results in methods.items()
+        for name, row in results.get("variants", {}).items()
+    }
+    if rows:
+        yield from (
+            "| variant | AUC within a problem, length regressed out | minus usual | minus reference |",
+            "| --- | --- | --- | --- |",
+        )
+        for name, row in rows.items():
+            cells = row["auc"], row["minus usual"], row["minus reference"]
+            yield f"| {name} | {' | '.join(map(in_words, cells))} |"
+        yield ""
+
+
+def _verdicts(claims: Iterable[Judged]) -> Iterator[str]:
+    yield from ("| | claim | verdict | here |", "| --- | --- | --- | --- |")
+    for judged in claims:
+        here = "; ".join(
+            f"{name}: {in_words(interval)}" for name, interval in judged.here.items() if interval
+        )
         claim = judged.claim
         yield f"| {claim.number} | {claim.text} | **{judged.verdict}** | {here or _ABSENT} |"
     yield ""
-
-
-def _cell(interval: Interval) -> str:
-    if interval is None:
-        return _ABSENT
-    estimate, low, high = interval
-    return f"{estimate:.3f} [{low:.3f}, {high:.3f}]"

@@ -1,4 +1,4 @@
-"""Arithmetic practice with small numbers, from the same package: sums, differences, products, quotients."""
+"""Arithmetic with small numbers, from the same package: practice for policies, problems of another kind."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from random import Random
 from typing import Final
 
-from stepcredit.grading.reasoning_gym import make_task
-from stepcredit_study.word_problems.problems import SMALLEST_TOO_LARGE
+from stepcredit.grading.reasoning_gym import FIELD, make_task
+from stepcredit.types import Prompt
+from stepcredit_study.word_problems.problems import ANSWER_MARK, SMALLEST_TOO_LARGE, WordProblem
 
 PRACTICE_PROMPT: Final = "Work these out."
 _SUMS: Final = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 3}
 _PRODUCTS: Final = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
+_CHAINS: Final = {"min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 2}
+_CHAIN_SEED: Final = 90_000_000
+_NUM_CHAINS: Final = 10_000
 _TERMS = re.compile(r"(\d+) ([-+*]) (\d+)")
 _TIMES: Final = (" * ", "*", " x ")
 
@@ -46,3 +50,19 @@ def _equations(task: str, random: Random, **settings: int) -> Iterator[tuple[int
             numbers = int(match[1]), int(match[3]), int(item["answer"])
             if min(numbers) >= 0 and max(numbers) < SMALLEST_TOO_LARGE:
                 yield numbers[0], match[2], numbers[1], numbers[2]
+
+
+def arithmetic_problems() -> Iterator[WordProblem]:
+    """Chains of sums and differences, in the package's words; results are not negative and small."""
+    dataset = make_task("chain_sum", seed=_CHAIN_SEED, size=_NUM_CHAINS, settings=_CHAINS)
+    place = {"task": "chain_sum", "seed": _CHAIN_SEED, "size": _NUM_CHAINS, "settings": _CHAINS}
+    for index, item in enumerate(dataset):
+        answer, expression = item["answer"], item["metadata"]["expression"]
+        if 0 <= int(answer) < SMALLEST_TOO_LARGE:
+            prompt = Prompt(
+                id=f"arithmetic-{index:06d}",
+                prompt=item["question"],
+                answer=answer,
+                extras={FIELD: {**place, "index": index}},
+            )
+            yield WordProblem(prompt=prompt, solution=f"{expression} = {answer}\n{ANSWER_MARK}{answer}")

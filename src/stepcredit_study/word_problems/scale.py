@@ -19,7 +19,26 @@ METHODS: Final[Mapping[str, Mapping[str, Any]]] = {
     "autopsv": {"family": "value-head", "objective": "step-ce"},
 }
 """Reward models that are trained, in the order in which they are."""
+FIRST: Final = ("implicit-ce", "implicit-dpo")
+"""Methods that are trained several times, and of which there are variants."""
 VERIFIER: Final[Mapping[str, Any]] = {"family": "value-head", "objective": "token-ce"}
+FEW_PROBLEMS: Final = "a quarter of the problems"
+FEW_RESPONSES: Final = "two of eight responses"
+OTHER_KIND: Final = "with sums and products"
+OTHER_POLICY: Final = "half from the weak policy"
+UNREFERENCED: Final = "scored without the reference"
+REFERENCE_FREE: Final = "trained without the reference"
+WITHOUT: Final = "trained and scored without the reference"
+VARIANTS: Final = (
+    FEW_PROBLEMS,
+    FEW_RESPONSES,
+    UNREFERENCED,
+    REFERENCE_FREE,
+    WITHOUT,
+    OTHER_POLICY,
+    OTHER_KIND,
+)
+"""Of CE and DPO, in the order in which they are run; the last needs problems of another kind."""
 TRAINING: Final[Mapping[str, Any]] = {
     "beta": 0.05,
     "batch_size": 32,
@@ -55,6 +74,7 @@ class WordScale:
         betas: Tried at the best rate (models without a beta try as many rates more).
         more_rates: Those rates.
         ns: Responses to choose from.
+        variants: Of :data:`VARIANTS`, of each of :data:`FIRST` that is a method.
     """
 
     name: str
@@ -76,6 +96,7 @@ class WordScale:
     betas: tuple[float, ...] = (0.2,)
     more_rates: tuple[float, ...] = (3e-3,)
     ns: tuple[int, ...] = (4, 16, 64)
+    variants: tuple[str, ...] = VARIANTS
     training: Mapping[str, Any] = field(default_factory=lambda: TRAINING)
 
     def config(self, method: str, **changes: Any) -> TrainConfig:
@@ -85,7 +106,7 @@ class WordScale:
 
     def num_seeds(self, method: str) -> int:
         """How often a method is trained."""
-        return self.seeds if method in ("implicit-ce", "implicit-dpo") else 1
+        return self.seeds if method in FIRST else 1
 
 
 FULL: Final = WordScale(
@@ -115,6 +136,7 @@ TINY: Final = WordScale(
     betas=(),
     more_rates=(),
     ns=(4, 16),
+    variants=(FEW_PROBLEMS,),
 )
 GSM8K: Final = replace(
     FULL,
@@ -128,6 +150,7 @@ GSM8K: Final = replace(
     methods=("implicit-ce", "implicit-dpo", "outcome-head"),
     seeds=1,
     ns=(4, 16, 32),
+    variants=(),
 )
 """GSM8K itself; its files have as many worked solutions as these steps of fine-tuning take."""
 SCALES: Final = {scale.name: scale for scale in (FULL, TINY, GSM8K)}

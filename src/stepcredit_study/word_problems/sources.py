@@ -19,10 +19,13 @@ from stepcredit.data import read_prompts
 from stepcredit.errors import DataError
 from stepcredit.grading.options import GraderOptions
 from stepcredit.types import Prompt
+from stepcredit_study.word_problems.practice import arithmetic_problems
 from stepcredit_study.word_problems.problems import ANSWER_MARK, ANSWER_PATTERN, SPLITS, WordProblem, problems
 
 POLICY, TRAIN, DEVELOPMENT = "policy", "train", "development"
 """Splits of every source, beside those to test on."""
+ARITHMETIC = "arithmetic"
+"""Split of problems of another kind, where a source has them."""
 
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 
@@ -35,12 +38,14 @@ class ProblemSource(ABC):
         grader: How answers are judged.
         test_sets: Name of a test set, as results call it, to its split.
         max_new_tokens: Longest response.
+        has_arithmetic: Whether there is a split of :data:`ARITHMETIC`.
     """
 
     name: ClassVar[str]
     grader: ClassVar[GraderOptions]
     test_sets: ClassVar[Mapping[str, str]]
     max_new_tokens: ClassVar[int]
+    has_arithmetic: ClassVar[bool] = False
 
     @abstractmethod
     def problems(self, split: str) -> Iterator[WordProblem]:
@@ -55,9 +60,12 @@ class Templates(ProblemSource):
     grader: ClassVar[GraderOptions] = GraderOptions(grader="reasoning-gym", answer_pattern=ANSWER_PATTERN)
     test_sets: ClassVar[Mapping[str, str]] = {"known": "test-known", "new": "test-new"}
     max_new_tokens: ClassVar[int] = 160
+    has_arithmetic: ClassVar[bool] = True
 
     def problems(self, split: str) -> Iterator[WordProblem]:
         """The problems of a split, in order."""
+        if split == ARITHMETIC:
+            return arithmetic_problems()
         return problems(next(known for known in SPLITS if known.name == split))
 
 

@@ -12,7 +12,7 @@ dearest last: the middle policy before the others, CE and DPO before the rest.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,11 +24,12 @@ from stepcredit.runs import run_facts, write_json
 from stepcredit_study.analyses.operations import operations
 from stepcredit_study.frame.world import Responses
 from stepcredit_study.word_problems.choices import Chosen, choose
-from stepcredit_study.word_problems.evidence import REFERENCE, Evidence
+from stepcredit_study.word_problems.evidence import REFERENCE, Evidence, best_aggregate
 from stepcredit_study.word_problems.outcomes import outcomes
 from stepcredit_study.word_problems.policies import Lengths, find_middle, policy_at, tune
-from stepcredit_study.word_problems.scale import WordScale
+from stepcredit_study.word_problems.scale import FEW_RESPONSES, FIRST, OTHER_KIND, WordScale
 from stepcredit_study.word_problems.sources import ProblemSource
+from stepcredit_study.word_problems.variants import VARIANTS
 from stepcredit_study.word_problems.world import WordWorld
 
 RESULTS = "results.json"
@@ -47,6 +48,7 @@ class Study:
         lengths: Of the policies' fine-tuning, once they are known.
         chosen: Method to what was chosen, in the order in which they were trained.
         blocks: (templates, policy) to the blocks of responses that are there.
+        varied: (method, variant) to its model and its aggregate, chosen on development problems.
     """
 
     source: ProblemSource
@@ -57,6 +59,7 @@ class Study:
     lengths: Lengths | None = None
     chosen: dict[str, Chosen] = field(default_factory=dict)
     blocks: dict[tuple[str, str], list[Responses]] = field(default_factory=dict)
+    varied: dict[tuple[str, str], tuple[Path, str]] = field(default_factory=dict)
     _evaluated: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = field(default_factory=dict)
 
     @property
@@ -99,6 +102,10 @@ class Study:
             yield partial(tune, self.source, self.model, self.policies, self.scale, length)
             for block in self.world.test_blocks(policy):
                 yield from self._answers(policy, block)
+        for method in (method for method in FIRST if method in self.chosen):
+            for name in self.scale.variants:
+                if name != OTHER_KIND or self.source.has_arithmetic:
+                    yield partial(self._vary, method, name)
 
     def _answers(self, policy: str, block: tuple[int, int]) -> Iterator[Callable[[], object]]:
         """One block of each test set."""
@@ -114,6 +121,13 @@ class Study:
     def _choose(self, method: str) -> None:
         self.chosen[method] = choose(self.world, method)
 
+    def _vary(self, method: str, name: str) -> None:
+        world, variant = self.world, VARIANTS[name]
+        model = variant.model(world, method, self.chosen[method].settings)
+        dev = world.dev_set()
+        scores = variant.score(world, dev, model)
+        self.varied[method, name] = model, best_aggregate(dev, world.reference_scores(dev), scores)[0]
+
     def results(self) -> dict[str, Any]:
         """What is known so far, JSON-able; of what was not run there is nothing."""
         known: dict[str, Any] = {
@@ -127,6 +141,11 @@ class Study:
         known["policies"] = self.lengths.to_json()
         known["chosen"] = {method: chosen.to_json() for method, chosen in self.chosen.items()}
         known["operations"] = {method: self._operations(method) for method in self.chosen}
+        known["operations of a few"] = {
+            method: self._operations_of(method, self.world.part_of_train_set(responses=2), model)
+            for (method, variant), (model, _) in self.varied.items()
+            if variant == FEW_RESPONSES
+        }
         known["outcomes"] = {
             f"{templates}/{policy}": self._known(templates, policy) for templates, policy in self.blocks
         }
@@ -140,12 +159,15 @@ class Study:
     def _known(self, templates: str, policy: str) -> dict[str, Any]:
         """The outcomes of a test set, computed anew only where blocks or methods were added."""
         blocks = self.blocks[templates, policy]
-        state = len(blocks), tuple(self.chosen)
+        varied = self.varied if policy == "middle" else {}
+        state = len(blocks), tuple(self.chosen), tuple(varied)
         if (templates, policy) not in self._evaluated or self._evaluated[templates, policy][0] != state:
-            self._evaluated[templates, policy] = state, self._outcomes(blocks)
+            self._evaluated[templates, policy] = state, self._outcomes(blocks, varied)
         return self._evaluated[templates, policy][1]
 
-    def _outcomes(self, blocks: list[Responses]) -> dict[str, Any]:
+    def _outcomes(
+        self, blocks: list[Responses], varied: Mapping[tuple[str, str], tuple[Path, str]]
+    ) -> dict[str, Any]:
         world = self.world
         scores = {REFERENCE: [[world.reference_scores(block.distinct) for block in blocks]]}
         for method in self.chosen:
@@ -161,14 +183,24 @@ class Study:
             {method: [world.joined(files) for files in seeds] for method, seeds in scores.items()},
             {method: chosen.aggregate for method, chosen in self.chosen.items()},
             self.scale.ns,
+            {
+                (method, name): (
+                    world.joined([VARIANTS[name].score(world, block.distinct, model) for block in blocks]),
+                    aggregate,
+                )
+                for (method, name), (model, aggregate) in varied.items()
+            },
         )
         return outcomes(evidence, {name: chosen.temperature for name, chosen in self.chosen.items()})
 
     def _operations(self, method: str) -> dict[str, float]:
+        return self._operations_of(method, self.world.train_set(), self.models(method)[0])
+
+    def _operations_of(self, method: str, data: Path, model: Path) -> dict[str, float]:
         return operations(
-            self.world.train_set(),
+            data,
             self.world.labels(method),
-            self.models(method)[0],
+            model,
             paired=method in ("implicit-dpo", "implicit-nca"),
             has_reference=method.startswith("implicit"),
             mismatched=method == "implicit-kto",

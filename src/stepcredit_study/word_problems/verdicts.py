@@ -1,136 +1,14 @@
-"""Which claims hold on word problems: the preregistered ones, and the paper's that are measured here."""
+"""Which claims hold on word problems."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
+from stepcredit_study.analyses.operations import PARTS, UNSHARED
 from stepcredit_study.pages.finding import Verdict
-from stepcredit_study.word_problems.evidence import REFERENCE, SHORTNESS
-
-FIRST: Final = ("implicit-ce", "implicit-dpo")
-OBJECTIVES: Final = (*FIRST, "implicit-kto", "implicit-nca")
-STEP_MODELS: Final = ("math-shepherd", "autopsv")
-Interval = Sequence[float] | None
-"""``[estimate, low, high]``; ``None`` was not measured."""
-
-_LARGEST: Final = "N"
-"""Stands for the largest number of responses to choose from."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A number of a method's results.
-
-    Attributes:
-        path: Where it lies in them.
-        chance: What it is compared with.
-    """
-
-    path: tuple[str, ...]
-    chance: float = 0.0
-
-    def of(self, row: Mapping[str, Any], largest: str) -> Interval:
-        """Its interval minus what it is compared with; ``None`` where it was not measured."""
-        value: Any = row
-        for name in self.path:
-            value = (value or {}).get(largest if name == _LARGEST else name)
-        return None if value is None else [number - self.chance for number in value]
-
-    @property
-    def words(self) -> str:
-        """How a page names it."""
-        return f"{self.path[-1]} minus {self.chance:g}" if self.chance else self.path[-1]
-
-
-AUC: Final = Measure(("auc", "length regressed out"), 0.5)
-VOTE: Final = Measure(("weighted vote", _LARGEST, "minus plain"))
-BEST: Final = Measure(("best-of-n", _LARGEST, "minus majority"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """What is claimed of some methods.
-
-    Attributes:
-        number: Of the paper's finding, or ``P1`` to ``P3`` for the preregistered outcomes.
-        text: In one sentence.
-        methods: Of which it is claimed, all of them.
-        measures: That decide it, all of them.
-        sign: 1 where they are claimed to lie above zero, -1 below.
-    """
-
-    number: str
-    text: str
-    methods: tuple[str, ...]
-    measures: tuple[Measure, ...]
-    sign: int = 1
-
-
-def _minus(*others: str) -> tuple[Measure, ...]:
-    return tuple(Measure(("auc", f"minus {other}")) for other in others)
-
-
-CLAIMS: Final = (
-    Claim(
-        number="P1",
-        text="CE and DPO order right before wrong within a problem, length regressed out, better than "
-        "chance, shortness and the reference's log-probability.",
-        methods=FIRST,
-        measures=(AUC, *_minus(SHORTNESS, REFERENCE)),
-    ),
-    Claim(
-        number="P2",
-        text="A vote weighted by CE or DPO beats the plain vote.",
-        methods=FIRST,
-        measures=(VOTE,),
-    ),
-    Claim(
-        number="P3",
-        text="Step rewards of CE and DPO tell first slips from right steps, better than chance and than the "
-        "reference's log-probability.",
-        methods=FIRST,
-        measures=(Measure(("slips", "auc"), 0.5), Measure(("slips", "minus reference"))),
-    ),
-    Claim(
-        number="1.1",
-        text="An implicit PRM orders better than step models trained on Monte-Carlo and AutoPSV labels.",
-        methods=FIRST,
-        measures=_minus(*STEP_MODELS),
-    ),
-    Claim(
-        number="1.2",
-        text="By DPO and NCA an implicit PRM picks better than plain voting.",
-        methods=("implicit-dpo", "implicit-nca"),
-        measures=(BEST,),
-    ),
-    Claim(
-        number="1.3",
-        text="By CE and KTO an implicit PRM picks worse than plain voting.",
-        methods=("implicit-ce", "implicit-kto"),
-        measures=(BEST,),
-        sign=-1,
-    ),
-    Claim(
-        number="1.8",
-        text="The untrained model's own log-probability is no substitute.",
-        methods=FIRST,
-        measures=_minus(REFERENCE),
-    ),
-    Claim(
-        number="3.1",
-        text="A vote weighted by an implicit PRM beats the plain vote, whatever the objective.",
-        methods=OBJECTIVES,
-        measures=(VOTE,),
-    ),
-    Claim(
-        number="3.2",
-        text="A weighted vote beats the implicit PRM alone, whatever the objective.",
-        methods=OBJECTIVES,
-        measures=(Measure(("weighted vote", _LARGEST, "minus best-of-n")),),
-    ),
-)
+from stepcredit_study.word_problems.claims import CLAIMS, Claim, Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +51,89 @@ def verdict(intervals: Iterable[Interval], sign: int = 1) -> Verdict:
     return "holds" if all(low > 0 for low, _ in ends) else "undecided"
 
 
-def factor_of(results: Mapping[str, Any], method: str, usual: str = "implicit-ce") -> float | None:
-    """How many times the operations of collection, labelling and training of ``usual`` a method takes."""
+def judge_costs(results: Mapping[str, Any]) -> list[Judged]:
+    """Claims on operations of collection, labelling and training, nothing shared between responses."""
+    ce, few = "implicit-ce", results.get("operations of a few", {})
+    shepherd, autopsv, dpo = (
+        factor_of(results, method, how=UNSHARED) for method in ("math-shepherd", "autopsv", "implicit-dpo")
+    )
+    dpo_of_few = factor_of({"operations": few}, "implicit-dpo", how=UNSHARED)
+    dearer = None if shepherd is None or autopsv is None else shepherd - autopsv
+    rows = (
+        (
+            "2.1",
+            "Math-Shepherd costs more than ten times the operations of CE.",
+            {"times CE minus 10": _minus_number(shepherd, 10.0)},
+        ),
+        (
+            "2.2",
+            "AutoPSV costs more than CE and less than Math-Shepherd.",
+            {"times CE minus 1": _minus_number(autopsv, 1.0), "Math-Shepherd more by": dearer},
+        ),
+        (
+            "2.3",
+            "DPO costs less than CE with 2 responses, more with 8: pairs grow faster.",
+            {
+                "1 minus times CE, 2 responses": None if dpo_of_few is None else 1.0 - dpo_of_few,
+                "times CE minus 1, 8 responses": _minus_number(dpo, 1.0),
+            },
+        ),
+    )
+    judged = []
+    for number, text, values in rows:
+        here = {name: None if value is None else (value,) * 3 for name, value in values.items()}
+        claim = Claim(number=number, text=text, methods=(ce,), measures=())
+        judged.append(Judged(claim, verdict(here.values()), here))
+    return judged
+
+
+def verdict_cells(results: Mapping[str, Any]) -> dict[str, str]:
+    """Number of a claim to its verdicts and numbers, one line, on the middle policy's responses.
+
+    Args:
+        results: Of a study; claims that were not measured are left out.
+    """
+    cells: dict[str, list[str]] = {}
+    sets = {
+        f"{templates} templates: ": judge(outcomes)
+        for templates in results.get("test sets", ())
+        if (outcomes := results.get("outcomes", {}).get(f"{templates}/middle"))
+    }
+    for place, claims in {**sets, "": judge_costs(results)}.items():
+        for judged in claims:
+            if judged.verdict != "not measured":
+                words = ", ".join(f"{name} {in_words(values)}" for name, values in judged.here.items())
+                cells.setdefault(judged.claim.number, []).append(f"{place}**{judged.verdict}** ({words})")
+    return {number: "; ".join(parts) for number, parts in cells.items()}
+
+
+def in_words(interval: Interval) -> str:
+    """``estimate [low, high]``, or a number alone where it was counted."""
+    if interval is None:
+        return "–"
+    estimate, low, high = interval
+    if low == high:
+        return f"{estimate:.2f}"
+    return f"{estimate:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _minus_number(value: float | None, other: float) -> float | None:
+    return None if value is None else value - other
+
+
+def factor_of(
+    results: Mapping[str, Any], method: str, usual: str = "implicit-ce", *, how: str = ""
+) -> float | None:
+    """How many times the operations of collection, labelling and training of ``usual`` a method takes.
+
+    Args:
+        results: Of a study.
+        method: Its name.
+        usual: What it is compared with.
+        how: Empty, or ``UNSHARED``.
+    """
     known = results.get("operations", {})
     if method not in known or usual not in known:
         return None
-    parts = ("collection", "labelling", "training")
-    return float(sum(known[method][part] for part in parts) / sum(known[usual][part] for part in parts))
+    total = {name: sum(known[name][part + how] for part in PARTS) for name in (method, usual)}
+    return float(total[method] / total[usual])

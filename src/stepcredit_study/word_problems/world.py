@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from stepcredit.data import prompt_to_json, write_rows
 from stepcredit.generators.options import GeneratorOptions, SamplingOptions
@@ -21,7 +22,7 @@ from stepcredit.pipelines.driver import Store
 from stepcredit.runs import atomic_path
 from stepcredit_study.frame.world import Responses
 from stepcredit_study.word_problems.scale import WordScale
-from stepcredit_study.word_problems.sources import ProblemSource
+from stepcredit_study.word_problems.sources import ARITHMETIC, ProblemSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +95,35 @@ class WordWorld:
         options = select.Options(rollouts=(graded,), out=Path(), distinct=True)
         return Responses(graded, self.store.make("select", f"{split}-{policy}", options))
 
-    def train(self, method: str, settings: Mapping[str, float], *, seed: int = 0) -> Path:
-        """A reward model, on the labels that its method needs."""
+    def part_of_train_set(self, **part: Any) -> Path:
+        """A share of its problems (``prompts``), or the first ``responses`` to each."""
+        return self.store.make(
+            "select", "train", select.Options(rollouts=(self.train_set(),), out=Path(), **part)
+        )
+
+    def train_set_of_two_policies(self) -> Path:
+        """The training problems, with half of the responses from the weak policy."""
+        half = self.scale.train_responses // 2
+        parts = (
+            self.part_of_train_set(responses=half),
+            self._joined("train", self.scale.train_problems, "weak", half),
+        )
+        return self.store.make("select", "train", select.Options(rollouts=parts, out=Path()))
+
+    def train_set_with_arithmetic(self) -> Path:
+        """The train set, and half as many problems of another kind with as many responses to each."""
+        count = max(1, self.scale.train_problems // 2)
+        other = self._joined(ARITHMETIC, count, "middle", self.scale.train_responses)
+        return self.store.make(
+            "select", "train", select.Options(rollouts=(self.train_set(), other), out=Path())
+        )
+
+    def train(
+        self, method: str, settings: Mapping[str, Any], *, seed: int = 0, data: Path | None = None
+    ) -> Path:
+        """A reward model, on the labels that its method needs, or on other ``data``."""
         options = train.Options(
-            graded=self.labels(method) or self.train_set(),
+            graded=data or self.labels(method) or self.train_set(),
             model=str(self.middle),
             out=Path(),
             dev=self.dev_set(),
@@ -123,12 +149,12 @@ class WordWorld:
         out = self.store.path("joined", files[0].name.rpartition("-")[0], names, ".jsonl")
         return self.store.write(out, partial(_join, files))
 
-    def score(self, data: Path, model: Path) -> Path:
-        """A reward model's scores."""
+    def score(self, data: Path, model: Path, **changes: Any) -> Path:
+        """A reward model's scores; ``changes`` are options of ``stepcredit score``."""
         method = model.name.rpartition("-")[0]
         # Only an implicit model has a reference, whose log-probabilities trainings and scores share.
         cache = self.store.root / "reference" if method.startswith("implicit") else None
-        options = score.Options(input=data, prm=str(model), out=Path(), cache=cache)
+        options = score.Options(input=data, prm=str(model), out=Path(), cache=cache, **changes)
         return self.store.make("score", method, options)
 
     def reference_scores(self, data: Path) -> Path:

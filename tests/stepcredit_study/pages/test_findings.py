@@ -263,3 +263,12 @@ def test_the_page_of_findings_has_claim_paper_here_verdict_and_why(tmp_path: Pat
     assert "The world is too easy: see the log." in text
     assert "(results/made-up/README.md)" in text
     assert "No results are published yet." in findings_page(tmp_path / "nothing", tmp_path)
+
+
+def test_what_another_world_showed_stands_beside_the_lab_where_it_was_measured(tmp_path: Path) -> None:
+    write_finding(FINDING, tmp_path / "made-up", NUMBERS)
+    text = findings_page(tmp_path, tmp_path, elsewhere={"1.2": "**holds** (0.1)", "9.9": "nowhere"})
+    assert "| verdict in the lab | paper | lab | word problems |" in text
+    assert "| **does not hold** | 0 \\| 1 | -2.0 | **holds** (0.1) |" in text
+    assert "| It holds. | **holds** | 1 > 0 | +2.0 [+1.0, +3.0] | – |" in text
+    assert "nowhere" not in text

@@ -14,8 +14,9 @@ import pytest
 from stepcredit.data import read_prompts, rollout_to_json, write_rows
 from stepcredit.pipelines import sample
 from stepcredit.types import Rollout
+from stepcredit_study.word_problems.practice import arithmetic_problems
 from stepcredit_study.word_problems.problems import SPLITS, problems
-from stepcredit_study.word_problems.scale import TINY, WordScale
+from stepcredit_study.word_problems.scale import TINY, VARIANTS, WordScale
 from stepcredit_study.word_problems.sources import Templates
 
 
@@ -50,6 +51,7 @@ def small_scale() -> WordScale:
         test_responses=6,
         ns=(2, 4),
         methods=("implicit-ce", "outcome-head"),
+        variants=VARIANTS,
     )
 
 
@@ -58,6 +60,7 @@ def made_up_responses(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Instead of sampling: worked solutions, most of them with a slip; the files that were asked for."""
     asked: list[Path] = []
     worked = {problem.prompt.id: problem for split in SPLITS for problem in islice(problems(split), 12)}
+    worked |= {problem.prompt.id: problem for problem in islice(arithmetic_problems(), 12)}
 
     def run(options: sample.Options) -> None:
         asked.append(options.out)

@@ -11,7 +11,7 @@ from stepcredit.errors import UserError
 from stepcredit.pipelines.driver import Store
 from stepcredit_study.word_problems.choices import choose
 from stepcredit_study.word_problems.command import reproduce, source_of
-from stepcredit_study.word_problems.scale import FULL, TINY, WordScale, read_word_scale
+from stepcredit_study.word_problems.scale import FULL, TINY, VARIANTS, WordScale, read_word_scale
 from stepcredit_study.word_problems.sources import Templates
 from stepcredit_study.word_problems.study import Study, run_study
 from stepcredit_study.word_problems.world import WordWorld
@@ -38,6 +38,10 @@ def test_the_whole_study_runs_and_a_second_time_makes_nothing_anew(
     prm = known["methods"]["implicit-ce"]
     assert 0.0 <= prm["auc"]["length regressed out"][0] <= 1.0
     assert set(prm["best-of-n"]) == {"2", "4"}
+    assert set(prm["variants"]) == set(VARIANTS)
+    usual = prm["variants"]["scored without the reference"]["minus usual"]
+    assert usual is None or usual[1] <= usual[0] <= usual[2]
+    assert set(results["operations of a few"]) == {"implicit-ce"}
     chosen = results["chosen"]["implicit-ce"]
     assert chosen["aggregate"] in {"sum", "mean", "min", "last"}
     assert results["operations"]["implicit-ce"]["training"] > 0
