@@ -11,9 +11,9 @@ import pytest
 from safetensors import SafetensorError
 from tests.training.conftest import make_rollouts, save_tiny_model
 
-import stepcredit.checkpoints
 from stepcredit.cli import main
 from stepcredit.data import rollout_to_json, write_rows
+from stepcredit.training import saving
 from stepcredit.training.trainer import PRMTrainer
 
 COMMAND = ["--steps", "newline", "--device", "cpu", "--learning-rate", "1e-3", "--batch-size", "8"]
@@ -105,7 +105,7 @@ def test_a_disk_that_is_full_at_the_end_costs_no_training(
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     with monkeypatch.context() as patch:
-        patch.setattr(stepcredit.checkpoints, "save_prm", full)
+        patch.setattr(saving, "save_prm", full)
         line = refused(capsys)
     assert "No space left on device" in line
     assert "run the same command again" in line

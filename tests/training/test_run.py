@@ -17,13 +17,15 @@ from safetensors import SafetensorError
 from tests.training.conftest import save_tiny_model
 from torch import Tensor
 
-from stepcredit.checkpoints import load_model
+from stepcredit.checkpoints import LoadOptions, load_model
 from stepcredit.errors import DataError, MissingExtraError, UserError
 from stepcredit.runs import Progress
 from stepcredit.training import callbacks, snapshots
 from stepcredit.training.config import TrainConfig
-from stepcredit.training.run import TrainedModel, train_prm
+from stepcredit.training.fitting import TrainedModel
+from stepcredit.training.run import train_prm
 from stepcredit.training.snapshots import last_snapshot
+from stepcredit.training.sources import Sources
 from stepcredit.training.trainer import PRMTrainer
 from stepcredit.types import Rollout
 
@@ -50,9 +52,9 @@ def train(
     cache: Path | None = None,
     **settings: Any,
 ) -> TrainedModel:
-    return train_prm(
-        rollouts, model=model, config=config(**settings), work=work, heldout=heldout, cache=cache, seed=3
-    )
+    given = config(**settings)
+    sources = Sources.find(model, None, given, LoadOptions())
+    return train_prm(rollouts, sources=sources, config=given, work=work, heldout=heldout, cache=cache, seed=3)
 
 
 def weights(trained: TrainedModel) -> dict[str, Tensor]:

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from stepcredit.checkpoints import PRMCard, save_prm
+from stepcredit.checkpoints import LoadOptions, PRMCard, save_prm
 from stepcredit.errors import UserError
 from stepcredit.objectives import get_objective
 from stepcredit.scorers import StepModelScorer, load_scorer
 from stepcredit.scorers.heads import token_record
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import encode_examples
-from stepcredit.training.run import TrainedModel, train_prm
+from stepcredit.training.fitting import TrainedModel
+from stepcredit.training.run import train_prm
+from stepcredit.training.sources import Sources
 from stepcredit.training.step_batches import make_forward_batch
 from stepcredit.types import Rollout, StepLabel
 
@@ -36,7 +38,10 @@ def label_steps(rollout: Rollout) -> Rollout:
 
 def train(model: Path, rollouts: Sequence[Rollout], work: Path, **settings: Any) -> TrainedModel:
     base = {"learning_rate": 3e-3, "batch_size": 8, "epochs": 1.0, "log_every": 1, "step_rule": "newline"}
-    return train_prm(rollouts, model=model, config=TrainConfig(**{**base, **settings}), work=work)
+    config = TrainConfig(**{**base, **settings})
+    return train_prm(
+        rollouts, sources=Sources.find(model, None, config, LoadOptions()), config=config, work=work
+    )
 
 
 def losses(trained: TrainedModel) -> list[float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.checkpoints.sources import LoadOptions
-from stepcredit.errors import DataError, UserError
+from stepcredit.errors import DataError
 from stepcredit.options import argument, option
 from stepcredit.runs import (
     Ledger,
@@ -23,7 +23,7 @@ from stepcredit.training.config import TrainConfig
 from stepcredit.training.plan import Plan, PlanOptions
 
 if TYPE_CHECKING:
-    from stepcredit.training.run import TrainedModel
+    from stepcredit.training.fitting import TrainedModel
     from stepcredit.training.sources import Sources
 
 _HIGH_LEARNING_RATE = 0.02
@@ -191,11 +191,10 @@ def _train(options: Options, sources: Sources, work: Path, manifest: Manifest) -
     try:
         trained = train_prm(
             rollouts,
-            model=options.model,
+            sources=sources,
             config=options.config,
             work=work,
             heldout=() if heldout is None else heldout,
-            reference=None if sources.other_reference is None else sources.other_reference.path,
             load=options.load,
             cache=options.cache,
             seed=options.seed,
@@ -208,6 +207,7 @@ def _train(options: Options, sources: Sources, work: Path, manifest: Manifest) -
     if skipped:
         manifest.counts["skipped_invalid"] = skipped
     manifest.ledger = trained.ledger
+    manifest.seconds_before = trained.seconds_before
     manifest.notes.update(
         heldout=trained.heldout,
         kept_step=trained.kept_step,
@@ -247,42 +247,21 @@ def _determining(options: Options, sources: Sources) -> dict[str, Any]:
 
 
 def _save(options: Options, sources: Sources, trained: TrainedModel, output: Output) -> None:
-    from safetensors import SafetensorError
+    from stepcredit.training.saving import save_trained
 
-    from stepcredit.checkpoints import PRMCard, save_prm
-    from stepcredit.training.callbacks import write_log
-    from stepcredit.training.model_card import model_card
-    from stepcredit.training.run import LOG_FILE
-
-    config, manifest = options.config, output.manifest
-    content = manifest.to_json()
-    card = PRMCard(
-        family=config.family,
-        reference=sources.reference(options.out, config),
-        beta=config.beta if config.learns == "ratios" else None,
-        objective=config.objective
-        if config.balance == "none"
-        else f"{config.objective} ({config.balance}-balanced)",
-        step_rule=trained.step_rule,
-        training_data_hash=manifest.input_hashes[str(options.graded)],
-        versions=content["versions"],
-        settings={**asdict(config), "seed": options.seed},
-        results=trained.heldout,
-    )
+    content = output.manifest.to_json()
     with output.replacing_folder() as directory:
-        try:
-            saved = save_prm(trained.model, trained.tokenizer, card, directory, state_dict=trained.state_dict)
-        except SafetensorError as error:
-            raise UserError(
-                f"the model cannot be written ({error}); its checkpoints are kept",
-                where=options.out,
-                hint="make room and run the same command again",
-            ) from error
-        write_log(directory / LOG_FILE, trained.log)
-        text = model_card(
-            saved, name=options.push_to_hub or str(options.out), base=options.model, manifest=content
+        save_trained(
+            trained,
+            directory,
+            out=options.out,
+            name=options.push_to_hub or str(options.out),
+            sources=sources,
+            config=options.config,
+            seed=options.seed,
+            data_hash=output.manifest.input_hashes[str(options.graded)],
+            manifest=content,
         )
-        (directory / "README.md").write_text(text, encoding="utf-8")
 
 
 def _push(options: Options) -> None:

@@ -131,6 +131,7 @@ class Manifest:
         counts: What came in, what was left out and why, what came out.
         ledger: Tokens and operations.
         output: What the finished output holds, by :func:`describe`; ``None`` until it is there.
+        seconds_before: Time that earlier parts of a resumed run took, where the command keeps it.
     """
 
     command: str
@@ -141,6 +142,7 @@ class Manifest:
     ledger: Ledger = field(default_factory=Ledger)
     notes: dict[str, Any] = field(default_factory=dict)
     output: dict[str, Any] | None = None
+    seconds_before: float = 0.0
     _started: float = field(default_factory=time.time)
     _input_hashes: dict[str, str] | None = None
 
@@ -196,6 +198,6 @@ class Manifest:
             "output": self.output,
             **run_facts(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
-            "wall_seconds": round(time.time() - self._started, 3),
+            "wall_seconds": round(time.time() - self._started + self.seconds_before, 3),
             **self.notes,
         }

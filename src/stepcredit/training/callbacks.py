@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from stepcredit.errors import MissingExtraError
-from stepcredit.runs import Progress, atomic_path
-from stepcredit.training.heldout import HELDOUT_METRICS
+from stepcredit.runs import Progress
+from stepcredit.training.log import log_rows, write_log
 from stepcredit.training.step_sums import StepSums
 
 
@@ -39,38 +37,6 @@ def reporting_callbacks(report_to: str, directory: Path) -> list[TrainerCallback
     return [TensorBoardCallback(tb_writer=SummaryWriter(log_dir=str(directory)))]
 
 
-_ORDER = (
-    "loss",
-    "grad_norm",
-    "learning_rate",
-    "reward_right",
-    "reward_wrong",
-    "baseline",
-    "baseline_zero",
-    "tokens",
-    *(f"heldout_{name}" for name in HELDOUT_METRICS),
-    "epoch",
-)
-
-
-def log_rows(state: TrainerState) -> list[dict[str, Any]]:
-    """The training log so far: numbers that JSON can hold, the step first.
-
-    A checkpoint sorts the names of what it holds, so they are put in one order here.
-    """
-    rows = []
-    for entry in state.log_history:
-        if not any(name == "loss" or name.startswith("heldout_") for name in entry):
-            continue
-        values = {
-            name: entry[name]
-            for name in _ORDER
-            if name in entry and (isinstance(entry[name], int) or math.isfinite(entry[name]))
-        }
-        rows.append({"step": entry["step"], **values})
-    return rows
-
-
 class LogFile(TrainerCallback):
     """Keeps ``train_log.jsonl`` up to date.
 
@@ -85,12 +51,6 @@ class LogFile(TrainerCallback):
         """Write the log anew; it is short, and a resumed run must not repeat lines."""
         if state.is_world_process_zero:
             write_log(self.path, log_rows(state))
-
-
-def write_log(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as JSON Lines, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 class TokenProgress(TrainerCallback):

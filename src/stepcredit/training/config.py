@@ -170,6 +170,10 @@ class TrainConfig:
         """Whether rewards are relative to a reference."""
         return self.learns == "ratios" and not self.reference_free
 
+    def token_budget(self, device_type: str) -> int:
+        """Most tokens of one forward pass; on a CPU a small pass stays in its caches."""
+        return self.tokens_per_forward or (2048 if device_type == "cpu" else 16384)
+
     def determining(self) -> dict[str, Any]:
         """The settings that decide the resulting weights, JSON-able."""
         return {name: value for name, value in asdict(self).items() if name not in _NOT_IN_RESULT}

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor
+from torch import Tensor, nn
 
+from stepcredit.checkpoints import LoadOptions, load_model
+from stepcredit.logprobs import CachedTokenLogProbs, LocalTokenLogProbs
 from stepcredit.runs import Progress
+from stepcredit.training.config import TrainConfig
+from stepcredit.training.session import Session
+from stepcredit.training.sources import Sources
+from stepcredit.training.step_batches import ReferenceLogProbs
 from stepcredit.types import Encoded, TokenLogProbs
 
 _BLOCK = 512
@@ -104,3 +112,70 @@ class AutocastLogProbs:
 def _bare(item: Encoded) -> Encoded:
     """Step ends decide nothing about log-probabilities."""
     return Encoded(item.token_ids, item.scored_start)
+
+
+def has_own_network(config: TrainConfig, sources: Sources, session: Session) -> bool:
+    """Whether the reference is a network of its own, not the policy before training."""
+    if sources.other_reference is not None:
+        return True
+    if config.lora_rank:
+        return False
+    # Sharded weights are cast as they are gathered rather than by autocast, so only a network in that
+    # format rounds as the policy does.
+    return config.live_reference or (session.sharded and config.precision == "bfloat16")
+
+
+def make_reference(
+    policy: nn.Module | None,
+    sequences: Sequence[Encoded],
+    sources: Sources,
+    config: TrainConfig,
+    load: LoadOptions,
+    session: Session,
+    cache: str | Path | None,
+) -> ReferenceLogProbs:
+    """Reference log-probabilities of everything that training will ask for.
+
+    Args:
+        policy: The policy before training, already on its device; ``None`` loads a network for the
+            reference (:func:`has_own_network`).
+        sequences: What will be asked for.
+        sources: Where the policy came from, and the reference if it is another.
+        config: Decides precision, and whether they are computed once or in each step.
+        load: How another reference is loaded.
+        session: The device, and the processes among which the work is divided.
+        cache: Directory of a cache.
+    """
+    source = _source(policy, sources, config, load, session)
+    if cache is not None:
+        source = CachedTokenLogProbs(source, cache)
+    if config.live_reference:
+        return LiveReference(source)
+    arguments = session.arguments
+    return StoredReference(
+        source, sequences, process=arguments.process_index, num_processes=arguments.world_size
+    )
+
+
+def _source(
+    policy: nn.Module | None, sources: Sources, config: TrainConfig, load: LoadOptions, session: Session
+) -> TokenLogProbs:
+    """The reference: the policy before training, its base without the adapter, or another model."""
+    device, other = session.arguments.device, sources.other_reference
+    in_bfloat16 = config.precision == "bfloat16"
+    if policy is None:
+        model: str | Path = sources.model.name
+        if other is not None:
+            model, load = other.path, replace(load, revision=None)
+        # The format in which the policy computes; autocast would round other weights otherwise.
+        dtype = "bfloat16" if in_bfloat16 and (session.sharded or config.lora_rank) else "float32"
+        policy = load_model(model, load, dtype=dtype, device=str(device))
+    adapter_off = bool(config.lora_rank) and other is None
+    source = LocalTokenLogProbs(
+        policy,
+        weights_hash=(sources.base if adapter_off else other or sources.model).weights_hash,
+        token_budget=config.token_budget(device.type),
+        adapter_off=adapter_off,
+    )
+    casts = in_bfloat16 and not session.sharded
+    return AutocastLogProbs(source, device.type, torch.bfloat16 if casts else None)

@@ -7,20 +7,14 @@ from typing import Any
 
 import torch
 
-from stepcredit.checkpoints import LoadOptions, load_config, load_tokenizer, pick_device, resolve
+from stepcredit.checkpoints import LoadOptions, load_config, pick_device, resolve
 from stepcredit.data import read_rollouts
 from stepcredit.errors import CheckpointError, UserError
 from stepcredit.objectives import get_objective
 from stepcredit.runs import warn
-from stepcredit.scorers.kinds import get_kind
 from stepcredit.training.config import TrainConfig
-from stepcredit.training.examples import make_training_set
+from stepcredit.training.inputs import read_inputs
 from stepcredit.training.plan import Plan, PlanOptions, Shape, Workload, make_plan
-from stepcredit.training.preparation import (
-    choose_step_rule,
-    context_length,
-    default_tokens_per_forward,
-)
 
 
 def plan_run(
@@ -34,9 +28,10 @@ def plan_run(
     device_type = "cuda" if options.devices > 1 else pick_device(load.device).partition(":")[0]
     shape = model_shape(model, options, load)
     work = workload(graded, model, config, options, load, seed)
-    tokens_per_forward = config.tokens_per_forward or default_tokens_per_forward(device_type)
     try:
-        return make_plan(config, options, shape, work, tokens_per_forward=tokens_per_forward)
+        return make_plan(
+            config, options, shape, work, tokens_per_forward=config.token_budget(device_type)
+        )
     except OverflowError as error:
         raise UserError(
             "the run has more operations than a number can hold",
@@ -97,12 +92,8 @@ def workload(
             example_tokens=tokens,
             mismatched=objective.needs_mismatched,
         )
-    rollouts = list(read_rollouts(graded))
     path = resolve(model, revision=load.revision, also=load.unsafe_patterns, weights=False)
-    tokenizer = load_tokenizer(path, trust_remote_code=load.trust_remote_code)
-    rule = choose_step_rule(config, rollouts)
-    encoding = get_kind(config.family).encoding(tokenizer, rule, context_length(model, config, load))
-    data = make_training_set(rollouts, encoding, objective, config, seed=seed)
+    data = read_inputs(read_rollouts(graded), (), path, config, load, seed=seed).data
     lengths = [len(example.encoded.token_ids) for example in data.examples]
     left_out = {
         name: number

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 _FILE = "step_sums.json"
+_OF_A_SHARE = ("reward_right", "num_right", "reward_wrong", "num_wrong")
+_OF_ALL = ("steps", "loss", "baseline", "baseline_zero", "num_baselines")
+"""Sums of a process's share of the steps, and those that every process has alike."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,8 +31,9 @@ class StepSums:
         num_wrong: How many those are.
         baseline: Sum of what the objective compares rewards with (KTO's z, BCO's shift).
         baseline_zero: Steps in which that was 0.
-        has_baseline: Whether there is such a thing.
+        num_baselines: Steps with such a thing.
         newest_loss: Of the last step, in whichever line.
+        seconds_before: Time that earlier parts of the run took, up to the checkpoint.
     """
 
     steps: int = 0
@@ -39,8 +44,10 @@ class StepSums:
     num_wrong: float = 0.0
     baseline: float = 0.0
     baseline_zero: int = 0
-    has_baseline: bool = False
+    num_baselines: int = 0
     newest_loss: float = 0.0
+    seconds_before: float = 0.0
+    _began: float = field(default_factory=time.monotonic)
 
     def add_rewards(self, rewards: Tensor, labels: Tensor) -> None:
         """Count the rewards of some responses to their classes."""
@@ -59,7 +66,7 @@ class StepSums:
         self.newest_loss = loss
         self.loss = float(np.float32(self.loss) + np.float32(loss))
         if baseline is not None:
-            self.has_baseline = True
+            self.num_baselines += 1
             self.baseline += baseline
             self.baseline_zero += baseline == 0
 
@@ -71,11 +78,8 @@ class StepSums:
         """
         if number == 1:
             return self
-        shares = [StepSums(**share) for share in gather_object([asdict(self)])]
-        total = StepSums(**asdict(self))
-        for name in ("reward_right", "num_right", "reward_wrong", "num_wrong"):
-            setattr(total, name, sum(getattr(share, name) for share in shares))
-        return total
+        shares = gather_object([self])
+        return replace(self, **{name: sum(getattr(share, name) for share in shares) for name in _OF_A_SHARE})
 
     def log_line(self) -> dict[str, float]:
         """Means since the last line, by the names that they have in the log."""
@@ -86,19 +90,20 @@ class StepSums:
         ):
             if number:
                 line[name] = float(np.float32(total)) / number
-        if self.has_baseline:
-            line |= {"baseline": self.baseline / self.steps, "baseline_zero": self.baseline_zero}
+        if self.num_baselines:
+            line |= {"baseline": self.baseline / self.num_baselines, "baseline_zero": self.baseline_zero}
         return line
 
     def clear(self) -> None:
         """Begin anew, after a line."""
-        for field in fields(self):
-            if field.name != "newest_loss":
-                setattr(self, field.name, field.default)
+        for name in (*_OF_A_SHARE, *_OF_ALL):
+            setattr(self, name, 0)
 
     def write(self, directory: Path) -> None:
         """Write it into a checkpoint."""
-        (directory / _FILE).write_text(json.dumps(asdict(self)), encoding="utf-8")
+        content = {name: getattr(self, name) for name in (*_OF_A_SHARE, *_OF_ALL)}
+        content["seconds_before"] = self.seconds_before + time.monotonic() - self._began
+        (directory / _FILE).write_text(json.dumps(content), encoding="utf-8")
 
     @classmethod
     def read(cls, directory: Path | None, *, is_main: bool) -> StepSums:
@@ -112,5 +117,6 @@ class StepSums:
             return cls()
         sums = cls(**json.loads((directory / _FILE).read_text(encoding="utf-8")))
         if not is_main:
-            sums.reward_right = sums.num_right = sums.reward_wrong = sums.num_wrong = 0.0
+            for name in _OF_A_SHARE:
+                setattr(sums, name, 0)
         return sums

@@ -1,14 +1,61 @@
-"""A run's settings, as ``transformers.Trainer`` takes them."""
+"""How this process trains: settings as ``transformers.Trainer`` takes them, sharding, where to go on from."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import TrainingArguments
 
 from stepcredit.checkpoints import LoadOptions, pick_device
 from stepcredit.training.config import TrainConfig
+from stepcredit.training.inputs import Inputs
+from stepcredit.training.sharding import is_sharded
+from stepcredit.training.snapshots import check_snapshot, last_snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """How this process trains.
+
+    Attributes:
+        arguments: Settings, device, and the processes.
+        sharded: Whether the model is sharded over the processes.
+        snapshot: The checkpoint to go on from, if there is one.
+    """
+
+    arguments: TrainingArguments
+    sharded: bool
+    snapshot: Path | None
+
+    @classmethod
+    def begin(
+        cls, inputs: Inputs, config: TrainConfig, work: Path, load: LoadOptions, *, seed: int
+    ) -> Session:
+        """Work it out.
+
+        Args:
+            inputs: What is trained on.
+            config: Settings.
+            work: Directory for checkpoints.
+            load: How models are loaded.
+            seed: Seed of the run.
+
+        Raises:
+            UserError: The checkpoint in ``work`` was written by processes of the other kind.
+        """
+        arguments = training_arguments(
+            config,
+            work,
+            load,
+            seed=seed,
+            steps_per_epoch=math.ceil(len(inputs.data.units) / config.batch_size),
+            has_heldout=bool(inputs.heldout),
+        )
+        sharded, snapshot = is_sharded(arguments), last_snapshot(work)
+        check_snapshot(snapshot, sharded=sharded)
+        return cls(arguments=arguments, sharded=sharded, snapshot=snapshot)
 
 
 def training_arguments(

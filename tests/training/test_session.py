@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from stepcredit.checkpoints import LoadOptions
-from stepcredit.training.arguments import training_arguments
 from stepcredit.training.config import TrainConfig
+from stepcredit.training.session import training_arguments
 
 
 @pytest.mark.parametrize(

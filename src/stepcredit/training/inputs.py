@@ -1,0 +1,101 @@
+"""Rollouts to what training reads: step rule, format, examples, held-out examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepcredit.checkpoints import LoadOptions, load_config, load_tokenizer
+from stepcredit.encoding import Encoding
+from stepcredit.errors import DataError, UserError
+from stepcredit.objectives import get_objective
+from stepcredit.runs import warn
+from stepcredit.scorers.kinds import get_kind
+from stepcredit.steps import StepRule, choose_rule
+from stepcredit.training.config import TrainConfig
+from stepcredit.training.examples import Example, TrainingSet, encode_examples, make_training_set
+from stepcredit.types import Encoded, Rollout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What training reads.
+
+    Attributes:
+        tokenizer: Of the initial weights.
+        encoding: The format of the kind of reward model.
+        step_rule: The rule that ``auto`` became.
+        data: What is trained on, and what was left out.
+        heldout: Held-out examples.
+    """
+
+    tokenizer: Any
+    encoding: Encoding
+    step_rule: str
+    data: TrainingSet
+    heldout: Sequence[Example]
+
+    @property
+    def sequences(self) -> list[Encoded]:
+        """All that a reference will be asked for."""
+        examples = (*self.data.examples, *self.heldout)
+        return [*(example.encoded for example in examples), *self.data.mismatched]
+
+
+def read_inputs(
+    rollouts: Iterable[Rollout],
+    heldout: Iterable[Rollout],
+    model: Path,
+    config: TrainConfig,
+    load: LoadOptions,
+    *,
+    seed: int,
+) -> Inputs:
+    """Encode rollouts with a model's tokenizer; its weights are not read.
+
+    Args:
+        rollouts: Graded responses (with step labels for step objectives).
+        heldout: Graded responses of other prompts; may be none.
+        model: Directory or GGUF file of the initial weights.
+        config: Settings.
+        load: How the tokenizer is loaded.
+        seed: Seed of pairs and of what is balanced away.
+
+    Raises:
+        UserError: They cannot be used as asked.
+    """
+    tokenizer = load_tokenizer(model, trust_remote_code=load.trust_remote_code)
+    rollouts = list(rollouts)
+    rule = StepRule.parse(config.step_rule)
+    if rule.kind == "auto":
+        rule = choose_rule(rollout.response for rollout in rollouts)
+    encoding = get_kind(config.family).encoding(tokenizer, rule, _longest(model, config, load))
+    data = make_training_set(rollouts, encoding, get_objective(config.objective), config, seed=seed)
+    counts: dict[str, int] = {}
+    examples = encode_examples(heldout, encoding, objective=get_objective("ce"), counts=counts)
+    if counts and not examples:
+        raise DataError(
+            f"none of the {counts['rollouts']} held-out rollouts can be used",
+            where="--dev",
+            hint="grade them first with: stepcredit grade",
+        )
+    trained_on = {example.prompt_id for example in data.examples}
+    shared = len({example.prompt_id for example in examples} & trained_on)
+    if shared:
+        warn(f"{shared} held-out prompts are trained on too: held-out metrics and the weights kept flatter")
+    data.counts.update({f"heldout_{name}": number for name, number in counts.items()})
+    return Inputs(tokenizer=tokenizer, encoding=encoding, step_rule=str(rule), data=data, heldout=examples)
+
+
+def _longest(model: Path, config: TrainConfig, load: LoadOptions) -> int | None:
+    """Most tokens of a sequence: as configured, at most what the model takes."""
+    context = getattr(load_config(model, load).get_text_config(), "max_position_embeddings", None)
+    if config.max_tokens is not None and context is not None and config.max_tokens > context:
+        raise UserError(
+            f"{config.max_tokens} is more than the model's context of {context} tokens",
+            where="--max-tokens",
+            hint="lower it, or use a model with a longer context",
+        )
+    return config.max_tokens or context

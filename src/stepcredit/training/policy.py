@@ -1,0 +1,113 @@
+"""The network to train: with its head or adapter, whole or further from an adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from stepcredit.checkpoints import LoadOptions, load_model, quiet
+from stepcredit.errors import UserError
+from stepcredit.logprobs import enable_log_probs, enable_packing
+from stepcredit.scorers.kinds import get_kind
+from stepcredit.training.config import TrainConfig
+from stepcredit.training.examples import TrainingSet
+
+_PACKED_FROM = 128
+"""Mean tokens of a sequence from which packing gains more than it costs."""
+
+
+def load_policy(model: str | Path, config: TrainConfig, load: LoadOptions, device: torch.device) -> Any:
+    """The network to train, with its head or adapter, in float32 (a LoRA base in the forward precision)."""
+    dtype = config.precision if config.lora_rank else "float32"
+    num_classes = get_kind(config.family).num_classes
+    head = None if num_classes is None else _WithHead(num_classes)
+    policy: Any = load_model(model, load, dtype=dtype, device=str(device), model_class=head)
+    if hasattr(policy, "peft_config"):
+        policy = _adapter_again(policy, config)
+    elif config.lora_rank:
+        policy = _with_adapter(policy, config)
+        # A hub model was loaded from the cache's directory, which is nowhere else.
+        policy.peft_config["default"].base_model_name_or_path = str(model)
+    if head is None:
+        enable_log_probs(policy)
+    return policy
+
+
+class _WithHead:
+    """A token classifier without dropout before its head.
+
+    Args:
+        num_classes: Its outputs.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+
+    def from_pretrained(self, path: str, **arguments: Any) -> Any:
+        """As transformers' own."""
+        network: Any = transformers.AutoModelForTokenClassification.from_pretrained(
+            path, **{**arguments, "num_labels": self.num_classes}
+        )
+        network.config.classifier_dropout = 0.0
+        if isinstance(getattr(network, "dropout", None), nn.Dropout):
+            network.dropout.p = 0.0
+        return network
+
+
+def _with_adapter(policy: nn.Module, config: TrainConfig) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    targets = config.lora_targets.split(",")
+    has_head = get_kind(config.family).num_classes is not None
+    adapter = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha or 2 * config.lora_rank,
+        lora_dropout=config.lora_dropout,
+        target_modules=targets[0] if targets == ["all-linear"] else targets,
+        # A head is new, so it is trained whole and saved with the adapter.
+        exclude_modules=["score", "classifier"] if has_head else None,
+        task_type="TOKEN_CLS" if has_head else "CAUSAL_LM",
+    )
+    try:
+        with quiet():
+            return get_peft_model(policy, adapter)
+    except ValueError as error:
+        raise UserError(
+            f"no adapter can be put there ({error})",
+            where="--lora-targets",
+            hint="name modules of this model",
+        ) from error
+
+
+def _adapter_again(policy: Any, config: TrainConfig) -> Any:
+    """An adapter that is trained further, or its base with the adapter merged in to train all weights."""
+    if not config.lora_rank:
+        return policy.merge_and_unload().requires_grad_(True)  # peft froze the base
+    rank = policy.peft_config["default"].r
+    if rank != config.lora_rank:
+        raise UserError(
+            f"the adapter that training starts from has rank {rank}, not {config.lora_rank}",
+            where="--lora-rank",
+            hint=f"use {rank}, or 0 to merge it and train all weights",
+        )
+    policy.set_adapter("default")  # which makes it trainable
+    return policy
+
+
+def packs(policy: nn.Module, data: TrainingSet, config: TrainConfig) -> bool:
+    """Whether sequences are packed; that calls attention per sequence, which pays where they are long."""
+    if config.learns != "ratios" or config.layout == "padded":
+        return False
+    tokens = sum(len(example.encoded.token_ids) for example in data.examples)
+    if config.layout == "auto" and tokens < _PACKED_FROM * len(data.examples):
+        return False
+    possible = enable_packing(policy)
+    if config.layout == "packed" and not possible:
+        raise UserError(
+            "this model's attention cannot run packed sequences", where="--layout", hint="use padded"
+        )
+    return possible
