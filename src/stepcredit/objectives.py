@@ -26,10 +26,10 @@ class ObjectiveSettings:
         right_weight: KTO: weight of right responses.
         wrong_weight: KTO: weight of wrong responses.
         prefix_weight: ``ce-prefix``: weight of the prefix term beside CE.
-        prefix_margin: Prefix terms: distance from 0 that a normalised prefix value is asked to exceed.
+        prefix_margin: Prefix terms: distance from 0 that a normalised prefix value should exceed.
         prefix_beta: Prefix terms: scale of the mean log-ratio of a prefix (takes the place of beta).
         pair_scale: ``pair-margin``: scale of the difference of two rewards.
-        pair_margin: ``pair-margin``: what the scaled difference is asked to exceed.
+        pair_margin: ``pair-margin``: what the scaled difference should exceed.
     """
 
     right_weight: float = 1.0
@@ -108,7 +108,7 @@ class ObjectiveOutput:
     """What an objective says.
 
     Attributes:
-        losses: One loss a unit (a response, or a pair for paired objectives).
+        losses: One loss per unit (a response, or a pair for paired objectives).
         baseline: What rewards were compared with (KTO's z, BCO's shift), where there is such a thing.
     """
 
@@ -139,9 +139,9 @@ def dpo(inputs: ObjectiveInput) -> ObjectiveOutput:
 
 
 def ipo(inputs: ObjectiveInput) -> ObjectiveOutput:
-    """``(h - 1 / (2 beta))^2``, h the difference of the mean log-ratios a token (arXiv:2310.12036, Eq. 17).
+    """``(h - 1 / (2 beta))^2``, h the difference of the mean log-ratios per token (arXiv:2310.12036, Eq. 17).
 
-    Sums would make the target depend on length; the mean a token is what the authors use.
+    Sums would make the target depend on length; the mean per token is what the authors use.
     """
     mean_log_ratio = inputs.rewards / inputs.beta / inputs.lengths
     difference = mean_log_ratio[0::2] - mean_log_ratio[1::2]
@@ -203,7 +203,7 @@ def pair_margin(inputs: ObjectiveInput) -> ObjectiveOutput:
 
 
 def prefix(inputs: ObjectiveInput) -> ObjectiveOutput:
-    """The outcome asked of every prefix (IPVRM, arXiv:2604.13197, Eq. 9), averaged over a response's tokens.
+    """The outcome as the target of every prefix (IPVRM, arXiv:2604.13197, Eq. 9), averaged over its tokens.
 
     With v_t the mean log-ratio of the first t tokens times ``prefix_beta`` and m the margin:
     ``-[l log sigmoid(v_t - m) + (1 - l) log sigmoid(-v_t - m)]``.

@@ -87,8 +87,8 @@ def test_no_other_threshold_is_better(lowest: list[float], data: st.DataObject) 
 
     def naive(threshold: float) -> float:
         kept = [value >= threshold for value, good in zip(lowest, right, strict=True) if good]
-        found = [value < threshold for value, good in zip(lowest, right, strict=True) if not good]
-        return (sum(kept) / len(kept) + sum(found) / len(found)) / 2
+        caught = [value < threshold for value, good in zip(lowest, right, strict=True) if not good]
+        return (sum(kept) / len(kept) + sum(caught) / len(caught)) / 2
 
     assert naive(choice.threshold) == pytest.approx(choice.balanced_accuracy, abs=1e-12)
     for threshold in (*np.linspace(-1, 0, 41), *[value for value in lowest if value <= 0]):
@@ -110,13 +110,13 @@ def test_with_exact_confidences_the_labels_are_nearly_those_of_the_rule() -> Non
         correct.append(response[-1] == problem.answer)
         true.append([float(check.right) for check in check_steps(problem, response)])
     choice = choose_by_outcomes(changes, correct)
-    labels = [step_labels(each, choice.threshold) for each in changes]
+    labels = [step_labels(response, choice.threshold) for response in changes]
     # Outcomes alone lead to a threshold close to the one that the paper gives for another world.
     assert choice.threshold == pytest.approx(-0.5, abs=0.15)
     assert np.mean(np.concatenate(labels) == np.concatenate(true)) > 0.88
     # A misconceived step on which the tutor is likely to err anyway is no surprise, so it is missed.
-    found = [bool(label.min() < 1) for label, answer in zip(labels, true, strict=True) if min(answer) == 1]
-    assert np.mean(found) < 0.03
+    flagged = [bool(label.min() < 1) for label, answer in zip(labels, true, strict=True) if min(answer) == 1]
+    assert np.mean(flagged) < 0.03
 
 
 @pytest.fixture(scope="module")
@@ -148,27 +148,27 @@ def verifier(tmp_path_factory: pytest.TempPathFactory) -> StepModelScorer:
 def test_confidences_are_read_after_the_first_token_and_after_each_step(verifier: StepModelScorer) -> None:
     rollout = Rollout(id="r", prompt_id="p", prompt="1+2+3=", response="1+2=3\n3+3=6\n#6")
     other = Rollout(id="s", prompt_id="p", prompt="1+2+3=", response="1+2=3\n3+3=6\n#7")
-    found, found_again, found_other = read_confidences(verifier, [rollout, rollout, other])
-    assert isinstance(found, Confidences)
-    assert isinstance(found_again, Confidences)
-    assert isinstance(found_other, Confidences)
+    confidences, again, of_other = read_confidences(verifier, [rollout, rollout, other])
+    assert isinstance(confidences, Confidences)
+    assert isinstance(again, Confidences)
+    assert isinstance(of_other, Confidences)
     (score,) = verifier.score_all([rollout])
-    assert found.values[1:] == pytest.approx([step.value for step in score.steps], rel=1e-6)
-    assert found.values.tolist() == found_again.values.tolist()
+    assert confidences.values[1:] == pytest.approx([step.value for step in score.steps], rel=1e-6)
+    assert confidences.values.tolist() == again.values.tolist()
     # A causal model says the same of equal prefixes.
-    assert found_other.values[:3] == pytest.approx(found.values[:3], rel=1e-5)
-    assert found.step_ends == (6, 12, 14)
+    assert of_other.values[:3] == pytest.approx(confidences.values[:3], rel=1e-5)
+    assert confidences.step_ends == (6, 12, 14)
     first = Rollout(id="t", prompt_id="p", prompt="1+2+3=", response="1", finish_reason="length")
     (only,) = read_confidences(verifier, [first])
     assert isinstance(only, Confidences)
-    assert only.values == pytest.approx([found.values[0]] * 2, rel=1e-5)
+    assert only.values == pytest.approx([confidences.values[0]] * 2, rel=1e-5)
 
 
 def test_what_cannot_be_encoded_is_told(verifier: StepModelScorer) -> None:
     long = Rollout(id="r", prompt_id="p", prompt="1+2=", response="1" * 100)
-    (found,) = read_confidences(verifier, [long])
-    assert isinstance(found, EncodingError)
-    assert found.kind == "too-long"
+    (problem,) = read_confidences(verifier, [long])
+    assert isinstance(problem, EncodingError)
+    assert problem.kind == "too-long"
 
 
 def test_another_kind_of_model_is_no_verifier(tmp_path: Path) -> None:

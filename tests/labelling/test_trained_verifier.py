@@ -60,7 +60,7 @@ def test_a_threshold_chosen_by_outcomes_is_not_far_from_the_best_there_is(tmp_pa
     right = np.concatenate(true) > 0.5
 
     def accuracy(threshold: float) -> float:
-        labels = np.concatenate([step_labels(each, threshold) for each in changes])
+        labels = np.concatenate([step_labels(response, threshold) for response in changes])
         return _balanced_accuracy(labels, right)
 
     chosen = accuracy(result.threshold)

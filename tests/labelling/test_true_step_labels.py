@@ -93,6 +93,6 @@ def test_a_model_of_true_step_labels_finds_nearly_every_first_wrong_step(
     )
     score.run(score.Options(input=held_out, prm=str(tmp_path / "prm"), out=tmp_path / "scores.jsonl"))
     steps = join_labels(list(read_rollouts(held_out)), read_score_columns(tmp_path / "scores.jsonl"))
-    found = localise(steps, bootstrap=ProblemBootstrap(steps.num_clusters, num_draws=100))
-    assert found.num_first_wrong_steps > 100
-    assert found.auc.estimate > 0.98
+    result = localise(steps, bootstrap=ProblemBootstrap(steps.num_clusters, num_draws=100))
+    assert result.num_first_wrong_steps > 100
+    assert result.auc.estimate > 0.98

@@ -192,7 +192,7 @@ def test_a_generator_that_always_fails_is_an_error(
 ) -> None:
     class Failing(FakeGenerator):
         def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Rollout | GenerationFailure]:
-            return (GenerationFailure(each.prompt.id, each.indices, "down") for each in requests)
+            return (GenerationFailure(request.prompt.id, request.indices, "down") for request in requests)
 
     _use(monkeypatch, Failing)
     with pytest.raises(UserError, match="prefixes failed"):

@@ -1,4 +1,4 @@
-"""What goes wrong around a training run is told in one line, and nothing that was done is lost."""
+"""What goes wrong around a training run is reported in one line, and nothing that was done is lost."""
 
 from __future__ import annotations
 

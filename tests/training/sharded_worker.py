@@ -1,6 +1,6 @@
 """Runs in each of two processes: the train command as ``accelerate launch`` starts it with FSDP2.
 
-accelerate shards over accelerators only, so each process is told that its CPU is one; everything else is as
+accelerate shards over accelerators only, so each process takes its CPU for one; everything else is as
 on a node of GPUs. Arguments: model, a model with tied embeddings, graded rollouts, output directory.
 """
 

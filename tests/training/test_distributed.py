@@ -52,11 +52,11 @@ def test_two_processes_train_as_one_does(tiny_model: Path, rollouts: list[Rollou
         assert main(module.command(str(tiny_model), str(graded), tmp_path / "one" / name, extra)) == 0
         one, two = log(tmp_path / "one" / name), log(tmp_path / "two" / name)
         assert len(one) == len(two) >= 4
-        for expected, found in zip(one, two, strict=True):
-            assert found == pytest.approx(expected, rel=1e-4, abs=1e-5), name
+        for expected, actual in zip(one, two, strict=True):
+            assert actual == pytest.approx(expected, rel=1e-4, abs=1e-5), name
     assert max(json.loads(differences.read_text()).values()) < 1e-5
     stopped = tmp_path / "two" / "stopped"
     assert (stopped.with_name("stopped.partial") / "checkpoint-2").is_dir()
     assert main(module.command(str(tiny_model), str(graded), stopped, module.RESUMED)) == 0
-    for expected, found in zip(log(tmp_path / "one" / "ce"), log(stopped), strict=True):
-        assert found == pytest.approx(expected, rel=1e-4, abs=1e-5), "two processes, then one"
+    for expected, actual in zip(log(tmp_path / "one" / "ce"), log(stopped), strict=True):
+        assert actual == pytest.approx(expected, rel=1e-4, abs=1e-5), "two processes, then one"

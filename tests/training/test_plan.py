@@ -28,11 +28,11 @@ def plan(work: Workload = WORK, machine: dict[str, Any] | None = None, **setting
 def test_steps_tokens_operations_and_hours() -> None:
     # 13 steps an epoch; 6e9 operations a token in 100,000 tokens, and 2e9 in 50,000 for the reference;
     # 4 devices at half of 1e12.
-    found = plan()
-    assert (found.steps, found.tokens) == (26, 100_000)
-    assert found.training_flops == pytest.approx(6e14)
-    assert found.reference_flops == pytest.approx(1e14)
-    assert found.hours == pytest.approx(7e14 / 2e12 / 3600)
+    estimate = plan()
+    assert (estimate.steps, estimate.tokens) == (26, 100_000)
+    assert estimate.training_flops == pytest.approx(6e14)
+    assert estimate.reference_flops == pytest.approx(1e14)
+    assert estimate.hours == pytest.approx(7e14 / 2e12 / 3600)
 
 
 def test_memory_is_the_states_share_the_activations_and_a_piece_of_logits() -> None:
@@ -40,8 +40,8 @@ def test_memory_is_the_states_share_the_activations_and_a_piece_of_logits() -> N
     expected = 4e9 + 2 * 34 * 1000 * 10 * 1000 + 32 * 2**20
     assert plan().device_memory_gib == pytest.approx(expected / 2**30)
     recomputed = 4e9 + (2 * 10 + 34) * 1000 * 1000 + 32 * 2**20
-    found = plan(precision="bfloat16", gradient_checkpointing=True)
-    assert found.device_memory_gib == pytest.approx(recomputed / 2**30)
+    estimate = plan(precision="bfloat16", gradient_checkpointing=True)
+    assert estimate.device_memory_gib == pytest.approx(recomputed / 2**30)
 
 
 def test_what_costs_more_and_what_less() -> None:
@@ -68,12 +68,12 @@ def test_data_and_model_are_counted_where_they_are_there(
     graded = tmp_path / "graded.jsonl"
     write_rows(graded, map(rollout_to_json, rollouts))
     load = LoadOptions(device="cpu")
-    found = plan_run(graded, str(tiny_model), TrainConfig(objective="dpo"), PlanOptions(), load, 0)
-    assert found.assumptions["parameters"] == load_model(tiny_model, device="cpu").num_parameters()
-    assert found.examples == 24
-    assert found.units == 9
-    assert found.assumptions["data_counted"] is True
-    assert found.counts["prompts_all_wrong"] == 3
+    estimate = plan_run(graded, str(tiny_model), TrainConfig(objective="dpo"), PlanOptions(), load, 0)
+    assert estimate.assumptions["parameters"] == load_model(tiny_model, device="cpu").num_parameters()
+    assert estimate.examples == 24
+    assert estimate.units == 9
+    assert estimate.assumptions["data_counted"] is True
+    assert estimate.counts["prompts_all_wrong"] == 3
 
 
 def test_what_is_neither_there_nor_stated_is_asked_for(tiny_model: Path, tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ class TestHeldOut:
         assert max(steps) < 6
         assert max(steps) == trained.kept_step + 1
 
-    def test_the_log_tells_loss_rewards_and_tokens(
+    def test_the_log_has_loss_rewards_and_tokens(
         self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
     ) -> None:
         trained = train(tiny_model, rollouts, tmp_path)

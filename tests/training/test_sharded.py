@@ -50,11 +50,11 @@ def launch_commands() -> list[list[str]]:
     recipe = recipe_path("paper")
     assert recipe is not None
     texts = [DOCUMENT.read_text(encoding="utf-8"), recipe.read_text(encoding="utf-8").replace("\n# ", "\n")]
-    found = [
+    blocks = [
         re.findall(r"^ *(accelerate launch .*)$", text.replace("\\\n", " "), re.MULTILINE) for text in texts
     ]
-    assert all(found)
-    return [shlex.split(line)[2:] for lines in found for line in lines]
+    assert all(blocks)
+    return [shlex.split(line)[2:] for lines in blocks for line in lines]
 
 
 def launch_environment(words: list[str]) -> dict[str, str]:
@@ -106,8 +106,8 @@ def test_two_sharded_processes_train_as_one_whole_does(
         capture_output=True,
         text=True,
     )
-    told = [line for line in done.stderr.splitlines() if "rank0" in line]
-    assert done.returncode == 0, "\n".join(told[-30:] or [done.stderr[-4000:]])
+    errors = [line for line in done.stderr.splitlines() if "rank0" in line]
+    assert done.returncode == 0, "\n".join(errors[-30:] or [done.stderr[-4000:]])
     module = worker()
     for name in module.RUNS:
         assert main(module.command(models, str(graded), tmp_path / "one", name)) == 0
@@ -116,8 +116,8 @@ def test_two_sharded_processes_train_as_one_whole_does(
         assert_same_log(one, two, *((0.02, 0.02) if rough else (1e-4, 1e-5)))
         # Adam's steps have the learning rate's size, also where a gradient is all rounding.
         assert_same_weights(one, two, tolerance=1e-2 if rough else 1e-5)
-        expected, found = (list(load_scorer(prm).score_all(read_rollouts(graded))) for prm in (one, two))
-        for score, other in zip(expected, found, strict=True):
+        expected, actual = (list(load_scorer(prm).score_all(read_rollouts(graded))) for prm in (one, two))
+        for score, other in zip(expected, actual, strict=True):
             assert other.reward == pytest.approx(score.reward, abs=0.05 if rough else 1e-3)
         if rough:  # rounded in the same way as the reference
             assert log(two)[0]["loss"] == pytest.approx(0.693147, abs=2e-4)
@@ -135,17 +135,17 @@ def log(directory: Path) -> list[dict[str, Any]]:
 
 def assert_same_log(one: Path, two: Path, relative: float, absolute: float) -> None:
     assert len(log(one)) == len(log(two)) >= 4
-    for expected, found in zip(log(one), log(two), strict=True):
+    for expected, actual in zip(log(one), log(two), strict=True):
         numbers = {name: value for name, value in expected.items() if name in ("step", "loss", "grad_norm")}
-        assert {name: found[name] for name in numbers} == pytest.approx(
+        assert {name: actual[name] for name in numbers} == pytest.approx(
             numbers, rel=relative, abs=absolute
         ), one.name
 
 
 def assert_same_weights(one: Path, two: Path, *, tolerance: float) -> None:
-    (expected,), (found,) = (list(directory.glob("*.safetensors")) for directory in (one, two))
-    assert expected.name == found.name
-    weights, others = load_file(expected), load_file(found)
+    (expected,), (actual,) = (list(directory.glob("*.safetensors")) for directory in (one, two))
+    assert expected.name == actual.name
+    weights, others = load_file(expected), load_file(actual)
     assert weights.keys() == others.keys()
     for name, value in weights.items():
         assert others[name].dtype == value.dtype == torch.float32
@@ -201,7 +201,7 @@ class TestLaunch:
             (DistributedType.NO, 1, False),
         ],
     )
-    def test_a_model_that_stays_whole_is_told(
+    def test_a_model_that_stays_whole_is_errors(
         self, kind: Any, processes: int, sharded: bool, capsys: pytest.CaptureFixture[str]
     ) -> None:
         class Arguments:

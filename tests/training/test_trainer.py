@@ -89,8 +89,8 @@ def gradients(trainer: PRMTrainer, units: Sequence[int]) -> tuple[float, dict[st
     model: Any = trainer.model
     model.zero_grad()
     loss = trainer.training_step(model, trainer.make_step_batch(units))
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    return loss.item(), found
+    computed = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return loss.item(), computed
 
 
 def naive_log_ratios(model: Any, item: Encoded) -> Tensor:
@@ -191,11 +191,11 @@ def test_a_step_equals_the_naive_loop_however_it_is_cut(
     expected.backward()
     naive = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     for budget in (1, 150, 4096):
-        loss, found = gradients(
+        loss, computed = gradients(
             make_trainer(model, data, objective, tmp_path, tokens_per_forward=budget), units
         )
         assert loss == pytest.approx(expected.item(), rel=1e-10)
-        assert_same(found, naive)
+        assert_same(computed, naive)
 
 
 def test_gradient_checkpointing_changes_no_gradient(

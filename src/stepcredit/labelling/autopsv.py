@@ -115,7 +115,7 @@ class ThresholdChoice:
 
     Attributes:
         threshold: In [-1, 0].
-        balanced_accuracy: Mean of the shares of right and of wrong items that it tells.
+        balanced_accuracy: Mean of the shares of right and of wrong items that it classifies correctly.
         num_items: Responses, or steps.
     """
 
@@ -128,14 +128,14 @@ def choose_by_outcomes(changes: Sequence[NDArray[np.float64]], correct: Sequence
     """The threshold whose labels of all steps agree best with the outcomes of their responses.
 
     Every step counts, not the response alone: at the last step any verifier's confidence falls to nothing
-    where the answer is wrong, so a response tells right from wrong by almost any threshold, and the one
-    that finds errors where they are made could not be told from the others.
+    where the answer is wrong, so almost any threshold separates right from wrong responses, the one that
+    catches errors where they are made no better than others.
 
     Args:
         changes: Of each response.
         correct: Whether its answer is right.
     """
-    targets = [[float(right)] * len(each) for each, right in zip(changes, correct, strict=True)]
+    targets = [[float(right)] * len(response) for response, right in zip(changes, correct, strict=True)]
     return choose_by_step_labels(changes, targets)
 
 
@@ -143,8 +143,8 @@ def choose_by_step_labels(
     changes: Sequence[NDArray[np.float64]], labels: Sequence[Sequence[float]]
 ) -> ThresholdChoice:
     """The threshold whose step labels agree best with given ones (right is above 0.5)."""
-    lowest = np.concatenate([np.minimum.accumulate(each) for each in changes])
-    return _choose(lowest, np.concatenate([np.asarray(each) > 0.5 for each in labels]))
+    lowest = np.concatenate([np.minimum.accumulate(response) for response in changes])
+    return _choose(lowest, np.concatenate([np.asarray(response) > 0.5 for response in labels]))
 
 
 def _choose(lowest: Float[np.ndarray, " items"], right: Bool[np.ndarray, " items"]) -> ThresholdChoice:
@@ -159,8 +159,8 @@ def _choose(lowest: Float[np.ndarray, " items"], right: Bool[np.ndarray, " items
     values = np.unique(np.concatenate([[-1.0, 0.0], np.clip(lowest, -1.0, 0.0)]))
     candidates = np.concatenate([values, (values[1:] + values[:-1]) / 2])
     kept = 1.0 - np.searchsorted(np.sort(lowest[right]), candidates) / right.sum()
-    found = np.searchsorted(np.sort(lowest[~right]), candidates) / (~right).sum()
-    accuracy = (kept + found) / 2
+    caught = np.searchsorted(np.sort(lowest[~right]), candidates) / (~right).sum()
+    accuracy = (kept + caught) / 2
     best = candidates[accuracy >= accuracy.max() - 1e-12]
     return ThresholdChoice(
         threshold=float(best[np.argmin(np.abs(best - PUBLISHED_THRESHOLD))]),

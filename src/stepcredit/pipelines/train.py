@@ -20,7 +20,9 @@ from stepcredit.runs import (
     warn,
 )
 from stepcredit.training.config import TrainConfig
+from stepcredit.training.counts import left_out
 from stepcredit.training.plan import Plan, PlanOptions
+from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
     from stepcredit.training.fitting import TrainedModel
@@ -95,17 +97,12 @@ class Result:
         lines = [f"{self.out}: {'already there' if self.already_done else 'trained'}"]
         rule = f"steps by {self.step_rule}, " if self.step_rule else ""
         lines.append(
-            f"  {self.counts.get('examples', 0):,} examples, {rule}{self.tokens:,} tokens "
-            f"trained on in {self.wall_seconds:.0f} s; weights of optimizer step {self.kept_step}"
+            f"  {quantity(self.counts.get('examples', 0), 'example')}, {rule}"
+            f"{quantity(self.tokens, 'token')} trained on in {self.wall_seconds:.0f} s; "
+            f"weights of optimizer step {self.kept_step}"
         )
-        used = {"rollouts", "examples", "units", "prompts_with_pairs"}
-        left_out = [
-            f"{number:,} {name.replace('_', ' ')}"
-            for name, number in self.counts.items()
-            if number and name not in used and not name.startswith("heldout_")
-        ]
-        if left_out:
-            lines.append(f"  of {self.counts['rollouts']:,} rollouts: {', '.join(left_out)}")
+        if words := left_out(self.counts):
+            lines.append(f"  of {quantity(self.counts['rollouts'], 'rollout')}: {', '.join(words)}")
         if self.baseline:
             mean, zero, steps = (self.baseline[name] for name in ("mean", "zero_steps", "steps"))
             lines.append(f"  rewards compared with {mean:.3g} on average, with 0 in {zero} of {steps} steps")

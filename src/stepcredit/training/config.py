@@ -56,13 +56,13 @@ class TrainConfig:
     prefix_margin: float = option("prefix terms: margin", default=5.0)
     prefix_beta: float = option("prefix terms: scale of a prefix's mean log-ratio", default=10.0)
     pair_scale: float = option("pair-margin: scale of the difference of two rewards", default=0.2)
-    pair_margin: float = option("pair-margin: what that is asked to exceed", default=2.0)
+    pair_margin: float = option("pair-margin: what the scaled difference should exceed", default=2.0)
     balance: str = option(
         "drop responses until right and wrong are equal, over the set or for each instruction",
         default="none",
         choices=("none", "dataset", "instruction"),
     )
-    pairs_per_prompt: int = option("paired objectives: most pairs of one prompt", default=16)
+    pairs_per_prompt: int = option("paired objectives: most pairs per prompt", default=16)
     step_rule: str = option(
         f"how responses are split into steps: {RULE_NAMES}", default="auto", flag="--steps", metavar="RULE"
     )
@@ -73,9 +73,9 @@ class TrainConfig:
         choices=("drop", "truncate"),
     )
     learning_rate: float = option("highest learning rate", default=5e-7)
-    batch_size: int = option("responses (pairs for paired objectives) an optimizer step", default=64)
+    batch_size: int = option("responses (pairs for paired objectives) per optimizer step", default=64)
     group_prompts: bool = option(
-        "lay a prompt's responses into the same steps, so that what they share is computed once",
+        "put the responses of a prompt into the same steps, so that what they share is computed once",
         default=False,
     )
     epochs: float = option("passes over the data", default=1.0)
@@ -113,7 +113,9 @@ class TrainConfig:
         choices=("auto", "padded", "packed"),
     )
     gradient_checkpointing: bool = option("recompute activations to save memory", default=False)
-    eval_every: int | None = option("steps between held-out evaluations; default four an epoch", default=None)
+    eval_every: int | None = option(
+        "steps between held-out evaluations; default four per epoch", default=None
+    )
     keep_best: bool = option("keep the weights with the best held-out AUC, not the last", default=True)
     patience: int | None = option("stop after this many evaluations without a better AUC", default=None)
     save_every: int | None = option("steps between checkpoints; default ten in a run", default=None)

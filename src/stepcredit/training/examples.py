@@ -10,7 +10,9 @@ from stepcredit.encoding import ChatEncoding, EncodedSteps, Encoding, EncodingEr
 from stepcredit.errors import DataError
 from stepcredit.objectives import Objective
 from stepcredit.training.config import TrainConfig
+from stepcredit.training.counts import left_out
 from stepcredit.types import Encoded, Rollout, Step
+from stepcredit.wording import quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,14 +136,10 @@ def make_training_set(
         rollouts, encoding, objective=objective, over_long=config.over_long, counts=counts
     )
     if not examples:
-        raise DataError(_nothing_left(counts), hint=_mend(counts))
+        raise DataError(_nothing_left(counts), hint=_hint(counts))
     right = [example.label > 0.5 for example in examples]
     if not objective.needs_step_labels and len(set(right)) == 1:
-        raise DataError(
-            f"all {len(examples)} usable responses are {'right' if right[0] else 'wrong'}, so there is "
-            "nothing to tell apart",
-            hint="add harder or easier prompts, or check the grading",
-        )
+        raise DataError(_one_class(len(right), right=right[0]), hint=_for_both_classes(right=right[0]))
     prompt_ids = [example.prompt_id for example in examples]
     kept = balance_responses(prompt_ids, right, config.balance, seed=seed)  # type: ignore[arg-type]
     if len(kept) < len(examples):
@@ -267,13 +265,27 @@ def _count(counts: dict[str, int], what: str) -> None:
 
 
 def _nothing_left(counts: dict[str, int]) -> str:
-    reasons = [f"{number} {what.replace('_', ' ')}" for what, number in counts.items() if what != "rollouts"]
     if not counts.get("rollouts"):
         return "there are no rollouts to train on"
-    return f"none of the {counts['rollouts']} rollouts can be trained on ({', '.join(reasons)})"
+    reasons = ", ".join(left_out(counts))
+    return f"none of {quantity(counts['rollouts'], 'rollout')} can be trained on ({reasons})"
 
 
-def _mend(counts: dict[str, int]) -> str:
+def _one_class(number: int, *, right: bool) -> str:
+    which = "the only usable response is" if number == 1 else f"all {number:,} usable responses are"
+    return f"{which} {'right' if right else 'wrong'}, so there is nothing to tell apart"
+
+
+def _for_both_classes(*, right: bool) -> str:
+    if right:
+        return "add harder prompts, or check the grading"
+    return (
+        "add easier prompts, sample from a stronger model or with a larger --max-new-tokens, or check the "
+        "grading"
+    )
+
+
+def _hint(counts: dict[str, int]) -> str:
     if counts.get("not_graded"):
         return "grade them first with: stepcredit grade"
     if counts.get("no_step_labels"):

@@ -36,7 +36,7 @@ class TrainedModel:
         tokenizer: Its tokenizer.
         step_rule: The rule that ``auto`` became.
         counts: Examples in, left out (and why), used.
-        log: The training log, one row a line of ``train_log.jsonl``.
+        log: The training log, one row per line of ``train_log.jsonl``.
         heldout: Held-out metrics of the kept weights; empty without held-out data.
         kept_step: Optimizer step of the kept weights.
         baseline: What rewards were compared with (KTO's z, BCO's shift): its mean over the steps, in how

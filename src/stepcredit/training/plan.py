@@ -12,6 +12,8 @@ from typing import Any
 from stepcredit.errors import UserError
 from stepcredit.options import option
 from stepcredit.training.config import TrainConfig
+from stepcredit.training.counts import left_out
+from stepcredit.wording import quantity
 
 OPERATIONS_FORMULA = (
     "training 6 x parameters x tokens (4 with LoRA, whose base gets no weight gradients; 2 more where "
@@ -19,11 +21,11 @@ OPERATIONS_FORMULA = (
     "quadratic term is left out"
 )
 MEMORY_FORMULA = (
-    "weights, gradients and Adam's moments in float32 (16 bytes a parameter, divided among the devices as "
-    "FSDP2 does; 4 bytes with LoRA, 2 in bfloat16, undivided), activations of a forward pass of 34 bytes a "
-    "token, layer and unit of width (2 where they are recomputed, and one layer whole), 32 MiB of logits; "
-    "or, if that is more, the whole weights, which every device holds before they are sharded; and a live "
-    "reference, 4 bytes a parameter"
+    "weights, gradients and Adam's moments in float32 (16 bytes per parameter, divided among the devices as "
+    "FSDP2 does; 4 bytes with LoRA, 2 in bfloat16, undivided), activations of a forward pass of 34 bytes "
+    "per token, layer and unit of width (2 where they are recomputed, and one layer whole), 32 MiB of "
+    "logits; or, if that is more, the whole weights, which every device holds before they are sharded; and "
+    "a live reference, 4 bytes per parameter"
 )
 _LOGIT_PIECE = 32 * 2**20
 
@@ -38,7 +40,7 @@ class PlanOptions:
     devices: int = option("dry run: accelerators", default=1)
     device_memory: float | None = option("dry run: memory of each, GiB", default=None)
     device_flops: float = option(
-        "dry run: most operations a second of each (989e12: H100, bfloat16)", default=989e12
+        "dry run: peak operations per second of each (989e12: H100, bfloat16)", default=989e12
     )
     utilisation: float = option("dry run: share of it that training reaches", default=0.4)
     model_parameters: float | None = option("dry run: parameters; default is from the model", default=None)
@@ -83,7 +85,7 @@ class Workload:
         example_tokens: Tokens of all responses, each once.
         mismatched: Whether a pass over mismatched responses is needed in every step.
         from_data: Whether it was counted rather than assumed.
-        counts: What was left out and why.
+        counts: What came in, what was left out and why.
     """
 
     examples: int
@@ -133,15 +135,15 @@ class Plan:
         machine = self.assumptions
         room = "" if self.fits is None else (", fits" if self.fits else ", does NOT fit")
         lines = [
-            f"{self.examples:,} examples ({'counted' if machine['data_counted'] else 'assumed'}), "
-            f"{self.units:,} units an epoch",
-            f"{self.steps:,} steps, {self.tokens:,} tokens",
+            f"{quantity(self.examples, 'example')} ({'counted' if machine['data_counted'] else 'assumed'}), "
+            f"{quantity(self.units, 'unit')} per epoch",
+            f"{quantity(self.steps, 'step')}, {quantity(self.tokens, 'token')}",
             f"{self.training_flops:.3g} operations to train, {self.reference_flops:.3g} for the reference",
-            f"{self.device_memory_gib:.1f} GiB a device on {machine['devices']} devices{room}",
+            f"{self.device_memory_gib:.1f} GiB per device on {quantity(machine['devices'], 'device')}{room}",
             f"{self.hours:.2g} hours at {machine['utilisation']:.0%} of {machine['device_flops']:.3g} "
-            "operations a second each",
+            "operations per second each",
         ]
-        lines += [f"left out: {number:,} {name.replace('_', ' ')}" for name, number in self.counts.items()]
+        lines += [f"left out: {words}" for words in left_out(self.counts)]
         return "\n".join(lines)
 
 

@@ -68,7 +68,7 @@ def training_arguments(
         work: Directory for checkpoints.
         load: Its device decides whether training runs on a CPU.
         seed: Seed of the run.
-        steps_per_epoch: Optimizer steps an epoch.
+        steps_per_epoch: Optimizer steps per epoch.
         has_heldout: Whether there is something to evaluate on.
     """
     max_steps = max(1, math.ceil(config.epochs * steps_per_epoch))

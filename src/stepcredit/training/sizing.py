@@ -95,11 +95,6 @@ def workload(
     path = resolve(model, revision=load.revision, also=load.unsafe_patterns, weights=False)
     data = read_inputs(read_rollouts(graded), (), path, config, load, seed=seed).data
     lengths = [len(example.encoded.token_ids) for example in data.examples]
-    left_out = {
-        name: number
-        for name, number in data.counts.items()
-        if number and name not in ("rollouts", "examples", "units", "prompts_with_pairs")
-    }
     return Workload(
         examples=len(data.examples),
         units=len(data.units),
@@ -107,5 +102,5 @@ def workload(
         example_tokens=sum(lengths),
         mismatched=objective.needs_mismatched,
         from_data=True,
-        counts=left_out,
+        counts=data.counts,
     )

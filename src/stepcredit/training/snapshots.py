@@ -24,7 +24,7 @@ _STATE = "trainer_state.json"
 _KEPT = 2
 _WRITING = (OSError, SafetensorError, CheckpointException)
 _TORCH_WRITING = ("write", "space", "inline_container")
-"""What writing raises, and words in the less telling errors of torch's own writer."""
+"""What writing raises, and words in the errors of torch's own writer, which have no type of their own."""
 
 
 def save_snapshot(trainer: Trainer, name: str, *, weights_only: bool = False) -> str:
@@ -109,12 +109,12 @@ def _replace(temporary: Path, final: Path) -> None:
 
 
 def _numbered(directory: Path) -> list[tuple[int, Path]]:
-    found = []
+    numbered = []
     for path in directory.glob("checkpoint-*"):
         match = _NAME.fullmatch(path.name)
         if match and (path / _STATE).is_file():
-            found.append((int(match[1]), path))
-    return sorted(found)
+            numbered.append((int(match[1]), path))
+    return sorted(numbered)
 
 
 def _remove_old(directory: Path) -> None:
@@ -124,8 +124,8 @@ def _remove_old(directory: Path) -> None:
 
 def last_snapshot(directory: str | Path) -> Path | None:
     """The newest complete checkpoint in ``directory``, if there is one."""
-    found = _numbered(Path(directory))
-    return found[-1][1] if found else None
+    numbered = _numbered(Path(directory))
+    return numbered[-1][1] if numbered else None
 
 
 def check_snapshot(snapshot: Path | None, *, sharded: bool) -> None:

@@ -100,7 +100,7 @@ class PRMTrainer(Trainer):
     # Batches -----------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """One item a step; not sharded by accelerate, since each process cuts its own share."""
+        """One item per step; not sharded by accelerate, since each process cuts its own share."""
         sampler = EpochSampler(
             self.data.groups(by_prompt=self.group_prompts),
             self.units_per_step,
