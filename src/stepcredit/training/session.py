@@ -80,7 +80,7 @@ def training_arguments(
     schedule, schedule_settings = schedules[config.schedule]
     return TrainingArguments(
         output_dir=str(work),
-        per_device_train_batch_size=1,
+        per_device_train_batch_size=1,  # one item is a whole step
         max_steps=max_steps,
         learning_rate=config.learning_rate,
         lr_scheduler_type=schedule,
@@ -100,11 +100,13 @@ def training_arguments(
         save_steps=config.save_every or max(1, math.ceil(max_steps / 10)),
         logging_steps=config.log_every,
         logging_first_step=True,
+        # It would log an earlier mean in place of a loss that is not finite.
         logging_nan_inf_filter=False,
         report_to=[] if config.report_to in ("none", "tensorboard") else [config.report_to],
         run_name=work.name.removesuffix(".partial"),
         remove_unused_columns=False,
         disable_tqdm=True,
+        # Items are records of several batches, which transformers does not know how to pin.
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
         seed=seed,

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
-from stepcredit.errors import UserError
 from stepcredit.objectives import Objective, ObjectiveInput, ObjectiveSettings, get_objective
 from stepcredit.scorers.forward_batch import ForwardBatch
 from stepcredit.scorers.kind import Record
 from stepcredit.training.batches import Cut, EpochSampler, plan_forwards
 from stepcredit.training.examples import Example, TrainingSet
+from stepcredit.training.finite import check_finite
 from stepcredit.training.heldout import heldout_metrics
 from stepcredit.training.sharding import set_precision
 from stepcredit.training.snapshots import save_snapshot
@@ -137,6 +137,7 @@ class PRMTrainer(Trainer):
         )
 
     def _get_num_items_in_batch(self, *_: Any) -> None:
+        # Losses are divided by the units of the whole step in `_accumulate` already.
         return None
 
     # Steps -------------------------------------------------------------------------------------------
@@ -172,7 +173,7 @@ class PRMTrainer(Trainer):
                 forward = forward.to(self.args.device)
                 record = self._record(model, forward, batch_fields)
                 output = self.objective.function(record)
-                _check_finite(output.losses.detach(), forward.ids)
+                check_finite(output.losses.detach(), forward.ids)
                 # Processes' gradients are averaged, so each scales up by their number.
                 loss = output.losses.sum() * (forward.counted * self.args.world_size / inputs.num_units)
                 self.accelerator.backward(loss)
@@ -303,23 +304,8 @@ class PRMTrainer(Trainer):
                     self.log({"loss": 0.0})
 
     def _determine_best_metric(self, *_: Any, **__: Any) -> bool:
+        # `evaluate` has kept the best weights already, also where no checkpoint is due.
         return False
 
     def _save_checkpoint(self, *_: Any, **__: Any) -> None:
         save_snapshot(self, f"checkpoint-{self.state.global_step}")
-
-
-def _check_finite(losses: Tensor, ids: Sequence[str]) -> None:
-    finite = torch.isfinite(losses)
-    if bool(finite.all()):
-        return
-    responses_per_loss = len(ids) // len(losses)
-    bad = [index for index, fine in enumerate(finite.tolist()) if not fine]
-    names = [
-        ids[index * responses_per_loss + offset] for index in bad for offset in range(responses_per_loss)
-    ]
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    raise UserError(
-        f"the loss is not a finite number for {shown}; training stopped, the last checkpoint is kept",
-        hint="lower --learning-rate or --beta, or leave these rollouts out",
-    )
