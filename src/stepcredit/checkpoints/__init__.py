@@ -11,7 +11,7 @@ from stepcredit.checkpoints.hashes import (
 from stepcredit.checkpoints.loading import load_model, pick_device, quiet
 from stepcredit.checkpoints.saving import save_prm
 from stepcredit.checkpoints.sources import LoadOptions, adapter_base, resolve
-from stepcredit.checkpoints.tokenizers import check_vocabulary, load_config, load_tokenizer
+from stepcredit.checkpoints.tokenizers import check_vocabulary, context_length, load_config, load_tokenizer
 
 __all__ = [
     "LoadOptions",
@@ -20,6 +20,7 @@ __all__ = [
     "adapter_base",
     "check_vocabulary",
     "content_hash",
+    "context_length",
     "load_config",
     "load_model",
     "load_tokenizer",

@@ -23,6 +23,7 @@ from stepcredit.errors import CheckpointError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_NO_LIMIT = 10**9
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
@@ -113,6 +114,12 @@ def load_config(source: str | Path, options: LoadOptions | None = None) -> Any:
             where=source,
             hint=hint_for(str(error), path),
         ) from error
+
+
+def context_length(configuration: Any) -> int | None:
+    """Most tokens that a model was made for, by its configuration; ``None`` where there is no limit."""
+    limit = getattr(configuration.get_text_config(), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and 0 < limit < _NO_LIMIT else None
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, where: str | Path) -> None:

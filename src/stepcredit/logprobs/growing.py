@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stepcredit.keyvalues.rows import RowCache
 from stepcredit.keyvalues.store import Held, PrefixStore, States
 from stepcredit.logprobs.forward import causal_lm_of, enable_log_probs
-from stepcredit.logprobs.local import CPU_TOKEN_BUDGET, DEVICE_TOKEN_BUDGET, LocalTokenLogProbs
+from stepcredit.logprobs.local import LocalTokenLogProbs, default_token_budget
 from stepcredit.logprobs.packing import TokenBatch
 from stepcredit.types import Encoded, TokenLogProbs
 
@@ -91,9 +91,7 @@ class GrowingTokenLogProbs:
         self, unread: Sequence[tuple[tuple[int, ...], Held]]
     ) -> Iterator[list[tuple[tuple[int, ...], Held]]]:
         """Sequences of which about equally much is unread, within the token budget of a pass."""
-        budget = self.source.token_budget
-        if budget is None:
-            budget = CPU_TOKEN_BUDGET if self.source.device.type == "cpu" else DEVICE_TOKEN_BUDGET
+        budget = self.source.token_budget or default_token_budget(self.source.device.type)
         ordered = sorted(unread, key=lambda item: len(item[0]) - item[1].length)
         batch: list[tuple[tuple[int, ...], Held]] = []
         for sequence, held in ordered:

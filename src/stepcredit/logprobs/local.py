@@ -19,14 +19,13 @@ from stepcredit.logprobs.support import packing_enabled
 from stepcredit.runs import hash_json
 from stepcredit.types import Encoded
 
-CPU_TOKEN_BUDGET = 2048
-"""Activations of so many tokens stay in a large cache; more is slower."""
-
-DEVICE_TOKEN_BUDGET = 16384
-"""Tokens that fill an accelerator."""
-
 CODE_VERSION = 1
 """Raised when a change of this room changes numbers beyond rounding; part of every fingerprint."""
+
+
+def default_token_budget(device_type: str) -> int:
+    """Most tokens of a forward pass: what stays in a CPU's large cache, or fills an accelerator."""
+    return 2048 if device_type == "cpu" else 16384
 
 
 class LocalTokenLogProbs:
@@ -36,7 +35,7 @@ class LocalTokenLogProbs:
         model: A causal language model, possibly a PEFT model.
         weights_hash: Content hash of the weights (adapter included), for the fingerprint.
         token_budget: Most tokens, padding included, of one forward pass; by default
-            :data:`CPU_TOKEN_BUDGET` or :data:`DEVICE_TOKEN_BUDGET`. It changes no value.
+            :func:`default_token_budget`. It changes no value.
         adapter_off: Score with the PEFT model's adapter switched off: the base model.
         share_prefixes: Compute common prefixes once, where the model allows it
             (:func:`~stepcredit.logprobs.support.enable_packing`); it changes no value beyond rounding.
@@ -107,9 +106,7 @@ class LocalTokenLogProbs:
         return input_device(self.model)
 
     def _batches(self, encoded: Sequence[Encoded], *, packs: bool) -> Iterator[list[int]]:
-        budget = self.token_budget
-        if budget is None:
-            budget = CPU_TOKEN_BUDGET if self.device.type == "cpu" else DEVICE_TOKEN_BUDGET
+        budget = self.token_budget or default_token_budget(self.device.type)
         if packs:
             return batches_by_prefix([item.token_ids for item in encoded], budget)
         return batches_by_length([len(item.token_ids) for item in encoded], budget)

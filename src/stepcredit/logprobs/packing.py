@@ -102,7 +102,7 @@ def pad(
 def pack(encoded: Sequence[Encoded], *, share_prefixes: bool = True) -> TokenBatch:
     """All sequences in one row without padding, common prefixes once.
 
-    It needs a model for which :func:`~stepcredit.logprobs.forward.enable_packing` holds.
+    It needs a model for which :func:`~stepcredit.logprobs.support.enable_packing` holds.
 
     Args:
         encoded: At least one sequence.

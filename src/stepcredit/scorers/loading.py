@@ -15,6 +15,8 @@ from stepcredit.checkpoints import (
     PRMCard,
     check_vocabulary,
     content_hash,
+    context_length,
+    load_config,
     load_model,
     load_tokenizer,
     pick_device,
@@ -34,8 +36,6 @@ from stepcredit.types import TokenLogProbs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_NO_LIMIT = 10**9
 
 
 class Checkpoint:
@@ -297,23 +297,6 @@ def _locate_reference(checkpoint: Checkpoint, given: str | Path | None) -> tuple
     return source, path
 
 
-def context_length(configuration: Any) -> int | None:
-    """Most tokens that a model was made for, by its configuration; ``None`` where there is no limit."""
-    limit = getattr(configuration.get_text_config(), "max_position_embeddings", None)
-    return limit if isinstance(limit, int) and 0 < limit < _NO_LIMIT else None
-
-
 def _recorded_limit(path: Path, load: LoadOptions) -> int | None:
     """The context length of a model that is not loaded, by its configuration if it is there."""
-    from transformers import AutoConfig
-
-    if not (path / "config.json").is_file():
-        return None
-    try:
-        return context_length(AutoConfig.from_pretrained(str(path), trust_remote_code=load.trust_remote_code))
-    except Exception as error:
-        raise CheckpointError(
-            f"its config.json cannot be read ({str(error).splitlines()[0][:200]})",
-            where=path,
-            hint="restore it, or pass --trust-remote-code if it needs the code that comes with it",
-        ) from error
+    return context_length(load_config(path, load)) if (path / "config.json").is_file() else None

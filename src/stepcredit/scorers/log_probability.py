@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepcredit.checkpoints import context_length
 from stepcredit.encoding import EncodedSteps, Encoding
 from stepcredit.errors import UserError
 from stepcredit.logprobs import LocalTokenLogProbs
 from stepcredit.rewards import aggregate, step_rewards
 from stepcredit.scorers.base import Judgement, WindowedScorer
 from stepcredit.scorers.kind import Kind
-from stepcredit.scorers.loading import Checkpoint, chat_encoding, context_length
+from stepcredit.scorers.loading import Checkpoint, chat_encoding
 from stepcredit.scorers.settings import DEFAULT_WINDOW, ScorerSettings
 from stepcredit.types import TokenLogProbs
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stepcredit.checkpoints import context_length
 from stepcredit.encoding import EncodedSteps, Encoding, read_positions
 from stepcredit.errors import UserError
 from stepcredit.logprobs import TokenBatch, batches_by_length, pad
@@ -19,7 +20,7 @@ from stepcredit.logprobs.forward import input_device
 from stepcredit.rewards import aggregate
 from stepcredit.scorers.base import Judgement, WindowedScorer
 from stepcredit.scorers.kind import Kind
-from stepcredit.scorers.loading import Checkpoint, context_length
+from stepcredit.scorers.loading import Checkpoint
 from stepcredit.scorers.settings import DEFAULT_WINDOW, ScorerSettings
 from stepcredit.types import Encoded
 

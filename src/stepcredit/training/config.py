@@ -173,8 +173,10 @@ class TrainConfig:
         return self.learns == "ratios" and not self.reference_free
 
     def token_budget(self, device_type: str) -> int:
-        """Most tokens of one forward pass; on a CPU a small pass stays in its caches."""
-        return self.tokens_per_forward or (2048 if device_type == "cpu" else 16384)
+        """Most tokens of one forward pass."""
+        from stepcredit.logprobs import default_token_budget  # which loads torch
+
+        return self.tokens_per_forward or default_token_budget(device_type)
 
     def determining(self) -> dict[str, Any]:
         """The settings that decide the resulting weights, JSON-able."""

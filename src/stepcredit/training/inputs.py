@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepcredit.checkpoints import LoadOptions, load_config, load_tokenizer
+from stepcredit.checkpoints import LoadOptions, context_length, load_config, load_tokenizer
 from stepcredit.encoding import Encoding
 from stepcredit.errors import DataError, UserError
 from stepcredit.objectives import get_objective
@@ -91,7 +91,7 @@ def read_inputs(
 
 def _longest(model: Path, config: TrainConfig, load: LoadOptions) -> int | None:
     """Most tokens of a sequence: as configured, at most what the model takes."""
-    context = getattr(load_config(model, load).get_text_config(), "max_position_embeddings", None)
+    context = context_length(load_config(model, load))
     if config.max_tokens is not None and context is not None and config.max_tokens > context:
         raise UserError(
             f"{config.max_tokens} is more than the model's context of {context} tokens",

@@ -1,6 +1,6 @@
 """What the study asks for: prompts, responses, labels, models and scores, each made once by one command.
 
-Requests are commands on files that other requests made; :class:`~stepcredit_study.frame.store.Store` names an
+Requests are commands on files that other requests made; :class:`~stepcredit.pipelines.driver.Store` names an
 output by all that decides it, so a run that was stopped, or is asked for more, goes on from what is there.
 Responses come in blocks of problems: more problems are more blocks.
 """
