@@ -24,7 +24,8 @@ from stepcredit.labelling.autopsv import (
     relative_changes,
     step_labels,
 )
-from stepcredit.scorers import StepModelScorer, load_scorer
+from stepcredit.scorers import load_scorer
+from stepcredit.scorers.step_models import StepModelScorer
 from stepcredit.types import Rollout, StepLabel
 
 

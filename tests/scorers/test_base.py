@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stepcredit.encoding import EncodedSteps, EncodingError
 from stepcredit.errors import DataError, UserError
 from stepcredit.rewards import aggregate
-from stepcredit.scorers import Judgement, WindowedScorer
+from stepcredit.scorers.base import Judgement, WindowedScorer
 from stepcredit.steps import StepRule, steps_of
 from stepcredit.types import Encoded, Rollout
 

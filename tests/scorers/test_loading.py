@@ -17,11 +17,12 @@ from gguf.quants import dequantize, quantize
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from stepcredit import ImplicitPRM
 from stepcredit.checkpoints import LoadOptions, PRMCard, save_prm
 from stepcredit.cli import main
 from stepcredit.errors import CheckpointError, MissingExtraError, UserError
 from stepcredit.logprobs import CachedTokenLogProbs, DeferredTokenLogProbs, LocalTokenLogProbs
-from stepcredit.scorers import ImplicitPRM, load_scorer
+from stepcredit.scorers import load_scorer
 from stepcredit.types import Encoded, ResponseScore
 
 BETA = 0.3

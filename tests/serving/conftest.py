@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from starlette.testclient import TestClient
 
+from stepcredit import ImplicitPRM
 from stepcredit.lab.policies import policy_path
-from stepcredit.scorers import ImplicitPRM
 from stepcredit.serving.app import make_app
 from stepcredit.serving.batching import Batcher
 from stepcredit.serving.options import ServerOptions

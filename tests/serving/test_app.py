@@ -10,8 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 from tests.serving.conftest import PROMPT, RESPONSES
 
+from stepcredit import ImplicitPRM
 from stepcredit.data import score_to_json
-from stepcredit.scorers import ImplicitPRM
 from stepcredit.serving.app import make_app
 from stepcredit.serving.service import Service
 from stepcredit.types import Rollout

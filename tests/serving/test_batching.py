@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tests.serving.conftest import PROMPT, RESPONSES, lab_scorer
 
+from stepcredit import ImplicitPRM
 from stepcredit.errors import DataError
-from stepcredit.scorers import ImplicitPRM
 from stepcredit.serving.batching import Batcher, QueueFullError
 from stepcredit.serving.errors import RequestError
 from stepcredit.serving.options import ServerOptions

@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 from tests.serving.conftest import PROMPT, RESPONSES
 
-from stepcredit.scorers import ImplicitPRM
+from stepcredit import ImplicitPRM
 
 
 def _chat(scorer: ImplicitPRM, prompt: str, response: str, *, ended: bool = True) -> tuple[str, str]:

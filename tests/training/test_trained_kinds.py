@@ -14,8 +14,9 @@ import torch
 from stepcredit.checkpoints import LoadOptions, PRMCard, save_prm
 from stepcredit.errors import UserError
 from stepcredit.objectives import get_objective
-from stepcredit.scorers import StepModelScorer, load_scorer
+from stepcredit.scorers import load_scorer
 from stepcredit.scorers.heads import token_record
+from stepcredit.scorers.step_models import StepModelScorer
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import encode_examples
 from stepcredit.training.fitting import TrainedModel

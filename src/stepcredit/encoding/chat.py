@@ -15,7 +15,14 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from stepcredit.encoding.base import LEAVE_OUT, EncodedSteps, EncodingError, as_messages, check_length
+from stepcredit.encoding.base import (
+    LEAVE_OUT,
+    EncodedSteps,
+    EncodingError,
+    StepEncoding,
+    as_messages,
+    check_length,
+)
 from stepcredit.encoding.template import check_tokenizer, end_of_turn_id, prompt_text, special_token_ids
 from stepcredit.steps import StepRule, step_token_ends, steps_of
 from stepcredit.types import Encoded, PromptText, Rollout, Step
@@ -48,7 +55,7 @@ class _EncodedPrompt:
     bare_tail_ids: tuple[int, ...]
 
 
-class ChatEncoding:
+class ChatEncoding(StepEncoding):
     """Encodes rollouts by the tokenizer's chat template.
 
     Text in a response is never read as a control token: a response that spells ``<|im_end|>`` is scored
@@ -71,14 +78,12 @@ class ChatEncoding:
         self,
         tokenizer: PreTrainedTokenizerBase,
         step_rule: StepRule,
-        *,
         max_tokens: int | None = None,
+        *,
         tokenizer_hash: str | None = None,
     ) -> None:
         check_tokenizer(tokenizer)
-        self.tokenizer = tokenizer
-        self.step_rule = step_rule
-        self.max_tokens = max_tokens
+        super().__init__(tokenizer, step_rule, max_tokens)
         self.tokenizer_hash = tokenizer_hash
         self.end_of_turn_id = end_of_turn_id(tokenizer)
         special = special_token_ids(tokenizer)

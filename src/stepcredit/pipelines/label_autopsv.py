@@ -22,7 +22,7 @@ from stepcredit.training.config import TrainConfig
 if TYPE_CHECKING:
     from stepcredit.labelling.autopsv import ThresholdChoice
     from stepcredit.runs import Manifest, ResumableLines
-    from stepcredit.scorers import StepModelScorer
+    from stepcredit.scorers.step_models import StepModelScorer
     from stepcredit.types import Rollout
 
 _READ_AT_ONCE = 1024

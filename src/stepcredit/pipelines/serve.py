@@ -96,7 +96,7 @@ def _listen(server: ServerOptions) -> socket.socket:
 
 
 def _load(options: Options) -> Service:
-    from stepcredit.scorers import WindowedScorer
+    from stepcredit.scorers.base import WindowedScorer
     from stepcredit.serving.batching import Batcher
     from stepcredit.serving.service import Service
 

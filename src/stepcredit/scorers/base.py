@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from stepcredit.data import rollout_from_json
 from stepcredit.encoding import EncodedSteps, Encoding, EncodingError
 from stepcredit.errors import DataError
 from stepcredit.logprobs.checking import TokenError
+from stepcredit.rewards import aggregate, step_rewards
 from stepcredit.runs import Ledger, warn
 from stepcredit.scorers.settings import DEFAULT_WINDOW
 from stepcredit.types import PromptText, ResponseScore, Rollout, StepScore
@@ -77,6 +78,18 @@ def windows(rollouts: Iterable[Rollout], size: int) -> Iterator[tuple[int, list[
     while window := list(islice(remaining, size)):
         yield number, window
         number += 1
+
+
+def judge_tokens(encoded: EncodedSteps, values: NDArray[np.floating], scale: float) -> Judgement:
+    """A response by a value of each of its tokens: steps and response have the sums, times a scale."""
+    steps = step_rewards(values, encoded.encoded.step_ends, scale)
+    return Judgement(
+        reward=float(steps.values[-1]),
+        rewards=steps.rewards,
+        values=steps.values,
+        aggregates=aggregate(steps.rewards, encoded.encoded.num_scored),
+        token_rewards=scale * np.asarray(values, np.float64),
+    )
 
 
 class ResponseScorer(ABC):
@@ -199,23 +212,38 @@ class ResponseScorer(ABC):
         return score
 
 
+class Shared(TypedDict, total=False):
+    """What every windowed scorer may be given by name.
+
+    Attributes:
+        label: Names the model in the scores.
+        window: Most rollouts held in memory; it changes no value.
+        with_tokens: Whether scores hold token rewards, where the model gives such.
+        num_parameters: Of the model, for the ledger.
+    """
+
+    label: str
+    window: int
+    with_tokens: bool
+    num_parameters: int
+
+
 class WindowedScorer(ResponseScorer):
     """Encodes and judges a window of rollouts at a time, distinct responses once.
 
     Args:
         encoding: The format that the model was made for.
-        window: Most rollouts held in memory; it changes no value.
-        with_tokens: Whether scores hold token rewards, where the model gives such.
+        **shared: See :class:`Shared`.
     """
 
-    def __init__(
-        self, encoding: Encoding, *, window: int = DEFAULT_WINDOW, with_tokens: bool = False
-    ) -> None:
-        if window < 1:
-            raise ValueError(f"window must be at least 1, got {window}")
-        super().__init__(with_tokens=with_tokens)
+    def __init__(self, encoding: Encoding, **shared: Unpack[Shared]) -> None:
+        super().__init__(with_tokens=shared.get("with_tokens", False))
         self.encoding = encoding
-        self.window = window
+        self.label = shared.get("label", "model")
+        self.window = shared.get("window", DEFAULT_WINDOW)
+        if self.window < 1:
+            raise ValueError(f"window must be at least 1, got {self.window}")
+        self.ledger.model_parameters = shared.get("num_parameters", 0)
 
     @property
     def num_models(self) -> int:

@@ -6,9 +6,9 @@ import contextlib
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self
+from typing import Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,11 @@ from stepcredit.encoding import EncodedSteps, Encoding
 from stepcredit.logprobs import token_log_probs
 from stepcredit.logprobs.growing import growing
 from stepcredit.objectives import ObjectiveInput, response_rewards
-from stepcredit.rewards import aggregate, step_rewards
-from stepcredit.scorers.base import Judgement, WindowedScorer
+from stepcredit.scorers.base import Judgement, Shared, WindowedScorer, judge_tokens
 from stepcredit.scorers.forward_batch import ForwardBatch
 from stepcredit.scorers.kind import Kind
 from stepcredit.scorers.loading import chat_encoding, load_pair
-from stepcredit.scorers.settings import DEFAULT_WINDOW, ScorerSettings, takes_settings
+from stepcredit.scorers.settings import ScorerSettings, takes_settings
 from stepcredit.types import TokenLogProbs
 
 
@@ -38,9 +37,7 @@ class ImplicitPRM(WindowedScorer):
         reference_floor: Least probability that the reference is taken to give any token, in [0, 1). Where
             it gives less, nothing was learned of the token, and the log-ratio would grow without bound; so
             searches over many responses at temperature 1 pick such tokens. 0 is the method as published.
-        label: Names the model in the scores.
-        window: Most rollouts held in memory.
-        with_tokens: Whether scores hold token rewards.
+        **shared: See :class:`~stepcredit.scorers.base.Shared`.
     """
 
     def __init__(
@@ -51,20 +48,17 @@ class ImplicitPRM(WindowedScorer):
         encoding: Encoding,
         *,
         reference_floor: float = 0.0,
-        label: str = "model",
-        window: int = DEFAULT_WINDOW,
-        with_tokens: bool = False,
+        **shared: Unpack[Shared],
     ) -> None:
         if not 0 < beta < float("inf"):
             raise ValueError(f"beta must be above 0, got {beta}")
         if not 0 <= reference_floor < 1:
             raise ValueError(f"reference_floor must lie in [0, 1), got {reference_floor}")
-        super().__init__(encoding, window=window, with_tokens=with_tokens)
+        super().__init__(encoding, **shared)
         self.reference_floor = reference_floor
         self.policy = policy
         self.reference = reference
         self.beta = beta
-        self.label = label
 
     @staticmethod
     @takes_settings
@@ -111,18 +105,12 @@ class ImplicitPRM(WindowedScorer):
         return [self._judgement(item, ratios) for item, ratios in zip(encoded, log_ratios, strict=True)]
 
     def _judgement(self, encoded: EncodedSteps, log_ratios: NDArray[np.float64]) -> Judgement:
-        steps = step_rewards(log_ratios, encoded.encoded.step_ends, self.beta)
-        aggregates = aggregate(steps.rewards, encoded.encoded.num_scored)
-        if self.encoding.name == "best-of-n":
-            aggregates["cumulative_min"] = float(steps.values.min())
-            aggregates["cumulative_sum"] = float(steps.values.sum())
-        return Judgement(
-            reward=float(steps.values[-1]),
-            rewards=steps.rewards,
-            values=steps.values,
-            aggregates=aggregates,
-            token_rewards=self.beta * log_ratios,
-        )
+        judgement = judge_tokens(encoded, log_ratios, self.beta)
+        if self.encoding.name != "best-of-n":
+            return judgement
+        values = judgement.values
+        cumulative = {"cumulative_min": float(values.min()), "cumulative_sum": float(values.sum())}
+        return replace(judgement, aggregates={**judgement.aggregates, **cumulative})
 
 
 def implicit_record(model: nn.Module, batch: ForwardBatch, *, beta: float) -> ObjectiveInput:
@@ -151,18 +139,14 @@ class ImplicitKind(Kind):
     def load(self, settings: ScorerSettings) -> ImplicitPRM:
         """The scorer of a checkpoint, or of two."""
         pair = load_pair(settings)
-        scorer = ImplicitPRM(
+        return ImplicitPRM(
             pair.policy,
             pair.reference,
             pair.beta,
             pair.encoding,
             reference_floor=settings.reference_floor,
-            label=pair.label,
-            window=settings.window,
-            with_tokens=settings.with_tokens,
+            **pair.shared,
         )
-        scorer.ledger.model_parameters = pair.num_parameters
-        return scorer
 
 
 IMPLICIT = ImplicitKind(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -25,11 +25,12 @@ from stepcredit.checkpoints import (
     tokenizer_hash,
     weights_hash,
 )
-from stepcredit.encoding import ChatEncoding, Encoding, make_encoding
+from stepcredit.encoding import BestOfNEncoding, ChatEncoding, Encoding, ProcessBenchEncoding
 from stepcredit.errors import CheckpointError, UserError
 from stepcredit.logprobs import CachedTokenLogProbs, DeferredTokenLogProbs, LocalTokenLogProbs
 from stepcredit.logprobs.local import CODE_VERSION
 from stepcredit.runs import warn
+from stepcredit.scorers.base import Shared
 from stepcredit.scorers.settings import ScorerSettings
 from stepcredit.steps import StepRule
 from stepcredit.types import TokenLogProbs
@@ -81,13 +82,17 @@ class Checkpoint:
         """Hash of its weights, and of those of an adapter's base."""
         return content_hash(self.path, also=self.load.unsafe_patterns)
 
-    @property
-    def label(self) -> str:
-        """What names it in score files: its last name and, if it is here, the start of its hash."""
-        name = Path(self.settings.directory).name
-        if self.settings.policy is not None:
-            return name
-        return f"{name}@{self.content_hash.removeprefix('sha256:')[:8]}"
+    def shared(self, model: Any) -> Shared:
+        """What every scorer is given; without a model, which another process has, it is known by name."""
+        settings, label = self.settings, Path(self.settings.directory).name
+        if settings.policy is None:
+            label += f"@{self.content_hash.removeprefix('sha256:')[:8]}"
+        return {
+            "label": label,
+            "window": settings.window,
+            "with_tokens": settings.with_tokens,
+            "num_parameters": 0 if model is None else model.num_parameters(),
+        }
 
     def step_rule(self, usual: str = "auto") -> StepRule:
         """The rule asked for, else the card's, else what is usual for its kind."""
@@ -119,19 +124,31 @@ class Checkpoint:
         }
 
     def encoding(self, *limits: int | None) -> Encoding:
-        """Its chat format, in the convention asked for, with the least of the context lengths."""
-        return make_encoding(
-            self.settings.convention,
-            self.tokenizer,
-            self.step_rule(),
-            max_tokens=min((limit for limit in limits if limit is not None), default=None),
-            tokenizer_hash=tokenizer_hash(self.tokenizer),
-        )
+        """Its chat format, in the convention asked for, with the least of the context lengths.
+
+        Raises:
+            UserError: There is no such convention.
+        """
+        convention = self.settings.convention
+        if convention not in CONVENTIONS:
+            raise UserError(
+                f"no convention {convention!r}", where="--convention", hint=f"use {', '.join(CONVENTIONS)}"
+            )
+        limit = min((limit for limit in limits if limit is not None), default=None)
+        return CONVENTIONS[convention](self.tokenizer, self.step_rule(), limit)
 
 
 def chat_encoding(tokenizer: PreTrainedTokenizerBase, rule: StepRule, max_tokens: int | None) -> ChatEncoding:
     """The format of what is trained here on a model's own chat template."""
-    return ChatEncoding(tokenizer, rule, max_tokens=max_tokens, tokenizer_hash=tokenizer_hash(tokenizer))
+    return ChatEncoding(tokenizer, rule, max_tokens, tokenizer_hash=tokenizer_hash(tokenizer))
+
+
+CONVENTIONS: Mapping[str, Callable[[Any, StepRule, int | None], Encoding]] = {
+    "clean": chat_encoding,
+    "processbench": ProcessBenchEncoding,
+    "best-of-n": BestOfNEncoding,
+}
+"""How implicit rewards are divided among steps: our way, and the two published evaluators'."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,16 +160,14 @@ class Pair:
         reference: Those of the frozen one; ``None`` scores by the policy alone.
         beta: Scale of the reward.
         encoding: Format and convention.
-        label: Names the model in the scores.
-        num_parameters: Of the policy, 0 where it is on a server.
+        shared: What every scorer is given.
     """
 
     policy: TokenLogProbs
     reference: TokenLogProbs | None
     beta: float
     encoding: Encoding
-    label: str
-    num_parameters: int
+    shared: Shared
 
 
 def load_pair(settings: ScorerSettings) -> Pair:
@@ -180,8 +195,7 @@ def load_pair(settings: ScorerSettings) -> Pair:
         reference=reference,
         beta=beta,
         encoding=checkpoint.encoding(limit, reference_limit),
-        label=checkpoint.label,
-        num_parameters=0 if model is None else model.num_parameters(),
+        shared=checkpoint.shared(model),
     )
 
 

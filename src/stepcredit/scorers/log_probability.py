@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
+from typing import Unpack
 
 from stepcredit.checkpoints import context_length
 from stepcredit.encoding import EncodedSteps, Encoding
 from stepcredit.errors import UserError
 from stepcredit.logprobs import LocalTokenLogProbs
-from stepcredit.rewards import aggregate, step_rewards
-from stepcredit.scorers.base import Judgement, WindowedScorer
+from stepcredit.scorers.base import Judgement, Shared, WindowedScorer, judge_tokens
 from stepcredit.scorers.kind import Kind
 from stepcredit.scorers.loading import Checkpoint, chat_encoding
-from stepcredit.scorers.settings import DEFAULT_WINDOW, ScorerSettings
+from stepcredit.scorers.settings import ScorerSettings
 from stepcredit.types import TokenLogProbs
 
 REWARDS = {"sum": "sum", "mean": "length_normalised", "min": "min"}
@@ -28,10 +26,8 @@ class LogProbabilityScorer(WindowedScorer):
     Args:
         model: Log-probabilities, usually of an untrained model.
         encoding: Format and convention.
-        label: Names the model in the scores.
         response_reward: One of :data:`REWARDS`.
-        window: Most rollouts held in memory.
-        with_tokens: Whether scores hold token log-probabilities.
+        **shared: See :class:`~stepcredit.scorers.base.Shared`.
     """
 
     def __init__(
@@ -39,10 +35,8 @@ class LogProbabilityScorer(WindowedScorer):
         model: TokenLogProbs,
         encoding: Encoding,
         *,
-        label: str = "model",
         response_reward: str = "sum",
-        window: int = DEFAULT_WINDOW,
-        with_tokens: bool = False,
+        **shared: Unpack[Shared],
     ) -> None:
         if response_reward not in REWARDS:
             raise UserError(
@@ -50,9 +44,8 @@ class LogProbabilityScorer(WindowedScorer):
                 where="--aggregate",
                 hint=f"use {', '.join(REWARDS)}",
             )
-        super().__init__(encoding, window=window, with_tokens=with_tokens)
+        super().__init__(encoding, **shared)
         self.model = model
-        self.label = label
         self.response_reward = response_reward
 
     @property
@@ -62,21 +55,10 @@ class LogProbabilityScorer(WindowedScorer):
 
     def judge(self, encoded: Sequence[EncodedSteps]) -> list[Judgement]:
         """Log-probabilities of the scored tokens, cut into steps."""
-        judgements = []
         log_probs = self.model.of([item.encoded for item in encoded])
-        for item, values in zip(encoded, log_probs, strict=True):
-            steps = step_rewards(values, item.encoded.step_ends, 1.0)
-            aggregates = aggregate(steps.rewards, item.encoded.num_scored)
-            judgements.append(
-                Judgement(
-                    reward=aggregates[REWARDS[self.response_reward]],
-                    rewards=steps.rewards,
-                    values=steps.values,
-                    aggregates=aggregates,
-                    token_rewards=np.asarray(values, np.float64),
-                )
-            )
-        return judgements
+        judged = [judge_tokens(*pair, 1.0) for pair in zip(encoded, log_probs, strict=True)]
+        name = REWARDS[self.response_reward]
+        return [replace(judgement, reward=judgement.aggregates[name]) for judgement in judged]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +69,12 @@ class LogProbabilityKind(Kind):
         """The scorer of a checkpoint."""
         checkpoint = Checkpoint(settings)
         model = checkpoint.model()
-        scorer = LogProbabilityScorer(
+        return LogProbabilityScorer(
             LocalTokenLogProbs(model, weights_hash=checkpoint.content_hash),
             checkpoint.encoding(context_length(model.config)),
-            label=checkpoint.label,
             response_reward=settings.response_aggregate or "sum",
-            window=settings.window,
-            with_tokens=settings.with_tokens,
+            **checkpoint.shared(model),
         )
-        scorer.ledger.model_parameters = model.num_parameters()
-        return scorer
 
 
 LOG_PROBABILITY = LogProbabilityKind(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -18,10 +18,10 @@ from stepcredit.errors import UserError
 from stepcredit.logprobs import TokenBatch, batches_by_length, pad
 from stepcredit.logprobs.forward import input_device
 from stepcredit.rewards import aggregate
-from stepcredit.scorers.base import Judgement, WindowedScorer
+from stepcredit.scorers.base import Judgement, Shared, WindowedScorer
 from stepcredit.scorers.kind import Kind
 from stepcredit.scorers.loading import Checkpoint
-from stepcredit.scorers.settings import DEFAULT_WINDOW, ScorerSettings
+from stepcredit.scorers.settings import ScorerSettings
 from stepcredit.types import Encoded
 
 DEFAULT_TOKEN_BUDGET = 8192
@@ -87,10 +87,8 @@ class StepModelScorer(WindowedScorer):
         reader: Gives the step scores.
         encoding: The kind's format.
         family: Names the kind of model in the scores.
-        label: Names the model in the scores.
         response_aggregate: One of :data:`STEP_AGGREGATES`.
-        window: Most rollouts held in memory.
-        with_tokens: Whether scores hold token rewards, where the model gives such.
+        **shared: See :class:`~stepcredit.scorers.base.Shared`.
     """
 
     response_aggregates: tuple[str, ...] = STEP_AGGREGATES
@@ -101,10 +99,8 @@ class StepModelScorer(WindowedScorer):
         encoding: Encoding,
         *,
         family: str,
-        label: str = "model",
         response_aggregate: str = "min",
-        window: int = DEFAULT_WINDOW,
-        with_tokens: bool = False,
+        **shared: Unpack[Shared],
     ) -> None:
         if response_aggregate not in self.response_aggregates:
             raise UserError(
@@ -112,10 +108,9 @@ class StepModelScorer(WindowedScorer):
                 where="--aggregate",
                 hint=f"use {', '.join(self.response_aggregates)}",
             )
-        super().__init__(encoding, window=window, with_tokens=with_tokens)
+        super().__init__(encoding, **shared)
         self.reader = reader
         self.family = family
-        self.label = label
         self.response_aggregate = response_aggregate
 
     @property
@@ -155,14 +150,10 @@ class StepKind(Kind):
         rule = checkpoint.step_rule(self.step_rule)
         model = checkpoint.model(self.load_weights)
         encoding = self.encoding(checkpoint.tokenizer, rule, context_length(model.config))
-        scorer = self.scorer_class(
+        return self.scorer_class(
             self.reader(model, encoding),
             encoding,
             family=self.name,
-            label=checkpoint.label,
             response_aggregate=settings.response_aggregate or self.response_aggregate,
-            window=settings.window,
-            with_tokens=settings.with_tokens,
+            **checkpoint.shared(model),
         )
-        scorer.ledger.model_parameters = model.num_parameters()
-        return scorer

@@ -171,8 +171,8 @@ def log_weights(
         max_new_tokens: Where a continuation is cut off.
         seed: Of the continuations.
     """
+    from stepcredit import ImplicitPRM
     from stepcredit.generators.options import GeneratorOptions, make_generator
-    from stepcredit.scorers import ImplicitPRM
 
     sampling = Sampling(max_new_tokens=max_new_tokens, seed=seed)
     requests = [

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stepcredit import ImplicitPRM
 from stepcredit.checkpoints import PRMCard, Reference, weights_hash
 from stepcredit.lab.policies import policy_path
-from stepcredit.scorers import ImplicitPRM
 from stepcredit.types import Rollout
 from stepcredit_study.analyses.propositions import (
     ResponsePrefix,
