@@ -29,9 +29,7 @@ def plan_run(
     shape = model_shape(model, options, load)
     work = workload(graded, model, config, options, load, seed)
     try:
-        return make_plan(
-            config, options, shape, work, tokens_per_forward=config.token_budget(device_type)
-        )
+        return make_plan(config, options, shape, work, tokens_per_forward=config.token_budget(device_type))
     except OverflowError as error:
         raise UserError(
             "the run has more operations than a number can hold",
