@@ -31,8 +31,8 @@ def rollouts(count: int) -> Iterator[dict[str, Any]]:
     for number in range(count):
         problem, index = divmod(number, 64)
         answer = problem % 977
-        found = answer if draw.random() < 0.5 else draw.randrange(1000)
-        text = rf"\frac{{{2 * found}}}{{2}}" if number % 10_000 == 0 else str(found)
+        given = answer if draw.random() < 0.5 else draw.randrange(1000)
+        text = rf"\frac{{{2 * given}}}{{2}}" if number % 10_000 == 0 else str(given)
         steps = "".join(_STEPS.format(a=problem % 13, b=step, c=problem % 13 * step) for step in range(3))
         yield {
             "id": f"p{problem}/{index}",

@@ -23,7 +23,7 @@ def row(identifier: str = "p/0", **changes: Any) -> dict[str, Any]:
 
 
 def write(path: Path, *rows: dict[str, Any] | str) -> Path:
-    lines = [each if isinstance(each, str) else json.dumps(each) for each in rows]
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
 

@@ -61,13 +61,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("document", GUIDES)
 def test_the_commands_of_a_guide_run_one_after_another(document: str, workplace: Path) -> None:
-    found = commands(document)
-    assert len(found) >= 5
-    made = {words[words.index("--out") + 1] for words in found if "--out" in words}
+    listed = commands(document)
+    assert len(listed) >= 5
+    made = {words[words.index("--out") + 1] for words in listed if "--out" in words}
     for path in made & {"dev.jsonl", "test.jsonl"}:
         Path(path).unlink()  # the guide says how to make it
         manifest_path(path).unlink()
-    for words in found:
+    for words in listed:
         arguments = [str(policy_path("mid")) if word == "MODEL" else word for word in words[1:]]
         assert main(arguments) == 0, shlex.join(arguments)
     assert (workplace / "prm" / "prm.json").is_file()
@@ -76,10 +76,10 @@ def test_the_commands_of_a_guide_run_one_after_another(document: str, workplace:
 
 @pytest.mark.parametrize("document", REFERENCE)
 def test_the_commands_of_a_reference_page_have_the_options_that_they_use(document: str) -> None:
-    found = commands(document)
-    assert found
+    listed = commands(document)
+    assert listed
     table = {tuple(command.name.split()): command for command in COMMANDS}
-    for words in found:
+    for words in listed:
         command = table.get((words[1], words[2])) or table[words[1],]
         parser = OneLineParser(allow_abbrev=False)
         parser.add_argument("--config")

@@ -139,6 +139,6 @@ def test_vllm_finds_what_it_reads(workplace: Path) -> None:
     assert not settings["use_dora"]
     assert Path(settings["base_model_name_or_path"]).samefile(workplace / "MODEL")
     for name, weight in load_file(adapter / "adapter_model.safetensors").items():
-        found = re.fullmatch(r"base_model\.model\.model\.layers\.\d+\.[a-z_.]+\.(lora_[AB])\.weight", name)
-        assert found is not None, name
-        assert weight.shape[found[1] == "lora_B"] == 2
+        matched = re.fullmatch(r"base_model\.model\.model\.layers\.\d+\.[a-z_.]+\.(lora_[AB])\.weight", name)
+        assert matched is not None, name
+        assert weight.shape[matched[1] == "lora_B"] == 2

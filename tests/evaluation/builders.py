@@ -33,16 +33,16 @@ def rollout(
 
 def score(response: Rollout, rewards: Sequence[float], steps: Sequence[str] = ("a\n", "b")) -> ResponseScore:
     """An implicit score: values add up the rewards."""
-    found, start, value = [], 0, 0.0
+    scored, start, value = [], 0, 0.0
     for index, (text, reward) in enumerate(zip(steps, rewards, strict=True)):
         value += reward
-        found.append(StepScore(index, text, start, start + len(text), reward, value))
+        scored.append(StepScore(index, text, start, start + len(text), reward, value))
         start += len(text)
     return ResponseScore(
         id=response.id,
         prompt_id=response.prompt_id,
         reward=value,
-        steps=tuple(found),
+        steps=tuple(scored),
         aggregates={"min": min(rewards), "last": rewards[-1]},
         num_tokens=len(response.response),
         scorer="fake",
@@ -60,7 +60,11 @@ def joined(rows: Sequence[tuple[str, str | None, bool, Mapping[str, Sequence[flo
         rollouts,
         {
             name: score_columns(
-                [score(each, rewards[name]) for each, (*_, rewards) in zip(rollouts, rows, strict=True)], name
+                [
+                    score(response, rewards[name])
+                    for response, (*_, rewards) in zip(rollouts, rows, strict=True)
+                ],
+                name,
             )
             for name in names
         },

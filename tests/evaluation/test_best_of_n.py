@@ -113,16 +113,16 @@ def vote_worth(kind: str, weights: list[float]) -> float:
 )
 def test_every_method_equals_its_definition(kind: str) -> None:
     data = joined(ROWS)
-    found = outcomes(data.samples, data.scorers, BestOfNSettings(ns=(1, 2, 3, 4)))
+    measured = outcomes(data.samples, data.scorers, BestOfNSettings(ns=(1, 2, 3, 4)))
     scorer = None if kind in ("pass", "majority") else "prm"
-    values = found.of(Method(kind, scorer, scorer and "reward")).mean(axis=1)
-    for n, value in zip(found.ns, values, strict=True):
+    values = measured.of(Method(kind, scorer, scorer and "reward")).mean(axis=1)
+    for n, value in zip(measured.ns, values, strict=True):
         assert value == pytest.approx(enumerate_subsets(kind, n), abs=1e-12)
 
 
 def test_first_n_takes_one_subset_in_file_order() -> None:
     data = joined(ROWS)
-    found = outcomes(data.samples, data.scorers, BestOfNSettings(ns=(1, 2, 3), first=True))
+    measured = outcomes(data.samples, data.scorers, BestOfNSettings(ns=(1, 2, 3), first=True))
     expected = {
         Method("pass"): [[1, 0], [1, 0], [1, 1]],
         Method("majority"): [[1, 0], [0.5, 0], [1, 0]],
@@ -132,7 +132,7 @@ def test_first_n_takes_one_subset_in_file_order() -> None:
         Method("weighted-sum", "prm", "min"): [[1, 0], [0, 0], [0, 1]],
     }
     for method, values in expected.items():
-        np.testing.assert_allclose(found.of(method), np.array(values, dtype=np.float64))
+        np.testing.assert_allclose(measured.of(method), np.array(values, dtype=np.float64))
 
 
 def test_scores_in_the_unit_interval_are_probabilities_to_the_log_odds_vote() -> None:

@@ -43,12 +43,12 @@ RESPONSES = [
 
 def all_scores(name: str) -> list[ResponseScore]:
     flat = REWARDS[name].reshape(-1, 2)
-    return [score(each, rewards) for each, rewards in zip(RESPONSES, flat.tolist(), strict=True)]
+    return [score(response, rewards) for response, rewards in zip(RESPONSES, flat.tolist(), strict=True)]
 
 
 def naive_accuracies(convention: Convention, name: str, n: int) -> list[float]:
     """Accuracy on each problem, choice by choice."""
-    found = []
+    accuracies = []
     for problem in range(NUM_PROBLEMS):
         values = []
         for first, second in REWARDS[name][problem]:
@@ -57,8 +57,8 @@ def naive_accuracies(convention: Convention, name: str, n: int) -> list[float]:
         every = itertools.combinations(range(NUM_RESPONSES), n)
         subsets: Sequence[tuple[int, ...]] = list(every) if convention.subsets == "all" else [tuple(range(n))]
         chosen = [max(subset, key=lambda index: values[index]) for subset in subsets]
-        found.append(float(np.mean([CORRECT[problem, index] for index in chosen])))
-    return found
+        accuracies.append(float(np.mean([CORRECT[problem, index] for index in chosen])))
+    return accuracies
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_f1_is_that_of_each_ones_best_threshold_on_shared_responses() -> None:
     for name, count in (("clean", 6), ("processbench", 5)):
         scored = [score(row, rng.normal(size=2).tolist()) for row in rows[:count]]
         columns[name] = score_columns(scored, name)
-    made = {name: (Convention(steps=name), each) for name, each in columns.items()}
+    made = {name: (Convention(steps=name), column) for name, column in columns.items()}
     results, excluded = error_finding_by_convention(rows, made, draws=300, seed=1)
     assert excluded == {"responses without a score (processbench)": 1}
     assert [(row.convention.steps, row.convention.step_score) for row in results] == [

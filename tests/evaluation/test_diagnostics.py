@@ -39,24 +39,26 @@ def data() -> Joined:
 
 def test_the_lowest_step_is_last_in_a_share_of_responses(data: Joined) -> None:
     # Last: a0 a1 b1 c1 and half of the tied b2, c0; not a2 b0 c2.
-    found = minimum_is_last(data.samples, data.scorers[0], BOOTSTRAP)
-    assert found.estimate == pytest.approx((4 + 0.5 + 0.5) / 9)
+    share = minimum_is_last(data.samples, data.scorers[0], BOOTSTRAP)
+    assert share.estimate == pytest.approx((4 + 0.5 + 0.5) / 9)
 
 
 def test_agreement_with_the_majority_by_hand(data: Joined) -> None:
-    found = diagnose(data.samples, data.scorers[0], "reward", {}, BOOTSTRAP)
-    assert found.agreement is not None
-    assert found.agreement.share.estimate == pytest.approx(1 / 3)  # only on c
-    assert found.agreement.accuracy_agreeing == 1.0
-    assert found.agreement.accuracy_differing == pytest.approx(1 / 2)  # right on a, wrong on b
-    assert found.agreement.majority_differing == pytest.approx(1 / 2)  # wrong on a, right on b
+    diagnostics = diagnose(data.samples, data.scorers[0], "reward", {}, BOOTSTRAP)
+    assert diagnostics.agreement is not None
+    assert diagnostics.agreement.share.estimate == pytest.approx(1 / 3)  # only on c
+    assert diagnostics.agreement.accuracy_agreeing == 1.0
+    assert diagnostics.agreement.accuracy_differing == pytest.approx(1 / 2)  # right on a, wrong on b
+    assert diagnostics.agreement.majority_differing == pytest.approx(1 / 2)  # wrong on a, right on b
 
 
 def test_separation_over_all_and_within_problems(data: Joined) -> None:
-    found = diagnose(data.samples, data.scorers[0], "reward", {}, BOOTSTRAP)
+    diagnostics = diagnose(data.samples, data.scorers[0], "reward", {}, BOOTSTRAP)
     right, wrong = [3.0, 0.5, 0.5, 2.0, 1.0, 1.0], [-1.0, -1.0, 4.0]
-    assert found.outcome_auc.estimate == pytest.approx(np.mean([a > b for a in right for b in wrong]))
-    assert found.within_problem_auc.estimate == pytest.approx((1.0 + 0.0) / 2)  # problem c has no wrong one
+    assert diagnostics.outcome_auc.estimate == pytest.approx(np.mean([a > b for a in right for b in wrong]))
+    assert diagnostics.within_problem_auc.estimate == pytest.approx(
+        (1.0 + 0.0) / 2
+    )  # problem c has no wrong one
 
 
 def test_the_curve_follows_the_choice_and_its_score(data: Joined) -> None:
@@ -71,8 +73,8 @@ def test_the_curve_follows_the_choice_and_its_score(data: Joined) -> None:
 
 
 def test_difficulty_bins_cover_every_problem_once(data: Joined) -> None:
-    found = outcomes(data.samples, data.scorers, BestOfNSettings(ns=(1, 3)))
-    accuracy = {method.label: found.of(method)[-1] for method in found.methods}
+    measured = outcomes(data.samples, data.scorers, BestOfNSettings(ns=(1, 3)))
+    accuracy = {method.label: measured.of(method)[-1] for method in measured.methods}
     bins = accuracy_by_difficulty(data.samples, accuracy)
     assert [(part.low, part.high, part.num_problems) for part in bins] == [
         (0.25, 0.5, 1),
@@ -103,23 +105,23 @@ def test_failures_show_the_wrong_choice_beside_the_best_right_one(data: Joined) 
 
 
 def test_what_the_responses_are_like(data: Joined) -> None:
-    found = describe_samples(data.samples)
-    assert found["right_share"] == pytest.approx(6 / 9)
-    assert found["solvable_share"] == 1.0
-    assert found["distinct_responses"] == 1.0
-    assert found["distinct_answers"] == pytest.approx(5 / 3)
-    assert np.isnan(found["cut_off"])
+    description = describe_samples(data.samples)
+    assert description["right_share"] == pytest.approx(6 / 9)
+    assert description["solvable_share"] == 1.0
+    assert description["distinct_responses"] == 1.0
+    assert description["distinct_answers"] == pytest.approx(5 / 3)
+    assert np.isnan(description["cut_off"])
 
 
 def test_without_predictions_there_is_no_vote_but_the_rest_stands() -> None:
     rows = [("a", None, True, {"prm": (1.0, 1.0)}), ("a", None, False, {"prm": (0.0, 0.0)})]
-    found = evaluate_best_of_n(joined(rows), BestOfNSettings(ns=(1, 2)), draws=100)
-    assert {row.method for row in found.results} == {"pass", "best-of-n"}
-    assert found.diagnostics["prm"].agreement is None
-    assert any("no response has a prediction" in note for note in found.notes)
+    evaluation = evaluate_best_of_n(joined(rows), BestOfNSettings(ns=(1, 2)), draws=100)
+    assert {row.method for row in evaluation.results} == {"pass", "best-of-n"}
+    assert evaluation.diagnostics["prm"].agreement is None
+    assert any("no response has a prediction" in note for note in evaluation.notes)
 
 
 def test_without_scores_voting_is_reported_alone() -> None:
     data = joined([("a", "1", True, {"prm": (1.0, 1.0)}), ("b", "2", False, {"prm": (0.0, 0.0)})])
-    found = evaluate_best_of_n(Joined(data.samples, ()), BestOfNSettings(ns=(1,)), draws=100)
-    assert {row.method for row in found.results} == {"pass", "majority"}
+    evaluation = evaluate_best_of_n(Joined(data.samples, ()), BestOfNSettings(ns=(1,)), draws=100)
+    assert {row.method for row in evaluation.results} == {"pass", "majority"}

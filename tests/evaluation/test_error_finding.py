@@ -43,9 +43,9 @@ def naive_f1(responses: list[tuple[int, list[float]]], threshold: float) -> floa
     """The evaluator's loop, as ProcessBench describes it."""
     hits: dict[bool, list[bool]] = {True: [], False: []}
     for error, rewards in responses:
-        found = next((i for i, reward in enumerate(rewards) if reward < threshold), -1)
-        hits[error >= 0].append(found == error)
-    first, second = (sum(each) / len(each) if each else 0.0 for each in hits.values())
+        first_below = next((i for i, reward in enumerate(rewards) if reward < threshold), -1)
+        hits[error >= 0].append(first_below == error)
+    first, second = (sum(kind) / len(kind) if kind else 0.0 for kind in hits.values())
     return 2 * first * second / (first + second) if first + second else 0.0
 
 
@@ -61,24 +61,26 @@ def test_the_best_threshold_is_the_best_of_all(responses: list[tuple[int, list[f
     threshold = best_threshold(threshold_ranges(steps, "reward"))
     assert math.isfinite(threshold)
     every = [-3.0, -1.5, -0.5, 0.25, 0.75, 2.0, 4.0, -2.0, -1.0, 0.0, 0.5, 1.0, 3.0]
-    assert naive_f1(responses, threshold) == pytest.approx(max(naive_f1(responses, each) for each in every))
+    assert naive_f1(responses, threshold) == pytest.approx(
+        max(naive_f1(responses, candidate) for candidate in every)
+    )
 
 
 @given(st.lists(response, min_size=1, max_size=8), st.sampled_from([-1.5, -1.0, 0.0, 0.25, 2.0]))
 def test_a_fixed_threshold_gives_what_the_loop_gives(
     responses: list[tuple[int, list[float]]], threshold: float
 ) -> None:
-    errors = [each for each in responses if each[0] >= 0]
+    errors = [error for error, _ in responses if error >= 0]
     if errors and len(errors) < len(responses):
-        found = find_errors(labelled(responses), "reward", threshold, "fixed")
-        assert found.f1.estimate == pytest.approx(naive_f1(responses, threshold))
+        findings = find_errors(labelled(responses), "reward", threshold, "fixed")
+        assert findings.f1.estimate == pytest.approx(naive_f1(responses, threshold))
 
 
 def test_a_file_without_correct_responses_has_no_f1() -> None:
-    found = find_errors(labelled([(0, [-1.0, 1.0])]), "reward", 0.0, "fixed")
-    assert found.error_accuracy.estimate == 1.0
-    assert math.isnan(found.correct_accuracy.estimate)
-    assert math.isnan(found.f1.estimate)
+    findings = find_errors(labelled([(0, [-1.0, 1.0])]), "reward", 0.0, "fixed")
+    assert findings.error_accuracy.estimate == 1.0
+    assert math.isnan(findings.correct_accuracy.estimate)
+    assert math.isnan(findings.f1.estimate)
 
 
 @pytest.mark.parametrize("family", ["chatml", "llama3"])
@@ -103,4 +105,9 @@ def test_the_oracle_threshold_is_the_published_evaluators(family: str) -> None:
 
 def test_a_threshold_range_holds_its_upper_end() -> None:
     ranges = ThresholdRange(np.array([0.0]), np.array([1.0]), np.array([True]))
-    assert [bool(ranges.right(each)[0]) for each in (0.0, 0.5, 1.0, 1.1)] == [False, True, True, False]
+    assert [bool(ranges.right(threshold)[0]) for threshold in (0.0, 0.5, 1.0, 1.1)] == [
+        False,
+        True,
+        True,
+        False,
+    ]

@@ -35,34 +35,34 @@ def test_a_hand_worked_case() -> None:
             ([1, 1], [0.5, 0.0]),  # right throughout, the lowest is the last step
         ]
     )
-    found = localise(steps)
+    localised = localise(steps)
     # Right before any error: .5, 0, .25, .5, 0. First wrong: -1 and -.5, both below all of them.
-    assert (found.num_right_steps, found.num_first_wrong_steps) == (5, 2)
-    assert found.auc.estimate == 1.0
-    assert found.lowest_is_first_wrong.estimate == 0.5
-    assert found.minimum_is_last.estimate == 1.0
-    assert [(p.index, p.num_right, p.num_first_wrong) for p in found.by_position] == [
+    assert (localised.num_right_steps, localised.num_first_wrong_steps) == (5, 2)
+    assert localised.auc.estimate == 1.0
+    assert localised.lowest_is_first_wrong.estimate == 0.5
+    assert localised.minimum_is_last.estimate == 1.0
+    assert [(p.index, p.num_right, p.num_first_wrong) for p in localised.by_position] == [
         (0, 3, 0),
         (1, 2, 1),
         (2, 0, 1),
     ]
-    assert found.by_position[1].auc == 1.0
-    assert np.isnan(found.by_position[0].auc)
+    assert localised.by_position[1].auc == 1.0
+    assert np.isnan(localised.by_position[0].auc)
 
 
 def test_steps_that_share_the_lowest_reward_share_the_credit() -> None:
     np.testing.assert_allclose(
         shares_of_minimum(np.array([1.0, 1.0, 2.0, 0.0, 3.0]), np.array([0, 3, 4, 5])), [0.5, 0.5, 0, 1, 1]
     )
-    found = localise(labelled([([1, 0], [1.0, 1.0]), ([1, 1], [0.0, 1.0])]))
-    assert found.lowest_is_first_wrong.estimate == 0.5
-    assert found.minimum_is_last.estimate == 0.25
+    localised = localise(labelled([([1, 0], [1.0, 1.0]), ([1, 1], [0.0, 1.0])]))
+    assert localised.lowest_is_first_wrong.estimate == 0.5
+    assert localised.minimum_is_last.estimate == 0.25
 
 
 def test_without_errors_there_is_nothing_to_find() -> None:
-    found = localise(labelled([([1, 1], [0.0, 1.0])]))
-    assert np.isnan(found.auc.estimate)
-    assert np.isnan(found.lowest_is_first_wrong.estimate)
+    localised = localise(labelled([([1, 1], [0.0, 1.0])]))
+    assert np.isnan(localised.auc.estimate)
+    assert np.isnan(localised.lowest_is_first_wrong.estimate)
 
 
 def test_the_intervals_of_the_auc_cover_the_truth() -> None:
@@ -76,9 +76,9 @@ def test_the_intervals_of_the_auc_cover_the_truth() -> None:
         positive = generator.random((60, 4)) < 0.4
         scores[positive] += 1.0
         clusters = np.repeat(np.arange(60), 4)
-        found = clustered_auc(scores.ravel(), positive.ravel(), ~positive.ravel(), clusters, bootstrap)
-        assert found.estimate == auc(scores.ravel(), positive.ravel())
-        covered += found.low <= 0.76025 <= found.high
+        interval = clustered_auc(scores.ravel(), positive.ravel(), ~positive.ravel(), clusters, bootstrap)
+        assert interval.estimate == auc(scores.ravel(), positive.ravel())
+        covered += interval.low <= 0.76025 <= interval.high
     assert 0.90 <= covered / 200 <= 0.985
 
 

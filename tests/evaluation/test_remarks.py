@@ -26,21 +26,21 @@ def grid(problems: int, responses: int, right: Sequence[bool], answer: str | Non
     ]
 
 
-def said(found: BestOfNEvaluation, words: str) -> bool:
-    return any(words in note for note in found.notes)
+def said(evaluation: BestOfNEvaluation, words: str) -> bool:
+    return any(words in note for note in evaluation.notes)
 
 
 def test_one_problem_has_no_interval_and_no_p_value() -> None:
-    found = evaluated(grid(1, 2, [True, False]), 2)
-    assert all(math.isnan(row.low) and math.isnan(row.high) for row in found.results)
-    assert all(math.isnan(row.low) and math.isnan(row.p_value + row.p_holm) for row in found.comparisons)
-    assert {row.accuracy for row in found.results} <= {0.0, 0.5, 1.0}
-    diagnosed = found.diagnostics["prm"]
+    evaluation = evaluated(grid(1, 2, [True, False]), 2)
+    assert all(math.isnan(row.low) and math.isnan(row.high) for row in evaluation.results)
+    assert all(math.isnan(row.low) and math.isnan(row.p_value + row.p_holm) for row in evaluation.comparisons)
+    assert {row.accuracy for row in evaluation.results} <= {0.0, 0.5, 1.0}
+    diagnosed = evaluation.diagnostics["prm"]
     assert math.isnan(diagnosed.outcome_auc.low)
     assert math.isnan(diagnosed.calibration_error.low)
     assert all(math.isnan(point.accuracy.low) for point in diagnosed.curve)
-    assert found.to_json()["results"][0]["low"] is None
-    assert said(found, "one problem gives neither intervals nor tests")
+    assert evaluation.to_json()["results"][0]["low"] is None
+    assert said(evaluation, "one problem gives neither intervals nor tests")
 
 
 def test_few_problems_are_a_warning_and_enough_are_none() -> None:
@@ -63,42 +63,42 @@ def test_equal_scores_pick_at_random_and_it_is_said() -> None:
         for problem in range(3)
         for index in range(3)
     ]
-    found = evaluated(rows, 3)
-    assert {row.accuracy for row in found.results if row.method == "best-of-n"} == {1 / 3}
-    assert said(found, "prm: reward, min, last are the same for all responses to a problem")
+    evaluation = evaluated(rows, 3)
+    assert {row.accuracy for row in evaluation.results if row.method == "best-of-n"} == {1 / 3}
+    assert said(evaluation, "prm: reward, min, last are the same for all responses to a problem")
 
 
 def test_one_response_leaves_nothing_to_choose() -> None:
-    found = evaluated(grid(4, 1, [True]), 1)
-    assert not found.comparisons
-    assert said(found, "every problem has one response")
-    assert not said(found, "the same for all responses")
+    evaluation = evaluated(grid(4, 1, [True]), 1)
+    assert not evaluation.comparisons
+    assert said(evaluation, "every problem has one response")
+    assert not said(evaluation, "the same for all responses")
 
 
 def test_without_a_right_response_nothing_is_told_apart() -> None:
-    found = evaluated(grid(4, 2, [False]), 2)
-    assert {row.accuracy for row in found.results} == {0.0}
-    assert math.isnan(found.diagnostics["prm"].outcome_auc.estimate)
-    assert found.diagnostics["prm"].agreement is not None
-    assert not found.failures["prm"]
-    assert said(found, "no response is right")
+    evaluation = evaluated(grid(4, 2, [False]), 2)
+    assert {row.accuracy for row in evaluation.results} == {0.0}
+    assert math.isnan(evaluation.diagnostics["prm"].outcome_auc.estimate)
+    assert evaluation.diagnostics["prm"].agreement is not None
+    assert not evaluation.failures["prm"]
+    assert said(evaluation, "no response is right")
     assert said(evaluated(grid(4, 2, [True]), 2), "every response is right")
 
 
 def test_choices_on_problems_that_cannot_tell_are_named() -> None:
     held_out = joined(grid(3, 2, [False]))
-    found = evaluated(grid(4, 2, [True, False]), 2, Development(joined=held_out, name="dev"))
-    assert found.choices["prm"].temperature == 1.0
-    assert said(found, "no development problem has both right and wrong responses")
+    evaluation = evaluated(grid(4, 2, [True, False]), 2, Development(joined=held_out, name="dev"))
+    assert evaluation.choices["prm"].temperature == 1.0
+    assert said(evaluation, "no development problem has both right and wrong responses")
 
 
 def test_a_blank_prediction_is_none() -> None:
     for blank in ("", "  "):
-        found = evaluated(grid(4, 2, [True, False], answer=blank), 2)
-        assert {row.method for row in found.results} == {"pass", "best-of-n"}
-        assert said(found, "no response has a prediction")
-        assert found.responses["without_prediction"] == 1.0
+        evaluation = evaluated(grid(4, 2, [True, False], answer=blank), 2)
+        assert {row.method for row in evaluation.results} == {"pass", "best-of-n"}
+        assert said(evaluation, "no response has a prediction")
+        assert evaluation.responses["without_prediction"] == 1.0
     some = grid(2, 2, [True, False])
     some += [("p9", " ", False, {"prm": (0.0, 0.0)}), ("p9", "1", True, {"prm": (0.0, 0.0)})]
-    found = evaluated(some, 2)
-    assert said(found, "1 response has no prediction and abstains from votes")
+    evaluation = evaluated(some, 2)
+    assert said(evaluation, "1 response has no prediction and abstains from votes")

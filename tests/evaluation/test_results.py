@@ -31,9 +31,9 @@ def random_data(num_problems: int = 12, size: int = 4, seed: int = 0) -> Joined:
 def test_every_pair_is_compared_and_corrected_over_the_whole_table() -> None:
     data = random_data()
     choices = {scorer.name: fixed_choice("min") for scorer in data.scorers}
-    found = outcomes(data.samples, data.scorers, BestOfNSettings(ns=(1, 2, 4)), choices)
-    methods = headline(data.scorers, choices, found)
-    rows = comparisons(found, methods, ProblemBootstrap(12, num_draws=500))
+    measured = outcomes(data.samples, data.scorers, BestOfNSettings(ns=(1, 2, 4)), choices)
+    methods = headline(data.scorers, choices, measured)
+    rows = comparisons(measured, methods, ProblemBootstrap(12, num_draws=500))
     kinds = ["best-of-n", *(f"weighted-{kind}" for kind in VOTE_KINDS)]
     assert [method.label for method in methods] == [
         "majority",
@@ -45,17 +45,17 @@ def test_every_pair_is_compared_and_corrected_over_the_whole_table() -> None:
         assert row.p_holm >= row.p_value
         assert row.low <= row.difference <= row.high
     row = next(r for r in rows if (r.n, r.first, r.second) == (4, "majority", "best-of-n/good/min"))
-    size = found.ns.index(4)
-    expected = found.of(Method("majority"))[size] - found.of(Method("best-of-n", "good", "min"))[size]
+    size = measured.ns.index(4)
+    expected = measured.of(Method("majority"))[size] - measured.of(Method("best-of-n", "good", "min"))[size]
     assert row.difference == pytest.approx(expected.mean())
 
 
 def test_oracle_choices_are_labelled() -> None:
     data = random_data()
-    found = outcomes(data.samples, data.scorers, BestOfNSettings(ns=(4,)))
-    rows = results(found, ProblemBootstrap(12, num_draws=200))
-    best = [each for each in oracle_choices(rows) if each.method == "best-of-n" and each.scorer == "good"]
-    assert [each.n for each in best] == [4]
+    measured = outcomes(data.samples, data.scorers, BestOfNSettings(ns=(4,)))
+    rows = results(measured, ProblemBootstrap(12, num_draws=200))
+    best = [row for row in oracle_choices(rows) if row.method == "best-of-n" and row.scorer == "good"]
+    assert [row.n for row in best] == [4]
     assert "oracle" in best[0].chosen_on
     mine = [row.accuracy for row in rows if row.method == "best-of-n" and row.scorer == "good"]
     assert best[0].accuracy == max(mine)
@@ -63,28 +63,28 @@ def test_oracle_choices_are_labelled() -> None:
 
 def test_choices_made_on_other_problems_are_carried_over_and_named() -> None:
     held_out, reported = random_data(seed=1), random_data(seed=2)
-    found = evaluate_best_of_n(
+    evaluation = evaluate_best_of_n(
         reported,
         BestOfNSettings(ns=(1, 4)),
         development=Development(joined=held_out, name="dev.jsonl"),
         draws=200,
     )
-    choice = found.choices["good"]
+    choice = evaluation.choices["good"]
     assert choice.chosen_on == "dev.jsonl (12 problems)"
     assert choice.aggregate in ("reward", "min")
     assert set(choice.log_odds) == {"reward", "min", "last"}
     assert choice.log_odds["min"][0] > 0.0
-    assert found.num_problems == 12
+    assert evaluation.num_problems == 12
 
 
 def test_reward_and_its_equal_aggregate_get_the_same_figures() -> None:
     data = random_data()
     scorer = data.scorers[0]
     scorer.scores["copy"] = scorer.scores["reward"] + 0.0  # type: ignore[index]
-    found = outcomes(data.samples, [scorer], BestOfNSettings(ns=(1, 2)))
+    measured = outcomes(data.samples, [scorer], BestOfNSettings(ns=(1, 2)))
     for kind in ("best-of-n", "weighted-sigmoid", "weighted-mean"):
         np.testing.assert_array_equal(
-            found.of(Method(kind, "good", "copy")), found.of(Method(kind, "good", "reward"))
+            measured.of(Method(kind, "good", "copy")), measured.of(Method(kind, "good", "reward"))
         )
 
 
@@ -99,11 +99,11 @@ def test_json_has_null_where_there_is_no_number() -> None:
 
 def test_development_problems_that_are_reported_too_are_said() -> None:
     data = random_data()
-    found = evaluate_best_of_n(
+    evaluation = evaluate_best_of_n(
         data, BestOfNSettings(ns=(1,)), development=Development(joined=data, name="dev"), draws=100
     )
     assert any(
-        "12 of the problems that choices were made on are also reported" in note for note in found.notes
+        "12 of the problems that choices were made on are also reported" in note for note in evaluation.notes
     )
 
 
@@ -113,11 +113,11 @@ def test_only_aggregates_of_the_reported_problems_are_chosen() -> None:
     held_out = Joined(held_out.samples, (replace(held_out.scorers[0], scores=perfect),))
     reported = Joined(reported.samples, reported.scorers[:1])
     development = Development(joined=held_out, name="dev")
-    found = evaluate_best_of_n(reported, BestOfNSettings(ns=(1, 4)), development=development, draws=100)
-    assert found.choices["good"].aggregate in reported.scorers[0].scores
+    evaluation = evaluate_best_of_n(reported, BestOfNSettings(ns=(1, 4)), development=development, draws=100)
+    assert evaluation.choices["good"].aggregate in reported.scorers[0].scores
 
 
 def test_right_answers_that_are_spelled_differently_are_said() -> None:
     rows = [("a", answer, answer != "3", {"prm": (1.0, 0.0)}) for answer in ("1/2", "0.5", "3")]
-    found = evaluate_best_of_n(joined(rows), BestOfNSettings(ns=(1,)), draws=100)
-    assert any("on 1 problem right responses have different predictions" in note for note in found.notes)
+    evaluation = evaluate_best_of_n(joined(rows), BestOfNSettings(ns=(1,)), draws=100)
+    assert any("on 1 problem right responses have different predictions" in note for note in evaluation.notes)

@@ -40,7 +40,7 @@ def scored(name: str, rewards: tuple[float, ...]) -> ResponseScore:
 
 
 @pytest.fixture
-def found() -> StepDiagnostics:
+def diagnostics() -> StepDiagnostics:
     """a: the error is missed; b: it is found; c: a right step scores very low; d: all is well."""
     rollouts = [labelled("a", 1), labelled("b", 2), labelled("c", None), labelled("d", None)]
     scores = [
@@ -53,22 +53,22 @@ def found() -> StepDiagnostics:
     return diagnose_steps(rollouts, columns, join_labels(rollouts, columns))
 
 
-def test_the_worst_of_each_kind_are_shown_with_texts(found: StepDiagnostics) -> None:
-    assert [(each.kind, each.id, each.first_wrong_step) for each in found.failures] == [
+def test_the_worst_of_each_kind_are_shown_with_texts(diagnostics: StepDiagnostics) -> None:
+    assert [(failure.kind, failure.id, failure.first_wrong_step) for failure in diagnostics.failures] == [
         ("missed", "a", 1),
         ("false alarm", "c", None),
     ]
-    assert [(step.text, step.reward) for step in found.failures[0].steps] == [
+    assert [(step.text, step.reward) for step in diagnostics.failures[0].steps] == [
         ("a\n", -1.0),
         ("bb\n", 1.0),
         ("cccc\n", 0.0),
     ]
     rewards = np.array([-1, 1, 0, 1, 1, -1, 1, -3, 1, 1, 1, 1], dtype=float)
-    assert found.failures[0].margin == pytest.approx(2.0 / rewards.std())
-    assert found.failures[1].margin == pytest.approx((rewards.mean() + 3.0) / rewards.std())
+    assert diagnostics.failures[0].margin == pytest.approx(2.0 / rewards.std())
+    assert diagnostics.failures[1].margin == pytest.approx((rewards.mean() + 3.0) / rewards.std())
 
 
-def test_correlations_with_place_and_length(found: StepDiagnostics) -> None:
+def test_correlations_with_place_and_length(diagnostics: StepDiagnostics) -> None:
     rewards = np.array([-1, 1, 0, 1, 1, -1, 1, -3, 1, 1, 1, 1], dtype=float)
-    assert found.characters == pytest.approx(float(np.corrcoef(rewards, [2.0, 3.0, 5.0] * 4)[0, 1]))
-    assert -1.0 <= found.position <= 1.0
+    assert diagnostics.characters == pytest.approx(float(np.corrcoef(rewards, [2.0, 3.0, 5.0] * 4)[0, 1]))
+    assert -1.0 <= diagnostics.position <= 1.0

@@ -13,17 +13,23 @@ def test_separation_is_over_labelled_steps_only() -> None:
     steps = random_steps(rounded=True)
     labelled = steps.labelled
     wrong, scores = steps.wrong[labelled], steps.rewards[labelled]
-    found = measure_steps(steps, "reward")
-    assert found.auc.estimate == pytest.approx(metrics.roc_auc_score(wrong, -scores))
-    assert found.average_precision.estimate == pytest.approx(metrics.average_precision_score(wrong, -scores))
-    assert found.average_precision.low < found.average_precision.estimate < found.average_precision.high
-    assert found.calibration_error.low < found.calibration_error.estimate < found.calibration_error.high
+    measured = measure_steps(steps, "reward")
+    assert measured.auc.estimate == pytest.approx(metrics.roc_auc_score(wrong, -scores))
+    assert measured.average_precision.estimate == pytest.approx(
+        metrics.average_precision_score(wrong, -scores)
+    )
+    assert (
+        measured.average_precision.low < measured.average_precision.estimate < measured.average_precision.high
+    )
+    assert (
+        measured.calibration_error.low < measured.calibration_error.estimate < measured.calibration_error.high
+    )
 
 
 def test_precision_in_each_draw_is_that_of_the_drawn_steps() -> None:
     steps = random_steps(12, rounded=True)
     bootstrap = ProblemBootstrap(12, num_draws=200, seed=4)
-    found = measure_steps(steps, "reward", bootstrap=bootstrap)
+    measured = measure_steps(steps, "reward", bootstrap=bootstrap)
     labelled, clusters = steps.labelled, steps.cluster_of_step
     drawn = []
     for draw in range(200):
@@ -34,7 +40,7 @@ def test_precision_in_each_draw_is_that_of_the_drawn_steps() -> None:
                 metrics.average_precision_score(steps.wrong[labelled], scores, sample_weight=weights)
             )
     low, high = np.quantile(drawn, [0.025, 0.975])
-    assert (found.average_precision.low, found.average_precision.high) == pytest.approx((low, high))
+    assert (measured.average_precision.low, measured.average_precision.high) == pytest.approx((low, high))
 
 
 def test_scores_in_the_unit_interval_are_probabilities_already() -> None:

@@ -13,14 +13,14 @@ from stepcredit.evaluation.step_verdicts import best_verdict_threshold, judge_st
 
 def test_verdicts_are_sklearns_f1s() -> None:
     steps = random_steps()
-    found = judge_steps(steps, "reward", 0.6, "fixed")
+    verdicts = judge_steps(steps, "reward", 0.6, "fixed")
     labelled = steps.labelled
     called_right = step_probabilities(steps.rewards)[labelled] > 0.6
     right = ~steps.wrong[labelled]
-    assert found.positive_f1.estimate == pytest.approx(metrics.f1_score(right, called_right))
-    assert found.negative_f1.estimate == pytest.approx(metrics.f1_score(~right, ~called_right))
-    assert found.prm_score.estimate == pytest.approx(
-        (found.positive_f1.estimate + found.negative_f1.estimate) / 2
+    assert verdicts.positive_f1.estimate == pytest.approx(metrics.f1_score(right, called_right))
+    assert verdicts.negative_f1.estimate == pytest.approx(metrics.f1_score(~right, ~called_right))
+    assert verdicts.prm_score.estimate == pytest.approx(
+        (verdicts.positive_f1.estimate + verdicts.negative_f1.estimate) / 2
     )
 
 
@@ -29,7 +29,7 @@ def test_the_best_threshold_is_the_best_of_all(seed: int) -> None:
     steps = random_steps(10, seed, rounded=seed % 2 == 0)
     probabilities = np.unique(step_probabilities(steps.rewards)[steps.labelled])
     every = [-0.1, *probabilities, *(a / 2 + b / 2 for a, b in itertools.pairwise(probabilities)), 1.1]
-    best = max(judge_steps(steps, "reward", float(each), "").prm_score.estimate for each in every)
+    best = max(judge_steps(steps, "reward", float(threshold), "").prm_score.estimate for threshold in every)
     chosen = best_verdict_threshold(steps, "reward")
     assert judge_steps(steps, "reward", chosen, "").prm_score.estimate == pytest.approx(best)
 
@@ -58,14 +58,14 @@ def mean_of_groups(steps: LabelledSteps, groups: np.ndarray, threshold: float) -
 def test_means_over_groups_are_those_of_each_group_by_itself(seed: int) -> None:
     steps = random_steps(24, seed)
     groups = np.random.default_rng(seed).integers(0, 3, 24)
-    found = judge_steps(steps, "reward", 0.6, "fixed", groups=groups)
+    verdicts = judge_steps(steps, "reward", 0.6, "fixed", groups=groups)
     expected = mean_of_groups(steps, groups, 0.6)
     assert (
-        found.positive_f1.estimate,
-        found.negative_f1.estimate,
-        found.prm_score.estimate,
+        verdicts.positive_f1.estimate,
+        verdicts.negative_f1.estimate,
+        verdicts.prm_score.estimate,
     ) == pytest.approx(expected)
-    assert found.prm_score.low < found.prm_score.estimate < found.prm_score.high
+    assert verdicts.prm_score.low < verdicts.prm_score.estimate < verdicts.prm_score.high
     whole = judge_steps(steps, "reward", 0.6, "fixed", groups=np.zeros(24, dtype=int))
     assert whole == judge_steps(steps, "reward", 0.6, "fixed")
 
@@ -100,6 +100,6 @@ def test_wrong_steps_of_one_problem_give_no_interval() -> None:
     steps = random_steps(8)
     wrong = np.array([steps.wrong[steps.offsets[i] : steps.offsets[i + 1]].any() for i in range(8)])
     one = steps.select(np.arange(8) == int(np.argmax(wrong)))
-    found = judge_steps(LabelledSteps.merge([one, steps.select(~wrong)]), "reward", 0.5, "")
-    assert math.isfinite(found.negative_f1.estimate)
-    assert math.isnan(found.negative_f1.low)
+    verdicts = judge_steps(LabelledSteps.merge([one, steps.select(~wrong)]), "reward", 0.5, "")
+    assert math.isfinite(verdicts.negative_f1.estimate)
+    assert math.isnan(verdicts.negative_f1.low)

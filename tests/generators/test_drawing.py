@@ -42,8 +42,8 @@ def test_weights_equal_a_naive_ranking(
     logits = np.random.default_rng(seed).normal(size=(3, vocabulary)) * 2
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
     weights = token_weights(torch.from_numpy(logits), Truncation.of(sampling)).numpy()
-    for row, found in zip(logits, weights, strict=True):
-        np.testing.assert_allclose(found, _naive(row, sampling), rtol=1e-13, atol=0)
+    for row, weights_of_row in zip(logits, weights, strict=True):
+        np.testing.assert_allclose(weights_of_row, _naive(row, sampling), rtol=1e-13, atol=0)
 
 
 def test_truncations_on_hand_worked_probabilities() -> None:

@@ -55,11 +55,11 @@ def test_every_sample_is_one_request_with_a_seed_of_its_own(server: StubServer) 
     server.answer = lambda number, body: completion(body["messages"][0]["content"] + str(body["seed"]))
     generator = _generator(server)
     rollouts = _results(generator, _request("a", 3, top_p=0.9, stop=("###",)), _request("b", 2, min_p=0.1))
-    found = {(r.prompt_id, r.index): r for r in rollouts if isinstance(r, Rollout)}
-    assert set(found) == {("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1)}
-    assert len({r.response for r in found.values()}) == 5
-    assert all(r.response.startswith(f"What is {r.prompt_id}?") for r in found.values())
-    assert all(r.policy == "m" and r.finish_reason == "stop" for r in found.values())
+    by_sample = {(r.prompt_id, r.index): r for r in rollouts if isinstance(r, Rollout)}
+    assert set(by_sample) == {("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1)}
+    assert len({r.response for r in by_sample.values()}) == 5
+    assert all(r.response.startswith(f"What is {r.prompt_id}?") for r in by_sample.values())
+    assert all(r.policy == "m" and r.finish_reason == "stop" for r in by_sample.values())
     assert (generator.ledger.prompt_tokens, generator.ledger.generated_tokens) == (35, 15)
     sent = {body["messages"][0]["content"]: body for body in server.seen}
     assert sent["What is a?"]["top_p"] == 0.9
@@ -71,7 +71,7 @@ def test_every_sample_is_one_request_with_a_seed_of_its_own(server: StubServer) 
         for r in _results(_generator(server), _request("a", 3, top_p=0.9))
         if isinstance(r, Rollout)
     }
-    assert again["a", 2].response == found["a", 2].response
+    assert again["a", 2].response == by_sample["a", 2].response
     assert {headers["authorization"] for headers in server.headers} == {"Bearer secret"}
 
 

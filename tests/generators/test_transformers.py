@@ -34,13 +34,13 @@ def _generate(
     model: Any, tokenizer: Any, requests: Iterable[GenerationRequest], limits: BatchLimits | None = None
 ) -> dict[tuple[str, int, str], Rollout]:
     generator = TransformersGenerator(model, tokenizer, name="tiny", tokenizer_hash="hash", limits=limits)
-    found: dict[tuple[str, int, str], Rollout] = {}
+    drawn: dict[tuple[str, int, str], Rollout] = {}
     for rollout in generator.generate(requests):
         assert isinstance(rollout, Rollout), rollout
         key = (rollout.prompt_id, rollout.index, rollout.id)
-        assert key not in found
-        found[key] = rollout
-    return found
+        assert key not in drawn
+        drawn[key] = rollout
+    return drawn
 
 
 def _naive_weights(logits: np.ndarray[Any, Any], sampling: Sampling) -> list[float]:
@@ -98,11 +98,11 @@ SAMPLINGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
 def test_batched_and_cached_draws_equal_naive_ones(model: Any, tokenizer: Any, sampling: Any) -> None:
     requests = [_request(name, text, 3, **sampling) for name, text in PROMPTS.items()]
-    found = _generate(model, tokenizer, requests, BatchLimits(samples=6))
-    assert len(found) == 15
+    drawn = _generate(model, tokenizer, requests, BatchLimits(samples=6))
+    assert len(drawn) == 15
     for request, index in product(requests, range(3)):
         expected = _naive_sample(model, _prompt_ids(tokenizer, PROMPTS[request.prompt.id]), request, index)
-        rollout = found[request.prompt.id, index, f"{request.prompt.id}:{index}"]
+        rollout = drawn[request.prompt.id, index, f"{request.prompt.id}:{index}"]
         assert rollout.response_token_ids == expected
         assert rollout.finish_reason == ("stop" if expected[-1] == END else "length")
 
@@ -144,10 +144,10 @@ def test_other_architectures_draw_what_they_draw_without_a_cache(tokenizer: Any,
             if weight.ndim == 2:
                 weight.mul_(8.0)
     requests = [_request(name, text, 2) for name, text in PROMPTS.items()]
-    found = _generate(model, tokenizer, requests, BatchLimits(samples=4))
+    drawn = _generate(model, tokenizer, requests, BatchLimits(samples=4))
     for request, index in product(requests, range(2)):
         expected = _naive_sample(model, _prompt_ids(tokenizer, PROMPTS[request.prompt.id]), request, index)
-        assert found[request.prompt.id, index, f"{request.prompt.id}:{index}"].response_token_ids == expected
+        assert drawn[request.prompt.id, index, f"{request.prompt.id}:{index}"].response_token_ids == expected
 
 
 def test_what_is_drawn_does_not_depend_on_order_batches_or_what_else_is_asked_for(
@@ -165,8 +165,8 @@ def test_what_is_drawn_does_not_depend_on_order_batches_or_what_else_is_asked_fo
 
 def test_seeds_and_prefixes_have_streams_of_their_own(model: Any, tokenizer: Any) -> None:
     def responses(**changes: Any) -> list[str]:
-        found = _generate(model, tokenizer, [_request("a", "1+2=", 12, **changes)])
-        return [rollout.response for rollout in found.values()]
+        drawn = _generate(model, tokenizer, [_request("a", "1+2=", 12, **changes)])
+        return [rollout.response for rollout in drawn.values()]
 
     assert responses() == responses()
     assert sorted(responses()) != sorted(responses(seed=1))
@@ -174,8 +174,8 @@ def test_seeds_and_prefixes_have_streams_of_their_own(model: Any, tokenizer: Any
 
 def test_first_two_tokens_follow_the_exact_joint_distribution(model: Any, tokenizer: Any) -> None:
     request = _request("a", "1+2=", 6000, max_new_tokens=2, top_p=0.7, temperature=0.8)
-    found = _generate(model, tokenizer, [request])
-    counts = Counter(rollout.response_token_ids for rollout in found.values())
+    drawn = _generate(model, tokenizer, [request])
+    counts = Counter(rollout.response_token_ids for rollout in drawn.values())
     ids = _prompt_ids(tokenizer, "1+2=")
 
     def probabilities(after: list[int]) -> list[float]:
@@ -211,9 +211,9 @@ def test_samples_that_agree_share_the_work(model: Any, tokenizer: Any) -> None:
 @pytest.mark.parametrize("prefix", ["3", "1+2=3\n", "1+2=3\n#"])
 def test_a_prefix_is_continued(model: Any, tokenizer: Any, prefix: str) -> None:
     request = _request("a", "1+2=", 4, prefix)
-    found = _generate(model, tokenizer, [request, _request("a", "1+2=", 4), _request("b", "5", 2, prefix)])
-    assert len(found) == 10
-    mine = [r for r in found.values() if r.prompt_id == "a" and r.id.count(":") == 2]
+    drawn = _generate(model, tokenizer, [request, _request("a", "1+2=", 4), _request("b", "5", 2, prefix)])
+    assert len(drawn) == 10
+    mine = [r for r in drawn.values() if r.prompt_id == "a" and r.id.count(":") == 2]
     assert len(mine) == 4
     for rollout in mine:
         assert rollout.response.startswith(prefix)
@@ -225,8 +225,8 @@ def test_a_prefix_is_continued(model: Any, tokenizer: Any, prefix: str) -> None:
 def test_recorded_tokens_decode_to_the_response(make_model: Any, make_tokenizer: Any) -> None:
     byte_pair_model, byte_pair_tokenizer = make_model(), make_tokenizer()
     requests = [_request("a", "step one", 40, "the ans", max_new_tokens=20), _request("b", "two", 40)]
-    found = _generate(byte_pair_model, byte_pair_tokenizer, requests)
-    recorded = [r for r in found.values() if r.response_token_ids is not None]
+    drawn = _generate(byte_pair_model, byte_pair_tokenizer, requests)
+    recorded = [r for r in drawn.values() if r.response_token_ids is not None]
     assert len(recorded) > 60
     for rollout in recorded:
         decoded = byte_pair_tokenizer.decode(rollout.response_token_ids, skip_special_tokens=True)
@@ -272,9 +272,9 @@ def test_a_stop_string_ends_the_drawing_and_is_looked_for_after_the_prefix_only(
 def test_the_limit_and_the_context_cut_responses_off(model: Any, tokenizer: Any) -> None:
     long = _request("a", "1+2=", 30, max_new_tokens=500)
     short = _request("b", "1+2=", 30, max_new_tokens=2)
-    found = _generate(model, tokenizer, [long, short])
+    drawn = _generate(model, tokenizer, [long, short])
     context = model.config.max_position_embeddings - len(_prompt_ids(tokenizer, "1+2="))
-    for rollout in found.values():
+    for rollout in drawn.values():
         limit = context if rollout.prompt_id == "a" else 2
         ids = rollout.response_token_ids
         assert ids is not None
@@ -284,8 +284,8 @@ def test_the_limit_and_the_context_cut_responses_off(model: Any, tokenizer: Any)
 
 
 def test_rollouts_say_where_they_come_from(model: Any, tokenizer: Any) -> None:
-    found = _generate(model, tokenizer, [_request("a", "1+2=", 1, top_p=0.9, seed=5)])
-    rollout = found["a", 0, "a:0"]
+    drawn = _generate(model, tokenizer, [_request("a", "1+2=", 1, top_p=0.9, seed=5)])
+    rollout = drawn["a", 0, "a:0"]
     assert rollout.policy == "tiny"
     assert rollout.answer == "4"
     assert rollout.extras["level"] == 2

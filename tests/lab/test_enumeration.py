@@ -43,15 +43,15 @@ def always(*probabilities: float) -> NextLogProbs:
 
 
 def test_completions_of_a_coin_by_hand() -> None:
-    found = enumerate_completions(always(0.25, 0.75), (1,), end_token=END, max_length=3)
-    assert dict(zip(found.sequences, np.exp(found.log_probs), strict=True)) == pytest.approx(
+    completions = enumerate_completions(always(0.25, 0.75), (1,), end_token=END, max_length=3)
+    assert dict(zip(completions.sequences, np.exp(completions.log_probs), strict=True)) == pytest.approx(
         {(1, 0): 0.25, (1, 1, 0): 0.1875, (1, 1, 1): 0.5625}
     )
 
 
 def test_what_cannot_happen_is_left_out_and_a_finished_prefix_has_only_itself() -> None:
-    found = enumerate_completions(always(0.5, 0.0, 0.5), (1,), end_token=END, max_length=2)
-    assert found.sequences == ((1, 0), (1, 2))
+    completions = enumerate_completions(always(0.5, 0.0, 0.5), (1,), end_token=END, max_length=2)
+    assert completions.sequences == ((1, 0), (1, 2))
     done = enumerate_completions(always(0.5, 0.5), (1, 0), end_token=END, max_length=9)
     assert (done.sequences, done.log_probs.tolist()) == (((1, 0),), [0.0])
     with pytest.raises(ValueError, match="max_length"):
@@ -62,12 +62,14 @@ def test_what_cannot_happen_is_left_out_and_a_finished_prefix_has_only_itself() 
 @settings(max_examples=20, deadline=None)
 def test_probabilities_sum_to_one_and_agree_with_the_chain_rule(seed: int) -> None:
     model = random_model(seed)
-    found = enumerate_completions(model, (1,), end_token=END, max_length=LENGTH)
-    assert np.exp(found.log_probs).sum() == pytest.approx(1.0, abs=1e-12)
-    assert len(set(found.sequences)) == len(found.sequences)
-    chained = [sum(model(np.array([s[:t]]))[0, s[t]] for t in range(1, len(s))) for s in found.sequences]
-    np.testing.assert_allclose(sequence_log_probs(model, found.sequences, start=1), chained, atol=1e-12)
-    np.testing.assert_allclose(found.log_probs, chained, atol=1e-12)
+    completions = enumerate_completions(model, (1,), end_token=END, max_length=LENGTH)
+    assert np.exp(completions.log_probs).sum() == pytest.approx(1.0, abs=1e-12)
+    assert len(set(completions.sequences)) == len(completions.sequences)
+    chained = [
+        sum(model(np.array([s[:t]]))[0, s[t]] for t in range(1, len(s))) for s in completions.sequences
+    ]
+    np.testing.assert_allclose(sequence_log_probs(model, completions.sequences, start=1), chained, atol=1e-12)
+    np.testing.assert_allclose(completions.log_probs, chained, atol=1e-12)
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.05, 1.0, 20.0]))

@@ -39,14 +39,14 @@ def test_values_and_gradients_are_those_of_the_naive_loop(
     heads: int, key_heads: int, queries: int, keys: int, window: int | None
 ) -> None:
     query, key, value = inputs = tensors(heads, key_heads, queries, keys)
-    exact = [each.detach().double().requires_grad_() for each in inputs]
+    exact = [tensor.detach().double().requires_grad_() for tensor in inputs]
     mask = visible(queries, keys - queries, window, query.device)
     segments = Segments((keys - queries, queries), ((), (0,))) if keys > queries else Segments((keys,), ((),))
-    found = short_attention(query, key, value, segments.hidden(len(segments.lengths) - 1, window, query))
+    attended = short_attention(query, key, value, segments.hidden(len(segments.lengths) - 1, window, query))
     expected = naive(exact[0], exact[1], exact[2], mask, scaling=16**-0.5)
-    torch.testing.assert_close(found.double(), expected, rtol=0, atol=0.03)
-    weights = torch.linspace(-1, 1, found.numel()).view(found.shape)
-    gradients = torch.autograd.grad((found.float() * weights).sum(), inputs)
+    torch.testing.assert_close(attended.double(), expected, rtol=0, atol=0.03)
+    weights = torch.linspace(-1, 1, attended.numel()).view(attended.shape)
+    gradients = torch.autograd.grad((attended.float() * weights).sum(), inputs)
     exact_gradients = torch.autograd.grad((expected * weights.double()).sum(), exact)
     for got, want in zip(gradients, exact_gradients, strict=True):
         torch.testing.assert_close(got.double(), want, rtol=0, atol=0.04 * max(1.0, want.abs().max().item()))
@@ -59,7 +59,7 @@ def test_it_is_as_exact_as_the_kernel_it_stands_for() -> None:
     kernel = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
     hidden = torch.zeros(40, 60, dtype=torch.bfloat16).masked_fill(~mask, -torch.inf)
     own = short_attention(query, key, value, hidden)
-    kernel_error, own_error = ((each.double() - exact).abs().mean() for each in (kernel, own))
+    kernel_error, own_error = ((tensor.double() - exact).abs().mean() for tensor in (kernel, own))
     assert own_error < 3 * kernel_error
 
 

@@ -67,21 +67,21 @@ def test_best_of_n_accuracy_under_every_convention(
     graded: Path, saved_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    found = run(command(graded, saved_pair, out, "--n", "3,64"), capsys)
-    assert len(found["results"]) == 3 * 2 * 2 * 2 * 2
-    assert found["results"][0]["convention"] == {
+    report = run(command(graded, saved_pair, out, "--n", "3,64"), capsys)
+    assert len(report["results"]) == 3 * 2 * 2 * 2 * 2
+    assert report["results"][0]["convention"] == {
         "steps": "clean",
         "reference": True,
         "step_score": "difference",
         "aggregate": "min",
         "subsets": "all",
     }
-    assert found["results"][0]["change"] == 0.0
-    assert "n = 64 is left out: the smallest number of responses to a problem is 3" in found["notes"]
-    assert "best-of-n: 3.0 steps per response" in found["notes"]
+    assert report["results"][0]["change"] == 0.0
+    assert "n = 64 is left out: the smallest number of responses to a problem is 3" in report["notes"]
+    assert "best-of-n: 3.0 steps per response" in report["notes"]
     # The published evaluator's cumulative minimum is an aggregate of its score file.
     rows = [json.loads(line) for line in graded.read_text().splitlines()]
-    scores = {each.id: each for each in read_scores(out / "best-of-n-without-reference.jsonl")}
+    scores = {score.id: score for score in read_scores(out / "best-of-n-without-reference.jsonl")}
     right = []
     for problem in range(4):
         of_problem = [row for row in rows if row["prompt_id"] == f"p{problem}"]
@@ -89,7 +89,7 @@ def test_best_of_n_accuracy_under_every_convention(
         right.append(best["correct"])
     (row,) = (
         row
-        for row in found["results"]
+        for row in report["results"]
         if row["convention"]
         == {
             "steps": "best-of-n",
@@ -100,7 +100,7 @@ def test_best_of_n_accuracy_under_every_convention(
         }
     )
     assert row["value"] == pytest.approx(sum(right) / 4)
-    assert json.loads((out / "conventions.json").read_text()) == found
+    assert json.loads((out / "conventions.json").read_text()) == report
     assert "One convention changed at a time" in (out / "tables.md").read_text()
     assert (out / "conventions.json.manifest.json").is_file()
 
@@ -109,13 +109,13 @@ def test_f1_on_step_labels_leaves_out_the_convention_that_cuts_by_itself(
     labelled: Path, saved_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    found = run(command(labelled, saved_pair, out, "--format", "processbench"), capsys)
-    assert {row["metric"] for row in found["results"]} == {"f1"}
-    assert len(found["results"]) == 2 * 2 * 2
-    assert {row["convention"]["steps"] for row in found["results"]} == {"clean", "processbench"}
+    report = run(command(labelled, saved_pair, out, "--format", "processbench"), capsys)
+    assert {row["metric"] for row in report["results"]} == {"f1"}
+    assert len(report["results"]) == 2 * 2 * 2
+    assert {row["convention"]["steps"] for row in report["results"]} == {"clean", "processbench"}
     assert not (out / "best-of-n.jsonl").exists()
-    assert any("flatters" in note for note in found["notes"])
-    assert all(0.0 <= row["value"] <= 1.0 for row in found["results"])
+    assert any("flatters" in note for note in report["notes"])
+    assert all(0.0 <= row["value"] <= 1.0 for row in report["results"])
 
 
 def test_what_is_scored_is_not_scored_again(
@@ -144,8 +144,8 @@ def test_a_model_trained_without_a_reference_is_compared_without(
 ) -> None:
     save_prm(make_model(0), make_tokenizer(), PRMCard(beta=0.3, step_rule="newline"), saved_pair[0])
     words = ["eval", "conventions", str(graded), "--prm", str(saved_pair[0]), "--n", "2"]
-    found = run([*words, "--draws", "200", "--out", str(tmp_path / "out")], capsys)
-    assert {row["convention"]["reference"] for row in found["results"]} == {False}
+    report = run([*words, "--draws", "200", "--out", str(tmp_path / "out")], capsys)
+    assert {row["convention"]["reference"] for row in report["results"]} == {False}
 
 
 @pytest.mark.parametrize(

@@ -90,14 +90,14 @@ def test_processbench_names_where_each_threshold_is_from(
     command += ["--scores", f"prm/gsm8k={perfect_scores(easy, 'processbench')}"]
     command += ["--scores", f"prm/math={perfect_scores(hard, 'processbench', noise=0.9)}"]
     assert main(command) == 0
-    found = figures(capsys.readouterr().out)
+    shown = figures(capsys.readouterr().out)
     for origin in ("tuned on gsm8k", "this file (oracle threshold)", "fixed: 0"):
-        assert found["gsm8k", "reward", "f1", origin]["value"] == 1.0
-    assert found["math", "reward", "correct_accuracy", "tuned on gsm8k"]["value"] == 0.0
-    assert found["math", "reward", "f1", "this file (oracle threshold)"]["value"] == 1.0
-    assert found["mean of subsets", "reward", "f1", "tuned on gsm8k"]["value"] == 0.5
-    assert found["math", "reward", "first_error_auc", None]["value"] == 1.0
-    assert found["math", "value", "first_error_auc", None]["value"] is not None
+        assert shown["gsm8k", "reward", "f1", origin]["value"] == 1.0
+    assert shown["math", "reward", "correct_accuracy", "tuned on gsm8k"]["value"] == 0.0
+    assert shown["math", "reward", "f1", "this file (oracle threshold)"]["value"] == 1.0
+    assert shown["mean of subsets", "reward", "f1", "tuned on gsm8k"]["value"] == 0.5
+    assert shown["math", "reward", "first_error_auc", None]["value"] == 1.0
+    assert shown["math", "value", "first_error_auc", None]["value"] is not None
 
 
 def test_processbench_on_a_development_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,9 +106,9 @@ def test_processbench_on_a_development_file(tmp_path: Path, capsys: pytest.Captu
     command += ["--scores", f"prm/math={perfect_scores(data, 'processbench')}"]
     command += ["--scores", f"prm/dev={perfect_scores(dev, 'processbench')}"]
     assert main(command) == 0
-    found = figures(capsys.readouterr().out)
-    assert found["math", "reward", "f1", f"tuned on {dev}"]["value"] == 1.0
-    assert not any(subset == "dev" for subset, *_ in found)
+    shown = figures(capsys.readouterr().out)
+    assert shown["math", "reward", "f1", f"tuned on {dev}"]["value"] == 1.0
+    assert not any(subset == "dev" for subset, *_ in shown)
 
 
 def prm_bench(folder: Path) -> Path:
@@ -140,13 +140,13 @@ def test_prmbench_reports_categories_aspects_and_all(
     command = ["eval", "prmbench", str(data), "--draws", "200", "--json"]
     command += ["--scores", f"prm={perfect_scores(data, 'prmbench')}"]
     assert main(command) == 0
-    found = figures(capsys.readouterr().out)
+    shown = figures(capsys.readouterr().out)
     published = "fixed: 0.5 (published)"
     for subset in ("circular", "confidence", "simplicity", "soundness", "sensitivity", "all"):
-        assert found[subset, "reward", "prm_score", published]["value"] == 1.0
+        assert shown[subset, "reward", "prm_score", published]["value"] == 1.0
     # Solutions that are right in every step have no wrong step to find.
-    assert found["multi_solutions", "reward", "negative_f1", published]["value"] is None
-    assert found["multi_solutions", "reward", "positive_f1", published]["value"] == 1.0
+    assert shown["multi_solutions", "reward", "negative_f1", published]["value"] is None
+    assert shown["multi_solutions", "reward", "positive_f1", published]["value"] == 1.0
 
 
 def test_prmbench_averages_categories_as_published_or_pools_their_steps(
@@ -170,24 +170,24 @@ def test_prmbench_averages_categories_as_published_or_pools_their_steps(
         ],
     )
     rollouts = list(read_rollouts_as(data, "prmbench"))
-    write_rows(scores, [score(each, [1] if "circular" in each.id else []) for each in rollouts])
-    found = {}
+    write_rows(scores, [score(rollout, [1] if "circular" in rollout.id else []) for rollout in rollouts])
+    shown = {}
     for way in ("published", "pooled"):
         command = ["eval", "prmbench", str(data), "--scores", f"prm={scores}", "--draws", "200", "--json"]
         assert main([*command, "--aspects", way]) == 0
         captured = capsys.readouterr().out
         assert ("as in the published table" in captured) == (way == "published")
-        found[way] = figures(captured)
+        shown[way] = figures(captured)
     key = ("reward", "prm_score", "fixed: 0.5 (published)")
     # Redundency: both steps called right, so right F1 = 2 * 2 / (2 * 2 + 2) = 2/3 and wrong F1 = 0.
-    categories = [found["published"][name, *key]["value"] for name in ("circular", "redundency")]
+    categories = [shown["published"][name, *key]["value"] for name in ("circular", "redundency")]
     assert categories == pytest.approx([1.0, 1 / 3])
-    assert found["published"]["simplicity", *key]["value"] == pytest.approx((1 + 1 / 3) / 2)
+    assert shown["published"]["simplicity", *key]["value"] == pytest.approx((1 + 1 / 3) / 2)
     # Pooled: 6 right steps kept, 4 of 6 wrong ones found: F1 12/14 and 8/10.
     pooled = (12 / 14 + 8 / 10) / 2
-    assert found["pooled"]["simplicity", *key]["value"] == pytest.approx(pooled)
-    assert found["published"]["all", *key]["value"] == pytest.approx(pooled)
-    negative = found["published"]["redundency", "reward", "negative_f1", key[2]]["value"]
+    assert shown["pooled"]["simplicity", *key]["value"] == pytest.approx(pooled)
+    assert shown["published"]["all", *key]["value"] == pytest.approx(pooled)
+    negative = shown["published"]["redundency", "reward", "negative_f1", key[2]]["value"]
     assert negative == 0.0
 
 
@@ -331,11 +331,15 @@ def test_real_files(
         write_rows(
             scores,
             (
-                score(each, [i for i, label in enumerate(each.step_labels or ()) if label.label < 0.5], 0.01)
-                for each in rollouts
+                score(
+                    rollout,
+                    [i for i, label in enumerate(rollout.step_labels or ()) if label.label < 0.5],
+                    0.01,
+                )
+                for rollout in rollouts
             ),
         )
         words += ["--scores", f"prm/{name}={scores}"]
     assert main(words) == 0
-    found = figures(capsys.readouterr().out)
-    assert all(row["value"] == 1.0 for key, row in found.items() if key[1:3] == ("reward", "auc"))
+    shown = figures(capsys.readouterr().out)
+    assert all(row["value"] == 1.0 for key, row in shown.items() if key[1:3] == ("reward", "auc"))

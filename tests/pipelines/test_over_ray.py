@@ -124,9 +124,9 @@ def test_a_cluster_gives_the_scores_that_one_machine_gives(
     assert isinstance(spread, score.Result)
     assert isinstance(alone, score.Result)
     assert spread.counts == alone.counts == {"scored": 12, "too-long": 1}
-    for found, expected in zip(read(spread.out), read(alone.out), strict=True):
-        assert found["id"] == expected["id"]
-        assert found["reward"] == pytest.approx(expected["reward"], abs=1e-6)
+    for row, expected in zip(read(spread.out), read(alone.out), strict=True):
+        assert row["id"] == expected["id"]
+        assert row["reward"] == pytest.approx(expected["reward"], abs=1e-6)
     manifests = [read_manifest(result.out) or {} for result in (spread, alone)]
     assert manifests[0]["scorer"] == manifests[1]["scorer"]
     assert manifests[0]["ledger"]["scored_tokens"] >= manifests[1]["ledger"]["scored_tokens"] > 0

@@ -417,4 +417,6 @@ def test_columns_of_a_table_are_mapped_to_the_fields_of_a_prompt(tmp_path: Path)
         )
     )
     rollouts = list(read_rollouts(out))
-    assert [(each.prompt, each.answer) for each in rollouts] == [("3+4=", "7")] * 2 + [("5+1=", "6")] * 2
+    assert [(rollout.prompt, rollout.answer) for rollout in rollouts] == [("3+4=", "7")] * 2 + [
+        ("5+1=", "6")
+    ] * 2

@@ -68,11 +68,11 @@ def test_one_score_a_row_in_order(options: score.Options) -> None:
     assert result.counts == {"scored": 12}
     assert result.step_rule == "newline"
     prm = ImplicitPRM.from_pretrained(options.prm, options.reference, BETA, steps="newline")
-    for row, found in zip(rows, scores, strict=True):
+    for row, scored in zip(rows, scores, strict=True):
         expected = prm.score(row["prompt"], row["response"])
-        assert [s.reward for s in found.steps] == pytest.approx([s.reward for s in expected.steps], abs=1e-5)
-        assert found.token_rewards is None
-        assert found.scorer == expected.scorer
+        assert [s.reward for s in scored.steps] == pytest.approx([s.reward for s in expected.steps], abs=1e-5)
+        assert scored.token_rewards is None
+        assert scored.scorer == expected.scorer
     manifest = read_manifest(options.out) or {}
     assert manifest["settings"]["beta"] == BETA
     assert manifest["settings"]["steps"] == "newline"
@@ -288,9 +288,9 @@ def test_an_extension_that_is_not_known_is_told_before_scoring(
 def test_token_rewards_on_request(options: score.Options) -> None:
     run(replace(options, tokens=True))
     assert options.out is not None
-    for found in read_scores(options.out):
-        assert found.token_rewards is not None
-        assert sum(found.token_rewards) == pytest.approx(found.reward)
+    for scored in read_scores(options.out):
+        assert scored.token_rewards is not None
+        assert sum(scored.token_rewards) == pytest.approx(scored.reward)
 
 
 def test_the_heat_map_shows_chosen_rows(options: score.Options, tmp_path: Path) -> None:
@@ -510,14 +510,14 @@ def test_odd_texts_are_scored_whole(options: score.Options, response: str, conve
     assert options.out is not None
     write(options.input, [{**rows_of(options)[0], "response": response}])
     run(replace(options, convention=convention, tokens=True))
-    (found,) = read_scores(options.out)
-    text = response if found.scored_text is None else found.scored_text
-    assert "".join(step.text for step in found.steps) == text
-    assert [(step.start, step.end) for step in found.steps][-1][1] == len(text)
-    assert found.token_rewards is not None
-    assert sum(step.reward for step in found.steps) == pytest.approx(found.steps[-1].value, abs=1e-6)
+    (scored,) = read_scores(options.out)
+    text = response if scored.scored_text is None else scored.scored_text
+    assert "".join(step.text for step in scored.steps) == text
+    assert [(step.start, step.end) for step in scored.steps][-1][1] == len(text)
+    assert scored.token_rewards is not None
+    assert sum(step.reward for step in scored.steps) == pytest.approx(scored.steps[-1].value, abs=1e-6)
     if convention == "clean":
-        assert sum(found.token_rewards) == pytest.approx(found.reward, abs=1e-6)
+        assert sum(scored.token_rewards) == pytest.approx(scored.reward, abs=1e-6)
 
 
 def test_a_product_too_large_for_a_float_is_left_out(options: score.Options) -> None:
@@ -525,10 +525,10 @@ def test_a_product_too_large_for_a_float_is_left_out(options: score.Options) -> 
     assert options.out is not None
     write(options.input, [{**rows_of(options)[0], "response": "ab cd ef\n" * 45}])
     run(replace(options, beta=1e9, steps="newline"))
-    (found,) = read_scores(options.out)
-    assert len(found.steps) == 45
-    assert "product" not in found.aggregates
-    assert "sum" in found.aggregates
+    (scored,) = read_scores(options.out)
+    assert len(scored.steps) == 45
+    assert "product" not in scored.aggregates
+    assert "sum" in scored.aggregates
 
 
 def test_a_step_rule_that_the_convention_overrides_is_told(
@@ -555,12 +555,12 @@ def test_a_page_of_more_rows_than_there_are_holds_all(options: score.Options, tm
 def test_colours_can_be_switched_off(
     options: score.Options, monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]
 ) -> None:
-    found = score.run(replace(options, input=None, out=None, prompt="2 pens?", text="a\x1b[2J\nb"))
+    result = score.run(replace(options, input=None, out=None, prompt="2 pens?", text="a\x1b[2J\nb"))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv(*variable)
-    assert "\x1b" not in found.to_text()
+    assert "\x1b" not in result.to_text()
 
 
 def test_token_rewards_of_one_solution(options: score.Options) -> None:
-    found = score.run(replace(options, input=None, out=None, prompt="2 pens?", text="a\nb", tokens=True))
-    assert len(found.to_json()["token_rewards"]) == found.to_json()["num_tokens"]
+    result = score.run(replace(options, input=None, out=None, prompt="2 pens?", text="a\nb", tokens=True))
+    assert len(result.to_json()["token_rewards"]) == result.to_json()["num_tokens"]

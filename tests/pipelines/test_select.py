@@ -54,60 +54,61 @@ def test_without_a_wish_everything_is_kept_as_it_was(graded: Path, tmp_path: Pat
 
 def test_a_smaller_share_of_the_prompts_lies_in_a_larger_one(graded: Path, tmp_path: Path) -> None:
     parts = [
-        [each.id for each in kept(tmp_path, graded, prompts=share, seed=3)] for share in (0.25, 0.5, 0.75, 1)
+        [rollout.id for rollout in kept(tmp_path, graded, prompts=share, seed=3)]
+        for share in (0.25, 0.5, 0.75, 1)
     ]
     assert [len(part) for part in parts] == [20, 40, 60, 80]
     for smaller, larger in pairwise(parts):
         assert set(smaller) < set(larger)
-        assert smaller == [each for each in larger if each in set(smaller)], "the order of the file stays"
-    other = [each.id for each in kept(tmp_path, graded, prompts=0.25, seed=4)]
+        assert smaller == [name for name in larger if name in set(smaller)], "the order of the file stays"
+    other = [rollout.id for rollout in kept(tmp_path, graded, prompts=0.25, seed=4)]
     assert set(other) != set(parts[0])
 
 
 def test_a_share_of_a_part_of_the_prompts_is_what_the_whole_would_give(tmp_path: Path) -> None:
     """Where a prompt stands depends on the seed and itself, not on the others."""
     whole = write(tmp_path / "whole.jsonl", rollouts())
-    part = write(tmp_path / "part.jsonl", [each for each in rollouts() if each.prompt_id != "p0"])
-    of_whole = {each.prompt_id for each in kept(tmp_path, whole, prompts=0.5)} - {"p0"}
-    of_part = {each.prompt_id for each in kept(tmp_path, part, prompts=0.5)}
+    part = write(tmp_path / "part.jsonl", [rollout for rollout in rollouts() if rollout.prompt_id != "p0"])
+    of_whole = {rollout.prompt_id for rollout in kept(tmp_path, whole, prompts=0.5)} - {"p0"}
+    of_part = {rollout.prompt_id for rollout in kept(tmp_path, part, prompts=0.5)}
     assert len(of_whole ^ of_part) <= 1
 
 
 def test_the_first_responses_are_kept_however_the_file_is_sorted(tmp_path: Path) -> None:
     graded = write(tmp_path / "graded.jsonl", reversed(rollouts()))
     part = kept(tmp_path, graded, responses=2)
-    assert {(each.prompt_id, each.index) for each in part} == {
+    assert {(rollout.prompt_id, rollout.index) for rollout in part} == {
         (f"p{i}", j) for i in range(20) for j in (0, 1)
     }
 
 
 def test_of_equal_responses_to_a_prompt_the_first_stays(tmp_path: Path) -> None:
-    rows = [replace(each, response=f"always {each.index // 2}") for each in rollouts(2)]
+    rows = [replace(rollout, response=f"always {rollout.index // 2}") for rollout in rollouts(2)]
     part = kept(tmp_path, write(tmp_path / "graded.jsonl", rows), distinct=True)
-    assert [each.id for each in part] == ["0/0", "0/2", "1/0", "1/2"]
+    assert [rollout.id for rollout in part] == ["0/0", "0/2", "1/0", "1/2"]
 
 
 def test_equal_responses_count_among_those_that_are_taken(tmp_path: Path) -> None:
     """The first two of a policy are its first two draws, equal or not."""
-    rows = [replace(each, response=f"always {each.index // 2}") for each in rollouts(1)]
+    rows = [replace(rollout, response=f"always {rollout.index // 2}") for rollout in rollouts(1)]
     part = kept(tmp_path, write(tmp_path / "graded.jsonl", rows), distinct=True, responses=2)
-    assert [each.id for each in part] == ["0/0"]
+    assert [rollout.id for rollout in part] == ["0/0"]
 
 
 @pytest.mark.parametrize(("ratio", "right", "wrong"), [("1:1", 10, 10), ("3:1", 15, 5), ("1:3", 5, 15)])
 def test_one_response_a_prompt_in_a_ratio(tmp_path: Path, ratio: str, right: int, wrong: int) -> None:
-    rows = [replace(each, correct=each.index < 2) for each in rollouts()]
+    rows = [replace(rollout, correct=rollout.index < 2) for rollout in rollouts()]
     part = kept(tmp_path, write(tmp_path / "graded.jsonl", rows), one_response=ratio)
-    assert len({each.prompt_id for each in part}) == len(part) == 20
-    assert sum(each.correct is True for each in part) == right
-    assert sum(each.correct is False for each in part) == wrong
+    assert len({rollout.prompt_id for rollout in part}) == len(part) == 20
+    assert sum(rollout.correct is True for rollout in part) == right
+    assert sum(rollout.correct is False for rollout in part) == wrong
 
 
 def test_where_prompts_cannot_give_the_ratio_the_frequent_kind_is_cut(tmp_path: Path) -> None:
-    rows = [replace(each, correct=each.prompt_id in ("p1", "p2")) for each in rollouts()]
+    rows = [replace(rollout, correct=rollout.prompt_id in ("p1", "p2")) for rollout in rollouts()]
     part = kept(tmp_path, write(tmp_path / "graded.jsonl", rows), one_response="1:3")
-    assert sum(each.correct is True for each in part) == 2
-    assert sum(each.correct is False for each in part) == 6
+    assert sum(rollout.correct is True for rollout in part) == 2
+    assert sum(rollout.correct is False for rollout in part) == 6
 
 
 @pytest.mark.parametrize(("ratio", "scarce"), [("1:10", True), ("10:1", False)])
@@ -125,13 +126,14 @@ def test_the_rare_label_does_not_tell_how_hard_its_prompt_is(
         return not scarce if prompt % 100 < 2 * only else index % 2 == 0
 
     rows = [
-        replace(each, correct=correct(int(each.prompt_id[1:]), each.index)) for each in rollouts(count, 2)
+        replace(rollout, correct=correct(int(rollout.prompt_id[1:]), rollout.index))
+        for rollout in rollouts(count, 2)
     ]
     part = kept(tmp_path, write(tmp_path / "graded.jsonl", rows), one_response=ratio)
-    rare = [each for each in part if each.correct is scarce]
-    of_one_kind = sum(int(each.prompt_id[1:]) % 100 < only for each in rare) / len(rare)
+    rare = [rollout for rollout in part if rollout.correct is scarce]
+    of_one_kind = sum(int(rollout.prompt_id[1:]) % 100 < only for rollout in rare) / len(rare)
     assert of_one_kind == pytest.approx(share["only"] / (share["only"] + share["mixed"]), abs=0.15)
-    assert len({each.prompt_id for each in part}) == len(part)
+    assert len({rollout.prompt_id for rollout in part}) == len(part)
     assert len(part) - len(rare) == 10 * len(rare)
     # No more of them fit: each takes ten others, and a prompt that has both kinds cannot give both.
     assert 11 * (len(rare) + 1) > count * (share["mixed"] + share["only"])
@@ -144,7 +146,7 @@ def test_a_ratio_with_nothing_on_one_side_keeps_one_kind(
     graded: Path, tmp_path: Path, ratio: str, correct: bool
 ) -> None:
     part = kept(tmp_path, graded, one_response=ratio)
-    assert {each.correct for each in part} == {correct}
+    assert {rollout.correct for rollout in part} == {correct}
     assert len(part) == 16  # four of the twenty prompts have no response of the kind
 
 
@@ -153,22 +155,22 @@ def test_near_duplicates_among_the_prompts_go(tmp_path: Path) -> None:
     texts = {"a": "abcdef", "b": "abcdeX", "c": "uvwxyz", "d": "abcdef"}
     rows = [Rollout(id=name, prompt_id=name, prompt=text, response="r") for name, text in texts.items()]
     graded = write(tmp_path / "graded.jsonl", rows)
-    assert [each.id for each in kept(tmp_path, graded, similar_prompts=0.6)] == ["a", "c"]
-    assert [each.id for each in kept(tmp_path, graded, similar_prompts=0.61)] == ["a", "b", "c"]
+    assert [rollout.id for rollout in kept(tmp_path, graded, similar_prompts=0.6)] == ["a", "c"]
+    assert [rollout.id for rollout in kept(tmp_path, graded, similar_prompts=0.61)] == ["a", "b", "c"]
 
 
 def test_files_whose_ids_collide_are_joined_prompt_by_prompt(tmp_path: Path) -> None:
     first = write(tmp_path / "first.jsonl", rollouts(2))
     second = write(tmp_path / "second.jsonl", rollouts(3, policy="other "))
     part = kept(tmp_path, first, second, responses=1)
-    assert [each.id for each in part] == ["0/0", "0/0/1", "1/0", "1/0/1", "2/0"]
-    assert [each.prompt_id for each in part] == ["p0", "p0", "p1", "p1", "p2"]
+    assert [rollout.id for rollout in part] == ["0/0", "0/0/1", "1/0", "1/0/1", "2/0"]
+    assert [rollout.prompt_id for rollout in part] == ["p0", "p0", "p1", "p1", "p2"]
 
 
 def test_what_was_kept_is_counted_and_not_done_twice(graded: Path, tmp_path: Path) -> None:
     options = select.Options(rollouts=(graded,), out=tmp_path / "out.jsonl", prompts=0.5, responses=3)
-    found = select.run(options)
-    assert found.counts == {
+    result = select.run(options)
+    assert result.counts == {
         "responses read": 80,
         "prompts read": 20,
         "responses kept": 30,
@@ -183,10 +185,10 @@ def test_what_was_kept_is_counted_and_not_done_twice(graded: Path, tmp_path: Pat
 
 def test_another_kind_of_monte_carlo_labels_is_taken(tmp_path: Path) -> None:
     labels = {"end": [3, 7], "soft": [0.75, 0.25], "hard": [1.0, 1.0]}
-    rows = [replace(each, extras={FIELD: labels}) for each in rollouts(1, 1)]
+    rows = [replace(rollout, extras={FIELD: labels}) for rollout in rollouts(1, 1)]
     graded = write(tmp_path / "graded.jsonl", rows)
-    (found,) = kept(tmp_path, graded, step_labels="hard")
-    assert [(label.end, label.label) for label in found.step_labels or ()] == [(3, 1.0), (7, 1.0)]
+    (rollout,) = kept(tmp_path, graded, step_labels="hard")
+    assert [(label.end, label.label) for label in rollout.step_labels or ()] == [(3, 1.0), (7, 1.0)]
     with pytest.raises(DataError, match="no log-mean-exp labels"):
         kept(tmp_path, graded, step_labels="log-mean-exp")
 
@@ -223,11 +225,11 @@ def test_a_malformed_row_is_named_or_skipped_and_counted(tmp_path: Path) -> None
     out = tmp_path / "out.jsonl"
     with pytest.raises(DataError, match=r"graded\.jsonl:5"):
         select.run(select.Options(rollouts=(graded,), out=out))
-    found = select.run(select.Options(rollouts=(graded,), out=out, skip_invalid=True))
-    assert (found.counts["malformed"], found.counts["responses kept"]) == (1, 4)
+    result = select.run(select.Options(rollouts=(graded,), out=out, skip_invalid=True))
+    assert (result.counts["malformed"], result.counts["responses kept"]) == (1, 4)
 
 
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
-    ungraded = write(tmp_path / "ungraded.jsonl", [replace(each, correct=None) for each in rollouts(2)])
+    ungraded = write(tmp_path / "ungraded.jsonl", [replace(rollout, correct=None) for rollout in rollouts(2)])
     with pytest.raises(DataError, match="nothing is left"):
         kept(tmp_path, ungraded, one_response="1:1")

@@ -68,15 +68,15 @@ def test_score_and_search_use_a_server_as_they_use_a_model(server: _Server, tmp_
     ]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     policy = ["--model", str(policy_path("mid")), "--max-new-tokens", "64"]
-    found = {name: str(tmp_path / f"{name}.jsonl") for name in ("here", "there", "scores", "remote")}
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("here", "there", "scores", "remote")}
     search = ["search", str(prompts), *policy, "--width", "8"]
-    assert main([*search, *MODEL, "--steps", "newline", "--out", found["here"]]) == 0
-    assert main([*search, "--prm", server.address, "--out", found["there"]]) == 0
-    assert main(["score", found["here"], *MODEL, "--steps", "newline", "--out", found["scores"]]) == 0
-    assert main(["score", found["there"], "--prm", server.address, "--out", found["remote"]]) == 0
+    assert main([*search, *MODEL, "--steps", "newline", "--out", files["here"]]) == 0
+    assert main([*search, "--prm", server.address, "--out", files["there"]]) == 0
+    assert main(["score", files["here"], *MODEL, "--steps", "newline", "--out", files["scores"]]) == 0
+    assert main(["score", files["there"], "--prm", server.address, "--out", files["remote"]]) == 0
     for ours, theirs in (("here", "there"), ("scores", "remote")):
         left, right = (
-            [json.loads(line) for line in Path(found[name]).read_text().splitlines()]
+            [json.loads(line) for line in Path(files[name]).read_text().splitlines()]
             for name in (ours, theirs)
         )
         assert [row.get("response") for row in left] == [row.get("response") for row in right]

@@ -35,13 +35,13 @@ class Element:
 
     def all(self, name: str, where: Callable[[Element], bool] = lambda _: True) -> list[Element]:
         """Descendants of that name, in document order."""
-        found = []
+        elements = []
         for child in self.children:
             if isinstance(child, Element):
                 if child.name == name and where(child):
-                    found.append(child)
-                found += child.all(name, where)
-        return found
+                    elements.append(child)
+                elements += child.all(name, where)
+        return elements
 
     def of_class(self, name: str, class_: str) -> list[Element]:
         return self.all(name, lambda element: class_ in element.classes)

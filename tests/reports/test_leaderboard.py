@@ -66,11 +66,11 @@ def test_evaluations_of_the_same_data_share_a_board(tmp_path: Path) -> None:
     write(tmp_path / "x/three", "eval best-of-n", other, "other", choices={"third": {"aggregate": "min"}})
     (tmp_path / "two/report.html").write_text("report")
     boards = collect(tmp_path, tmp_path / "board.html")
-    assert [[each.scorer for each in board.entries] for board in boards] == [
+    assert [[entry.scorer for entry in board.entries] for board in boards] == [
         ["second", "first", "majority vote", "single response"],
         ["third", "majority vote", "single response"],
     ]
-    assert [each.report for each in boards[0].entries][:2] == ["two/report.html", None]
+    assert [entry.report for entry in boards[0].entries][:2] == ["two/report.html", None]
     page = render_leaderboard(boards)
     assert '<a href="two/report.html">second</a>' in page
     assert "70.0%" in page
@@ -103,11 +103,11 @@ def test_step_evaluations_have_boards_of_their_own(tmp_path: Path) -> None:
     )
     published = "fixed: 0.5 (published)"
     write(tmp_path / "bench", "eval prmbench", [figure("all", "prm_score", 0.6, published)], "other")
-    found = {
-        board.metric: [each.value for each in board.entries]
+    values = {
+        board.metric: [entry.value for entry in board.entries]
         for board in collect(tmp_path, tmp_path / "b.html")
     }
-    assert found == {"AUC of the first wrong step, a": [0.8], "PRMScore": [0.6]}
+    assert values == {"AUC of the first wrong step, a": [0.8], "PRMScore": [0.6]}
 
 
 def test_a_folder_without_evaluations_is_refused(tmp_path: Path) -> None:

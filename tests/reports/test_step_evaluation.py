@@ -47,18 +47,18 @@ def content_of(command: str, parts: dict[str, int]) -> dict[str, Any]:
 
 def test_prmbench_opens_with_its_score_over_all_categories() -> None:
     content = content_of("eval prmbench", {"circular": 20, "simplicity": 20, "all": 30})
-    found = headline(content)
+    table = headline(content)
     whole = next(
         row
         for row in content["results"]
         if (row["subset"], row["scorer"], row["metric"], row["threshold_from"])
         == ("all", "prm", "prm_score", PUBLISHED)
     )
-    assert found.text.startswith(f"PRMScore over all categories: prm {whole['value']:.3f} (95% interval ")
-    assert [subset for subset, _ in found.rows] == ["circular", "simplicity", "all"]
-    assert found.caption.endswith("At the published threshold.")
+    assert table.text.startswith(f"PRMScore over all categories: prm {whole['value']:.3f} (95% interval ")
+    assert [subset for subset, _ in table.rows] == ["circular", "simplicity", "all"]
+    assert table.caption.endswith("At the published threshold.")
     page = render_evaluation(content, [])
-    assert page.index(found.text) < page.index("How much data there is")
+    assert page.index(table.text) < page.index("How much data there is")
     assert_self_contained(page)
 
 
@@ -88,7 +88,7 @@ def test_titles_are_words_and_each_plot_has_one_row_per_part_and_scorer(command:
 
 def test_one_response_gives_a_page_without_intervals(tmp_path: Path) -> None:
     content = content_of("eval steps", {"mine": 1})
-    found = headline(content)
-    assert all("to" not in cell.interval for _, cells in found.rows for cell in cells)
+    table = headline(content)
+    assert all("to" not in cell.interval for _, cells in table.rows for cell in cells)
     assert "nan" not in render_evaluation(content, []).lower().replace("pointer", "")
     assert not np.isnan(content["counts"]["mine"]["problems"])

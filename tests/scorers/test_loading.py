@@ -36,8 +36,8 @@ def score(policy: Path, reference: Path | None, **options: Any) -> ResponseScore
     return prm.score(PROMPT, RESPONSE)
 
 
-def rewards(found: ResponseScore) -> list[float]:
-    return [step.reward for step in found.steps]
+def rewards(score: ResponseScore) -> list[float]:
+    return [step.reward for step in score.steps]
 
 
 def from_command_line(folder: Path, policy: Path, reference: Path, *flags: str) -> list[float]:
@@ -47,8 +47,8 @@ def from_command_line(folder: Path, policy: Path, reference: Path, *flags: str) 
     words = ["score", str(folder / "rollouts.jsonl"), "--prm", str(policy), "--reference", str(reference)]
     words += ["--beta", str(BETA), "--steps", "newline", "--out", str(folder / "scores.jsonl"), *flags]
     assert main(words) == 0
-    (found,) = map(json.loads, (folder / "scores.jsonl").read_text().splitlines())
-    return [step["reward"] for step in found["steps"]]
+    (scored,) = map(json.loads, (folder / "scores.jsonl").read_text().splitlines())
+    return [step["reward"] for step in scored["steps"]]
 
 
 def write_gguf(path: Path, model: Any, tokenizer: Any, kind: gguf.GGMLQuantizationType) -> None:
@@ -96,9 +96,9 @@ def write_gguf(path: Path, model: Any, tokenizer: Any, kind: gguf.GGMLQuantizati
 
 def gguf_name(name: str) -> str:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 8)
-    found = names.get_name(name, try_suffixes=(".weight",))
-    assert found is not None, name
-    return str(found)
+    tensor = names.get_name(name, try_suffixes=(".weight",))
+    assert tensor is not None, name
+    return str(tensor)
 
 
 def stored_tensor(name: str, tensor: torch.Tensor, config: Any, kind: gguf.GGMLQuantizationType) -> Any:
@@ -170,8 +170,8 @@ def test_weights_in_several_files(tmp_path: Path, saved_pair: Pair, make_model: 
 @pytest.mark.parametrize("device_map", ["auto", "cpu", "sequential"])
 def test_a_device_map(tmp_path: Path, saved_pair: Pair, device_map: str) -> None:
     expected = rewards(score(*saved_pair))
-    found = from_command_line(tmp_path, *saved_pair, "--device-map", device_map)
-    assert found == pytest.approx(expected, abs=1e-5)
+    computed = from_command_line(tmp_path, *saved_pair, "--device-map", device_map)
+    assert computed == pytest.approx(expected, abs=1e-5)
 
 
 def test_weights_that_are_brought_only_while_they_are_used(
@@ -225,8 +225,8 @@ def test_an_adapter_without_a_tokenizer_has_its_bases(
 ) -> None:
     switched_off = score(adapter, None)
     assert abs(switched_off.reward) > 1e-3
-    found = from_command_line(tmp_path, adapter, saved_pair[0])
-    assert found == pytest.approx(rewards(switched_off), abs=1e-5)
+    computed = from_command_line(tmp_path, adapter, saved_pair[0])
+    assert computed == pytest.approx(rewards(switched_off), abs=1e-5)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"base_model_name_or_path": null}'])
@@ -285,9 +285,9 @@ def test_a_reference_in_the_cache_is_not_loaded(
     expected = score(*saved_pair, cache=tmp_path / "cache")
     make_model(5).save_pretrained(str(saved_pair[0]))  # another policy, the same reference
     prm = ImplicitPRM.from_pretrained(*saved_pair, BETA, steps="newline", cache=tmp_path / "cache")
-    found = prm.score(PROMPT, RESPONSE)
-    assert found.reward != expected.reward
-    assert rewards(found) == pytest.approx(rewards(score(*saved_pair)), abs=1e-5)
+    computed = prm.score(PROMPT, RESPONSE)
+    assert computed.reward != expected.reward
+    assert rewards(computed) == pytest.approx(rewards(score(*saved_pair)), abs=1e-5)
     assert isinstance(prm.reference, CachedTokenLogProbs)
     inner = prm.reference.inner
     assert isinstance(inner, DeferredTokenLogProbs)

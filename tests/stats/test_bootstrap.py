@@ -43,8 +43,8 @@ def test_paired_intervals_use_the_same_draws_for_both() -> None:
 
 
 def test_a_constant_has_an_interval_without_width() -> None:
-    found = ProblemBootstrap(20, num_draws=200).interval(np.ones(20))
-    assert (found.estimate, found.low, found.high) == (1.0, 1.0, 1.0)
+    interval = ProblemBootstrap(20, num_draws=200).interval(np.ones(20))
+    assert (interval.estimate, interval.low, interval.high) == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("num_problems", [50, 200])
@@ -73,8 +73,8 @@ def test_paired_intervals_cover_the_true_difference() -> None:
 
 def test_a_ratio_is_of_sums_and_leaves_out_draws_without_denominator() -> None:
     bootstrap = ProblemBootstrap(3, num_draws=2000)
-    found = bootstrap.ratio_interval(np.array([1.0, 1.0, 0.0]), np.array([2.0, 2.0, 0.0]))
-    assert (found.estimate, found.low, found.high) == (0.5, 0.5, 0.5)
+    interval = bootstrap.ratio_interval(np.array([1.0, 1.0, 0.0]), np.array([2.0, 2.0, 0.0]))
+    assert (interval.estimate, interval.low, interval.high) == (0.5, 0.5, 0.5)
     assert np.isnan(bootstrap.ratio_interval(np.zeros(3), np.zeros(3)).estimate)
 
 
@@ -85,9 +85,9 @@ def test_no_problem_is_refused() -> None:
 
 def test_one_problem_does_not_show_how_much_problems_differ() -> None:
     alone = ProblemBootstrap(1, num_draws=200)
-    found = alone.interval(np.array([0.3]))
-    assert found.estimate == 0.3
-    assert np.isnan([found.low, found.high]).all()
+    interval = alone.interval(np.array([0.3]))
+    assert interval.estimate == 0.3
+    assert np.isnan([interval.low, interval.high]).all()
     assert np.isnan(alone.paired_intervals(np.array([[0.3], [0.1]]), np.array([[0, 1]]))).all()
     several = ProblemBootstrap(3, num_draws=200)
     ratio = several.ratio_interval(np.array([1.0, 0.0, 0.0]), np.array([2.0, 0.0, 0.0]))

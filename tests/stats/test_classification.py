@@ -58,18 +58,18 @@ def test_midranks_share_the_places_of_ties() -> None:
 
 def test_reliability_by_hand() -> None:
     # Bin [0, .5): .2 and .4, one of two right; bin [.5, 1]: .9 and 1.0, both right.
-    found = reliability(np.array([0.2, 0.4, 0.9, 1.0]), np.array([0, 1, 1, 1]), num_bins=2)
-    np.testing.assert_array_equal(found.counts, [2, 2])
-    np.testing.assert_allclose(found.predicted, [0.3, 0.95])
-    np.testing.assert_allclose(found.observed, [0.5, 1.0])
-    assert found.error == pytest.approx((2 * 0.2 + 2 * 0.05) / 4)
-    assert found.brier == pytest.approx((0.04 + 0.36 + 0.01 + 0.0) / 4)
+    bins = reliability(np.array([0.2, 0.4, 0.9, 1.0]), np.array([0, 1, 1, 1]), num_bins=2)
+    np.testing.assert_array_equal(bins.counts, [2, 2])
+    np.testing.assert_allclose(bins.predicted, [0.3, 0.95])
+    np.testing.assert_allclose(bins.observed, [0.5, 1.0])
+    assert bins.error == pytest.approx((2 * 0.2 + 2 * 0.05) / 4)
+    assert bins.brier == pytest.approx((0.04 + 0.36 + 0.01 + 0.0) / 4)
 
 
 def test_empty_bins_are_nan_and_count_nothing() -> None:
-    found = reliability(np.array([0.05]), np.array([1]), num_bins=10)
-    assert np.isnan(found.predicted[1:]).all()
-    assert found.error == pytest.approx(0.95)
+    bins = reliability(np.array([0.05]), np.array([1]), num_bins=10)
+    assert np.isnan(bins.predicted[1:]).all()
+    assert bins.error == pytest.approx(0.95)
 
 
 def test_probabilities_outside_the_unit_interval_are_refused() -> None:

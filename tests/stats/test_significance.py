@@ -18,8 +18,8 @@ def density(x: float, degrees: int) -> float:
 @pytest.mark.parametrize("statistic", [0.0, 0.3, -1.96, 4.0])
 def test_students_t_is_the_area_under_both_tails(statistic: float, degrees: int) -> None:
     inner, _ = integrate.quad(density, 0.0, abs(statistic), args=(degrees,), epsabs=1e-13)
-    found = student_t_two_sided(np.array([statistic]), degrees)[0]
-    assert found == pytest.approx(1 - 2 * inner, rel=1e-9)
+    p_value = student_t_two_sided(np.array([statistic]), degrees)[0]
+    assert p_value == pytest.approx(1 - 2 * inner, rel=1e-9)
 
 
 @pytest.mark.parametrize(

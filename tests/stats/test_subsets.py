@@ -32,8 +32,8 @@ def test_best_of_n_equals_the_mean_over_every_subset(problems: list[list[tuple[f
         scores[row, : len(problem)] = [score for score, _ in problem]
         outcomes[row, : len(problem)] = [right for _, right in problem]
     ns = range(1, counts.min() + 1)
-    found = best_of_n(scores, outcomes, counts, ns)
-    for n, row in zip(ns, found, strict=True):
+    rows = best_of_n(scores, outcomes, counts, ns)
+    for n, row in zip(ns, rows, strict=True):
         for value, problem in zip(row, problems, strict=True):
             expected = enumerated_best_of_n([s for s, _ in problem], [float(r) for _, r in problem], n)
             assert value == pytest.approx(expected, abs=1e-12)
@@ -58,8 +58,8 @@ def test_pass_at_n_counts_the_subsets_that_hold_a_right_response(
     for n in range(1, num_responses + 1):
         subsets = list(itertools.combinations(range(num_responses), n))
         share = sum(min(subset) < num_correct for subset in subsets) / len(subsets)
-        found = pass_at_n(np.array([num_correct]), np.array([num_responses]), n)
-        assert found[0] == pytest.approx(share, abs=1e-12)
+        shares = pass_at_n(np.array([num_correct]), np.array([num_responses]), n)
+        assert shares[0] == pytest.approx(share, abs=1e-12)
 
 
 def test_all_right_or_all_wrong_stays_so_whatever_the_score() -> None:

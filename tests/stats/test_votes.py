@@ -40,8 +40,8 @@ def test_the_vote_equals_the_mean_over_every_subset(problems: list[list[tuple[in
         answers[row, : len(problem)] = [answer for answer, _ in problem]
         outcomes[row, : len(problem)] = [right for _, right in problem]
     ns = range(1, counts.min() + 1)
-    found = majority_vote(answers, outcomes, counts, ns)
-    for n, row in zip(ns, found, strict=True):
+    shares = majority_vote(answers, outcomes, counts, ns)
+    for n, row in zip(ns, shares, strict=True):
         for value, problem in zip(row, problems, strict=True):
             expected = enumerated_vote([a for a, _ in problem], [float(r) for _, r in problem], n)
             assert value == pytest.approx(expected, abs=1e-12)
@@ -50,14 +50,14 @@ def test_the_vote_equals_the_mean_over_every_subset(problems: list[list[tuple[in
 def test_a_hand_worked_case() -> None:
     # Answers a a b (a right). Pairs: {a,a} right, {a,b} twice: a tie, half right. So (1 + .5 + .5) / 3.
     answers, outcomes = np.array([[0, 0, 1]]), np.array([[1, 1, 0]])
-    found = majority_vote(answers, outcomes, np.array([3]), [1, 2, 3])
-    np.testing.assert_allclose(found, [[2 / 3], [2 / 3], [1.0]])
+    shares = majority_vote(answers, outcomes, np.array([3]), [1, 2, 3])
+    np.testing.assert_allclose(shares, [[2 / 3], [2 / 3], [1.0]])
 
 
 def test_responses_without_an_answer_abstain() -> None:
     answers, outcomes = np.array([[NO_ANSWER, NO_ANSWER, NO_ANSWER, 0]]), np.array([[0, 0, 0, 1]])
-    found = majority_vote(answers, outcomes, np.array([4]), [1, 2, 3, 4])
-    np.testing.assert_allclose(found, [[0.25], [0.5], [0.75], [1.0]])
+    shares = majority_vote(answers, outcomes, np.array([4]), [1, 2, 3, 4])
+    np.testing.assert_allclose(shares, [[0.25], [0.5], [0.75], [1.0]])
 
 
 def test_a_vote_in_which_all_abstain_is_wrong() -> None:

@@ -163,5 +163,5 @@ def test_many_tied_scores_stay_exact() -> None:
     only_first = math.comb(30, n) / math.comb(32, n)
     only_second = 0.0  # four responses cannot all be of the pair
     expected = only_first + (1 - only_first - only_second) / 2
-    found = max_vote(answers, np.zeros((1, 32)), outcomes, np.array([32]), [n])
-    assert found[0, 0] == pytest.approx(expected, abs=1e-12)
+    shares = max_vote(answers, np.zeros((1, 32)), outcomes, np.array([32]), [n])
+    assert shares[0, 0] == pytest.approx(expected, abs=1e-12)

@@ -125,16 +125,7 @@ def evaluate_best_of_n(
         comparisons=tuple(compared),
         choices=choices,
         oracle_choices=tuple(oracle_choices(rows)),
-        diagnostics={
-            scorer.name: diagnose(
-                samples,
-                scorer,
-                choices[scorer.name].aggregate,
-                _by_difficulty(expected, scorer.name, choices[scorer.name].aggregate),
-                bootstrap,
-            )
-            for scorer in joined.scorers
-        },
+        diagnostics=_diagnostics(joined, choices, expected, bootstrap),
         failures={
             scorer.name: worst_failures(samples, scorer, choices[scorer.name].aggregate)
             for scorer in joined.scorers
@@ -164,6 +155,18 @@ def _choices(
         }
     scorers = with_reported_scores(held_out, joined)
     return choose(held_out.samples, scorers, settings, development_name(held_out, development))
+
+
+def _diagnostics(
+    joined: Joined, choices: Mapping[str, Choice], expected: Outcomes, bootstrap: ProblemBootstrap
+) -> dict[str, Diagnostics]:
+    """Of each scorer, by the aggregate that was chosen for it."""
+    diagnostics = {}
+    for scorer in joined.scorers:
+        aggregate = choices[scorer.name].aggregate
+        by_difficulty = _by_difficulty(expected, scorer.name, aggregate)
+        diagnostics[scorer.name] = diagnose(joined.samples, scorer, aggregate, by_difficulty, bootstrap)
+    return diagnostics
 
 
 def _by_difficulty(expected: Outcomes, scorer: str, aggregate: str) -> dict[str, NDArray[np.float64]]:

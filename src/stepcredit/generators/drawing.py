@@ -107,9 +107,9 @@ def draw(
     wanted = np.zeros((len(logits), width))
     wanted[rows[order], column] = uniform[order]
     targets = torch.from_numpy(wanted).to(cumulative.device) * cumulative[:, -1:]
-    found = torch.searchsorted(cumulative, targets, right=True).cpu().numpy()
+    drawn = torch.searchsorted(cumulative, targets, right=True).cpu().numpy()
     tokens = np.empty(len(rows), dtype=np.int64)
-    tokens[order] = found[rows[order], column]
+    tokens[order] = drawn[rows[order], column]
     if tokens.max() >= cumulative.shape[-1]:
         raise _not_numbers()
     return tokens

@@ -92,14 +92,14 @@ class PromptFormat:
 
     def end_of_turn_ids(self) -> set[int]:
         """Tokens that end the assistant's turn: the tokenizer's, and what follows it in the template."""
-        found = {self.tokenizer.eos_token_id} - {None}
+        ends = {self.tokenizer.eos_token_id} - {None}
         try:
             answered = self._render([{"role": "user", "content": "?"}, _ANSWER], add_generation_prompt=False)
         except DataError:  # A template that wants another conversation; the tokenizer's own has to do.
-            return found
+            return ends
         after = answered[answered.rfind(_PROBE) + len(_PROBE) :] if _PROBE in answered else ""
         control = self._control_ids()
-        return found | set([token for token in self._tokens(after) if token in control][:1])
+        return ends | set([token for token in self._tokens(after) if token in control][:1])
 
     def _control_ids(self) -> set[int]:
         added = self.tokenizer.added_tokens_decoder

@@ -74,11 +74,11 @@ class Result:
     def to_text(self) -> str:
         """One line."""
         counts = self.counts
-        told = (
+        kept = (
             f"{counts.get('responses kept', 0):,} of {counts.get('responses read', 0):,} responses, "
             f"{counts.get('prompts kept', 0):,} of {counts.get('prompts read', 0):,} prompts"
         )
-        return f"{told} -> {self.out}" + (" (already complete)" if self.already_done else "")
+        return f"{kept} -> {self.out}" + (" (already complete)" if self.already_done else "")
 
 
 def run(options: Options) -> Result:
@@ -145,14 +145,18 @@ def _check(options: Options) -> tuple[int, int] | None:
 
 def _settings(options: Options) -> dict[str, Any]:
     left_out = ("rollouts", "out", "overwrite")
-    return {each.name: getattr(options, each.name) for each in fields(options) if each.name not in left_out}
+    return {
+        setting.name: getattr(options, setting.name)
+        for setting in fields(options)
+        if setting.name not in left_out
+    }
 
 
 def _read(options: Options, manifest: Manifest) -> dict[str, list[Rollout]]:
     """Each prompt's responses that take part, prompts in the order of the files; ids are made unique."""
     from stepcredit.data import read_rollouts
 
-    found: dict[str, list[Rollout]] = {}
+    by_prompt: dict[str, list[Rollout]] = {}
     ids: set[str] = set()
     for position, path in enumerate(options.rollouts):
         in_file: dict[str, list[Rollout]] = {}
@@ -166,14 +170,14 @@ def _read(options: Options, manifest: Manifest) -> dict[str, list[Rollout]]:
         if source.num_skipped:
             manifest.count("malformed", source.num_skipped)
         for name, group in in_file.items():
-            found.setdefault(name, []).extend(_responses(options, group))
-    manifest.count("prompts read", len(found))
-    return found
+            by_prompt.setdefault(name, []).extend(_responses(options, group))
+    manifest.count("prompts read", len(by_prompt))
+    return by_prompt
 
 
 def _responses(options: Options, group: Iterable[Rollout]) -> Iterator[Rollout]:
     seen: set[str] = set()
-    for taken, rollout in enumerate(sorted(group, key=lambda each: each.index)):
+    for taken, rollout in enumerate(sorted(group, key=lambda rollout: rollout.index)):
         if options.responses is not None and taken >= options.responses:
             return
         if not (options.distinct and rollout.response in seen):
@@ -236,7 +240,9 @@ def _one_response(
             if rollout.correct is not None:
                 (right if rollout.correct else wrong).setdefault(name, rollout)
     order = sorted(right.keys() | wrong.keys(), key=lambda name: _place(seed, "one response " + name))
-    (few, rare), (many, frequent) = sorted(zip(ratio, (right, wrong), strict=True), key=lambda each: each[0])
+    (few, rare), (many, frequent) = sorted(
+        zip(ratio, (right, wrong), strict=True), key=lambda share: share[0]
+    )
     candidates = [name for name in order if name in rare] if few else []
     taken = min(1, len(candidates))
     left = len(frequent) - sum(name in frequent for name in candidates[:taken])

@@ -76,8 +76,8 @@ def development_auc(graded: Path, reference: Path, scores: Path) -> float:
     column = _column(graded, reference, {"method": scores})
     items = Grouped(column.right, column.problems, column.groups)
     bootstrap = ProblemBootstrap(int(column.problems.max()) + 1, num_draws=2)
-    found = grouped_auc(items, [column.scores["method"]], bootstrap).estimate
-    return 0.5 if np.isnan(found) else found
+    auc = grouped_auc(items, [column.scores["method"]], bootstrap).estimate
+    return 0.5 if np.isnan(auc) else auc
 
 
 def _column(graded: Path, reference: Path, scores: Mapping[str, Path]) -> _Column:

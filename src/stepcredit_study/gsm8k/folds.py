@@ -109,7 +109,7 @@ def _fold(options: Options, store: Store, graded: Path, problems: list[str], num
             on_dev = _scores(store, method, files["dev"], model)
             tried[rate] = (development_auc(files["dev"], reference["dev"], on_dev), model)
         rate = max(tried, key=lambda learning_rate: tried[learning_rate][0])
-        chosen[method] = {"rate": rate, "tried": {f"{each:g}": auc for each, (auc, _) in tried.items()}}
+        chosen[method] = {"rate": rate, "tried": {f"{value:g}": auc for value, (auc, _) in tried.items()}}
         scores[method] = _scores(store, method, files["test"], tried[rate][1])
     return Fold(files["test"], reference["test"], scores, chosen)
 

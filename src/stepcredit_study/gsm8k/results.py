@@ -78,7 +78,7 @@ def _outcome_aucs(
     clusters = np.array([index[rollout.prompt_id] for rollout in rollouts])
     policies = np.array([rollout.policy or "" for rollout in rollouts])
     bootstrap = ProblemBootstrap(len(problems))
-    found: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name, values in columns.items():
         row = {"all": _as_json(clustered_auc(values, right, ~right, clusters, bootstrap))}
         for policy in sorted(set(policies)):
@@ -86,8 +86,8 @@ def _outcome_aucs(
             interval = clustered_auc(values, right & here, ~right & here, clusters, bootstrap)
             row[f"within {policy}"] = _as_json(interval)
         row["within problems"] = _as_json(_within_problems(values, right, clusters, bootstrap))
-        found[name] = row
-    return found
+        rows[name] = row
+    return rows
 
 
 def _within_problems(

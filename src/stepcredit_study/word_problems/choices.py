@@ -87,5 +87,5 @@ def best_temperature(dev: Path, scores: Path, aggregate: str) -> float:
     n = int(samples.num_responses.min())
     subsets = VoteSubsets(samples.answers, samples.correct, samples.num_responses, n)
     tried = [spread * temperature for temperature in TEMPERATURES]
-    reached = [subsets.vote(sigmoid(values / each))[0].expected.mean() for each in tried]
+    reached = [subsets.vote(sigmoid(values / temperature))[0].expected.mean() for temperature in tried]
     return tried[int(np.argmax(reached))]

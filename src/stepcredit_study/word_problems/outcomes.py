@@ -48,7 +48,7 @@ def outcomes(evidence: Evidence, temperatures: Mapping[str, float]) -> dict[str,
         for n in evidence.bed.ns
     }
     steps = evidence.steps
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "problems": samples.num_problems,
         "responses": int(samples.num_responses.sum()),
         "distinct": len(evidence.bed.distinct),
@@ -80,8 +80,8 @@ def outcomes(evidence: Evidence, temperatures: Mapping[str, float]) -> dict[str,
             row["slips"] = _slips(evidence, method, bootstrap)
         if variants := _variants(evidence, method, bootstrap):
             row["variants"] = variants
-        found["methods"][method] = row
-    return found
+        measured["methods"][method] = row
+    return measured
 
 
 def as_list(interval: Interval) -> list[float] | None:

@@ -129,24 +129,24 @@ def _settings(row: Mapping[str, float]) -> str:
 
 
 def _test_set(results: Mapping[str, Any], test_set: str) -> Iterator[str]:
-    found = results["outcomes"][test_set]
+    content = results["outcomes"][test_set]
     templates, policy = test_set.split("/")
-    largest = max(found["majority"], key=int)
-    majority = in_words(found["majority"][largest])
-    slip_share = found["wrong responses with a slip"]
+    largest = max(content["majority"], key=int)
+    majority = in_words(content["majority"][largest])
+    slip_share = content["wrong responses with a slip"]
     yield from (
         f"## {templates.capitalize()}: {policy} policy",
         "",
-        f"{found['problems']} problems, {found['responses']:,} responses ({found['distinct']:,} distinct). "
-        f"A single response is right for {in_words(found['pass@1'])}, the majority of {largest} for "
-        f"{majority}, an oracle for {found['oracle'][largest]:.3f}. Of the distinct "
+        f"{content['problems']} problems, {content['responses']:,} responses ({content['distinct']:,} distinct). "
+        f"A single response is right for {in_words(content['pass@1'])}, the majority of {largest} for "
+        f"{majority}, an oracle for {content['oracle'][largest]:.3f}. Of the distinct "
         f"wrong responses {_ABSENT if slip_share is None else f'{slip_share:.0%}'} hold an arithmetic slip.",
         "",
         f"| method | AUC within a problem, length regressed out | best-of-{largest} | minus majority "
         "| weighted vote minus plain | AUC of first slips |",
         "| --- | --- | --- | --- | --- | --- |",
     )
-    for method, row in found["methods"].items():
+    for method, row in content["methods"].items():
         kind = "raw" if method == "shortness" else "length regressed out"
         best, vote = row["best-of-n"][largest], row["weighted vote"].get(largest, {})
         cells = (
@@ -158,8 +158,8 @@ def _test_set(results: Mapping[str, Any], test_set: str) -> Iterator[str]:
         )
         yield f"| {method} | {' | '.join(map(in_words, cells))} |"
     yield ""
-    yield from _variants(found["methods"])
-    yield from _verdicts(judge(found))
+    yield from _variants(content["methods"])
+    yield from _verdicts(judge(content))
 
 
 def _variants(methods: Mapping[str, Any]) -> Iterator[str]:

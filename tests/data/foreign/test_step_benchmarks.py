@@ -46,12 +46,12 @@ PROCESSBENCH = {
 
 
 def test_processbench_labels_steps_up_to_the_first_wrong_one(tmp_path: Path) -> None:
-    (found,) = read(tmp_path, "processbench", PROCESSBENCH, suffix=".json")
-    assert (found.id, found.policy, found.prompt, found.correct) == ("gsm-1", "m", "q", False)
-    assert cut(found) == ["one\n\nhalf\n\n", "two\n\n"]
-    assert labels(found) == [1.0, 0.0]
-    assert found.response.endswith("three")
-    assert found.extras == {"steps": PROCESSBENCH["steps"], "label": 1}
+    (rollout,) = read(tmp_path, "processbench", PROCESSBENCH, suffix=".json")
+    assert (rollout.id, rollout.policy, rollout.prompt, rollout.correct) == ("gsm-1", "m", "q", False)
+    assert cut(rollout) == ["one\n\nhalf\n\n", "two\n\n"]
+    assert labels(rollout) == [1.0, 0.0]
+    assert rollout.response.endswith("three")
+    assert rollout.extras == {"steps": PROCESSBENCH["steps"], "label": 1}
     (right,) = read(tmp_path, "processbench", {**PROCESSBENCH, "label": -1})
     assert labels(right) == [1.0, 1.0, 1.0]
 
@@ -87,27 +87,27 @@ def test_prmbench_labels_every_step_of_the_modified_process(tmp_path: Path) -> N
         "classification": "confidence",
         "reason": "r",
     }
-    (found,) = read(tmp_path, "prmbench", row)
-    assert (found.id, found.prompt, found.response) == ("x_1", "q", "a\n\nB\n\nc")
-    assert labels(found) == [1.0, 0.0, 1.0]
-    assert found.extras["classification"] == "confidence"
-    assert found.extras["steps"] == ["a", "B", "c"]
+    (rollout,) = read(tmp_path, "prmbench", row)
+    assert (rollout.id, rollout.prompt, rollout.response) == ("x_1", "q", "a\n\nB\n\nc")
+    assert labels(rollout) == [1.0, 0.0, 1.0]
+    assert rollout.extras["classification"] == "confidence"
+    assert rollout.extras["steps"] == ["a", "B", "c"]
     with pytest.raises(DataError, match="counted from 1"):
         read(tmp_path, "prmbench", {**row, "error_steps": [0]})
 
 
 def test_a_repeated_idx_is_followed_by_the_rows_position(tmp_path: Path) -> None:
     row = {"modified_question": "q", "modified_process": ["a"], "error_steps": []}
-    found = read(tmp_path, "prmbench", *({**row, "idx": name} for name in ("x", "x", "y")))
-    assert [rollout.id for rollout in found] == ["x/0", "x/1", "y"]
+    rollouts = read(tmp_path, "prmbench", *({**row, "idx": name} for name in ("x", "x", "y")))
+    assert [rollout.id for rollout in rollouts] == ["x/0", "x/1", "y"]
 
 
 @pytest.mark.parametrize(("mistake", "expected"), [(None, [1.0, 1.0]), (0, [0.0]), (1, [1.0, 0.0])])
 def test_bigbench_mistake(tmp_path: Path, mistake: int | None, expected: list[float]) -> None:
     row = {"input": "q", "steps": ["a", "b"], "target": "3", "answer": "4", "mistake_index": mistake}
-    (found,) = read(tmp_path, "bigbench-mistake", row)
-    assert labels(found) == expected
-    assert (found.answer, found.prediction, found.correct, found.id) == ("3", "4", False, "0")
+    (rollout,) = read(tmp_path, "bigbench-mistake", row)
+    assert labels(rollout) == expected
+    assert (rollout.answer, rollout.prediction, rollout.correct, rollout.id) == ("3", "4", False, "0")
 
 
 def test_prm800k_follows_the_chosen_path(tmp_path: Path) -> None:
@@ -135,11 +135,11 @@ def test_prm800k_follows_the_chosen_path(tmp_path: Path) -> None:
         "label": {"steps": steps[:4], "finish_reason": "found_error"},
         "labeler": "l",
     }
-    (found,) = read(tmp_path, "prm800k", row)
-    assert found.response == "a\n\nb\n\nc\n\nd"
-    assert labels(found) == [1.0, 1.0, 0.5, 0.0]
-    assert (found.answer, found.finish_reason, found.correct) == ("7", "length", None)
-    assert found.extras == {"labeler": "l", "steps": ["a", "b", "c", "d"]}
+    (rollout,) = read(tmp_path, "prm800k", row)
+    assert rollout.response == "a\n\nb\n\nc\n\nd"
+    assert labels(rollout) == [1.0, 1.0, 0.5, 0.0]
+    assert (rollout.answer, rollout.finish_reason, rollout.correct) == ("7", "length", None)
+    assert rollout.extras == {"labeler": "l", "steps": ["a", "b", "c", "d"]}
     solved = {"question": question, "label": {"steps": steps[:1], "finish_reason": "solution"}}
     assert read(tmp_path, "prm800k", solved)[0].finish_reason == "stop"
     broken = {"question": question, "label": {"steps": [{**steps[0], "chosen_completion": 5}]}}
@@ -155,11 +155,11 @@ SHEPHERD = {
 
 
 def test_math_shepherd_takes_its_labels_from_the_tags(tmp_path: Path) -> None:
-    (found,) = read(tmp_path, "math-shepherd", SHEPHERD)
-    assert (found.prompt, found.extras["task"]) == ("How many?", "GSM8K")
-    assert cut(found) == ["Step 1: Take 3.\n", "Step 2: Add 4.\n", "Step 3: The answer is: 7"]
-    assert labels(found) == [1.0, 0.0, 1.0]
-    assert found.correct is True
+    (rollout,) = read(tmp_path, "math-shepherd", SHEPHERD)
+    assert (rollout.prompt, rollout.extras["task"]) == ("How many?", "GSM8K")
+    assert cut(rollout) == ["Step 1: Take 3.\n", "Step 2: Add 4.\n", "Step 3: The answer is: 7"]
+    assert labels(rollout) == [1.0, 0.0, 1.0]
+    assert rollout.correct is True
 
 
 @pytest.mark.parametrize(
@@ -189,13 +189,13 @@ def test_best_of_n_rows_are_samples_of_their_idx(tmp_path: Path) -> None:
         }
         for idx in (0, 0, 1)
     ]
-    found = read(tmp_path, "implicitprm-bon", *rows, suffix=".json")
-    assert [(rollout.id, rollout.prompt_id, rollout.index) for rollout in found] == [
+    rollouts = read(tmp_path, "implicitprm-bon", *rows, suffix=".json")
+    assert [(rollout.id, rollout.prompt_id, rollout.index) for rollout in rollouts] == [
         ("0/0", "0", 0),
         ("0/1", "0", 1),
         ("1", "1", 0),
     ]
-    assert (found[0].prediction, found[0].answer, found[0].correct) == ("7", "8", False)
+    assert (rollouts[0].prediction, rollouts[0].answer, rollouts[0].correct) == ("7", "8", False)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the shared data")
@@ -211,9 +211,9 @@ def test_best_of_n_rows_are_samples_of_their_idx(tmp_path: Path) -> None:
     ],
 )
 def test_real_files_are_read_whole(file: str, name: str, count: int) -> None:
-    found = list(read_rollouts_as(SHARED / file, name))
-    assert len(found) == len({rollout.id for rollout in found}) == count
-    for rollout in found:
+    rollouts = list(read_rollouts_as(SHARED / file, name))
+    assert len(rollouts) == len({rollout.id for rollout in rollouts}) == count
+    for rollout in rollouts:
         steps = rollout.extras.get("steps")
         assert steps is None or rollout.response == "\n\n".join(steps)
         assert rollout.step_labels is None or isinstance(rollout.step_labels[0], StepLabel)

@@ -161,10 +161,15 @@ def test_trl_stepwise_comes_back_as_it_was(tmp_path: Path) -> None:
     rows = [
         {"prompt": "q", "completions": ["one", "two\n", "", "four"], "labels": [True, False, True, False]}
     ]
-    (found,) = read(tmp_path, "trl-stepwise", *rows)
-    assert found.response == "one\ntwo\n\n\nfour"
-    assert found.step_labels == (StepLabel(4, 1.0), StepLabel(9, 0.0), StepLabel(10, 1.0), StepLabel(14, 0.0))
-    assert written("trl-stepwise", [found]) == (rows, Counter(id=1, prompt_id=1))
+    (rollout,) = read(tmp_path, "trl-stepwise", *rows)
+    assert rollout.response == "one\ntwo\n\n\nfour"
+    assert rollout.step_labels == (
+        StepLabel(4, 1.0),
+        StepLabel(9, 0.0),
+        StepLabel(10, 1.0),
+        StepLabel(14, 0.0),
+    )
+    assert written("trl-stepwise", [rollout]) == (rows, Counter(id=1, prompt_id=1))
 
 
 def test_trl_stepwise_says_what_its_labels_cannot_hold() -> None:
@@ -184,9 +189,9 @@ def test_trl_stepwise_says_what_its_labels_cannot_hold() -> None:
 def test_openrlhf_ce_comes_back_as_it_was(tmp_path: Path) -> None:
     turns = [USER, {"role": "assistant", "content": "2"}]
     rows = [{"response": turns, "id": "7", "dataset": "d", "label": 1}]
-    (found,) = read(tmp_path, "openrlhf-ce", *rows)
-    assert (found.id, found.prompt, found.response, found.correct) == ("7", "1+1=", "2", True)
-    assert written("openrlhf-ce", [found])[0] == rows
+    (rollout,) = read(tmp_path, "openrlhf-ce", *rows)
+    assert (rollout.id, rollout.prompt, rollout.response, rollout.correct) == ("7", "1+1=", "2", True)
+    assert written("openrlhf-ce", [rollout])[0] == rows
 
 
 def test_openrlhf_ce_has_one_turn_of_the_user_and_a_verdict() -> None:
@@ -209,4 +214,4 @@ def test_an_extra_that_bears_a_fields_name_is_lost_and_said_so() -> None:
 def test_repeated_ids_are_followed_by_the_rows_position(tmp_path: Path) -> None:
     turns = [USER, {"role": "assistant", "content": "2"}]
     rows = [{"response": turns, "id": name, "dataset": "d", "label": 1} for name in ("x", "y", "x")]
-    assert [found.id for found in read(tmp_path, "openrlhf-ce", *rows)] == ["x/0", "y", "x/2"]
+    assert [rollout.id for rollout in read(tmp_path, "openrlhf-ce", *rows)] == ["x/0", "y", "x/2"]

@@ -47,7 +47,7 @@ def table(figure: Element) -> list[list[str]]:
 
 
 def corners(path: Element) -> list[tuple[float, float]]:
-    numbers = [float(found) for found in re.findall(r"-?[\d.]+", path.attributes["d"])]
+    numbers = [float(number) for number in re.findall(r"-?[\d.]+", path.attributes["d"])]
     return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
