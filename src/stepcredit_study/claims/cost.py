@@ -20,10 +20,10 @@ import numpy as np
 
 from stepcredit_study.analyses.operations import PARTS, UNSHARED, operations, share_to_reach
 from stepcredit_study.frame.experiment import Experiment
-from stepcredit_study.frame.measuring import TestBed, choose_aggregate
 from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below
-from stepcredit_study.frame.world import Responses, World
+from stepcredit_study.frame.variants import Variants, measure_variants, score_variants
+from stepcredit_study.frame.world import World
 from stepcredit_study.pages.finding import (
     Cell,
     Check,
@@ -53,38 +53,19 @@ PAPER: Mapping[str, tuple[str, str, str]] = {
 """Operations relative to CE at 2, 4 and 8 responses."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One method on one amount of data.
-
-    Attributes:
-        data: Graded training responses.
-        labels: The same with step labels, where the method needs them.
-        model: The trained model.
-        dev_scores: Its scores of development responses.
-        test_scores: Its scores of the base's test responses.
-    """
-
-    data: Path
-    labels: Path | None
-    model: Path
-    dev_scores: Path
-    test_scores: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Files:
-    """Everything that is measured.
+    """Every method on every amount of data; an amount is a number of responses, or ``doubled``.
 
     Attributes:
-        dev: Development responses.
-        test: The base's test responses.
-        runs: (method, amount) to its files; an amount is a number of responses, or ``doubled``.
+        variants: Models by ``METHOD/AMOUNT``, and their scores of the base's responses.
+        data: The same names to graded training responses.
+        labels: Those of methods that need them to the same responses with step labels.
     """
 
-    dev: Path
-    test: Responses
-    runs: Mapping[tuple[str, str], Run]
+    variants: Variants
+    data: Mapping[str, Path]
+    labels: Mapping[str, Path]
 
 
 def amounts(scale: Scale) -> tuple[str, ...]:
@@ -94,52 +75,46 @@ def amounts(scale: Scale) -> tuple[str, ...]:
 
 def prepare(world: World) -> Files:
     """Every method on every amount of data; Math-Shepherd also on twice the instructions (lab)."""
-    dev, test = world.dev_set(), world.test_set()
-
-    def run(method: str, data: Path) -> Run:
-        """A method's labels, where it needs them, its model, and that model's scores."""
-        labels = None
-        if method in (SHEPHERD, SHEPHERD_TOKENS):
-            labels = world.math_shepherd(data)
-        elif method == AUTOPSV:
-            labels = world.autopsv(data)
-        model = world.train(method, labels or data)
-        return Run(
-            data=data,
-            labels=labels,
-            model=model,
-            dev_scores=world.score(dev, model),
-            test_scores=world.score(test.distinct, model),
-        )
-
-    runs: dict[tuple[str, str], Run] = {}
+    data: dict[str, Path] = {}
     for amount in amounts(world.scale):
-        data = world.train_set()
+        part = world.train_set()
         if int(amount) < world.scale.sizes.train_responses:
-            data = world.select(data, responses=int(amount))
-        runs |= {(method, amount): run(method, data) for method in METHODS}
+            part = world.select(part, responses=int(amount))
+        data |= {f"{method}/{amount}": part for method in METHODS}
     if world.scale.is_lab:
         more = world.responses("train", num_prompts=2 * world.scale.sizes.train_prompts)
-        runs[SHEPHERD, DOUBLED] = run(SHEPHERD, more)
-    return Files(dev=dev, test=test, runs=runs)
+        data[f"{SHEPHERD}/{DOUBLED}"] = more
+    labellers = {
+        SHEPHERD: world.math_shepherd,
+        SHEPHERD_TOKENS: world.math_shepherd,
+        AUTOPSV: world.autopsv,
+    }
+    labels: dict[str, Path] = {}
+    models: dict[str, Path] = {}
+    for name, part in data.items():
+        method = name.partition("/")[0]
+        if method in labellers:
+            labels[name] = labellers[method](part)
+        models[name] = world.train(method, labels.get(name, part))
+    return Files(score_variants(world, models), data, labels)
 
 
 def measure(world: World, files: Files) -> Measurement:
     """Operations of each part of each run, and its accuracy, mean over n."""
-    bed = TestBed(files.test, world.scale.n)
+    accuracy = measure_variants(world, files.variants)
     numbers: dict[str, float] = {}
-    for (method, amount), run in files.runs.items():
+    for name, model in files.variants.models.items():
+        method = name.partition("/")[0]
         parts = operations(
-            run.data,
-            run.labels,
-            run.model,
+            files.data[name],
+            files.labels.get(name),
+            model,
             paired=method in (DPO, NCA),
             has_reference=method in IMPLICIT,
             mismatched=method == KTO,
         )
-        numbers |= {f"{method}/{amount}/{part}": value for part, value in parts.items()}
-        accuracy = bed.accuracy(run.test_scores, choose_aggregate(files.dev, run.dev_scores))
-        numbers[f"{method}/{amount}/accuracy"] = sum(accuracy.values()) / len(accuracy)
+        numbers |= {f"{name}/{part}": value for part, value in parts.items()}
+        numbers[f"{name}/accuracy"] = accuracy[name]
     return numbers
 
 
