@@ -7,7 +7,8 @@ A command's options are a frozen keyword-only dataclass whose fields are made wi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, Field, field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from stepcredit.errors import UserError
@@ -140,3 +141,32 @@ class CommandResult(Protocol):
     def to_text(self) -> str:
         """For a person at a terminal."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldsResult:
+    """A result whose JSON has all of its fields."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, paths as text."""
+        return {
+            name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputResult(FieldsResult):
+    """The result of a command that writes one output, once.
+
+    Attributes:
+        out: The file, or a model's directory.
+        already_done: It was there from an earlier run of the same work.
+    """
+
+    out: Path
+    already_done: bool
+
+    @property
+    def state(self) -> str:
+        """Whether this run wrote it."""
+        return "already there" if self.already_done else "written"

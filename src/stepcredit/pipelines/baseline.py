@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import DataError
-from stepcredit.options import argument, option
+from stepcredit.options import OutputResult, argument, option
 
 if TYPE_CHECKING:
     from stepcredit.data import Records
@@ -36,27 +36,18 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(OutputResult):
     """What was scored.
 
     Attributes:
-        out: The file of scores.
-        already_done: It was there from an earlier run of the same work.
         counts: Responses scored, and malformed rows.
     """
 
-    out: Path
-    already_done: bool
     counts: dict[str, int]
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return {"out": str(self.out), "already_done": self.already_done, "counts": self.counts}
 
     def to_text(self) -> str:
         """One line for a person."""
-        state = "already there" if self.already_done else "written"
-        return f"{self.out}: {state}, {self.counts.get('scored', 0):,} responses"
+        return f"{self.out}: {self.state}, {self.counts.get('scored', 0):,} responses"
 
 
 def run(options: Options) -> Result:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import DataError, UserError
-from stepcredit.options import argument, option
+from stepcredit.options import OutputResult, argument, option
 from stepcredit.runs import Manifest, Output, Progress, read_manifest
 
 if TYPE_CHECKING:
@@ -50,33 +50,24 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(OutputResult):
     """What was converted.
 
     Attributes:
-        out: The file.
-        already_done: It was there from an earlier run of the same work.
         read: Records read.
         written: Rows written.
         skipped: Malformed rows left out.
         lost: What the new format has no place for: field or kind of record to how many.
     """
 
-    out: Path
-    already_done: bool
     read: int
     written: int
     skipped: int
     lost: dict[str, int]
 
-    def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return {**asdict(self), "out": str(self.out)}
-
     def to_text(self) -> str:
         """A few lines for a person."""
-        state = "already there" if self.already_done else "written"
-        lines = [f"{self.out}: {state}, {self.written:,} rows from {self.read:,} records"]
+        lines = [f"{self.out}: {self.state}, {self.written:,} rows from {self.read:,} records"]
         if self.skipped:
             lines.append(f"  {self.skipped:,} malformed rows skipped")
         lines += [f"  lost: {what} ({count:,})" for what, count in self.lost.items()]

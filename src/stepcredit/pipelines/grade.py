@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import DataError, UserError
 from stepcredit.grading.options import GraderOptions, grader_of
-from stepcredit.options import argument, option
+from stepcredit.options import OutputResult, argument, option
 from stepcredit.runs import Manifest, Progress, ResumableLines, read_manifest
 from stepcredit.wording import agree, quantity
 
@@ -46,24 +46,16 @@ class Options(GraderOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(OutputResult):
     """What was graded.
 
     Attributes:
-        out: The file.
-        already_done: It was there from an earlier run of the same work.
         counts: Rollouts in; kept verdicts (and how many of them got a prediction), without an answer,
             graded; right and wrong among all with a verdict; found no answer, not read, timed out, crashed;
             rows skipped.
     """
 
-    out: Path
-    already_done: bool
     counts: dict[str, int]
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return {**asdict(self), "out": str(self.out)}
 
     def to_text(self) -> str:
         """A few lines for a person."""
@@ -71,7 +63,7 @@ class Result:
         judged = counts.get("right", 0) + counts.get("wrong", 0)
         share = f", {counts.get('right', 0) / judged:.1%} right" if judged else ""
         lines = [
-            f"{self.out}: {'already there' if self.already_done else 'written'}",
+            f"{self.out}: {self.state}",
             f"  {quantity(counts.get('rollouts', 0), 'rollout')}, {judged:,} with a verdict{share}",
         ]
         notes = [

@@ -8,14 +8,14 @@ on development problems.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import DataError, UserError
-from stepcredit.options import argument, option
+from stepcredit.options import OutputResult, argument, option
 from stepcredit.pipelines import train
 from stepcredit.training.config import TrainConfig
 
@@ -76,12 +76,10 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(OutputResult):
     """What was labelled.
 
     Attributes:
-        out: The file.
-        already_done: It was there from an earlier run of the same work.
         verifier: The verifier's directory.
         threshold: Relative change below which a step is wrong.
         balanced_accuracy: What it reaches on the development data; ``None`` for a given threshold.
@@ -89,17 +87,11 @@ class Result:
         ledger: Tokens and operations of training and reading the verifier.
     """
 
-    out: Path
-    already_done: bool
     verifier: Path
     threshold: float
     balanced_accuracy: float | None
     counts: Mapping[str, int]
     ledger: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields, paths as text."""
-        return {**asdict(self), "out": str(self.out), "verifier": str(self.verifier)}
 
     def to_text(self) -> str:
         """A few lines for a person."""
@@ -110,7 +102,7 @@ class Result:
             else f", balanced accuracy {self.balanced_accuracy:.3f} on development data"
         )
         return (
-            f"{self.out}: {'already there' if self.already_done else 'written'}\n"
+            f"{self.out}: {self.state}\n"
             f"  {counts.get('labelled', 0):,} of {counts.get('rollouts', 0):,} rollouts labelled: "
             f"{counts.get('wrong_steps', 0):,} of {counts.get('steps', 0):,} steps are wrong\n"
             f"  threshold {self.threshold:.3f}{chosen}"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.errors import DataError, UserError
 from stepcredit.generators.options import ADDED_SETTINGS, GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.grading.options import GraderOptions, grader_of
-from stepcredit.options import argument, option
+from stepcredit.options import OutputResult, argument, option
 from stepcredit.steps import RULE_NAMES
 
 if TYPE_CHECKING:
@@ -73,35 +73,26 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(OutputResult):
     """What was labelled, and what it cost.
 
     Attributes:
-        out: The file.
-        already_done: It was there from an earlier run of the same work.
         counts: Rollouts, labelled ones, prefixes (of all rollouts, and distinct), completions, failures.
         shared: Ledger of what was computed: each distinct prefix once.
         unshared: Ledger of completing every prefix of every rollout anew.
         failures: File with the reasons, if any prefix failed.
     """
 
-    out: Path
-    already_done: bool
     counts: Mapping[str, int]
     shared: Mapping[str, Any]
     unshared: Mapping[str, Any]
     failures: Path | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """All fields, paths as text."""
-        failures = None if self.failures is None else str(self.failures)
-        return {**asdict(self), "out": str(self.out), "failures": failures}
-
     def to_text(self) -> str:
         """A few lines for a person."""
         counts = self.counts
         lines = [
-            f"{self.out}: {'already there' if self.already_done else 'written'}",
+            f"{self.out}: {self.state}",
             f"  {counts.get('labelled', 0):,} of {counts.get('rollouts', 0):,} rollouts labelled by "
             f"{counts.get('completions', 0):,} completions of {counts.get('distinct_prefixes', 0):,} "
             f"distinct step prefixes ({counts.get('prefixes', 0):,} in all)",

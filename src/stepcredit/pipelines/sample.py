@@ -17,7 +17,7 @@ from stepcredit.data.reasoning_gym import PREFIX, TaskOptions
 from stepcredit.errors import UserError
 from stepcredit.generators.options import ADDED_SETTINGS, GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.generators.plan import Done, Plan, parse_shard, read_examples
-from stepcredit.options import CommandResult, argument, check_at_least_one, option
+from stepcredit.options import CommandResult, FieldsResult, argument, check_at_least_one, option
 
 if TYPE_CHECKING:
     from stepcredit.runs import Ledger, Manifest, ResumableLines
@@ -82,7 +82,7 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleResult:
+class SampleResult(FieldsResult):
     """What ``stepcredit sample`` did.
 
     Attributes:
@@ -109,21 +109,6 @@ class SampleResult:
     failures: Path | None = None
     already_complete: bool = False
     ledger: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields, paths as text."""
-        return {
-            "out": str(self.out),
-            "num_prompts": self.num_prompts,
-            "num_rollouts": self.num_rollouts,
-            "num_cut_off": self.num_cut_off,
-            "other_endings": dict(self.other_endings),
-            "num_skipped": self.num_skipped,
-            "num_failed": self.num_failed,
-            "failures": None if self.failures is None else str(self.failures),
-            "already_complete": self.already_complete,
-            "ledger": dict(self.ledger),
-        }
 
     def to_text(self) -> str:
         """A summary of a few lines."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import DataError, UserError
-from stepcredit.options import argument, option
+from stepcredit.options import OutputResult, argument, option
 from stepcredit.runs import Manifest, Progress, ResumableLines, atomic_path, locked, read_manifest, warn
 from stepcredit.scorers.options import ScorerOptions
 
@@ -58,37 +58,24 @@ class Options(ScorerOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(OutputResult):
     """What was scored.
 
     Attributes:
-        out: The file of scores.
-        already_done: It was there from an earlier run of the same work.
         counts: Rows scored, those of empty responses among them, and rows left out by reason.
         step_rule: How responses were cut.
         html: The heat map, if one was asked for.
     """
 
-    out: Path
-    already_done: bool
     counts: dict[str, int]
     step_rule: str
     html: Path | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return {
-            "out": str(self.out),
-            "already_done": self.already_done,
-            "counts": self.counts,
-            "step_rule": self.step_rule,
-            "html": None if self.html is None else str(self.html),
-        }
-
     def to_text(self) -> str:
         """A few lines for a person."""
-        state = "already there" if self.already_done else "written"
-        lines = [f"{self.out}: {state}, {self.counts.get('scored', 0):,} scores, steps by {self.step_rule}"]
+        lines = [
+            f"{self.out}: {self.state}, {self.counts.get('scored', 0):,} scores, steps by {self.step_rule}"
+        ]
         if empty := self.counts.get("empty"):
             lines.append(f"  {empty:,} of them of empty responses: the reward of the end of the turn alone")
         kept = ("scored", "empty")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.errors import UserError
 from stepcredit.generators.options import GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.grading.options import GraderOptions, grader_of
-from stepcredit.options import argument, check_at_least_one, option
+from stepcredit.options import FieldsResult, argument, check_at_least_one, option
 from stepcredit.scorers.options import ScorerOptions
 from stepcredit.search.options import SearchOptions
 from stepcredit.search.strategies import WEIGHTED
@@ -77,7 +77,7 @@ class Options(ScorerOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(FieldsResult):
     """What ``stepcredit search`` did.
 
     Attributes:
@@ -99,12 +99,6 @@ class Result:
     already_complete: bool
     ledger: Mapping[str, Any]
     html: Path | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields, paths as text."""
-        return {
-            name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()
-        }
 
     def to_text(self) -> str:
         """A few lines."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import DataError, UserError
-from stepcredit.options import argument, check_at_least_one, option
+from stepcredit.options import OutputResult, argument, check_at_least_one, option
 
 if TYPE_CHECKING:
     from stepcredit.runs import Manifest
@@ -54,22 +54,14 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(OutputResult):
     """What was kept.
 
     Attributes:
-        out: The file.
-        already_done: It was complete.
         counts: Prompts and responses, read and kept.
     """
 
-    out: Path
-    already_done: bool
     counts: Mapping[str, int] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return {"out": str(self.out), "already_done": self.already_done, "counts": dict(self.counts)}
 
     def to_text(self) -> str:
         """One line."""

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stepcredit.errors import UserError
-from stepcredit.options import option
+from stepcredit.options import FieldsResult, option
 from stepcredit.scorers.options import ScorerOptions
 from stepcredit.serving.options import ServerOptions, require_extra, token_from_environment
 
@@ -41,7 +41,7 @@ class Options(ScorerOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(FieldsResult):
     """What was served.
 
     Attributes:
@@ -49,10 +49,6 @@ class Result:
     """
 
     num_requests: int
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return {"num_requests": self.num_requests}
 
     def to_text(self) -> str:
         """One line."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import DataError
-from stepcredit.options import argument, option
+from stepcredit.options import OutputResult, argument, option
 from stepcredit.runs import (
     Ledger,
     Manifest,
@@ -63,12 +63,10 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(OutputResult):
     """What was trained.
 
     Attributes:
-        out: The model's directory.
-        already_done: It was there from an earlier run of the same work.
         counts: Examples in, left out and why, used.
         heldout: Held-out metrics of the kept weights.
         kept_step: Optimizer step of the kept weights.
@@ -78,8 +76,6 @@ class Result:
         baseline: What the objective compared rewards with (KTO's z, BCO's shift), over the run.
     """
 
-    out: Path
-    already_done: bool
     counts: dict[str, int]
     heldout: dict[str, float]
     kept_step: int
@@ -87,10 +83,6 @@ class Result:
     tokens: int
     step_rule: str = ""
     baseline: dict[str, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return {**asdict(self), "out": str(self.out)}
 
     def to_text(self) -> str:
         """A few lines for a person."""

@@ -137,7 +137,8 @@ def _test_set(results: Mapping[str, Any], test_set: str) -> Iterator[str]:
     yield from (
         f"## {templates.capitalize()}: {policy} policy",
         "",
-        f"{content['problems']} problems, {content['responses']:,} responses ({content['distinct']:,} distinct). "
+        f"{content['problems']} problems, {content['responses']:,} responses "
+        f"({content['distinct']:,} distinct). "
         f"A single response is right for {in_words(content['pass@1'])}, the majority of {largest} for "
         f"{majority}, an oracle for {content['oracle'][largest]:.3f}. Of the distinct "
         f"wrong responses {_ABSENT if slip_share is None else f'{slip_share:.0%}'} hold an arithmetic slip.",
