@@ -1,4 +1,4 @@
-"""How fast, and in how much memory, responses are scored beside the published evaluator's way."""
+"""Time and memory of scoring responses, beside the published evaluator."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ class Options:
     """Options of ``stepcredit bench score``."""
 
     shape: str = option(
-        "model, with random weights; tiny only shows that it runs",
+        "model shape, with random weights; tiny only checks that it runs",
         default="smollm2-135m",
         choices=("smollm2-135m", "tiny"),
     )
-    groups: int = option("prompts", default=1)
-    responses: int = option("responses of each prompt", default=64)
-    turns: int = option("turns of each side; the fastest counts", default=2)
-    threads: int | None = option("threads of each side; default is all processors", default=None)
-    dtype: str = option("format of our weights and products", default="bfloat16", choices=DTYPES)
+    groups: int = option("number of prompts", default=1)
+    responses: int = option("number of responses to each prompt", default=64)
+    turns: int = option("how many times each side runs; the fastest counts", default=2)
+    threads: int | None = option("number of threads; default is all processors", default=None)
+    dtype: str = option(
+        "number format of stepcredit's weights and products", default="bfloat16", choices=DTYPES
+    )
     published_dtype: str = option(
-        "format of the published side; what transformers loaded by default when it was published is float32",
+        "number format of the published side; float32 is what transformers loaded by default "
+        "when it was published",
         default="float32",
         choices=DTYPES,
     )

@@ -1,4 +1,4 @@
-"""How fast, and in how much memory, DPO trains beside TRL's trainer and a plain PyTorch loop."""
+"""Time and memory of training with DPO, beside TRL's trainer and a plain PyTorch loop."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ class Options:
     """Options of ``stepcredit bench train``."""
 
     shape: str = option(
-        "model, with random weights; tiny only shows that it runs",
+        "model shape, with random weights; tiny only checks that it runs",
         default="smollm2-135m",
         choices=("smollm2-135m", "tiny"),
     )
-    steps: int = option("optimizer steps of a turn", default=3)
-    batch_size: int = option("preference pairs a step", default=8)
-    turns: int = option("turns of each side; the fastest counts", default=2)
-    threads: int | None = option("threads of each side; default is all processors", default=None)
+    steps: int = option("optimizer steps per run", default=3)
+    batch_size: int = option("preference pairs per step", default=8)
+    turns: int = option("how many times each side runs; the fastest counts", default=2)
+    threads: int | None = option("number of threads; default is all processors", default=None)
     precision: str = option(
-        "format of products; weights and optimizer are float32",
+        "number format of products; weights and optimizer are float32",
         default="bfloat16",
         choices=("float32", "bfloat16"),
     )
     learning_rate: float = option("constant learning rate", default=1e-5)
     beta: float = option("scale of the log-ratio", default=0.1)
-    tokens_per_forward: int = option("our side's most tokens of one forward pass", default=1280)
+    tokens_per_forward: int = option("largest number of tokens per forward pass of stepcredit", default=1280)
     seed: int = option("seed of tokens and weights", default=0)
 
 

@@ -1,4 +1,4 @@
-"""``stepcredit reproduce``: the paper's findings, one experiment each."""
+"""Repeat the paper's findings, one experiment for each."""
 
 from __future__ import annotations
 
@@ -49,33 +49,35 @@ class Options:
         many=True,
     )
     scale: str | None = option(
-        "lab (the default), or paper: models and data for a node of 8 GPUs; "
-        "of word-problems full (the default) or tiny, of gsm8k gsm8k or tiny",
+        "lab (the default) or paper (models and data for a node of 8 GPUs); for word-problems "
+        "full (the default) or tiny; for gsm8k gsm8k or tiny",
         default=None,
     )
     model: str | None = option(
         "word-problems, gsm8k: language model that learns to solve them, a directory or hub id", default=None
     )
     data: Path | None = option(
-        "gsm8k: folder of gsm8k_train.jsonl and gsm8k_test.jsonl", default=None, metavar="DIR"
+        "gsm8k: folder that contains gsm8k_train.jsonl and gsm8k_test.jsonl", default=None, metavar="DIR"
     )
-    minutes: float | None = option("word-problems, gsm8k: begin no stage after so long", default=None)
-    quick: bool = option("small sizes and fewer seeds: shows that everything runs", default=False)
+    minutes: float | None = option(
+        "word-problems, gsm8k: start no new stage after this many minutes", default=None
+    )
+    quick: bool = option("small sizes and fewer seeds, to check that everything runs", default=False)
     seeds: int | None = option(
-        "how often everything is drawn and trained anew; default is the scale's", default=None
+        "number of seeds, each with new data and new training; default is the scale's", default=None
     )
     sizes: tuple[str, ...] = option(
-        "another size, such as train_prompts=200 (may be repeated)",
+        "change one size of the scale, e.g. train_prompts=200 (may be repeated)",
         flag="--size",
         default=(),
         metavar="NAME=N",
     )
-    jobs: int | None = option("processes; default is one per processor", default=None)
-    out: Path = option("folder of everything that is made", default=Path("runs/reproduce"), metavar="DIR")
+    jobs: int | None = option("number of processes; default is one per processor", default=None)
+    out: Path = option("folder for all outputs", default=Path("runs/reproduce"), metavar="DIR")
     publish: Path | None = option(
         "also write tables, plots and verdicts to this folder", default=None, metavar="DIR"
     )
-    dry_run: bool = option("print the commands and what they would take, and run nothing", default=False)
+    dry_run: bool = option("print the commands and what they would need, and run nothing", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,11 +24,15 @@ class LoadOptions:
         default="auto",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    device: str = option("cpu, cuda, cuda:N or mps; auto takes an accelerator if any", default="auto")
-    device_map: str | None = option("spread one model over devices, e.g. auto", default=None)
+    device: str = option(
+        "cpu, cuda, cuda:N or mps; auto takes an accelerator if there is one", default="auto"
+    )
+    device_map: str | None = option("spread the model over several devices, e.g. auto", default=None)
     attention: str | None = option("attention implementation, e.g. sdpa or flash_attention_2", default=None)
     trust_remote_code: bool = option("run Python code that comes with the model", default=False)
-    allow_pickle: bool = option("read pickle files (*.bin) where there is no safetensors", default=False)
+    allow_pickle: bool = option(
+        "read pickle files (*.bin) if there are no safetensors; such files can run any code", default=False
+    )
     revision: str | None = option("branch, tag or commit of a hub model", default=None)
 
     @property

@@ -90,7 +90,8 @@ def _run(words: list[str]) -> int:
         "--config",
         type=Path,
         metavar="FILE.yaml",
-        help="read options from this file, or the recipe of this name, first",
+        help="read options from this file, or from the shipped recipe of this name; options on the "
+        "command line override them",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     add_settings(parser, module.Options)

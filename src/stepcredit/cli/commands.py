@@ -25,33 +25,37 @@ class Command:
 
 
 COMMANDS: tuple[Command, ...] = (
-    Command("demo", "the whole loop on the lab, to an HTML report", "stepcredit.pipelines.demo"),
+    Command("demo", "run the whole loop in the lab and write an HTML report", "stepcredit.pipelines.demo"),
     Command(
         "reproduce",
-        "the paper's findings: measured here, beside the published numbers",
+        "repeat the paper's findings beside the published numbers",
         "stepcredit_study.reproduce",
     ),
-    Command("sample", "prompts -> rollouts", "stepcredit.pipelines.sample"),
-    Command("grade", "rollouts -> graded rollouts", "stepcredit.pipelines.grade"),
-    Command("train", "graded rollouts -> PRM", "stepcredit.pipelines.train"),
-    Command("score", "rollouts -> step, token and response scores", "stepcredit.pipelines.score"),
+    Command("sample", "draw responses to prompts: prompts -> rollouts", "stepcredit.pipelines.sample"),
+    Command("grade", "check each final answer: rollouts -> graded rollouts", "stepcredit.pipelines.grade"),
+    Command("train", "train a reward model: graded rollouts -> PRM", "stepcredit.pipelines.train"),
+    Command(
+        "score", "compute step, token and response rewards: rollouts -> scores", "stepcredit.pipelines.score"
+    ),
     Command(
         "search",
-        "guided search: draw step by step, keep what a reward model prefers",
+        "guided search: draw responses step by step, keep what a reward model prefers",
         "stepcredit.pipelines.search",
     ),
     Command(
-        "serve", "reward models over HTTP, with a page to look at solutions", "stepcredit.pipelines.serve"
+        "serve",
+        "serve reward models over HTTP, with a page for inspecting solutions",
+        "stepcredit.pipelines.serve",
     ),
-    Command("convert", "between file formats", "stepcredit.pipelines.convert"),
+    Command("convert", "convert between file formats", "stepcredit.pipelines.convert"),
     Command(
         "select",
-        "a part of some rollouts: fewer prompts or responses, another mix, no near-duplicates",
+        "take a subset of rollouts: fewer prompts or responses, another mix, no near-duplicates",
         "stepcredit.pipelines.select",
     ),
     Command(
         "label math-shepherd",
-        "Monte-Carlo step labels: complete every step prefix and grade",
+        "Monte-Carlo step labels: complete every step prefix and grade the completions",
         "stepcredit.pipelines.label_math_shepherd",
     ),
     Command(
@@ -61,30 +65,50 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "baseline",
-        "random, length, self-consistency and oracle as score files",
+        "write score files for random, length, self-consistency and oracle baselines",
         "stepcredit.pipelines.baseline",
     ),
     Command(
         "compare",
-        "reward models with equal data, weights and search budget; accuracy against cost",
+        "compare reward models at equal data, initial weights and tuning budget: accuracy against cost",
         "stepcredit.pipelines.compare",
     ),
-    Command("eval best-of-n", "accuracy of picking, voting and both", "stepcredit.pipelines.eval_best_of_n"),
-    Command("eval processbench", "is the first wrong step found", "stepcredit.pipelines.eval_processbench"),
-    Command("eval prmbench", "nine kinds of wrong steps", "stepcredit.pipelines.eval_prmbench"),
-    Command("eval steps", "any step-labelled data", "stepcredit.pipelines.eval_steps"),
+    Command(
+        "eval best-of-n",
+        "accuracy of picking the best response, of voting, and of both together",
+        "stepcredit.pipelines.eval_best_of_n",
+    ),
+    Command(
+        "eval processbench",
+        "how well the first wrong step is found",
+        "stepcredit.pipelines.eval_processbench",
+    ),
+    Command(
+        "eval prmbench", "how well nine kinds of wrong steps are found", "stepcredit.pipelines.eval_prmbench"
+    ),
+    Command(
+        "eval steps",
+        "how well wrong steps are found in any step-labelled data",
+        "stepcredit.pipelines.eval_steps",
+    ),
     Command(
         "eval conventions",
-        "what each scoring convention changes, against the clean one",
+        "how much each scoring convention changes a result",
         "stepcredit.pipelines.eval_conventions",
     ),
-    Command("eval leaderboard", "rank all evaluations of a folder", "stepcredit.pipelines.eval_leaderboard"),
-    Command("bench score", "beside the published evaluator's way", "stepcredit_bench.score"),
-    Command("bench train", "beside TRL's trainer and a plain loop", "stepcredit_bench.train"),
+    Command("eval leaderboard", "rank all evaluations in a folder", "stepcredit.pipelines.eval_leaderboard"),
+    Command(
+        "bench score", "speed and memory of scoring, beside the published evaluator", "stepcredit_bench.score"
+    ),
+    Command(
+        "bench train",
+        "speed and memory of training, beside TRL and a plain PyTorch loop",
+        "stepcredit_bench.train",
+    ),
 )
 
 GROUPS = {
-    "label": "step labels without people",
-    "eval": "how good is a reward model",
-    "bench": "speed and memory beside other ways",
+    "label": "automatic step labels",
+    "eval": "evaluate reward models",
+    "bench": "speed and memory, beside other implementations",
 }

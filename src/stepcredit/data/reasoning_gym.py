@@ -19,10 +19,10 @@ PREFIX: Final = "reasoning-gym:"
 class TaskOptions:
     """Which problems of a task."""
 
-    task_size: int = option("reasoning-gym: problems to make", default=500)
-    task_seed: int = option("reasoning-gym: decides the problems", default=0)
+    task_size: int = option("reasoning-gym: number of problems to generate", default=500)
+    task_seed: int = option("reasoning-gym: seed that determines the problems", default=0)
     task_setting: tuple[str, ...] = option(
-        "reasoning-gym: a setting of the task's own, e.g. min_digits=2; may repeat",
+        "reasoning-gym: one of the task's own settings, e.g. min_digits=2 (may be repeated)",
         default=(),
         metavar="NAME=VALUE",
     )

@@ -24,11 +24,15 @@ ADDED_SETTINGS = ("policy.files", "sampling.keep_stop")
 class SamplingOptions:
     """How tokens are drawn."""
 
-    temperature: float = option("divides the logits; 0 takes the likeliest token", default=1.0)
-    top_p: float = option("smallest set of tokens that reaches this probability; 1 is off", default=1.0)
-    top_k: int = option("number of likeliest tokens that are kept; 0 is off", default=0)
-    min_p: float = option("drop tokens below this share of the likeliest one; 0 is off", default=0.0)
-    max_new_tokens: int = option("tokens after which a response is cut off", default=1024)
+    temperature: float = option("sampling temperature; 0 always takes the likeliest token", default=1.0)
+    top_p: float = option(
+        "sample from the smallest set of tokens that reaches this probability; 1 is off", default=1.0
+    )
+    top_k: int = option("sample from this many likeliest tokens; 0 is off", default=0)
+    min_p: float = option(
+        "drop tokens whose probability is below this share of the likeliest one's; 0 is off", default=0.0
+    )
+    max_new_tokens: int = option("number of tokens after which a response is cut off", default=1024)
     stop: tuple[str, ...] = option("text that ends a response (may be repeated)", default=())
 
     def __post_init__(self) -> None:
@@ -69,33 +73,34 @@ class GeneratorOptions:
     """Which policy draws, and where it runs."""
 
     model: str | None = option(
-        "directory or hub name of the policy; with --generator openai the model's name at the server",
+        "directory or hub name of the policy; with --generator openai, the model's name on the server",
         default=None,
     )
     generator: str = option(
-        "what runs the policy: this machine by transformers or vllm, or an OpenAI-compatible server",
+        "what runs the policy: transformers or vllm on this machine, or an OpenAI-compatible server (openai)",
         default="transformers",
         choices=GENERATORS,
     )
     policy_name: str | None = option("name written to each rollout (default: the model's)", default=None)
-    batch_samples: int = option("most samples that run together (transformers)", default=2048)
+    batch_samples: int = option("largest number of samples that run together (transformers)", default=2048)
     batch_tokens: int = option(
-        "most tokens that the key-value cache may hold (transformers)", default=1 << 18
+        "largest number of tokens in the key-value cache (transformers)", default=1 << 18
     )
     base_url: str | None = option(
         "address of the server, e.g. http://localhost:8000/v1 (openai)", default=None
     )
     api: str = option(
-        "chat formats prompts at the server, completions here, and can continue a response (openai)",
+        "chat: the server formats the prompts; completions: they are formatted here, and "
+        "responses can be continued (openai)",
         default="chat",
         choices=("chat", "completions"),
     )
     tokenizer: str | None = option(
         "directory or hub name of the tokenizer for --api completions (default: the model's)", default=None
     )
-    concurrency: int = option("requests that wait for the server at once (openai)", default=16)
-    timeout: float = option("seconds within which a whole answer must have come (openai)", default=600.0)
-    retries: int = option("how often a request is tried again (openai)", default=8)
+    concurrency: int = option("number of requests in flight at the same time (openai)", default=16)
+    timeout: float = option("seconds within which a whole answer must arrive (openai)", default=600.0)
+    retries: int = option("how many times a failed request is retried (openai)", default=8)
     tensor_parallel: int = option("accelerators that share one copy of the model (vllm)", default=1)
     data_parallel: int = option("copies of the model (vllm)", default=1)
     load: LoadOptions = field(default_factory=LoadOptions)

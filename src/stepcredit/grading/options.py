@@ -24,13 +24,16 @@ class GraderOptions:
         default=None,
         metavar="REGEX",
     )
-    tolerance: float | None = option("numeric: largest relative difference that is equal", default=None)
-    time_limit: float | None = option("seconds for one answer, after which it is wrong", default=None)
-    memory_limit: int | None = option("code: megabytes of memory for a program", default=None)
-    allow_unsafe_code: bool = option(
-        "code: run programs even where this system cannot shut them in; only in a container", default=False
+    tolerance: float | None = option(
+        "numeric: largest relative difference that counts as equal", default=None
     )
-    num_workers: int | None = option("worker processes; default is one per core", default=None)
+    time_limit: float | None = option("seconds per answer; one that takes longer is wrong", default=None)
+    memory_limit: int | None = option("code: megabytes of memory per program", default=None)
+    allow_unsafe_code: bool = option(
+        "code: run programs even if this system cannot sandbox them; use it only in a container",
+        default=False,
+    )
+    num_workers: int | None = option("number of worker processes; default is one per core", default=None)
 
 
 def grader_of(options: GraderOptions) -> Grader:

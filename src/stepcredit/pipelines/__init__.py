@@ -1,1 +1,1 @@
-"""One file a command: options in, files in, files out, and a result to print."""
+"""One file per command: options in, files in, files out, and a result to print."""

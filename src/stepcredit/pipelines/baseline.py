@@ -1,6 +1,6 @@
-"""Rollouts to scores that need no model: random, length, self-consistency, oracle.
+"""Score rollouts without a model: random, length, self-consistency, oracle.
 
-The scores are ordinary score files, so every evaluation compares them with reward models. (A model's own
+The output is an ordinary score file, so every evaluation can compare it with reward models. (A model's own
 log-probability is a baseline too: ``stepcredit score --family log-probability``.)
 """
 
@@ -26,13 +26,13 @@ class Options:
 
     rollouts: Path = argument("rollouts to score (graded ones for self-consistency and oracle)")
     by: str = option(
-        "what scores: chance, length, agreement with the prompt's other answers, or the truth",
+        "what the score is: chance, length, agreement with the prompt's other answers, or the truth",
         choices=("random", "shortest", "longest", "self-consistency", "oracle"),
     )
-    out: Path = option("file of scores (.jsonl, .jsonl.gz, .parquet)", metavar="FILE")
-    seed: int = option("seed of random", default=0)
+    out: Path = option("score file to write (.jsonl, .jsonl.gz, .parquet)", metavar="FILE")
+    seed: int = option("seed for --by random", default=0)
     skip_invalid: bool = option("skip malformed rows and count them", default=False)
-    overwrite: bool = option("replace what is there", default=False)
+    overwrite: bool = option("replace the existing output", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,9 @@
-"""A fair comparison of reward models, from one recipe.
+"""Compare reward models fairly, from one recipe.
 
-Every method gets the same initial weights and data, and a search of equal budget over its own settings on
-development problems, which the test never uses. Recorded are all trials, the test's results with paired
-intervals, and what each method cost: collecting and labelling its data, and training. Run again, it goes
-on from the last finished trial.
+Every method gets the same initial weights and data, and tries equally many settings on development problems,
+which the test never uses. The report has all trials, the test results with paired intervals, and the cost of
+each method: collecting and labelling its data, and training. A run that was killed continues from the last
+finished trial when the same command is run again.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ _TRIAL_DRAWS = 100
 class Options:
     """Options of ``stepcredit compare``."""
 
-    recipe: Path = argument("recipe of the comparison: a YAML file, or lab")
-    out: Path = option("directory of all models, scores and results", metavar="DIR")
+    recipe: Path = argument("recipe of the comparison: a YAML file, or lab for the shipped one")
+    out: Path = option("directory for all models, scores and results", metavar="DIR")
     root: Path = option("folder that the recipe's paths are relative to", default=Path())
     load: LoadOptions = field(default_factory=LoadOptions)
     draws: int = option("bootstrap draws over problems", default=10_000)
     jobs: int | None = option(
-        "settings that are tried at the same time, each in a process with its share of the processors; "
-        "default is one",
+        "number of settings to try at the same time, each in a process with its share of the "
+        "processors; default is one",
         default=None,
     )
-    overwrite: bool = option("start anew, whatever is there", default=False)
+    overwrite: bool = option("start over and replace any existing output", default=False)
 
 
 def run(options: Options) -> ComparisonResult:

@@ -1,4 +1,4 @@
-"""One format of prompts or rollouts to another, saying what the new one has no place for."""
+"""Convert prompts or rollouts from one file format to another, and report what the new format cannot hold."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _WRITTEN = "prompts, rollouts, trl-preference, trl-unpaired, trl-stepwise, openr
 class Options:
     """What to convert, from which format to which."""
 
-    source: str = argument("file (.jsonl, .json, .csv, .parquet; .gz) or data set: hub:NAME[:SPLIT]")
-    out: Path = option("file to write; its extension says how", metavar="FILE")
+    source: str = argument("file (.jsonl, .json, .csv, .parquet; .gz) or data set (hub:NAME[:SPLIT])")
+    out: Path = option("file to write; its extension decides the file type", metavar="FILE")
     from_format: str = option(
         f"format of the source: {_READ}", flag="--from", default="rollouts", metavar="FORMAT"
     )
@@ -39,14 +39,14 @@ class Options:
         metavar="FORMAT",
     )
     column: tuple[str, ...] = option(
-        "which column of the source holds a field, e.g. prompt=question; may repeat",
+        "which column of the source holds a field, e.g. prompt=question (may be repeated)",
         default=(),
         metavar="FIELD=COLUMN",
     )
     subset: str | None = option("configuration of the hub's data set", default=None)
-    limit: int | None = option("convert only so many records, from the first", default=None)
+    limit: int | None = option("convert only the first N records", default=None)
     skip_invalid: bool = option("skip malformed rows and count them", default=False)
-    overwrite: bool = option("replace what is there", default=False)
+    overwrite: bool = option("replace the existing output", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
-"""The whole loop on the lab: sample, grade, train, score, evaluate, report.
+"""Run the whole loop in the lab: sample, grade, train, score, evaluate, report.
 
 A language model is trained on nothing but "the final answer was right or wrong"; then its step rewards are
-compared with the truly wrong steps, and its picks with majority voting. Killed and run again, it goes on
-from the last finished stage.
+compared with the truly wrong steps, and its picks with majority voting. A run that was killed continues from
+the last finished stage when the same command is run again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NS = (1, 4, 16, 64)
 _NUM_EXAMPLES = {"num_wrong": 9, "num_right": 3}
 _FILES = {
     "policies/": "three small language models as ordinary checkpoints; mid is the PRM's start and reference",
-    "train/prompts.jsonl": "training problems",
+    "train/prompts.jsonl": "number of training problems",
     "train/rollouts.jsonl": "responses of the mid policy",
     "train/graded.jsonl": "the same, with the final answer graded: the only labels that training sees",
     "dev/graded.jsonl": "responses to other problems, for choosing the weights to keep",
@@ -50,11 +50,11 @@ _FILES = {
 class LabSizes:
     """How much is sampled."""
 
-    train_problems: int = option("training problems", default=1000)
-    train_responses: int = option("responses to each", default=8)
-    dev_problems: int = option("held-out problems for choosing the weights to keep", default=100)
-    test_problems: int = option("problems that results are reported on", default=200)
-    test_responses: int = option("responses to each", default=64)
+    train_problems: int = option("number of training problems", default=1000)
+    train_responses: int = option("number of responses to each", default=8)
+    dev_problems: int = option("number of held-out problems, for choosing the weights to keep", default=100)
+    test_problems: int = option("number of problems that results are reported on", default=200)
+    test_responses: int = option("number of responses to each", default=64)
 
     def __post_init__(self) -> None:
         check_at_least_one(self, *(entry.name for entry in fields(self)))
@@ -64,8 +64,10 @@ class LabSizes:
 class LabSampling:
     """How the lab's policies are sampled."""
 
-    temperature: float = option("divides the logits", default=1.0)
-    top_p: float = option("smallest set of tokens that reaches this probability", default=0.95)
+    temperature: float = option("sampling temperature", default=1.0)
+    top_p: float = option(
+        "sample from the smallest set of tokens that reaches this probability", default=0.95
+    )
     train_top_p: float = option("the same, for training responses", default=1.0)
 
     def options(self, *, training: bool) -> SamplingOptions:
@@ -94,12 +96,14 @@ def lab_training() -> TrainConfig:
 class Options:
     """Where the demo writes, and how large it is."""
 
-    out: Path = option("directory of everything it makes", default=Path("runs/demo"), metavar="DIR")
+    out: Path = option(
+        "directory for everything that the demo makes", default=Path("runs/demo"), metavar="DIR"
+    )
     seed: int = option("redraws problems, responses and the order of training", default=0)
     sizes: LabSizes = field(default_factory=LabSizes)
     sampling: LabSampling = field(default_factory=LabSampling)
     training: TrainConfig = field(default_factory=lab_training)
-    overwrite: bool = option("start anew, whatever is there", default=False)
+    overwrite: bool = option("start over and replace any existing output", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
-"""Accuracy of picking, of voting, and of both, from n of N scored responses to each problem.
+"""Accuracy of picking the best response, of voting, and of both together, from n of N scored responses.
 
-All figures are exact expectations over every n-subset (ties split evenly) where a closed form exists.
+If a closed form exists, figures are exact expectations over all subsets of n responses; ties are split
+evenly.
 """
 
 from __future__ import annotations
@@ -26,17 +27,19 @@ class Options:
 
     graded: Path = argument("graded rollouts")
     scores: tuple[str, ...] = option(
-        "scores of the same rollouts, with the scorer's name; may be given several times",
+        "scores of the same rollouts, with a name for the scorer (may be repeated)",
         default=(),
         metavar="NAME=FILE",
     )
-    n: tuple[int, ...] = option("numbers of responses to choose from", default=(1, 4, 16, 64))
+    n: tuple[int, ...] = option(
+        "numbers of responses to choose from, comma-separated", default=(1, 4, 16, 64)
+    )
     aggregate: str = option(
-        "score that stands for a scorer in comparisons, unless one is chosen on development problems",
+        "the score by which scorers are compared, unless one is chosen on development problems",
         default="reward",
     )
     weighted: tuple[str, ...] = option(
-        "weighted votes: sigmoid, sum, mean, max, log-odds",
+        "weighted votes to evaluate: sigmoid, sum, mean, max, log-odds",
         default=("sigmoid", "sum", "mean", "max", "log-odds"),
     )
     first: bool = option(
@@ -53,12 +56,12 @@ class Options:
     out: Path | None = option("folder for results.json, tables and report.html", default=None)
     title: str = option("title of the report", default="Best of n")
     draws: int = option("bootstrap draws over problems", default=10_000)
-    resamples: int = option(
-        "random subsets per problem, where a weighted vote has no closed form", default=100
+    resamples: int = option("random subsets per problem, if a weighted vote has no closed form", default=100)
+    seed: int = option("seed of the bootstrap and the random subsets", default=0)
+    skip_invalid: bool = option(
+        "leave out and count rows that cannot be used, instead of stopping", default=False
     )
-    seed: int = option("of bootstrap and random subsets", default=0)
-    skip_invalid: bool = option("leave out and count what cannot be used, instead of stopping", default=False)
-    overwrite: bool = option("replace what is in --out", default=False)
+    overwrite: bool = option("replace the existing output in --out", default=False)
 
 
 @dataclass(frozen=True)

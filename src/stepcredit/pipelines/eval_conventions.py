@@ -1,8 +1,8 @@
 """How much does each scoring convention change a result?
 
 One implicit reward model scores the same responses by every published convention, with and without its
-reference; best-of-n accuracy (graded responses) and ProcessBench's F1 (step-labelled ones) are then compared
-with the clean convention on the same problems.
+reference. Best-of-n accuracy (for graded responses) and ProcessBench's F1 (for step-labelled ones) are then
+compared with stepcredit's own convention, clean, on the same problems.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ class Options(ImplicitOptions):
     """Options of ``stepcredit eval conventions``."""
 
     data: Path = argument("rollouts that are graded, step-labelled, or both")
-    format: str = option("format of DATA: rollouts, or one of another tool", default="rollouts")
+    format: str = option("format of DATA: rollouts, or that of another tool", default="rollouts")
     n: tuple[int, ...] = option("numbers of responses to choose from", default=(4, 16, 64))
     out: Path = option("folder for the score files, conventions.json and tables.md", metavar="DIR")
     draws: int = option("bootstrap draws over problems", default=10_000)
-    seed: int = option("of the bootstrap", default=0)
-    skip_invalid: bool = option("leave out and count what cannot be used, instead of stopping", default=False)
-    overwrite: bool = option("replace what is in --out", default=False)
+    seed: int = option("seed of the bootstrap", default=0)
+    skip_invalid: bool = option(
+        "leave out and count rows that cannot be used, instead of stopping", default=False
+    )
+    overwrite: bool = option("replace the existing output in --out", default=False)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""A page that ranks the scorers of all evaluations below a folder.
+"""Write a page that ranks the scorers of all evaluations below a folder.
 
-Every evaluation that was written with --out takes part; those on the same data share a board.
+Every evaluation that was written with --out is included; those on the same data share a board.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Options:
     """Options of ``stepcredit eval leaderboard``."""
 
-    folder: Path = argument("folder with evaluations, at any depth")
+    folder: Path = argument("folder that contains evaluations, at any depth")
     out: Path = option("page to write", metavar="FILE.html")
     title: str = option("title of the page", default="Leaderboard")
     overwrite: bool = option("replace the page", default=False)

@@ -1,7 +1,8 @@
-"""Can a reward model tell right steps from wrong ones of nine kinds? PRMBench's PRMScore by category.
+"""Can a reward model distinguish right steps from nine kinds of wrong steps? PRMBench's PRMScore by category.
 
-The threshold on the probability that a step is right is 0.5, as published; with --dev or --dev-fraction
-also one tuned on rows that are not reported; and each category's own best, labelled oracle.
+The threshold on the probability that a step is right is 0.5, as published. Also reported are a threshold
+tuned on rows that are not reported (with --dev or --dev-fraction), and each category's own best one,
+labelled oracle.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ class Options:
 
     inputs: LabelledInputs
     aspects: str = option(
-        "an aspect's scores: published, the means over its categories as in PRMBench's table; or pooled, "
-        "over all of its steps",
+        "how an aspect is scored: published takes the mean over its categories, as in PRMBench's "
+        "table; pooled counts all of its steps together",
         default="published",
         choices=("published", "pooled"),
     )
     dev_fraction: float | None = option(
-        "tune a threshold on this share of the rows, by the hash of their question, and report the others",
+        "tune a threshold on this share of the rows (by the hash of their question) and report the others",
         default=None,
     )
 

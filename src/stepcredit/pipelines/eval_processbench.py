@@ -1,7 +1,7 @@
-"""Does a reward model find the first wrong step? ProcessBench's F1, with thresholds named.
+"""Does a reward model find the first wrong step? ProcessBench's F1, and where its threshold comes from.
 
-A threshold picked on the evaluated file flatters the score, so three are reported: the one tuned on one
-subset (GSM8K where it is there) and carried over to the others, the one tuned on --dev, and each file's
+A threshold picked on the evaluated file makes the score look too good, so three are reported: one tuned on
+one subset (GSM8K if it is among them) and carried over to the others, one tuned on --dev, and each file's
 own best, labelled oracle.
 """
 
@@ -22,7 +22,8 @@ class Options:
     inputs: LabelledInputs
     format: str = option("format of the data", default="processbench", metavar="FORMAT")
     tune_on: str | None = option(
-        "name of the data to tune the carried-over threshold on; default is the one with gsm8k in its name",
+        "name of the data set on which the carried-over threshold is tuned; default is the one "
+        "with gsm8k in its name",
         default=None,
         metavar="NAME",
     )

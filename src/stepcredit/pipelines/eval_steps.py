@@ -1,4 +1,4 @@
-"""Do step rewards tell wrong steps from right ones, in any step-labelled data?
+"""Do step rewards distinguish wrong steps from right ones, in any step-labelled data?
 
 AUC and average precision over all labelled steps; first wrong steps against the right ones before them;
 how often the lowest reward is the first wrong step, or the last step; calibration; and the accuracy of
@@ -38,7 +38,7 @@ class LabelledInputs:
         "labelled data: [NAME=]FILE or [NAME=]hub:DATASET[:SPLIT]; one or more", many=True
     )
     scores: tuple[str, ...] = option(
-        "score files; SCORER/NAME=FILE where ids are not unique over the data",
+        "score files; SCORER/NAME=FILE if data files share ids",
         default=(),
         metavar="SCORER=FILE",
     )
@@ -61,9 +61,9 @@ class LabelledInputs:
     out: Path | None = option("folder for converted data, scores, tables and report", default=None)
     title: str = option("title of the report", default="Wrong steps")
     draws: int = option("bootstrap draws over problems", default=10_000)
-    seed: int = option("of the bootstrap", default=0)
+    seed: int = option("seed of the bootstrap", default=0)
     skip_invalid: bool = option("leave out and count malformed rows", default=False)
-    overwrite: bool = option("replace what is in --out", default=False)
+    overwrite: bool = option("replace the existing output in --out", default=False)
 
     @property
     def sources(self) -> dict[str, str]:

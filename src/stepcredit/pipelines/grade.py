@@ -1,4 +1,4 @@
-"""Rollouts to graded rollouts: is each final answer right?"""
+"""Grade rollouts: is each final answer right?"""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class Options(GraderOptions):
         "math, numeric, exact, choice, code, reasoning-gym or python:module:function", metavar="NAME"
     )
     out: Path = option("file to write", metavar="FILE")
-    format: str = option("format of the input: rollouts, or one of another tool", default="rollouts")
-    regrade: bool = option("also replace verdicts that are already there", default=False)
+    format: str = option("format of the input: rollouts, or that of another tool", default="rollouts")
+    regrade: bool = option("also replace existing verdicts", default=False)
     ray: str | None = option(
         "spread the work over this Ray cluster, or over this machine's cores: local",
         default=None,
         metavar="ADDRESS",
     )
     skip_invalid: bool = option("skip malformed rows and count them", default=False)
-    overwrite: bool = option("replace what is there, and start anew", default=False)
+    overwrite: bool = option("replace the existing output and start over", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)

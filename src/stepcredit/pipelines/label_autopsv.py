@@ -1,8 +1,8 @@
-"""Graded rollouts to rollouts with step labels from an outcome verifier (AutoPSV, arXiv:2405.16802).
+"""Label the steps of graded rollouts by an outcome verifier (AutoPSV, arXiv:2405.16802).
 
-A value head is trained on the outcome at every token; a step at which its confidence falls by more than a
-threshold, relative to what it was, is labelled wrong, and so is all that follows. The threshold is chosen
-on development problems.
+A value head is trained to predict the outcome at every token. If its confidence falls at a step by more
+than a threshold, relative to its value before, that step and all later ones are labelled wrong. The
+threshold is chosen on development problems.
 """
 
 from __future__ import annotations
@@ -37,27 +37,30 @@ def verifier_training() -> TrainConfig:
 class Options:
     """Options of ``stepcredit label autopsv``."""
 
-    graded: Path = argument("graded rollouts: the verifier is trained on them, and labels their steps")
+    graded: Path = argument("graded rollouts; the verifier is trained on them and labels their steps")
     model: str = option("initial weights of the verifier: a directory or hub id", metavar="MODEL")
     dev: Path = option("graded rollouts of other prompts, on which the threshold is chosen", metavar="FILE")
     out: Path = option("rollouts with step labels to write", metavar="FILE")
     verifier: Path | None = option(
-        "directory of the verifier, trained there unless it is complete; default OUT.verifier", default=None
+        "directory of the verifier, which is trained if it is not there yet; default is OUT.verifier",
+        default=None,
     )
     choose_by: str = option(
-        "the threshold's step labels agree best with the outcomes of the responses, or with the "
-        "development file's own step-labels",
+        "choose the threshold whose step labels agree best with the outcomes of the development "
+        "responses, or with the development file's own step labels",
         default="outcomes",
         choices=("outcomes", "step-labels"),
     )
     threshold: float | None = option(
-        "use this relative change instead (the paper's is -0.5)", default=None, metavar="CHANGE"
+        "use this relative change as the threshold instead (the paper's is -0.5)",
+        default=None,
+        metavar="CHANGE",
     )
     config: TrainConfig = field(default_factory=verifier_training)
     load: LoadOptions = field(default_factory=LoadOptions)
     seed: int = option("seed of the verifier's training", default=0)
     skip_invalid: bool = option("skip malformed rows and count them", default=False)
-    overwrite: bool = option("start anew where the output exists", default=False)
+    overwrite: bool = option("replace the existing output and start over", default=False)
 
     def __post_init__(self) -> None:
         if (self.config.family, self.config.objective) != ("value-head", "token-ce"):

@@ -1,8 +1,8 @@
-"""Graded rollouts to rollouts with Monte-Carlo step labels (Math-Shepherd, arXiv:2312.08935).
+"""Label the steps of graded rollouts by completions (Math-Shepherd: Monte-Carlo labels, arXiv:2312.08935).
 
-Every step prefix is completed K times and the completions are graded; prefixes that several rollouts share
-are completed once. Hard, soft and log-mean-exp labels are written in one pass. A run that was killed goes
-on when the same command is run again.
+Every step prefix is completed K times and the completions are graded; a prefix that several rollouts share is
+completed K times only once. Hard, soft and log-mean-exp labels are written in one pass. A run that was killed
+continues when the same command is run again.
 """
 
 from __future__ import annotations
@@ -41,27 +41,29 @@ class Options:
 
     graded: Path = argument("graded rollouts whose steps are labelled")
     out: Path = option("rollouts with step labels to write", metavar="FILE")
-    num_completions: int = option("completions of each step prefix, K", default=8)
+    num_completions: int = option("number of completions of each step prefix, K", default=8)
     label: str = option(
-        "label that training sees: share of right completions, whether any is right, or "
-        "beta * log mean exp(outcome / beta); all three are written",
+        "label that training uses: share of right completions (soft), whether any is right "
+        "(hard), or beta * log mean exp(outcome / beta) (log-mean-exp); all three are written",
         default="soft",
         choices=("soft", "hard", "log-mean-exp"),
     )
     label_beta: float = option("beta of log-mean-exp labels", default=0.5)
     adaptive: float | None = option(
-        "stop completing a prefix once its label is settled to within this (95%), "
-        "e.g. 0.1; default is always K",
+        "stop completing a prefix once the 95% interval of its label reaches no further than "
+        "this to each side, e.g. 0.1; default is always K",
         default=None,
         metavar="WIDTH",
     )
     steps: str = option(f"how responses are split into steps: {RULE_NAMES}", default="auto", metavar="RULE")
-    seed: int = option("completion i of a prefix is drawn from a random stream of its own", default=0)
+    seed: int = option(
+        "seed of the completions; completion i of a prefix has its own random stream", default=0
+    )
     policy: GeneratorOptions = field(default_factory=GeneratorOptions)
     draw: SamplingOptions = field(default_factory=SamplingOptions)
     grading: GraderOptions = field(default_factory=GraderOptions)
     skip_invalid: bool = option("skip malformed rows and count them", default=False)
-    overwrite: bool = option("start anew where the output exists", default=False)
+    overwrite: bool = option("replace the existing output and start over", default=False)
 
     def __post_init__(self) -> None:
         if self.num_completions < 1:

@@ -1,7 +1,8 @@
 """Draw responses to prompts from a policy: prompts in, rollouts out.
 
-A run that was killed goes on when the same command is run again, and draws what it would have drawn. Prompts
-that fail are listed with their reasons beside the output, in OUT.failures.jsonl, and the others go on.
+A run that was killed continues when the same command is run again, and draws what it would have drawn. A
+prompt that fails does not stop the others; it is listed with its reason beside the output, in
+OUT.failures.jsonl.
 """
 
 from __future__ import annotations
@@ -32,34 +33,36 @@ class Options:
         "prompts to answer (JSONL, JSON, CSV or Parquet), hub:NAME[:SPLIT] or reasoning-gym:TASK"
     )
     out: Path = option("rollouts to write (JSONL, CSV or Parquet, by extension)")
-    num_samples: int = option("responses to each prompt", default=8)
-    limit: int | None = option("only the first N prompts; default all", default=None, metavar="N")
+    num_samples: int = option("number of responses to each prompt", default=8)
+    limit: int | None = option("answer only the first N prompts; default is all", default=None, metavar="N")
     seed: int = option(
-        "sample i of a prompt is drawn from a random stream of (seed, prompt id, i)", default=0
+        "seed of the samples; sample i of a prompt has the random stream of (seed, prompt id, i)", default=0
     )
     policy: GeneratorOptions = field(default_factory=GeneratorOptions)
     draw: SamplingOptions = field(default_factory=SamplingOptions)
     system_prompt: str | None = option("system message put before each prompt", default=None)
     few_shot: Path | None = option(
-        "rollouts whose prompts and responses come first, as examples", default=None
+        "rollouts whose prompts and responses are put before each prompt, as examples", default=None
     )
-    shard: str | None = option("I/N: only the I-th of N runs of prompts, for several machines", default=None)
+    shard: str | None = option(
+        "I/N: split the prompts into N parts and answer only part I, to use several machines", default=None
+    )
     column: tuple[str, ...] = option(
-        "which column holds a field of the prompt, e.g. prompt=question; may repeat",
+        "which column holds a field of the prompt, e.g. prompt=question (may be repeated)",
         default=(),
         metavar="FIELD=COLUMN",
     )
     subset: str | None = option("configuration of the hub's data set", default=None)
     task: TaskOptions = field(default_factory=TaskOptions)
     ray: str | None = option(
-        "spread the work over this Ray cluster, or over one of this machine's cores: local",
+        "address of the Ray cluster to spread the work over; local starts one on this machine's cores",
         default=None,
         metavar="ADDRESS",
     )
     ray_gpus: float = option("GPUs that each of the cluster's workers needs", default=0.0)
-    retry_failed: bool = option("try prompts again that failed in a run that is complete", default=False)
+    retry_failed: bool = option("retry the prompts that failed in a completed run", default=False)
     skip_invalid: bool = option("skip malformed prompts and count them", default=False)
-    overwrite: bool = option("start anew where the output exists", default=False)
+    overwrite: bool = option("replace the existing output and start over", default=False)
 
     def __post_init__(self) -> None:
         if self.num_samples < 1:

@@ -1,4 +1,4 @@
-"""Rollouts to step, token and response scores, by any reward model."""
+"""Score the steps, tokens and responses of rollouts with any reward model."""
 
 from __future__ import annotations
 
@@ -35,18 +35,27 @@ class Options(ScorerOptions):
     """What to score, with which reward model, by which conventions."""
 
     input: Path | None = argument("rollouts (JSON Lines, JSON, Parquet, CSV)", default=None)
-    format: str = option("format of INPUT: rollouts, or one of another tool", default="rollouts")
+    format: str = option("format of INPUT: rollouts, or that of another tool", default="rollouts")
     tokens: bool = option("write token rewards too", default=False)
-    out: Path | None = option("file of scores (.jsonl, .jsonl.gz, .parquet)", default=None, metavar="FILE")
-    html: Path | None = option("also write a step heat map with a token view", default=None, metavar="FILE")
-    html_rows: int = option("heat map: how many rows, from the first", default=20)
-    html_ids: tuple[str, ...] = option("heat map: ids of the rows instead", default=(), metavar="ID")
+    out: Path | None = option(
+        "score file to write (.jsonl, .jsonl.gz, .parquet)", default=None, metavar="FILE"
+    )
+    html: Path | None = option(
+        "also write an HTML page with steps coloured by reward, and a token view",
+        default=None,
+        metavar="FILE",
+    )
+    html_rows: int = option("heat map: show the first N rows", default=20)
+    html_ids: tuple[str, ...] = option(
+        "heat map: show the rows with these ids instead", default=(), metavar="ID"
+    )
     text: str | None = option(
-        "score this one solution and print it coloured; - reads it from standard input", default=None
+        "score this one solution and print its steps coloured by reward; - reads it from standard input",
+        default=None,
     )
     prompt: str | None = option("the problem that --text answers", default=None)
     ray: str | None = option(
-        "spread the work over this Ray cluster, or over one of this machine's cores: local",
+        "address of the Ray cluster to spread the work over; local starts one on this machine's cores",
         default=None,
         metavar="ADDRESS",
     )
@@ -54,7 +63,7 @@ class Options(ScorerOptions):
     skip_invalid: bool = option(
         "skip malformed rows and responses that cannot be scored, and count them", default=False
     )
-    overwrite: bool = option("replace what is there, and start anew", default=False)
+    overwrite: bool = option("replace the existing output and start over", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)

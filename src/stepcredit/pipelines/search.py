@@ -1,8 +1,8 @@
-"""Guided search: draw responses step by step, and let a reward model say which to go on from.
+"""Guided search: draw responses step by step, and let a reward model say which ones to continue.
 
-Writes the whole responses among which the final choice was made as rollouts, the chosen one first (index 0),
-and the tree of each problem beside them, in OUT.trees.jsonl. A run that was killed goes on with the problems
-that are not done, when the same command is run again.
+Writes the candidates of the final choice as rollouts, the chosen one first (index 0), and the search tree of
+each problem beside them, in OUT.trees.jsonl. A run that was killed continues with the problems that are not
+done when the same command is run again.
 """
 
 from __future__ import annotations
@@ -55,21 +55,22 @@ class Options(ScorerOptions):
     out: Path = option("rollouts to write (JSONL, CSV or Parquet, by extension)")
     search: SearchOptions = field(default_factory=SearchOptions)
     keep: str = option(
-        "write all candidates of the final choice, or only what was chosen",
+        "write all candidates of the final choice, or only the chosen one",
         default="all",
         choices=("all", "chosen"),
     )
-    limit: int | None = option("only the first N prompts; default all", default=None, metavar="N")
-    seed: int = option("of everything that is random", default=0)
+    limit: int | None = option("answer only the first N prompts; default is all", default=None, metavar="N")
+    seed: int = option("seed of everything that is random", default=0)
     policy: PolicyOptions = field(default_factory=PolicyOptions)
     draw: StepSampling = field(default_factory=StepSampling)
     grading: GraderOptions = field(default_factory=GraderOptions)
     state: bool = option(
-        "keep what local models have read, so that a step costs its own tokens; it changes no result",
+        "keep the keys and values of local models, so that a step costs only its own tokens; "
+        "results do not change",
         default=True,
     )
     html: Path | None = option("also draw the trees of the first problems", default=None, metavar="FILE")
-    overwrite: bool = option("start anew where the output exists", default=False)
+    overwrite: bool = option("replace the existing output and start over", default=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,7 +1,7 @@
-"""Rollouts -> a part of them: fewer prompts or responses, other shares of right ones, other step labels.
+"""Take a subset of rollouts: fewer prompts or responses, other shares of right ones, other step labels.
 
-The parts are nested: a smaller share of prompts, or fewer responses, is contained in a larger one, so that
-a learning curve adds data and never swaps it.
+Subsets are nested: a smaller share of prompts, or fewer responses, is contained in a larger one, so that a
+learning curve only ever adds data.
 """
 
 from __future__ import annotations
@@ -27,30 +27,32 @@ _SHINGLE = 3
 class Options:
     """Options of ``stepcredit select``."""
 
-    rollouts: tuple[Path, ...] = argument("files of rollouts; the parts are joined", many=True)
+    rollouts: tuple[Path, ...] = argument("files of rollouts; the subsets are joined", many=True)
     out: Path = option("file to write", metavar="FILE")
-    prompts: float = option("share of the prompts", default=1.0)
-    responses: int | None = option("responses to each prompt, the first ones of its file", default=None)
+    prompts: float = option("share of the prompts to keep", default=1.0)
+    responses: int | None = option(
+        "number of responses to keep for each prompt, the first ones in its file", default=None
+    )
     one_response: str | None = option(
-        "RIGHT:WRONG: one response to each prompt, right and wrong ones in this ratio over the prompts; "
-        "prompts that do not fit into it are left out",
+        "RIGHT:WRONG: keep one response to each prompt, with right and wrong ones in this ratio "
+        "over all prompts; prompts that do not fit the ratio are left out",
         default=None,
         metavar="RATIO",
     )
-    distinct: bool = option("of equal responses to a prompt keep the first", default=False)
+    distinct: bool = option("keep only the first of equal responses to a prompt", default=False)
     similar_prompts: float | None = option(
-        "drop prompts that share at least this part of their three-character pieces (Jaccard) with one "
-        "that is kept",
+        "drop prompts whose similarity to a kept one is at least this (Jaccard similarity of "
+        "character trigrams)",
         default=None,
     )
     step_labels: str | None = option(
-        "take this kind of the step labels that label math-shepherd wrote: soft, hard or log-mean-exp",
+        "use this kind of the step labels written by label math-shepherd: soft, hard or log-mean-exp",
         default=None,
         metavar="KIND",
     )
-    seed: int = option("of the order in which prompts are taken", default=0)
+    seed: int = option("seed of the order in which prompts are taken", default=0)
     skip_invalid: bool = option("skip malformed rows and count them", default=False)
-    overwrite: bool = option("replace what is there", default=False)
+    overwrite: bool = option("replace the existing output", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,9 @@
-"""Serve reward models over HTTP, with a page to look at solutions.
+"""Serve reward models over HTTP, with a page for inspecting solutions.
 
-Clients send a prompt and responses to POST /v1/score and get what a score file holds. Requests of many
-clients are scored in shared batches. The server listens on this machine alone unless --host says otherwise;
-with the environment variable STEPCREDIT_TOKEN set, requests must carry it as a bearer token. On SIGINT or
-SIGTERM it finishes what it has accepted and ends.
+Clients send a prompt and responses to POST /v1/score and receive what a score file holds. Requests from many
+clients are scored in shared batches. The server can be reached from this machine only, unless --host says
+otherwise; if the environment variable STEPCREDIT_TOKEN is set, requests must carry it as a bearer token. On
+SIGINT or SIGTERM the server finishes the requests that it has accepted and exits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Options(ScorerOptions):
     """Which reward models to serve, and how."""
 
     also: tuple[str, ...] = option(
-        "another reward model, loaded by its own settings; may repeat. The page shows two side by side",
+        "another reward model, loaded with its own settings (may be repeated); the page shows "
+        "two side by side",
         default=(),
         metavar="DIR",
     )

@@ -1,4 +1,4 @@
-"""Graded rollouts to a trained reward model."""
+"""Train a reward model on graded rollouts."""
 
 from __future__ import annotations
 
@@ -40,18 +40,19 @@ class Options:
     model: str = option("initial weights: a directory or hub id", metavar="MODEL")
     out: Path = option("directory of the trained reward model", metavar="DIR")
     dev: Path | None = option(
-        "graded rollouts of other prompts, for held-out metrics and the choice of weights", default=None
+        "graded rollouts of other prompts, for held-out metrics and for choosing the weights to keep",
+        default=None,
     )
     reference: str | None = option(
-        "reference model; default is the initial weights (an adapter included), or the reference of an "
-        "initial PRM",
+        "reference model; default is the initial weights (including an adapter), or the "
+        "reference of the PRM that training starts from",
         default=None,
     )
     config: TrainConfig = field(default_factory=TrainConfig)
     plan: PlanOptions = field(default_factory=PlanOptions)
     load: LoadOptions = field(default_factory=LoadOptions)
     cache: Path | None = option(
-        "directory that keeps reference log-probabilities for later runs and commands", default=None
+        "directory in which reference log-probabilities are kept for later runs and commands", default=None
     )
     push_to_hub: str | None = option(
         "hub repository to upload the finished model to, e.g. me/my-prm", default=None, metavar="REPO"
@@ -59,7 +60,7 @@ class Options:
     hub_private: bool = option("make that repository private", default=False)
     seed: int = option("seed of data order, pairs and adapters", default=0)
     skip_invalid: bool = option("skip malformed rows and count them", default=False)
-    overwrite: bool = option("replace what is there, and start anew", default=False)
+    overwrite: bool = option("replace the existing output and start over", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,21 +29,23 @@ class ImplicitOptions:
         metavar="DIR",
     )
     reference: str | None = option(
-        "reference model of an implicit PRM; default is the one that it names", default=None
+        "reference model of an implicit PRM; default is the one named in its prm.json", default=None
     )
     beta: float | None = option("scale of the log-ratio; default is the PRM's own", default=None)
     steps: str | None = option(
-        "how responses are cut into steps: newline, blank-line, step-number, numbered-list, sentence, "
-        "separator:TEXT, regex:PATTERN or auto; default is the model's own",
+        "how responses are split into steps: newline, blank-line, step-number, numbered-list, "
+        "sentence, separator:TEXT, regex:PATTERN or auto; default is the model's own",
         default=None,
         metavar="RULE",
     )
     cache: Path | None = option(
-        "keep the reference's log-probabilities here, for the next run", default=None, metavar="DIR"
+        "directory in which the reference's log-probabilities are kept for later runs",
+        default=None,
+        metavar="DIR",
     )
     policy_server: str | None = option(
-        "take the PRM's log-probabilities from a server, e.g. http://localhost:8000/v1#MODEL; --prm then "
-        "holds the tokenizer",
+        "take the PRM's log-probabilities from a server, e.g. http://localhost:8000/v1#MODEL; "
+        "--prm then only provides the tokenizer",
         default=None,
         metavar="URL",
     )
@@ -51,8 +53,8 @@ class ImplicitOptions:
         "take the reference's log-probabilities from a server", default=None, metavar="URL"
     )
     server_interface: str = option(
-        "how servers are asked: completions with echo, vLLM's prompt_logprobs, or vLLM's "
-        "prompt_logprob_token_ids",
+        "kind of request sent to the servers: completions with echo, vLLM's prompt_logprobs, or "
+        "vLLM's prompt_logprob_token_ids",
         default="echo",
         choices=("echo", "prompt-logprobs", "token-ids"),
     )
@@ -81,22 +83,25 @@ class ScorerOptions(ImplicitOptions):
     """Which reward model scores and how; a base for a command's options."""
 
     family: str = option(
-        f"kind of reward model: {', '.join(KINDS)}; auto asks the checkpoint", default="auto"
+        f"kind of reward model: {', '.join(KINDS)}; auto reads it from the checkpoint", default="auto"
     )
-    reference_free: bool = option("score by the policy's log-probabilities alone", default=False)
+    reference_free: bool = option(
+        "score by the policy's log-probabilities alone, without a reference", default=False
+    )
     reference_floor: float = option(
-        "least probability that the reference is taken to give a token, e.g. 0.1: keeps rare tokens from "
-        "being picked among many responses at temperature 1; 0 is the method as published",
+        "raise the reference's probability of every token to at least this, e.g. 0.1, so that "
+        "rare tokens do not decide best-of-n at temperature 1; 0 is the method as published",
         default=0.0,
     )
     convention: str = option(
-        "how rewards are divided among steps: our way, or as one of the published evaluators does",
+        "how rewards are assigned to steps: stepcredit's own way (clean), or that of one of the "
+        "published evaluators",
         default="clean",
         choices=("clean", "processbench", "best-of-n"),
     )
     aggregate: str | None = option(
-        "what a response's reward is where the model scores steps: min, last, mean, sum or product "
-        "(token-head: also token-mean; log-probability: sum, mean or min)",
+        "how a model that scores steps gets the response's reward from them: min, last, mean, "
+        "sum or product (token-head: also token-mean; log-probability: sum, mean or min)",
         default=None,
     )
 

@@ -17,27 +17,37 @@ from stepcredit.search.tree import WORTHS
 class SearchOptions:
     """Which strategy, how wide, how deep, and by what."""
 
-    strategy: str = option("how the tree grows", default="beam", choices=tuple(STRATEGIES))
-    width: int = option("responses held at once: samples, beams times --expand, or particles", default=16)
-    expand: int = option(
-        f"continuations of each kept partial response; divides --width ({', '.join(EXPANDING)})", default=4
+    strategy: str = option("search strategy", default="beam", choices=tuple(STRATEGIES))
+    width: int = option(
+        "number of partial responses held at once: samples, beams times --expand, or particles", default=16
     )
-    depth: int = option("most steps; what is open then is drawn to its end", default=40)
+    expand: int = option(
+        "number of continuations of each kept partial response; must divide --width "
+        f"({', '.join(EXPANDING)})",
+        default=4,
+    )
+    depth: int = option(
+        "largest number of steps; responses still open then are drawn to their end in one go", default=40
+    )
     budget: int | None = option(
-        "generated tokens per problem: past it nothing branches, before it the search starts again and all "
-        "candidates compete; default is one search",
+        "generated tokens per problem: once they are spent, nothing branches any more; if a "
+        "search ends earlier, another one starts and the candidates of all compete; default is "
+        "one search",
         default=None,
         metavar="TOKENS",
     )
     worth: str = option(
-        "what a partial response is worth: its value (implicit: q_t), or its lowest, last or mean reward",
+        "how a partial response is judged: by its value (implicit: q_t), or by its lowest, last "
+        "or mean step reward",
         default="value",
         choices=WORTHS,
     )
     softmax_temperature: float = option(
-        "of the weights exp(worth / temperature) of particles and of votes", default=1.0
+        "temperature of the weights exp(worth / temperature) of particles and votes", default=1.0
     )
-    lookahead: int = option("steps drawn greedily beyond each one to judge it (lookahead)", default=1)
+    lookahead: int = option(
+        "number of steps drawn greedily beyond each step to judge it (lookahead)", default=1
+    )
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "width", "expand", "depth", "budget", "lookahead")

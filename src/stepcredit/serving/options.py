@@ -17,17 +17,17 @@ class ServerOptions:
     """Where to listen, and the limits on requests."""
 
     host: str = option(
-        "address to listen on; other machines reach only a server that names one", default="127.0.0.1"
+        "address to listen on; the default is reachable from this machine only", default="127.0.0.1"
     )
-    port: int = option("port; 0 takes a free one", default=8080)
-    batch_tokens: int = option("most tokens of one batch, over all clients", default=16384)
+    port: int = option("port to listen on; 0 picks a free one", default=8080)
+    batch_tokens: int = option("largest number of tokens per batch, over all clients", default=16384)
     queue_tokens: int = option(
-        "most tokens that wait; past it a request is refused with 429 and told when to come back",
+        "largest number of waiting tokens; beyond it requests are refused with 429 and a time to retry after",
         default=1 << 20,
     )
-    max_responses: int = option("most responses in one request", default=256)
-    max_request_bytes: int = option("largest request", default=8 << 20)
-    request_timeout: float = option("seconds after which a request is given up with 503", default=120.0)
+    max_responses: int = option("largest number of responses per request", default=256)
+    max_request_bytes: int = option("largest request body, in bytes", default=8 << 20)
+    request_timeout: float = option("seconds after which a request is abandoned with 503", default=120.0)
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "batch_tokens", "queue_tokens", "max_responses", "max_request_bytes")

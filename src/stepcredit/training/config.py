@@ -42,9 +42,9 @@ class TrainConfig:
     """Settings of a training run; the defaults are the paper's (arXiv:2412.01981)."""
 
     family: str = option(
-        "what is trained: the log-ratio to a reference, a value head, a token head (the reward is the mean "
-        "of the tokens' values: Q-RM), or label tokens (at tags, or as answers to each step in the model's "
-        "own chat format)",
+        "what is trained: the log-ratio to a reference, a value head, a token head (the reward "
+        "is the mean of the tokens' values: Q-RM), or label tokens (at tags, or as answers to "
+        "each step in the model's own chat format)",
         default="implicit",
         choices=TRAINED,
     )
@@ -56,72 +56,86 @@ class TrainConfig:
     prefix_margin: float = option("prefix terms: margin", default=5.0)
     prefix_beta: float = option("prefix terms: scale of a prefix's mean log-ratio", default=10.0)
     pair_scale: float = option("pair-margin: scale of the difference of two rewards", default=0.2)
-    pair_margin: float = option("pair-margin: what the scaled difference should exceed", default=2.0)
+    pair_margin: float = option("pair-margin: margin that the scaled difference should exceed", default=2.0)
     balance: str = option(
-        "drop responses until right and wrong are equal, over the set or for each instruction",
+        "drop responses until there are as many right as wrong ones, over the whole data set or "
+        "for each instruction",
         default="none",
         choices=("none", "dataset", "instruction"),
     )
-    pairs_per_prompt: int = option("paired objectives: most pairs per prompt", default=16)
+    pairs_per_prompt: int = option("paired objectives: largest number of pairs per prompt", default=16)
     step_rule: str = option(
         f"how responses are split into steps: {RULE_NAMES}", default="auto", flag="--steps", metavar="RULE"
     )
-    max_tokens: int | None = option("longest sequence; default is the model's context", default=None)
+    max_tokens: int | None = option(
+        "longest sequence, in tokens; default is the model's context", default=None
+    )
     over_long: str = option(
-        "what to do with longer ones: leave them out, or cut them after the last whole step that fits",
+        "what to do with longer sequences: leave them out, or cut them after the last whole step that fits",
         default="drop",
         choices=("drop", "truncate"),
     )
     learning_rate: float = option("highest learning rate", default=5e-7)
     batch_size: int = option("responses (pairs for paired objectives) per optimizer step", default=64)
     group_prompts: bool = option(
-        "put the responses of a prompt into the same steps, so that what they share is computed once",
+        "put the responses to a prompt into the same optimizer step, so that what they share is "
+        "computed once",
         default=False,
     )
     epochs: float = option("passes over the data", default=1.0)
     schedule: str = option(
-        "learning rate after warm-up", default="cosine", choices=("cosine", "linear", "constant")
+        "learning-rate schedule after warm-up", default="cosine", choices=("cosine", "linear", "constant")
     )
-    warmup: float = option("share of the steps in which the learning rate rises", default=0.03)
-    final_learning_rate: float = option("cosine: where it ends, as a share of the highest", default=0.1)
+    warmup: float = option("share of the steps over which the learning rate rises", default=0.03)
+    final_learning_rate: float = option("cosine: final learning rate, as a share of the highest", default=0.1)
     weight_decay: float = option("AdamW weight decay", default=0.0)
     adam_beta1: float = option("Adam's first decay rate", default=0.9)
     adam_beta2: float = option("Adam's second decay rate", default=0.95)
     max_grad_norm: float = option("gradients are clipped to this norm; 0 is off", default=1.0)
     lora_rank: int = option("train a LoRA adapter of this rank; 0 trains all weights", default=0)
-    lora_alpha: int | None = option("LoRA scale times rank; default twice the rank", default=None)
-    lora_dropout: float = option("dropout before the adapter", default=0.0)
-    lora_targets: str = option("modules with an adapter, comma-separated", default="all-linear")
+    lora_alpha: int | None = option(
+        "LoRA alpha (the scale times the rank); default is twice the rank", default=None
+    )
+    lora_dropout: float = option("LoRA dropout", default=0.0)
+    lora_targets: str = option("modules that get an adapter, comma-separated", default="all-linear")
     precision: str = option(
-        "forward and backward in this format (weights and optimizer stay float32)",
+        "number format of the forward and backward passes (weights and optimizer stay float32)",
         default="float32",
         choices=("float32", "bfloat16"),
     )
-    reference_free: bool = option("train on log-probabilities without a reference", default=False)
+    reference_free: bool = option(
+        "train on the policy's log-probabilities alone, without a reference", default=False
+    )
     live_reference: bool = option(
-        "run the reference beside the policy in each step, instead of once before training", default=False
+        "run the reference in each step, instead of once before training", default=False
     )
     tokens_per_forward: int | None = option(
-        "most tokens of one forward pass; a step's batch is cut and its gradients accumulated; "
-        "default 2048 on a CPU, 16384 elsewhere",
+        "largest number of tokens per forward pass; larger batches are split and their gradients "
+        "accumulated; default is 2048 on a CPU, 16384 elsewhere",
         default=None,
     )
     layout: str = option(
-        "sequences padded to one length, or packed into one row with common prefixes once; auto packs "
-        "where the model allows it and sequences are long enough to gain",
+        "pad sequences to one length, or pack them into one row in which common prefixes appear "
+        "once; auto packs if the model allows it and the sequences are long enough for it to pay",
         default="auto",
         choices=("auto", "padded", "packed"),
     )
     gradient_checkpointing: bool = option("recompute activations to save memory", default=False)
     eval_every: int | None = option(
-        "steps between held-out evaluations; default four per epoch", default=None
+        "steps between held-out evaluations; default is four evaluations per epoch", default=None
     )
-    keep_best: bool = option("keep the weights with the best held-out AUC, not the last", default=True)
-    patience: int | None = option("stop after this many evaluations without a better AUC", default=None)
-    save_every: int | None = option("steps between checkpoints; default ten in a run", default=None)
+    keep_best: bool = option(
+        "keep the weights with the best held-out AUC instead of the last ones", default=True
+    )
+    patience: int | None = option(
+        "stop after this many evaluations in a row without a better AUC", default=None
+    )
+    save_every: int | None = option(
+        "steps between checkpoints; default is ten checkpoints per run", default=None
+    )
     log_every: int = option("steps between lines of the training log", default=10)
     report_to: str = option(
-        "where else to report; TensorBoard's files go to OUT.tensorboard",
+        "where else to report the training log; TensorBoard files go to OUT.tensorboard",
         default="none",
         choices=("none", "tensorboard", "wandb", "trackio"),
     )

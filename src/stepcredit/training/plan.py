@@ -35,20 +35,24 @@ class PlanOptions:
     """For a dry run: the machine, and what the model and data are where they are not at hand."""
 
     dry_run: bool = option(
-        "print what the run would take, and do nothing; weights are not needed", default=False
+        "print what the run would need, and do nothing; weights are not loaded", default=False
     )
-    devices: int = option("dry run: accelerators", default=1)
-    device_memory: float | None = option("dry run: memory of each, GiB", default=None)
+    devices: int = option("dry run: number of accelerators", default=1)
+    device_memory: float | None = option("dry run: memory of each accelerator, in GiB", default=None)
     device_flops: float = option(
-        "dry run: peak operations per second of each (989e12: H100, bfloat16)", default=989e12
+        "dry run: peak operations per second of each accelerator (989e12: H100, bfloat16)", default=989e12
     )
-    utilisation: float = option("dry run: share of it that training reaches", default=0.4)
-    model_parameters: float | None = option("dry run: parameters; default is from the model", default=None)
-    model_layers: int | None = option("dry run: layers; default is from the model", default=None)
-    model_width: int | None = option("dry run: hidden width; default is from the model", default=None)
-    examples: int | None = option("dry run: responses; default is from the data", default=None)
+    utilisation: float = option("dry run: share of the peak that training reaches", default=0.4)
+    model_parameters: float | None = option(
+        "dry run: number of parameters; default is the model's", default=None
+    )
+    model_layers: int | None = option("dry run: number of layers; default is the model's", default=None)
+    model_width: int | None = option("dry run: hidden width; default is the model's", default=None)
+    examples: int | None = option(
+        "dry run: number of responses; default is counted in the data", default=None
+    )
     mean_tokens: float | None = option(
-        "dry run: mean tokens of prompt and response; default is from the data", default=None
+        "dry run: mean number of tokens of prompt and response; default is counted in the data", default=None
     )
 
     def __post_init__(self) -> None:
