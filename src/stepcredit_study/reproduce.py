@@ -215,19 +215,23 @@ def _names(options: Options) -> list[str]:
 
 def _study(options: Options, name: str) -> CommandResult:
     from stepcredit_study.word_problems.command import reproduce, source_of
+    from stepcredit_study.word_problems.plan import plan_study
     from stepcredit_study.word_problems.scale import read_word_scale
+    from stepcredit_study.word_problems.sources import Gsm8k, Templates
 
     if len(options.names) > 1:
         raise UserError(f"{name} is a world of its own", hint="run it in a command of its own")
     for flag, is_given in (
         ("--quick", options.quick),
-        ("--dry-run", options.dry_run),
         ("--seeds", options.seeds is not None),
         ("--jobs", options.jobs is not None),
         ("--data", options.data is not None and name != GSM8K),
     ):
         if is_given:
             raise UserError(f"{name} does not have it", where=flag, hint="see --scale and --size")
+    scale = read_word_scale(options.scale or STUDIES[name], _sizes(options))
+    if options.dry_run:
+        return plan_study(Gsm8k if name == GSM8K else Templates, scale)
     if options.model is None:
         raise UserError(
             "--model is missing",
@@ -242,7 +246,7 @@ def _study(options: Options, name: str) -> CommandResult:
         source_of(options.data),
         options.model,
         options.out,
-        read_word_scale(options.scale or STUDIES[name], _sizes(options)),
+        scale,
         minutes=options.minutes,
         publish_to=options.publish,
     )

@@ -39,6 +39,7 @@ class ProblemSource(ABC):
         test_sets: Name of a test set, as results call it, to its split.
         max_new_tokens: Longest response.
         has_arithmetic: Whether there is a split of :data:`ARITHMETIC`.
+        typical_tokens: Of a prompt and of a response, and a response's steps, in the mean, to plan by.
     """
 
     name: ClassVar[str]
@@ -46,6 +47,7 @@ class ProblemSource(ABC):
     test_sets: ClassVar[Mapping[str, str]]
     max_new_tokens: ClassVar[int]
     has_arithmetic: ClassVar[bool] = False
+    typical_tokens: ClassVar[tuple[float, float, float]]
 
     @abstractmethod
     def problems(self, split: str) -> Iterator[WordProblem]:
@@ -61,6 +63,7 @@ class Templates(ProblemSource):
     test_sets: ClassVar[Mapping[str, str]] = {"known": "test-known", "new": "test-new"}
     max_new_tokens: ClassVar[int] = 160
     has_arithmetic: ClassVar[bool] = True
+    typical_tokens: ClassVar[tuple[float, float, float]] = (76.0, 56.0, 3.3)
 
     def problems(self, split: str) -> Iterator[WordProblem]:
         """The problems of a split, in order."""
@@ -88,6 +91,7 @@ class Gsm8k(ProblemSource):
     grader: ClassVar[GraderOptions] = GraderOptions(grader="numeric", answer_pattern=ANSWER_PATTERN)
     test_sets: ClassVar[Mapping[str, str]] = {"test": "test"}
     max_new_tokens: ClassVar[int] = 300
+    typical_tokens: ClassVar[tuple[float, float, float]] = (70.0, 94.0, 4.6)
 
     def problems(self, split: str) -> Iterator[WordProblem]:
         """The problems of a split: the test file, or a part of the shuffled training file.
