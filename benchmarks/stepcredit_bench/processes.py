@@ -139,7 +139,9 @@ class _SideProcess:
         try:
             kind, answer = self._connection.recv()
         except EOFError as error:
-            raise RuntimeError(f"the side {self._process.name!r} ended while asked to {request}") from error
+            raise RuntimeError(
+                f"the process of side {self._process.name!r} ended during {request}"
+            ) from error
         if kind == "error":
             raise RuntimeError(f"the side {self._process.name!r} failed:\n{answer}")
         return answer

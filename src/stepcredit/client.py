@@ -63,7 +63,7 @@ class _Calls:
             answer = None
         if not isinstance(answer, dict):
             raise UserError(
-                f"answers with status {response.status_code} and no JSON object",
+                f"answered with status {response.status_code} and no JSON object",
                 where=self.address,
                 hint="is it `stepcredit serve`?",
             )

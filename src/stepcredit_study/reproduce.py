@@ -220,7 +220,9 @@ def _study(options: Options, name: str) -> CommandResult:
     from stepcredit_study.word_problems.sources import Gsm8k, Templates
 
     if len(options.names) > 1:
-        raise UserError(f"{name} is a world of its own", hint="run it in a command of its own")
+        raise UserError(
+            f"{name} cannot be combined with other experiments", hint="run it in a separate command"
+        )
     for flag, is_given in (
         ("--quick", options.quick),
         ("--seeds", options.seeds is not None),

@@ -158,7 +158,7 @@ def test_scores_of_other_rollouts_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert main(command("score", source, tmp_path / "scores.jsonl")) == 0
     other = write(tmp_path / "other.jsonl", row("q/0", prompt_id="q", prediction="1"))
     words = ["eval", "best-of-n", str(other), "--scores", f"prm={tmp_path}/scores.jsonl", "--n", "1"]
-    assert "not one of its ids" in refused(words, tmp_path, capsys)
+    assert "none of its ids" in refused(words, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("out", ["/proc/rows.jsonl", "/proc/rows.jsonl.gz", "/proc/self/rows.parquet"])

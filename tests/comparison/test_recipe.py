@@ -26,7 +26,10 @@ from stepcredit.errors import UserError
             {"methods": [{"name": "a", "train": {}, "search": [{"epochs": [2]}, {"epochs": [1, 2]}]}]},
             "a: tries the same settings twice",
         ),
-        ({"methods": [{"name": "a", "train": {}, "start_from": "b"}]}, "no trained method before it"),
+        (
+            {"methods": [{"name": "a", "train": {}, "start_from": "b"}]},
+            "not a trained method listed before it",
+        ),
         ({"methods": [{"name": "a", "train": {}}, {"name": "a", "train": {}}]}, "names must differ"),
         ({"methods": [{"name": "a", "train": {"beta": -1}}]}, "--beta"),
     ],

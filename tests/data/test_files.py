@@ -148,7 +148,7 @@ def test_gzip_files_do_not_depend_on_the_time(tmp_path: Path) -> None:
         ('{"x": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
         ('{"id": "b", "prompt": "q", "x": ' + '{"x": ' * 300 + "1" + "}" * 300 + "}", "nested too deeply"),
         ('{"id": "b", "prompt": 3}', "field 'prompt' must be"),
-        ('{"id": "a", "prompt": "again"}', "the id 'a' is there twice"),
+        ('{"id": "a", "prompt": "again"}', "the id 'a' appears twice"),
     ],
 )
 def test_a_malformed_line_is_named_or_skipped_and_counted(tmp_path: Path, line: str, message: str) -> None:
@@ -186,7 +186,7 @@ def test_blank_lines_byte_order_marks_and_a_missing_last_newline_do_no_harm(tmp_
         ("rollouts.jsonl.gz", gzip.compress(b'{"id": 1}\n' * 99, mtime=0)[:-12], "damaged gzip file"),
         ("rollouts.parquet", b"not parquet", "not a Parquet file"),
         ("rollouts.csv", b"", "the file is empty"),
-        ("rollouts.csv", b"id,id\n", "a column name is there twice"),
+        ("rollouts.csv", b"id,id\n", "a column name appears twice"),
         ("rollouts.csv", b'id,prompt\n"a,q\n', "not valid CSV"),
         ("rollouts.json", b'[{"id": "a"', "not valid JSON"),
         ("rollouts.json", b"[", "the array is not closed"),

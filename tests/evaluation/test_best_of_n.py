@@ -184,7 +184,7 @@ def test_what_does_not_match_is_refused_or_counted() -> None:
     assert list(partial.samples.num_responses) == [4, 3]
     surplus = join(rollouts[:-1], {"prm": score_columns(scores)})
     assert surplus.excluded == {"scores of prm for rollouts that are not there": 1}
-    with pytest.raises(DataError, match="not one of its ids"):
+    with pytest.raises(DataError, match="none of its ids"):
         join(rollouts[:4], {"prm": score_columns(scores[4:])})
     moved = [score(i, ("c", *row[1:])) for i, row in enumerate(ROWS)]
     with pytest.raises(DataError, match="rollout 'r0' is of prompt 'c', not 'a'"):

@@ -40,7 +40,7 @@ def test_one_problem_has_no_interval_and_no_p_value() -> None:
     assert math.isnan(diagnosed.calibration_error.low)
     assert all(math.isnan(point.accuracy.low) for point in diagnosed.curve)
     assert evaluation.to_json()["results"][0]["low"] is None
-    assert said(evaluation, "one problem gives neither intervals nor tests")
+    assert said(evaluation, "with one problem there are neither intervals nor tests")
 
 
 def test_few_problems_are_a_warning_and_enough_are_none() -> None:
@@ -50,7 +50,7 @@ def test_few_problems_are_a_warning_and_enough_are_none() -> None:
 
 def test_an_interval_without_width_is_explained() -> None:
     assert list(interval_remarks({"": 50}, [(0.2, 0.4), (1.0, 1.0)])) == [
-        "an interval without width says that a figure is the same in all N problems, not that it is exact: "
+        "an interval of zero width means that a figure is the same in all N problems, not that it is exact: "
         "up to 3 in N of other problems may differ (rule of three)"
     ]
     assert not list(interval_remarks({"": 50}, [(0.2, 0.4), (math.nan, math.nan)]))

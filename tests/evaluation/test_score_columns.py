@@ -74,7 +74,7 @@ def test_a_malformed_row_is_named_by_line_and_field(
 
 def test_an_id_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     write_rows(tmp_path / "scores.jsonl", [row("r0"), row("r0")])
-    with pytest.raises(DataError, match="the id 'r0' is there twice"):
+    with pytest.raises(DataError, match="the id 'r0' appears twice"):
         read_score_columns(tmp_path / "scores.jsonl")
 
 

@@ -301,7 +301,7 @@ def test_a_prompt_that_cannot_be_run_fails_alone(model: Any, tokenizer: Any) -> 
     results = list(TransformersGenerator(model, tokenizer, name="tiny").generate(requests))
     failures = {r.prompt_id: r for r in results if isinstance(r, GenerationFailure)}
     assert failures.keys() == {"b", "c"}
-    assert "203 tokens, the model's context only 96" in failures["b"].reason
+    assert "203 tokens, but the model's context is only 96" in failures["b"].reason
     assert failures["c"].indices == (0, 1, 2)
     assert "before the assistant's turn" in failures["c"].reason
     assert sum(isinstance(r, Rollout) for r in results) == 4

@@ -82,7 +82,7 @@ def test_what_does_not_fit_or_is_broken_off_fails_alone(tokenizer: Any) -> None:
     results = list(_generator(tokenizer).generate([long, _request("a", 2), aborted, near]))
     failures = {r.prompt_id: r.reason for r in results if isinstance(r, GenerationFailure)}
     assert failures == {
-        "long": "the prompt has 73 tokens, the model's context only 64",
+        "long": "the prompt has 73 tokens, but the model's context is only 64",
         "aborted": "vLLM ended the response for the reason 'abort'",
     }
     assert sum(isinstance(r, Rollout) for r in results) == 4

@@ -143,7 +143,7 @@ def test_a_folder_of_a_saved_data_set_is_known_by_its_content(tmp_path: Path) ->
         ({"column": ("prompt=a", "prompt=b")}, "the field 'prompt' is mapped twice"),
         ({"column": ("prompt=question",)}, "there is no column 'question'"),
         ({"subset": "main"}, "--subset: is only for data sets of the hub"),
-        ({"limit": 0}, "--limit: 0 is not 1 or more"),
+        ({"limit": 0}, "--limit: must be at least 1, got 0"),
         ({"to_format": "trl-stepwise"}, "nothing to write as trl-stepwise"),
         ({"name": "out.txt"}, "extension is not known"),
         ({"name": "source.jsonl"}, "is the source itself"),

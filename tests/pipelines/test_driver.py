@@ -73,7 +73,7 @@ def test_an_output_that_the_caller_names_is_left_to_the_command(tmp_path: Path) 
     store.run("baseline", options)
     assert options.out.stat().st_mtime_ns == made
     write_rows(tmp_path / "rollouts.jsonl", [rollout_to_json(replace(ROLLOUT, response="longer"))])
-    with pytest.raises(UserError, match="made with other settings, inputs"):
+    with pytest.raises(UserError, match="made with other settings or inputs"):
         store.run("baseline", options)
     Store(tmp_path, overwrite=True).run("baseline", options)
     assert options.out.stat().st_mtime_ns > made

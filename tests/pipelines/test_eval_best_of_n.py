@@ -119,7 +119,7 @@ def test_development_problems_are_named_and_not_reported(
         (["--n", "64"], "--n: the smallest number of responses"),
         (["--weighted", "cubic"], "--weighted: 'cubic' is not a vote"),
         (["--dev-fraction", "2"], "--dev-fraction: 2 is not between 0 and 1"),
-        (["--scores", "prm=missing.jsonl"], "the name 'prm' is there twice"),
+        (["--scores", "prm=missing.jsonl"], "the name 'prm' appears twice"),
         (["--aggregate", "median"], "--aggregate: scorer 'prm' has no 'median'"),
         (["--dev-scores", "x"], "--dev-scores: needs --dev"),
     ],
@@ -197,7 +197,7 @@ def test_problems_may_differ_in_responses_up_to_the_smallest(
     content = json.loads(capsys.readouterr().out)
     assert {row["n"] for row in content["results"]} == {1, 3}
     assert content["num_responses"] == [3, 4]
-    assert "problems have 3 to 4 responses; 'p5' has the fewest, which bounds n" in content["notes"]
+    assert "problems have 3 to 4 responses; 'p5' has the fewest, which limits n" in content["notes"]
 
 
 def test_first_n_in_the_file_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -276,7 +276,7 @@ def test_one_problem_and_data_without_errors_say_what_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for labels, note in (
-        ([0], "one problem gives neither intervals nor tests"),
+        ([0], "with one problem there are neither intervals nor tests"),
         ([-1, -1], "mine: no response has an error, so there is no F1 and no AUC"),
         ([0, 1], "mine: every response has an error, so there is no F1"),
         ([0, -1, 1], "mine: 3 problems are few"),

@@ -217,7 +217,7 @@ def test_malformed_rows_are_skipped_and_counted_on_request(options: Options) -> 
     [
         ([], "there are no rollouts in it"),
         ([row("a0", "A: 2", answer=None)], "no rollout has a reference answer"),
-        ([row("a0", "A: 2"), row("a0", "A: 2")], "the id 'a0' is there twice"),
+        ([row("a0", "A: 2"), row("a0", "A: 2")], "the id 'a0' appears twice"),
         ([row("a0", "A: 2", answer="many")], "'many' is not a number"),
     ],
 )

@@ -284,7 +284,7 @@ def test_a_second_system_prompt_is_refused(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("", "has no prompts"),
-        ('{"id": "p", "prompt": "1"}\n{"id": "p", "prompt": "2"}\n', "'p' is there twice"),
+        ('{"id": "p", "prompt": "1"}\n{"id": "p", "prompt": "2"}\n', "'p' appears twice"),
         ('{"id": "p"}\n', "field 'prompt' is missing"),
         ("not json\n", "prompts.jsonl:1: not valid JSON"),
     ],

@@ -350,7 +350,7 @@ def test_what_cannot_be_scored_stops_the_run_or_is_counted(options: score.Option
             "long: .*context of 512",
             "nothing: .*no tokens",
             "merges: .*merges",
-            "'r3' is there twice",
+            "'r3' appears twice",
             ":13: ",
         ],
         strict=True,
@@ -432,7 +432,7 @@ def test_empty_responses_of_a_killed_run_are_counted_too(
         ({"prm": "./nowhere"}, "nowhere: is not a model directory"),
         ({"reference": "./nowhere"}, "nowhere: is not a model directory"),
         ({"reference": None}, "names no reference.*--reference"),
-        ({"beta": None}, "no beta of its own"),
+        ({"beta": None}, "has no beta"),
         ({"steps": "words"}, "--steps: no step rule 'words'"),
         ({"family": "magic"}, "--family: no family 'magic'"),
         ({"format": "magic"}, "no format 'magic'"),
@@ -542,7 +542,7 @@ def test_a_step_rule_that_the_convention_overrides_is_told(
 def test_the_page_may_not_be_the_input_or_the_scores(options: score.Options) -> None:
     with pytest.raises(UserError, match="is the input itself"):
         run(replace(options, html=options.input))
-    with pytest.raises(UserError, match="is the file of scores too"):
+    with pytest.raises(UserError, match="is also the score file"):
         run(replace(options, html=options.out))
 
 

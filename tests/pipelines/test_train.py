@@ -307,7 +307,7 @@ class TestBadInput:
     def test_a_duplicate_id(self, model: Path, tmp_path: Path) -> None:
         rollouts = make_rollouts(2, 2)
         graded = write(tmp_path / "graded.jsonl", [*rollouts, rollouts[0]])
-        self.refused(DataError, "'train0-0' is there twice", options(model, graded, tmp_path / "prm"))
+        self.refused(DataError, "'train0-0' appears twice", options(model, graded, tmp_path / "prm"))
 
     def test_nothing_graded(self, model: Path, tmp_path: Path) -> None:
         rollouts = [replace(rollout, correct=None) for rollout in make_rollouts(2, 2)]

@@ -46,7 +46,7 @@ def test_the_page_shows_every_scorer_and_loads_nothing(content: dict[str, Any]) 
 
 def test_failures_are_shown_with_texts_and_the_right_response(content: dict[str, Any]) -> None:
     page = render_evaluation(content, [])
-    assert "the best right response to it" in page
+    assert "the best right response to the same problem" in page
     assert "standard deviations" in page
     assert content["failures"]["good"] == []
 

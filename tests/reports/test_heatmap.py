@@ -92,7 +92,7 @@ def test_empty_steps_and_empty_responses_say_so() -> None:
         "empty step" in rows(page(Example(prompt="p", steps=(ExampleStep(text="\n", reward=0.0),))))[0].text
     )
     assert "the response is empty" in page(Example(prompt="p", steps=()))
-    assert "There is no response to show" in page()
+    assert "There are no responses to show" in page()
 
 
 def test_rewards_that_are_not_numbers_are_shown_as_such() -> None:

@@ -37,7 +37,7 @@ def test_no_log_is_not_an_error(tmp_path: Path) -> None:
     ("line", "complaint"),
     [
         ("{", "is not JSON"),
-        ("3", "should be an object"),
+        ("3", "must be an object"),
         ('{"step": 1, "loss": "x"}', "'loss' should be a number"),
         ('{"loss": 1.0}', "'step' should be a number"),
     ],

@@ -137,7 +137,7 @@ def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_row_is_written_once(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    with pytest.raises(UserError, match="the row '0' is there twice"):
+    with pytest.raises(UserError, match="the row '0' appears twice"):
         begin(out, [{"id": 0}, {"id": 1}, {"id": 0}])
     partial(out).write_text('{"id": 0}\n{"id": 0}\n')
     with pytest.raises(UserError, match="twice"), ResumableLines(out, manifest()):
@@ -148,7 +148,7 @@ def test_rows_may_be_known_by_several_fields(tmp_path: Path) -> None:
     with ResumableLines(tmp_path / "out.jsonl", manifest(), key=("prompt", "index")) as lines:
         lines.append({"prompt": "a", "index": 0})
         lines.append({"prompt": "a", "index": 1})
-        with pytest.raises(UserError, match="the row 'a, 1' is there twice"):
+        with pytest.raises(UserError, match="the row 'a, 1' appears twice"):
             lines.append({"prompt": "a", "index": 1})
 
 

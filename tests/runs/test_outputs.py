@@ -95,7 +95,7 @@ def test_finished_work_is_recognised_and_other_work_is_refused(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [("", "has 0 bytes, not the 7"), ("conten", "6 bytes"), ("CONTENT", "another content")],
+    [("", "has 0 bytes, not the 7"), ("conten", "6 bytes"), ("CONTENT", "different content")],
     ids=["emptied", "cut", "edited"],
 )
 def test_a_finished_file_that_was_changed_is_noticed(tmp_path: Path, content: str, problem: str) -> None:

@@ -339,7 +339,7 @@ def test_a_tokenizer_too_large_for_the_model_is_refused(saved_pair: Pair, make_m
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beta": None}, "has no beta of its own.*--beta"),
+        ({"beta": None}, "has no beta.*--beta"),
         ({"reference": None}, "names no reference.*--reference"),
         ({"reference_free": True}, "--reference: a reference-free score has no reference"),
         ({"beta": -1.0}, "--beta: must be above 0"),

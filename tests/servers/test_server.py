@@ -76,7 +76,7 @@ def test_trouble_is_tried_again(stub: StubServer, name: str, capsys: pytest.Capt
     assert len(stub.seen) == 4
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(f"warning: {stub.url}: ")
-    assert "trying again in" in first
+    assert "retrying in" in first
     assert first.endswith("(try 2 of 2)")
     assert "\x1b" not in second
 
@@ -122,7 +122,7 @@ def test_all_requests_wait_as_long_as_the_server_asks_and_it_is_said(
     assert stub.times[1] - stub.times[0] >= 0.4
     assert capsys.readouterr().err == (
         f"warning: {stub.url}: status 429: quota; the server asks to wait 0.4 s; "
-        "trying again in 0.4 s (try 2 of 2)\n"
+        "retrying in 0.4 s (try 2 of 2)\n"
     )
 
 
@@ -139,7 +139,7 @@ def test_a_server_that_asks_for_an_hour_is_asked_again_after_ten_minutes(
     stub.answer = lambda number, body: Reply({}, 429, {"Retry-After": "3600"}) if number == 0 else FINE
     assert post(stub) == {"fine": True}
     assert waits == [600.0]
-    assert "status 429: {}; the server asks to wait 3,600 s; trying again in 600 s" in capsys.readouterr().err
+    assert "status 429: {}; the server asks to wait 3,600 s; retrying in 600 s" in capsys.readouterr().err
 
 
 def test_an_exhausted_limit_is_respected_before_it_is_hit(stub: StubServer) -> None:

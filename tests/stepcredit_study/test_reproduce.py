@@ -136,7 +136,7 @@ def test_all_and_nothing_are_every_experiment() -> None:
     ("words", "message"),
     [
         (["word-problems"], "word-problems: --model is missing"),
-        (["word-problems", "main", "--model", "m"], "run it in a command of its own"),
+        (["word-problems", "main", "--model", "m"], "run it in a separate command"),
         (["word-problems", "--model", "m", "--quick"], "--quick: word-problems does not have it"),
         (["word-problems", "--model", "m", "--scale", "lab"], "there is no scale 'lab'. Use full, tiny"),
         (["word-problems", "--model", "m", "--data", "."], "--data: word-problems does not have it"),

@@ -214,7 +214,7 @@ class TestLaunch:
         assert capsys.readouterr().err == ""
         os.environ["ACCELERATE_USE_FSDP"] = "true"
         assert is_sharded(arguments) == sharded
-        warned = "FSDP was asked for" in capsys.readouterr().err
+        warned = "FSDP was requested" in capsys.readouterr().err
         assert warned != sharded
 
     @pytest.mark.parametrize("was_sharded", [True, False])
@@ -224,5 +224,5 @@ class TestLaunch:
         (tmp_path / ("pytorch_model_fsdp_0" if was_sharded else "model.safetensors")).mkdir()
         check_snapshot(tmp_path, sharded=was_sharded)
         check_snapshot(None, sharded=was_sharded)
-        with pytest.raises(UserError, match="as it was started before"):
+        with pytest.raises(UserError, match="as it was run before"):
             check_snapshot(tmp_path, sharded=not was_sharded)

@@ -112,7 +112,7 @@ def test_a_token_head_learns_pairs_and_its_scorer_gives_the_rewards_that_were_tr
 
 @pytest.mark.parametrize("objective", ["token-ce", "step-ce"])
 def test_a_token_head_has_no_values_of_prefixes(objective: str) -> None:
-    with pytest.raises(UserError, match=rf"--objective: {objective} asks for the value of a prefix"):
+    with pytest.raises(UserError, match=rf"--objective: {objective} needs the value of a prefix"):
         TrainConfig(family="token-head", objective=objective)
 
 

@@ -33,5 +33,8 @@ def test_a_mistake_before_the_first_checkpoint_leaves_nothing(tmp_path: Path) ->
 def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
     work = work_directory(tmp_path / "prm")
     work.write_text("")
-    with pytest.raises(UserError, match="cannot be made a directory"), claim(work, "one", overwrite=False):
+    with (
+        pytest.raises(UserError, match="cannot be created as a directory"),
+        claim(work, "one", overwrite=False),
+    ):
         pass

@@ -168,7 +168,7 @@ class PRMCard:
         if unknown:
             warn(
                 f"{directory}: {FILE_NAME} does not say which {' and '.join(unknown)} it was trained with, "
-                "so nobody can tell whether what is here fits"
+                "so it cannot be checked against what is here"
             )
         differing = [name for name, (trained, now) in here.items() if trained not in (None, now)]
         if differing:

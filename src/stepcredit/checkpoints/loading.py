@@ -157,7 +157,7 @@ def pick_device(device: str) -> str:
             raise UserError(
                 f"{device!r} cannot be used here ({first_line(error)})",
                 where="--device",
-                hint="use auto, which takes what there is",
+                hint="use auto, which takes what is available",
             ) from error
         return device
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

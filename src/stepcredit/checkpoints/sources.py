@@ -90,7 +90,7 @@ def adapter_base(path: Path) -> str:
         base = None
     if not isinstance(base, str) or not base:
         raise CheckpointError(
-            "does not name its base model", where=file, hint="give base_model_name_or_path in it"
+            "does not name its base model", where=file, hint="set base_model_name_or_path in it"
         )
     beside = path / base
     return str(beside if beside.is_dir() else base)

@@ -132,7 +132,8 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= embeddings.num_embeddings:
         raise CheckpointError(
-            f"the tokenizer has ids up to {largest}, the model only {embeddings.num_embeddings} embeddings",
+            f"the tokenizer has ids up to {largest}, but the model has only "
+            f"{embeddings.num_embeddings} embeddings",
             where=where,
             hint="restore the tokenizer that was saved with the model",
         )

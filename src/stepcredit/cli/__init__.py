@@ -114,7 +114,7 @@ def _module_of(command: Command) -> ModuleType:
         raise UserError(
             f"needs the package {package}, which is not installed",
             where=f"stepcredit {command.name}",
-            hint="it is part of the source: run `pip install .` there",
+            hint="it is part of the source repository: run `pip install .` there",
         )
     return import_module(command.module)
 

@@ -43,6 +43,6 @@ class Interrupts:
 
 def say_interrupted(number: int = signal.SIGINT) -> int:
     """Say it; gives the exit code that shells expect."""
-    message = "interrupted; what is finished is kept, and the same command goes on from there"
+    message = "interrupted; finished work is kept, and the same command continues from there"
     print(f"\nstepcredit: {message}", file=sys.stderr)
     return 128 + number

@@ -194,7 +194,7 @@ def _check(recipe: Recipe, where: str) -> None:
             earlier.name for earlier in recipe.methods[:position] if earlier.train is not None
         ]:
             raise UserError(
-                f"starts from {method.start_from!r}, which is no trained method before it",
+                f"starts from {method.start_from!r}, which is not a trained method listed before it",
                 where=f"{where}: {method.name}",
             )
     if recipe.choose_at < 1 or not recipe.n or min(recipe.n) < 1:

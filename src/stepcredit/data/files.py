@@ -44,7 +44,7 @@ class UniqueIds:
         self._seen.add(hash(name))
         if len(self._seen) == before:
             raise DataError(
-                f"the id {name!r} is there twice", where=where, hint="make ids unique within the file"
+                f"the id {name!r} appears twice", where=where, hint="make ids unique within the file"
             )
 
 
@@ -66,7 +66,7 @@ class Records(Iterator[Record], Generic[Record]):
             the number of rows that have them; a warning says so at the end.
 
     Raises:
-        DataError: The source cannot be read; or a row is malformed or its id is there twice.
+        DataError: The source cannot be read; or a row is malformed or its id appears twice.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ def _unclear_text(ends: Counter[str]) -> str:
     reasons = ", ".join(f"{reason!r} ({count:,})" for reason, count in ends.most_common())
     number = sum(ends.values())
     return (
-        f'{quantity(number, "response")} {agree(number, "ends", "end")} for another reason than "stop" or '
+        f'{quantity(number, "response")} {agree(number, "ends", "end")} for a reason other than "stop" or '
         f'"length", which is read as null: {reasons}'
     )
 

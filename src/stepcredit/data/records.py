@@ -156,7 +156,7 @@ def finish_reason_of(row: Mapping[str, Any], where: str) -> FinishReason | None:
         raise DataError(
             f'field \'finish_reason\' must be "stop", "length" or null, not {shown(value)}',
             where=where,
-            hint=f"of other servers' reasons these are known: {', '.join(FINISH_REASONS)}",
+            hint=f"known reasons of other servers: {', '.join(FINISH_REASONS)}",
         )
     return FINISH_REASONS[name]
 

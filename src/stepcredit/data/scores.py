@@ -169,7 +169,7 @@ def _tokens(
     for field, length in (("token_rewards", len(rewards)), ("token_ends", len(ends))):
         if length != num_tokens:
             raise DataError(
-                f"field {field!r} has a length of {length}, not that of 'num_tokens', {num_tokens}",
+                f"field {field!r} has length {length}, but 'num_tokens' is {num_tokens}",
                 where=where,
             )
     if any(later < earlier for earlier, later in pairwise(ends)):

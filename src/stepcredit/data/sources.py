@@ -99,7 +99,7 @@ def _csv_rows(handle: IO[bytes], path: Path) -> Iterator[NumberedRow]:
         if header is None:
             raise DataError("the file is empty; its first line must name the columns", where=path)
         if len(set(header)) < len(header):
-            raise DataError("a column name is there twice", where=f"{path}:1")
+            raise DataError("a column name appears twice", where=f"{path}:1")
         for cells in reader:
             if not cells:
                 continue

@@ -89,7 +89,7 @@ class StepEncoding(ABC):
 
     Args:
         tokenizer: The model's.
-        step_rule: How responses are cut into steps.
+        step_rule: How responses are split into steps.
         max_tokens: The model's context; longer sequences are refused.
     """
 

@@ -46,7 +46,7 @@ class StepwiseEncoding(StepEncoding):
 
     Args:
         tokenizer: The model's.
-        step_rule: How responses are cut into steps.
+        step_rule: How responses are split into steps.
         max_tokens: The model's context.
         separator: TRL's ``step_separator``.
     """

@@ -107,7 +107,7 @@ def usable_sizes(
         raise UserError(
             f"the smallest number of responses to a problem is {smallest}",
             where="--n",
-            hint=f"ask for {smallest} or less",
+            hint=f"ask for {smallest} or fewer",
         )
     return kept, tuple(n for n in wanted if n > smallest)
 

@@ -71,7 +71,7 @@ def named_sources(data: Sequence[str]) -> dict[str, str]:
     """Split ``[NAME=]SOURCE``; a bare source is named by its file or its data set's split.
 
     Raises:
-        UserError: A name is there twice, or is missing.
+        UserError: A name appears twice, or is missing.
     """
     if not data:
         raise UserError("DATA is missing", hint="name at least one file or hub:DATASET[:SPLIT]")
@@ -81,7 +81,7 @@ def named_sources(data: Sequence[str]) -> dict[str, str]:
         if not separator or "/" in name:
             name, source = Path(text).name.split(".")[0].split(":")[-1], text
         if name in sources:
-            raise UserError(f"the name {name!r} is there twice", where="DATA", hint="write NAME=FILE")
+            raise UserError(f"the name {name!r} appears twice", where="DATA", hint="write NAME=FILE")
         if not name or not source:
             raise UserError(f"{text!r} is not [NAME=]FILE", where="DATA")
         sources[name] = source
@@ -151,7 +151,7 @@ def read_scores(
         for part in covered:
             if scorer in by_part[part]:
                 raise UserError(
-                    f"the scores of {scorer!r} for {part!r} are there twice ({path})",
+                    f"the scores of {scorer!r} for {part!r} are given twice ({path})",
                     where="--scores",
                     hint="write SCORER/NAME=FILE, one for each part of the data",
                 )

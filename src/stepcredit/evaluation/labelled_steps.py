@@ -202,9 +202,9 @@ def join_labels(
 def _nothing_left(excluded: Mapping[str, int], source: str) -> DataError:
     reasons = "; ".join(f"{reason}: {count:,}" for reason, count in excluded.items())
     hints = {
-        _UNLABELLED: "give data with labels for steps",
-        _UNSCORED: "give the scores of these responses",
-        _MISALIGNED: "score this file with the step rule that it is labelled by (stepcredit score --steps)",
+        _UNLABELLED: "pass data with step labels",
+        _UNSCORED: "pass the scores of these responses",
+        _MISALIGNED: "score this file with the step rule of its labels (stepcredit score --steps)",
     }
     return DataError(
         f"no labelled step can be evaluated; {reasons or 'there are no rollouts'}",

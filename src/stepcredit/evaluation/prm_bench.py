@@ -167,7 +167,7 @@ def _remarks(counts: Mapping[str, Mapping[str, int]], aspect_scores: str) -> Ite
     if any(name in ASPECTS.values() for name in counts):
         yield {
             "published": "an aspect's PRMScore and F1s are means over its categories, as in the published "
-            "table; all other figures are over its steps",
+            "table; all other figures are computed over its steps",
             "pooled": "an aspect's PRMScore and F1s are over all of its steps; the published table has means "
             "over its categories",
         }[aspect_scores]

@@ -27,15 +27,15 @@ def interval_remarks(
     for subset, number in num_problems.items():
         where = f"{subset}: " if subset else ""
         if number < 2:
-            yield f"{where}one problem gives neither intervals nor tests"
+            yield f"{where}with one problem there are neither intervals nor tests"
         elif number < FEW_PROBLEMS:
             yield (
-                f"{where}{number} problems are few: bootstrap intervals are too narrow with fewer than "
+                f"{where}{number} problems are few; bootstrap intervals are too narrow for fewer than "
                 f"{FEW_PROBLEMS}"
             )
     if any(low == high for low, high in intervals):
         yield (
-            "an interval without width says that a figure is the same in all N problems, not that it is "
+            "an interval of zero width means that a figure is the same in all N problems, not that it is "
             "exact: up to 3 in N of other problems may differ (rule of three)"
         )
 
@@ -54,7 +54,7 @@ def best_of_n_remarks(joined: Joined, settings: BestOfNSettings, beyond: Sequenc
         fewest = samples.problem_ids[int(samples.num_responses.argmin())]
         yield (
             f"problems have {smallest} to {quantity(largest, 'response')}; {fewest!r} has the fewest, which "
-            "bounds n"
+            "limits n"
         )
     if largest == 1:
         yield "every problem has one response, so there is nothing to choose from"
@@ -130,12 +130,15 @@ def development_remarks(held_out: Joined, samples: Samples) -> Iterator[str]:
     """
     shared = len({*held_out.samples.problem_ids} & {*samples.problem_ids})
     if shared:
-        yield (f"{shared} of the problems that choices were made on are also reported: their figures flatter")
+        yield (
+            f"{shared} of the problems that choices were made on are also reported: their figures "
+            "are too optimistic"
+        )
     correct, sizes = held_out.samples.correct.sum(axis=1), held_out.samples.num_responses
     if not ((correct > 0) & (correct < sizes)).any():
         yield (
             "no development problem has both right and wrong responses, so nothing could be chosen on them: "
-            "the first of each setting stands"
+            "the first value of each setting is used"
         )
 
 

@@ -181,9 +181,9 @@ def _check_match(
     missing = [rollout.id for rollout in graded if rollout.id not in rows]
     if len(missing) == len(graded):
         raise DataError(
-            f"not one of its ids is in {source}",
+            f"none of its ids is in {source}",
             where=columns.source,
-            hint="give the scores of these rollouts",
+            hint="pass the scores of these rollouts",
         )
     if missing and not skip_invalid:
         raise DataError(
@@ -197,7 +197,7 @@ def _check_match(
             raise DataError(
                 f"rollout {rollout.id!r} is of prompt {columns.prompt_ids[row]!r}, not {rollout.prompt_id!r}",
                 where=columns.source,
-                hint="give the scores of these rollouts",
+                hint="pass the scores of these rollouts",
             )
         if row is not None:
             columns.check_within(row, rollout)

@@ -78,7 +78,7 @@ class ScoreColumns:
             raise DataError(
                 f"the steps of {rollout.id!r} end at character {end:,}, its response at {length:,}",
                 where=self.source,
-                hint="give the scores of these rollouts",
+                hint="pass the scores of these rollouts",
             )
 
 
@@ -138,7 +138,7 @@ class _Builder:
             DataError: Nothing was appended.
         """
         if not self.ids:
-            raise DataError("holds no scores", where=source, hint="make it with stepcredit score")
+            raise DataError("holds no scores", where=source, hint="create it with stepcredit score")
         return ScoreColumns(
             source=source,
             ids=tuple(self.ids),
@@ -160,7 +160,7 @@ def score_columns(scores: Iterable[ResponseScore], source: str = "scores") -> Sc
     """Columns of scores that are in memory.
 
     Raises:
-        DataError: There are none, an id is there twice, or a number is not finite.
+        DataError: There are none, an id appears twice, or a number is not finite.
     """
     builder = _Builder()
     for number, score in enumerate(scores, 1):
@@ -211,7 +211,7 @@ def named_files(scores: Sequence[str], flag: str) -> Iterator[tuple[str, Path]]:
     """Split ``NAME=FILE``; a bare file is named by its stem.
 
     Raises:
-        UserError: A name is there twice or empty.
+        UserError: A name appears twice or empty.
     """
     seen = set()
     for text in scores:
@@ -222,7 +222,7 @@ def named_files(scores: Sequence[str], flag: str) -> Iterator[tuple[str, Path]]:
             raise UserError(f"{text!r} is not NAME=FILE", where=flag)
         if name in seen:
             raise UserError(
-                f"the name {name!r} is there twice", where=flag, hint="give each scorer its own name"
+                f"the name {name!r} appears twice", where=flag, hint="give each scorer its own name"
             )
         seen.add(name)
         yield name, Path(path)

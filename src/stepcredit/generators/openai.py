@@ -187,7 +187,7 @@ class OpenAIGenerator:
         return UserError(
             problem,
             where=self._address,
-            hint="check --base-url, --model and OPENAI_API_KEY; the same command then goes on from here",
+            hint="check --base-url, --model and OPENAI_API_KEY; the same command then continues from here",
         )
 
 

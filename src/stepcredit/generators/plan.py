@@ -67,9 +67,9 @@ def in_context(
     if conversation and conversation[0]["role"] == "system":
         if system_prompt is not None:
             raise DataError(
-                "the prompt has a system message already",
+                "the prompt already has a system message",
                 where=f"{path}: prompt {prompt.id!r}" if path else f"prompt {prompt.id!r}",
-                hint="leave --system-prompt out",
+                hint="leave out --system-prompt",
             )
         opening, conversation = conversation[:1], conversation[1:]
     elif system_prompt is not None:

@@ -159,7 +159,7 @@ class TransformersGenerator:
             if room < 1:
                 raise DataError(
                     f"the prompt has {len(opening.token_ids)} tokens, "
-                    f"the model's context only {self._context}"
+                    f"but the model's context is only {self._context}"
                 )
             limit = min(limit, room)
         return Job(request, opening, limit)

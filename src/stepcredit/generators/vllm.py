@@ -174,7 +174,7 @@ class VLLMGenerator:
                 if len(opening.token_ids) >= self._copies.context:
                     raise DataError(
                         f"the prompt has {len(opening.token_ids)} tokens, "
-                        f"the model's context only {self._copies.context}"
+                        f"but the model's context is only {self._copies.context}"
                     )
             except DataError as error:
                 failures.append(GenerationFailure(request.prompt.id, request.indices, str(error)))
@@ -253,7 +253,7 @@ class _Copies:
             answer = pipe.recv()
         except EOFError as error:
             raise UserError(
-                "a vLLM process ended (see its messages above)", hint="the same command goes on from here"
+                "a vLLM process ended (see its messages above)", hint="the same command continues from here"
             ) from error
         if isinstance(answer, _Trouble):
             raise UserError(answer.text)

@@ -58,7 +58,7 @@ class CodeGrader(Grader):
         missing = what_is_missing()
         if missing and not allow_unsafe_code:
             raise UserError(
-                f"programs cannot be shut in here: this system lacks {' and '.join(missing)}",
+                f"programs cannot be sandboxed here: this system lacks {' and '.join(missing)}",
                 where="--grader code",
                 hint="run it in a container that holds nothing of value, with --allow-unsafe-code",
             )

@@ -75,7 +75,7 @@ def load(target: str) -> Callable[[str, str], tuple[bool, str | None]]:
     try:
         function = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        raise ImportError(f"{error}; run where the module lies, or name its folder in PYTHONPATH") from error
+        raise ImportError(f"{error}; run in the module's folder, or add that folder to PYTHONPATH") from error
 
     def judge(response: str, answer: str) -> tuple[bool, str | None]:
         verdict = function(response, answer)

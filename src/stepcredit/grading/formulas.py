@@ -64,7 +64,7 @@ def parsed(text: str) -> Any:
 def _for_parser(text: str) -> str:
     text = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
     if r"\deg" in text:
-        raise ValueError("a degree sign behind something that is no number")
+        raise ValueError("a degree sign after something that is not a number")
     text = _MIXED.sub(_mixed, re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
     text = _DECIMAL.sub(_exact_decimal, text)
     if r"\sum" not in text and r"\prod" not in text:

@@ -101,7 +101,7 @@ class PrefixCompletions:
     """Which prefixes there are, what is drawn of them, and what follows from it.
 
     Args:
-        rule: How responses are cut into steps.
+        rule: How responses are split into steps.
         settings: How many completions, and which labels.
 
     Attributes:

@@ -81,6 +81,6 @@ def check_log_probs(
         raise TokenError(
             f"{source} gives all {item.num_scored:,} scored tokens a log-probability of exactly 0",
             item,
-            hint="that is what a prefix cache leaves out; switch it off (vLLM: --no-enable-prefix-caching)",
+            hint="a prefix cache leaves these out; switch it off (vLLM: --no-enable-prefix-caching)",
         )
     return np.minimum(values, np.float32(0.0))

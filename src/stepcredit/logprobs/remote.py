@@ -180,7 +180,8 @@ class RemoteTokenLogProbs:
         if 2 * len(different) > len(pairs):
             here, there = different[0]
             raise UserError(
-                f"the server's tokens are not those of the tokenizer here: {there!r} there is {here!r} here",
+                f"the server's tokens differ from those of the tokenizer here: {there!r} there is "
+                f"{here!r} here",
                 where=self.server.base_url,
                 hint="check that the server's model has the tokenizer of --prm",
             )

@@ -336,7 +336,7 @@ def _score_untrained(work: Search, method: ComparedMethod, source: Path, out: Pa
             }
         )
     except TypeError as error:
-        raise UserError(f"has a setting that scoring does not know ({error})", where=method.name) from error
+        raise UserError(f"has a setting that scoring does not have ({error})", where=method.name) from error
     work.store.run("score", wanted)
 
 

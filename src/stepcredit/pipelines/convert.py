@@ -120,7 +120,7 @@ def _check(options: Options) -> None:
     if options.out.exists() and source.exists() and options.out.samefile(source):
         raise UserError("is the source itself", where=options.out, hint="choose another --out")
     if options.limit is not None and options.limit < 1:
-        raise UserError(f"{options.limit} is not 1 or more", where="--limit")
+        raise UserError(f"must be at least 1, got {options.limit}", where="--limit")
 
 
 def _settings(options: Options) -> dict[str, Any]:

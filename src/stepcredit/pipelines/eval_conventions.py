@@ -216,7 +216,9 @@ def _compare(
         )
         results += by_convention
         excluded |= left_out
-        notes.append("each F1 is at the threshold that is best on these very steps, which flatters it")
+        notes.append(
+            "each F1 is at the threshold that is best on these very steps, which makes it too optimistic"
+        )
     num_problems = len({rollout.prompt_id for rollout in rollouts})
     notes += interval_remarks({"": num_problems}, [(row.low, row.high) for row in results])
     return ConventionsResult(tuple(results), excluded, tuple(notes))

@@ -118,14 +118,14 @@ class SampleResult(FieldsResult):
         if self.already_complete:
             text = f"{self.out}: complete already ({self.num_rollouts:,} rollouts)"
             if self.num_failed:
-                text += f"\n{self.num_failed:,} prompts failed; --retry-failed tries them again"
+                text += f"\n{self.num_failed:,} prompts failed; --retry-failed retries them"
             return text
         text = f"{self.out}: {self.num_rollouts:,} rollouts of {self.num_prompts:,} prompts"
         if self.num_cut_off:
             text += f", {self.num_cut_off:,} cut off at the token limit"
         if self.other_endings:
             reasons = ", ".join(f"{reason} ({count:,})" for reason, count in self.other_endings.items())
-            text += f"\nended for another reason: {reasons}"
+            text += f"\nended for other reasons: {reasons}"
         if self.num_skipped:
             text += f"\n{self.num_skipped:,} malformed prompts skipped"
         if self.num_failed:

@@ -86,7 +86,7 @@ class Result(OutputResult):
             f"{self.out}: {self.state}, {self.counts.get('scored', 0):,} scores, steps by {self.step_rule}"
         ]
         if empty := self.counts.get("empty"):
-            lines.append(f"  {empty:,} of them of empty responses: the reward of the end of the turn alone")
+            lines.append(f"  {empty:,} of them for empty responses, scored by the end-of-turn token alone")
         kept = ("scored", "empty")
         left_out = [f"{n:,} {reason}" for reason, n in self.counts.items() if reason not in kept and n]
         if left_out:
@@ -168,7 +168,7 @@ def _check(options: Options, path: Path, out: Path) -> None:
     if options.html.is_dir():
         raise UserError("is a folder", where=options.html, hint="name a file as --html")
     if options.html.absolute() == out.absolute():
-        raise UserError("is the file of scores too", where=options.html, hint="choose another --html")
+        raise UserError("is also the score file", where=options.html, hint="choose another --html")
     if options.html_rows < 1:
         raise UserError(f"must be 1 or more, got {options.html_rows}", where="--html-rows")
 
@@ -196,7 +196,7 @@ def _step_rule(options: Options, path: Path) -> str:
     rule = StepRule.parse(options.own_step_rule())
     if options.convention == "best-of-n":
         if options.steps not in (None, _PUBLISHED_RULE):
-            warn(f"--steps {options.steps} is not used: the best-of-n convention cuts at 'Step 1:' by itself")
+            warn(f"--steps {options.steps} is not used: the best-of-n convention always splits at 'Step 1:'")
         return _PUBLISHED_RULE
     if rule.kind == "auto":
         first = islice(_rollouts(options, path), _LOOKED_AT)

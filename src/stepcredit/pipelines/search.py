@@ -108,7 +108,7 @@ class Result(FieldsResult):
         generated, scored = self.ledger.get("generated_tokens", 0), self.ledger.get("scored_tokens", 0)
         lines.append(f"  {generated:,} tokens generated, {scored:,} scored; trees in {self.trees}")
         if self.num_failed:
-            lines.append(f"  {self.num_failed:,} problems failed; --overwrite tries all again")
+            lines.append(f"  {self.num_failed:,} problems failed; --overwrite starts over with all problems")
         if self.html is not None:
             lines.append(f"{self.html}: trees")
         return "\n".join(lines)

@@ -112,7 +112,7 @@ def _select(options: Options, ratio: tuple[int, int] | None, manifest: Manifest)
     if options.step_labels is not None:
         kept = [with_labels(rollout, options.step_labels) for rollout in kept]
     if not kept:
-        raise DataError("nothing is left", where=options.rollouts[0], hint="select less strictly")
+        raise DataError("nothing is left", where=options.rollouts[0], hint="use less strict options")
     manifest.count("responses kept", len(kept))
     manifest.count("prompts kept", len({rollout.prompt_id for rollout in kept}))
     return kept

@@ -104,7 +104,7 @@ def _load(options: Options) -> Service:
         names = (name, *(f"{name}-{number}" for number in range(2, len(given) + 2)))
         scorer = one.load_scorer()
         if not isinstance(scorer, WindowedScorer):
-            raise UserError("is on a server already", where=one.prm, hint="name a directory or hub id")
+            raise UserError("is already on a server", where=one.prm, hint="name a directory or hub id")
         batchers[next(free for free in names if free not in batchers)] = Batcher(
             scorer,
             batch_tokens=options.server.batch_tokens,

@@ -127,8 +127,9 @@ def run(options: Options) -> Result:
     """Train, or go on with what an earlier run of the same work began; or say what it would take."""
     if options.config.learning_rate > _HIGH_LEARNING_RATE:
         warn(
-            f"--learning-rate {options.config.learning_rate:g} is far above what trains language models "
-            "(5e-7 to 1e-3); rewards will hardly mean anything"
+            f"--learning-rate {options.config.learning_rate:g} is far above the usual range for "
+            "language models "
+            "(5e-7 to 1e-3); rewards will be nearly meaningless"
         )
     if options.plan.dry_run:
         return _dry_run(options)

@@ -17,7 +17,7 @@ PRM = "implicit-prm"
 REFERENCE = "reference-log-probability"
 _TABLE_NS = (1, 4, 16, 64)
 _POLICY_ROLES = {
-    "mid": "The reward model was trained on its responses.",
+    "mid": "The reward model was trained on responses of this policy.",
     "weak": "Not seen in training.",
     "strong": "Not seen in training.",
 }
@@ -66,7 +66,7 @@ MAJORITY = Chooser(
 )
 LOG_PROBABILITY = Chooser(
     name="Reference log-probability",
-    detail="the response likeliest under the untrained model",
+    detail="the likeliest response under the untrained model",
     keys=tuple(("best-of-n", REFERENCE, aggregate) for aggregate in ("reward", "sum")),
     mark=Mark("purple", "diamond"),
 )
@@ -86,7 +86,7 @@ SUM_OF_STEPS = Chooser(
 )
 ORACLE = Chooser(
     name="Oracle",
-    detail="pass@n: any of the n is right; no chooser beats it",
+    detail="pass@n: any of the n is right; no method can do better",
     keys=(("pass", None, None),),
     mark=Mark("grey", "none", dashed=True),
     kind="bound",

@@ -127,7 +127,7 @@ def _figures(policy: PolicyFindings) -> Iterator[Figure]:
     yield Figure(
         percent(lowest.estimate),
         interval(lowest.low, lowest.high),
-        "of responses with a wrong step have their lowest reward at the first wrong one",
+        "of responses with a wrong step have their lowest reward at the first wrong step",
     )
 
 
@@ -147,7 +147,7 @@ def _localisation_plots(policies: Mapping[str, PolicyFindings]) -> list[Markup]:
     return [
         interval_plot(
             aucs,
-            title="Does a step's reward tell wrong from right?",
+            title="Do step rewards distinguish wrong steps from right ones?",
             note="AUC, first wrong steps against right steps before any error. Dashed: chance.",
             x=Axis(label="AUC", low=0.5, high=1.0, decimals=4),
             reference=0.5,
@@ -155,7 +155,10 @@ def _localisation_plots(policies: Mapping[str, PolicyFindings]) -> list[Markup]:
         interval_plot(
             shares,
             title="Where is the lowest reward?",
-            note="At the first wrong step, of responses that have one; at the last step, of all.",
+            note=(
+                "At the first wrong step: share of the responses that have one. At the last step: "
+                "share of all responses."
+            ),
             x=Axis(label="share of responses", percent=True, low=0.0, high=1.0),
         ),
         histogram(

@@ -241,7 +241,7 @@ def _diagnostics_table(content: Mapping[str, Any]) -> list[tuple[str, list[Cell]
             ("share", "same answer as the majority"),
             ("accuracy_agreeing", "accuracy where they agree"),
             ("accuracy_differing", "accuracy where they differ"),
-            ("majority_differing", "the majority's accuracy there"),
+            ("majority_differing", "the majority's accuracy where they differ"),
         ):
             values = [diagnosed["agreement"][key] for diagnosed in every]
             rows.append((label, [Cell(percent(_estimate(value))) for value in values]))
@@ -293,7 +293,10 @@ def _failure_examples(failure: Mapping[str, Any]) -> Iterator[Example]:
             ),
         )
     )
-    for key, correct, why in (("chosen", False, note), ("best_right", True, "the best right response to it")):
+    for key, correct, why in (
+        ("chosen", False, note),
+        ("best_right", True, "the best right response to the same problem"),
+    ):
         shown = failure[key]
         steps = [step for step in shown["steps"] if step["text"]] or [
             {"text": shown["response"], "reward": shown["score"]}

@@ -88,8 +88,10 @@ def score_plot(content: Mapping[str, Any]) -> Markup:
         lines,
         title="Score of the chosen response",
         x=Axis(label="responses to choose from (n)", log2=True),
-        y=Axis(label="share of its rise from one response to all", percent=True),
-        note="It always rises with n. Where accuracy falls meanwhile, the scorer is over-optimised.",
+        y=Axis(label="score, as a share of its rise from one response to all", percent=True),
+        note=(
+            "The score always rises with n. If accuracy falls at the same time, the scorer is over-optimised."
+        ),
         height=250,
     )
 
@@ -106,7 +108,10 @@ def calibration_plot(name: str, diagnosed: Mapping[str, Any]) -> Markup:
             if count
         ],
         title=f"{name}: sigmoid of the reward, and the share right",
-        note=f"Expected calibration error {plain(bins['error'])}; a mark's area grows with its responses.",
+        note=(
+            f"Expected calibration error {plain(bins['error'])}; the area of a mark grows with its "
+            "number of responses."
+        ),
     )
 
 
@@ -129,7 +134,7 @@ def metric_plots(results: Sequence[Mapping[str, Any]], thresholds: str) -> Itera
     """
     for metric, title in _METRIC_TITLES.items():
         rows = [row for row in results if row["metric"] == metric]
-        note = "Scores of single steps; bars: 95% intervals over problems."
+        note = "Scores of individual steps; bars: 95% intervals over problems."
         if any(row["value"] is not None for row in rows):
             yield interval_plot(
                 [

@@ -110,7 +110,7 @@ def collect(folder: str | Path, page: str | Path) -> list[Board]:
             raise DataError(
                 f"does not hold what an evaluation writes ({type(error).__name__}: {error})",
                 where=path,
-                hint="write it again, or take it out of the folder",
+                hint="write it again, or remove it from the folder",
             ) from error
     if not groups:
         raise DataError(f"holds no {RESULTS}", where=folder, hint="write one with stepcredit eval ... --out")

@@ -83,7 +83,7 @@ def headline(content: Mapping[str, Any]) -> Headline:
     ]
     name = {ALL: "over all categories", MEAN_OF_SUBSETS: "as a mean over the data"}.get(whole, f"on {whole}")
     text = f"{title} {name}: {', '.join(stated)}." if stated else f"These data have no {title}."
-    caption = f"{title}, scores of single steps, with 95% intervals over problems."
+    caption = f"{title}, scores of individual steps, with 95% intervals over problems."
     if any(row["threshold_from"] for row in rows):
         caption += f" {_thresholds(content)}"
     order = [*(name for name in subsets if name != whole), whole] if whole else []
@@ -107,7 +107,7 @@ def _main_metric(content: Mapping[str, Any]) -> tuple[str, str]:
 def _thresholds(content: Mapping[str, Any]) -> str:
     if content["command"] == PRM_BENCH:
         return "At the published threshold."
-    return "At a threshold tuned on other data, where there is one, else at 0."
+    return "At a threshold tuned on other data, if there is one, otherwise at 0."
 
 
 def _plotted(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -80,7 +80,7 @@ def _parse(line: str, where: str) -> Mapping[str, object]:
     except ValueError as error:
         raise DataError(f"is not JSON ({error})", where=where) from error
     if not isinstance(row, dict):
-        raise DataError("should be an object", where=where)
+        raise DataError("must be an object", where=where)
     return row
 
 

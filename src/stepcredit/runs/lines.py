@@ -18,7 +18,7 @@ from stepcredit.runs.manifest import Manifest, describe, manifest_path, read_man
 from stepcredit.runs.outputs import atomic_path, check_is_no_folder, check_output, write_json
 
 _SYNC_SECONDS = 1.0
-_START_ANEW = "pass --overwrite to start anew"
+_START_ANEW = "pass --overwrite to start over"
 
 
 class ResumableLines:
@@ -100,7 +100,7 @@ class ResumableLines:
             raise UserError(
                 "holds the start of a run with other settings or inputs",
                 where=self.partial,
-                hint=f"run with the earlier settings to go on, or {_START_ANEW}",
+                hint=f"run with the earlier settings to continue, or {_START_ANEW}",
             )
         # What is left of this very work was cut before or while it was finished, so it goes on, also if a
         # finished file is there.
@@ -184,7 +184,7 @@ class ResumableLines:
         self.num_rows += 1
         if len(self._keys) < self.num_rows:
             identity = ", ".join(str(row[name]) for name in self._key)
-            raise UserError(f"the row {identity!r} is there twice", where=self.partial, hint=_START_ANEW)
+            raise UserError(f"the row {identity!r} appears twice", where=self.partial, hint=_START_ANEW)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row; it reaches the disk within about a second."""
@@ -287,7 +287,8 @@ def _count_lines(path: Path) -> int:
 def _check_count(path: Path, written: int, expected: int) -> None:
     if written != expected:
         raise UserError(
-            f"holds {written:,} rows, not the {expected:,} that were made; something else changed it",
+            f"holds {written:,} rows instead of the {expected:,} that were written; another program "
+            "changed it",
             where=path,
             hint=_START_ANEW,
         )

@@ -124,7 +124,10 @@ def _acquire(path: Path, file: Path, patience: float) -> int | None:
             file.unlink(missing_ok=True)
             if error.errno not in _NO_LOCKS:
                 raise
-            sys.stderr.write(f"warning: {path}: no locks here; see that only one process writes it\n")
+            sys.stderr.write(
+                f"warning: {path}: no locks here (file system without locks); make sure that only "
+                "one process writes this output\n"
+            )
             return None
         if _is_beside(file, descriptor):
             _introduce(descriptor)

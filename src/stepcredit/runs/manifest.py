@@ -82,7 +82,7 @@ def difference(path: Path, described: Mapping[str, Any]) -> str | None:
     if size != described["bytes"]:
         return f"has {size:,} bytes, not the {described['bytes']:,} that were written"
     if hash_file(path) != "sha256:" + described["sha256"]:
-        return "has another content than what was written"
+        return "has different content from what was written"
     return None
 
 
@@ -179,7 +179,10 @@ class Manifest:
             return True
         if not self.added_settings or settings_hash != self.earlier_hash:
             return False
-        warn(f"{where}: its manifest does not record {', '.join(self.added_settings)}; taken to be the same")
+        warn(
+            f"{where}: its manifest does not record {', '.join(self.added_settings)}; they are "
+            "assumed to be the same"
+        )
         return True
 
     def count(self, what: str, by: int = 1) -> None:

@@ -127,20 +127,20 @@ def check_output(path: str | Path, manifest: Manifest, *, overwrite: bool) -> bo
     earlier = read_manifest(path)
     if earlier is None or not manifest.is_of(earlier.get("settings_hash"), path):
         raise UserError(
-            "already exists and was made with other settings, inputs or by other means",
+            "already exists and was made with other settings or inputs, or by another program",
             where=path,
             hint="choose another --out, or pass --overwrite to replace it",
         )
     described = earlier.get("output")
     if described is None:
-        warn(f"{path}: its manifest does not say what it holds, so it was not checked for damage")
+        warn(f"{path}: its manifest has no hash of it, so it was not checked for damage")
     elif changed := difference(path, described):
         raise UserError(
             f"was changed since it was finished: {changed}"
             if path.is_dir()
             else f"was changed since it was finished: it {changed}",
             where=path,
-            hint="put it back as it was, or pass --overwrite to make it again",
+            hint="restore it, or pass --overwrite to make it again",
         )
     return True
 

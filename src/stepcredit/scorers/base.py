@@ -179,7 +179,7 @@ class ResponseScorer(ABC):
             self._said_empty = True
             empty, verb = quantity(self._num_empty, "response"), agree(self._num_empty, "is", "are")
             warn(
-                f"{empty} {verb} empty: what is scored is the end of the turn alone, whose reward may be the "
+                f"{empty} {verb} empty: only the end-of-turn token is scored, whose reward may be the "
                 "highest of all"
             )
 

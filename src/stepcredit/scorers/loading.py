@@ -210,7 +210,7 @@ def _check(checkpoint: Checkpoint) -> float:
         )
     beta = card.beta if settings.beta is None and card is not None else settings.beta
     if beta is None:
-        raise CheckpointError("has no beta of its own", where=where, hint="pass --beta, e.g. 0.05")
+        raise CheckpointError("has no beta", where=where, hint="pass --beta, e.g. 0.05")
     if not isinstance(beta, int | float):
         raise CheckpointError(
             f"its beta is not a number but {beta!r}", where=where, hint="pass --beta, e.g. 0.05"
@@ -234,7 +234,7 @@ def _reference(
     if not card.settings.get("reference_free"):
         warn(
             f"{settings.directory}: prm.json names no reference and does not say that the model was trained "
-            "without one; it is scored by its log-probabilities alone. Pass --reference or --reference-free"
+            "without one; it is scored by its log-probabilities alone; pass --reference or --reference-free"
         )
     return None, None
 
@@ -299,8 +299,8 @@ def _locate_reference(checkpoint: Checkpoint, given: str | Path | None) -> tuple
     contents = {None, weights_hash(path), content_hash(path, also=checkpoint.load.unsafe_patterns)}
     if recorded is not None and recorded.weights_hash is None:
         warn(
-            f"{checkpoint.path}: prm.json has no weights_hash of the reference, so nobody can tell whether "
-            f"{source} is the one that it was trained with"
+            f"{checkpoint.path}: prm.json has no weights_hash of the reference, so it cannot be checked "
+            f"whether {source} is the one that it was trained with"
         )
     if recorded is not None and recorded.weights_hash not in contents:
         raise CheckpointError(

@@ -80,7 +80,7 @@ def make_head(weights: dict[str, Tensor], where: Path) -> nn.Module:
         raise CheckpointError(
             f"has no head ({' or '.join(prefix + '*' for prefix in _HEAD_PREFIXES)} in its weights)",
             where=where,
-            hint="name the family that it belongs to with --family",
+            hint="name its family with --family",
         )
     return nn.Sequential(*layers)
 

@@ -23,7 +23,8 @@ def step_ends(rule: StepRule) -> tuple[str, ...]:
         return (rule.parameter,)
     if rule.kind not in _ENDS:
         raise UserError(
-            f"the step rule {str(rule)!r} does not say by what text a step ends, so none can be drawn alone",
+            f"the step rule {str(rule)!r} does not say which text ends a step, so steps cannot be "
+            "drawn one at a time",
             where="--steps",
             hint="use newline, blank-line, sentence or separator:TEXT",
         )

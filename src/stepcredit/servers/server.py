@@ -162,7 +162,7 @@ class Server:
                 if failures > self.limits.retries or self.stopped:
                     raise
                 self._wait(trouble, failures)
-        raise ServerError("called off")
+        raise ServerError("cancelled")
 
     def _send(self, address: str, content: bytes, read: Callable[[Any], Read]) -> Read:
         exchange = Exchange(self.limits.timeout)
@@ -216,7 +216,7 @@ class Server:
             unsaid, self._unsaid = self._unsaid, 0
             self._warned_at = time.monotonic()
         more = f"; {quantity(unsaid, 'other request')} failed since the last message" if unsaid else ""
-        warn(f"{self.base_url}: {problem}; trying again in {_seconds(seconds)} ({again}){more}")
+        warn(f"{self.base_url}: {problem}; retrying in {_seconds(seconds)} ({again}){more}")
 
 
 def _decoded(content: bytes) -> Any:

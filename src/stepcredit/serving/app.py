@@ -32,7 +32,7 @@ from stepcredit.serving.service import Service
 from stepcredit.types import ResponseScore, Rollout
 
 _OPEN = frozenset({"/", "/healthz", "/readyz"})
-"""Paths that need no token: they tell nothing of a model or of anybody's texts."""
+"""Paths that need no token: they reveal nothing about a model or about anybody's texts."""
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer} for status in (400, 401, 404, 413, 422, 429, 503)
@@ -134,7 +134,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
             batcher.waiting_tokens >= service.options.queue_tokens for batcher in service.batchers.values()
         )
         if service.closing or full:
-            raise RequestError(503, "is ending" if service.closing else "too much is waiting", None)
+            raise RequestError(503, "is ending" if service.closing else "the queue is full", None)
         return {"status": "ready"}
 
     @app.get("/metrics", tags=["health"])
@@ -172,7 +172,7 @@ def _add_scores(app: FastAPI, service: Service) -> None:
         known = [value for value in values if value is not None]
         if len(known) < len(values):
             names = ", ".join(["reward", *scores[0].aggregates])
-            raise RequestError(422, f"no aggregate {request.by!r} here; there is {names}", "by")
+            raise RequestError(422, f"no aggregate {request.by!r} here; use one of {names}", "by")
         answer = {"model": name, "index": known.index(max(known))}
         return JSONResponse({**answer, "scores": [_to_json(score, request) for score in scores]})
 

@@ -29,7 +29,7 @@ class QueueFullError(Exception):
     """
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(f"too much is waiting; come back in {retry_after} s")
+        super().__init__(f"the queue is full; retry in {retry_after} s")
         self.retry_after = retry_after
 
 

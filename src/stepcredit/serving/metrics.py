@@ -22,7 +22,7 @@ class _Batches(Collector):
         counted = {
             "batches": "Batches scored",
             "responses": "Responses scored",
-            "tokens": "Tokens scored, about (bytes over three)",
+            "tokens": "Tokens scored (estimate: a third of the bytes)",
             "seconds": "Seconds spent scoring",
         }
         for name, text in counted.items():
@@ -30,7 +30,9 @@ class _Batches(Collector):
             for model, batcher in self._batchers.items():
                 family.add_metric([model], getattr(batcher.counts, name))
             yield family
-        waiting = GaugeMetricFamily("stepcredit_waiting_tokens", "Tokens that wait, about", labels=["model"])
+        waiting = GaugeMetricFamily(
+            "stepcredit_waiting_tokens", "Waiting tokens (estimate)", labels=["model"]
+        )
         for model, batcher in self._batchers.items():
             waiting.add_metric([model], batcher.waiting_tokens)
         yield waiting

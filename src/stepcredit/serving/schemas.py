@@ -12,7 +12,7 @@ def _encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError("holds half a surrogate pair, which is no text") from error
+        raise ValueError("holds half a surrogate pair, which is not valid text") from error
     return text
 
 
@@ -44,9 +44,10 @@ class ScoreRequest(BaseModel):
     responses: list[Text] = Field(min_length=1, description="The assistant's texts.")
     tokens: StrictBool = Field(default=False, description="Whether scores hold a reward per token.")
     finished: StrictBool = Field(
-        default=True, description="Whether the responses have ended: only then an end of turn is scored."
+        default=True,
+        description="Whether the responses have ended; only then is an end-of-turn token scored.",
     )
-    model: Text | None = Field(default=None, description="One of /v1/models; by default the first.")
+    model: Text | None = Field(default=None, description="One of /v1/models; the default is the first.")
 
 
 class BestRequest(ScoreRequest):
@@ -111,7 +112,7 @@ class ModelJSON(BaseModel):
     object: str = "model"
     owned_by: str = "stepcredit"
     scorer: str = Field(description="Kind, model and settings, as in `ResponseScore.scorer`.")
-    steps: str = Field(description="How responses are cut into steps.")
+    steps: str = Field(description="How responses are split into steps.")
 
 
 class ModelsAnswer(BaseModel):
@@ -125,8 +126,8 @@ class RewardRequest(BaseModel):
     """OpenRLHF's request to a remote reward model."""
 
     query: list[Text] = Field(min_length=1, description="Prompt and response as one text.")
-    prompts: list[Text] | None = Field(default=None, description="The prompts' part of each text.")
-    labels: list[Any] | None = Field(default=None, description="Taken and not looked at.")
+    prompts: list[Text] | None = Field(default=None, description="The prompt part of each text.")
+    labels: list[Any] | None = Field(default=None, description="Accepted and ignored.")
 
 
 class PoolingRequest(BaseModel):

@@ -171,7 +171,7 @@ class TrainConfig:
             )
         if self.learns == "tokens" and self.objective in _OF_PREFIXES:
             raise UserError(
-                f"{self.objective} asks for the value of a prefix, which a token head does not have",
+                f"{self.objective} needs the value of a prefix, which a token head does not have",
                 where="--objective",
                 hint="use pair-margin, ce or dpo, or --family value-head",
             )

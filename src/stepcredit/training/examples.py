@@ -149,7 +149,7 @@ def make_training_set(
         raise DataError(
             "no prompt has both right and wrong responses, so balancing leaves nothing",
             where="--balance",
-            hint="sample more responses of each prompt, or use --balance dataset",
+            hint="sample more responses to each prompt, or use --balance dataset",
         )
     units, mismatched = _units(examples, objective, config, seed, counts)
     counts["examples"], counts["units"] = len(examples), len(units)
@@ -176,7 +176,7 @@ def _units(
         if not pairs.indices:
             raise DataError(
                 "no prompt has both a right and a wrong response, so there is no pair",
-                hint="sample more responses of each prompt, or use an unpaired objective (ce, kto)",
+                hint="sample more responses to each prompt, or use an unpaired objective (ce, kto)",
             )
         return pairs.indices, ()
     mismatched: tuple[Encoded, ...] = ()
@@ -273,7 +273,7 @@ def _nothing_left(counts: dict[str, int]) -> str:
 
 def _one_class(number: int, *, right: bool) -> str:
     which = "the only usable response is" if number == 1 else f"all {number:,} usable responses are"
-    return f"{which} {'right' if right else 'wrong'}, so there is nothing to tell apart"
+    return f"{which} {'right' if right else 'wrong'}, so there is nothing to distinguish"
 
 
 def _for_both_classes(*, right: bool) -> str:

@@ -69,7 +69,7 @@ WHAT_TO_TRY = (
     "try a higher or lower --learning-rate or more --epochs, check that --dev is graded like the training "
     "data, or give it more problems"
 )
-"""Where the weights kept are no better than chance."""
+"""Where the kept weights are no better than chance."""
 
 
 def no_better_than_chance(metrics: Mapping[str, float]) -> str | None:
@@ -78,7 +78,7 @@ def no_better_than_chance(metrics: Mapping[str, float]) -> str | None:
     if area > 0.5:
         return None
     word = "no better" if area == 0.5 else "worse"
-    return f"the weights kept are {word} than chance on held-out data (AUC {area:.3f})"
+    return f"the kept weights are {word} than chance on held-out data (AUC {area:.3f})"
 
 
 def pair_accuracy(

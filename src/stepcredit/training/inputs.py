@@ -84,7 +84,10 @@ def read_inputs(
     trained_on = {example.prompt_id for example in data.examples}
     shared = len({example.prompt_id for example in examples} & trained_on)
     if shared:
-        warn(f"{shared} held-out prompts are trained on too: held-out metrics and the weights kept flatter")
+        warn(
+            f"{shared} held-out prompts are trained on too: held-out metrics are too optimistic, "
+            "and so is the choice of weights"
+        )
     data.counts.update({f"heldout_{name}": number for name, number in counts.items()})
     return Inputs(tokenizer=tokenizer, encoding=encoding, step_rule=str(rule), data=data, heldout=examples)
 

@@ -58,7 +58,7 @@ def model_card(card: PRMCard, *, name: str, base: str, manifest: Mapping[str, An
 def _heldout(manifest: Mapping[str, Any]) -> list[str]:
     metrics = manifest.get("heldout") or {}
     if not metrics:
-        return ["No held-out data were given, so nothing is claimed of its quality.", ""]
+        return ["No held-out data were given, so nothing is known about its quality.", ""]
     rows = [
         f"| {label} | {metrics[name]:.4g} |" for name, label in HELDOUT_METRICS.items() if name in metrics
     ]

@@ -48,7 +48,7 @@ def load_models(
     """
     if session.sharded and config.lora_rank and config.live_reference and sources.other_reference is None:
         raise UserError(
-            "the base of a sharded adapter cannot be asked beside the policy",
+            "the base model of a sharded adapter cannot be run during training",
             where="--live-reference",
             hint="leave it out; the reference is then computed once before training",
         )

@@ -77,9 +77,9 @@ def _with_adapter(policy: nn.Module, config: TrainConfig) -> Any:
             return get_peft_model(policy, adapter)
     except ValueError as error:
         raise UserError(
-            f"no adapter can be put there ({error})",
+            f"no adapter can be added there ({error})",
             where="--lora-targets",
-            hint="name modules of this model",
+            hint="name modules that this model has",
         ) from error
 
 

@@ -64,7 +64,7 @@ def save_trained(
         raise UserError(
             f"the model cannot be written ({error}); its checkpoints are kept",
             where=out,
-            hint="make room and run the same command again",
+            hint="free some disk space and run the same command again",
         ) from error
     write_log(directory / LOG_FILE, trained.log)
     text = model_card(saved, name=name, base=sources.model.name, manifest=manifest)

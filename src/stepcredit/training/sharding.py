@@ -36,7 +36,7 @@ def prepare_launch(precision: str) -> None:
     for name, variable in (("DeepSpeed", "DEEPSPEED"), ("Megatron-LM", "MEGATRON_LM")):
         if _is_on(f"ACCELERATE_USE_{variable}"):
             raise UserError(
-                f"{name} takes the vocabulary projection apart, so training cannot use it",
+                f"{name} splits the vocabulary projection, so training cannot use it",
                 where="accelerate launch",
                 hint="shard with --use_fsdp --fsdp_version 2",
             )
@@ -71,7 +71,7 @@ def is_sharded(arguments: TrainingArguments) -> bool:
             "the process" if arguments.world_size == 1 else f"each of {arguments.world_size} processes"
         )
         warn(
-            f"FSDP was asked for, but accelerate shards over several accelerators only: {processes} holds "
+            f"FSDP was requested, but accelerate shards only over several accelerators: {processes} holds "
             "the whole model"
         )
     return False

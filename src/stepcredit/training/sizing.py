@@ -32,7 +32,7 @@ def plan_run(
         return make_plan(config, options, shape, work, tokens_per_forward=config.token_budget(device_type))
     except OverflowError as error:
         raise UserError(
-            "the run has more operations than a number can hold",
+            "the number of operations of this run is too large to represent",
             hint="check epochs, the size of the model, and the number and length of the examples",
         ) from error
 
@@ -76,7 +76,7 @@ def workload(
                 where=graded,
                 hint="check the path, or state --examples and --mean-tokens for the dry run",
             )
-        warn(f"{graded}: there is no such file; its size is taken as stated")
+        warn(f"{graded}: there is no such file; the stated sizes are used")
         tokens = options.examples * options.mean_tokens
         units, unit_tokens = options.examples, tokens
         if objective.paired:

@@ -61,7 +61,7 @@ def save_snapshot(trainer: Trainer, name: str, *, weights_only: bool = False) ->
             raise UserError(
                 f"the checkpoint cannot be written ({error}); the checkpoints before it are kept",
                 where=final,
-                hint="make room and run the same command again to go on",
+                hint="free some disk space and run the same command again to continue",
             ) from error
         raise
     any_trainer.accelerator.wait_for_everyone()
@@ -144,5 +144,5 @@ def check_snapshot(snapshot: Path | None, *, sharded: bool) -> None:
     raise UserError(
         f"was written by a run with {then} models, and now they are {now}",
         where=snapshot,
-        hint="start the command as it was started before, or pass --overwrite to start anew",
+        hint="run the command as it was run before, or pass --overwrite to start over",
     )

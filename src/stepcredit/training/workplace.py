@@ -33,7 +33,7 @@ def claim(work: Path, settings_hash: str, *, overwrite: bool) -> Iterator[None]:
     try:
         work.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError("cannot be made a directory", where=work, hint="name another --out") from error
+        raise UserError("cannot be created as a directory", where=work, hint="name another --out") from error
     _prepare(work, settings_hash, overwrite=overwrite)
     try:
         yield
@@ -54,7 +54,7 @@ def _prepare(work: Path, settings_hash: str, *, overwrite: bool) -> None:
         raise UserError(
             "holds the start of a run with other settings or inputs",
             where=work,
-            hint="run with the earlier settings to go on, or pass --overwrite to start anew",
+            hint="run with the earlier settings to continue, or pass --overwrite to start over",
         )
     with atomic_path(stamp) as temporary:
         temporary.write_text(settings_hash, encoding="utf-8")

@@ -46,8 +46,8 @@ def optimisation_plots(seeds: Seeds, scale: Scale) -> tuple[Plot, ...]:
 
 _RULES: Mapping[str, str] = {
     AS_TRAINED: "log pi - log pi_ref",
-    FILTER: "the same; responses with a token of pi_ref < c come last",
-    "clipped log-ratio": "the same, no further than c from 0",
+    FILTER: "the same, but responses with a token of pi_ref < c are ranked last",
+    "clipped log-ratio": "the same, clipped to [-c, c]",
     "reference-free": "log pi",
     "likelihood term": "log pi - (1 - c) log pi_ref (arXiv:2404.01054)",
     "reference floor": "log pi - log max(pi_ref, c)",
@@ -135,7 +135,8 @@ def _first_errors(seeds: Seeds) -> Table:
         rows=tuple(
             (remedy, tuple(cell(name, remedy, kind) for name, kind in keys)) for remedy in _remedies_of(FIRST)
         ),
-        caption="Per cent. Off support: a token of the wrong step has less than 3% under the reference.",
+        caption="Per cent. Outside the support: a token of the wrong step has less than 3% under the "
+        "reference.",
     )
 
 
@@ -160,8 +161,8 @@ def optimisation_checks(seeds: Seeds, scale: Scale) -> list[Check]:
             why="The next two claims are about the cause.",
         ),
         Check(
-            claim="Where a wrong response is picked, it holds a token outside the reference's support more "
-            "often than the wrong responses to the same problem do.",
+            claim="A wrong response that is picked contains a token outside the reference's support more "
+            "often than the wrong responses to the same problem do on average.",
             paper=NOT_IN_PAPER,
             here=f"{FIRST} {SCORED_BY['min']}: "
             f"{format_estimate(seeds.of(f'{first}/rare among wrong picks'))} of the wrong picks, "
@@ -171,12 +172,12 @@ def optimisation_checks(seeds: Seeds, scale: Scale) -> list[Check]:
             why=_why_off_support(seeds),
         ),
         Check(
-            claim="Such tokens cause the fall: without the responses that hold one, best-of-"
-            f"{most} is better than best-of-{fewer} by what more responses are worth.",
+            claim=f"Such tokens cause the fall: without the responses that contain one, best-of-{most} is "
+            f"better than best-of-{fewer}, as it should be with more responses.",
             paper=NOT_IN_PAPER,
             here=_format_cases(without),
             verdict=all_of([is_above(estimate) for estimate in without.values()]),
-            why="The same responses, models and problems; only the choice differs.",
+            why="Responses, models and problems are the same; only the choice differs.",
         ),
         *(_remedy_check(seeds, scale, remedy) for remedy in (*ON_TRIAL, *TRAINED_REMEDIES, TRUNCATED)),
     ]
@@ -190,7 +191,7 @@ def _remedy_check(seeds: Seeds, scale: Scale, remedy: str) -> Check:
     subject = remedy[0].upper() + remedy[1:]
     return Check(
         claim=f"{subject} makes best-of-{most} better than best-of-{fewer} at temperature 1 without top-p, "
-        "and better than it is without" + ("." if remedy == TRUNCATED else "; the sampler stays as it is."),
+        "and better than it is without" + ("." if remedy == TRUNCATED else "; the sampler is not changed."),
         paper=NOT_IN_PAPER,
         here=f"@{most} minus @{fewer}: {_format_cases(rises)}. "
         f"@{most} minus that without: {_format_cases(gains)}",
@@ -233,14 +234,14 @@ def _format_cases(cells: _Cases) -> str:
 
 
 _WHAT_IT_DOES: Mapping[str, str] = {
-    "reference-free": "Without the reference no token earns anything for being rare.",
+    "reference-free": "Without the reference no token is rewarded for being rare.",
     "likelihood term": "A part of the reference's log-probability is added back to the log-ratio.",
-    "reference floor": "A token that the reference hardly writes earns what the model itself makes of "
-    "it, and all others keep their log-ratio.",
-    "lower bound": "A log-ratio counts less the fewer such tokens training has seen.",
-    LOWER_OF_TWO: "Another order of training gives another ratio where nothing fixes it.",
-    PREFIXES: "Every prefix is trained to predict the outcome; same settings as without.",
-    TRUNCATED: "The rarest tokens, together less than top-p leaves, are never drawn.",
+    "reference floor": "A token that the reference hardly ever writes is scored by the model alone, and all "
+    "others keep their log-ratio.",
+    "lower bound": "The fewer such tokens training has seen, the less their log-ratios count.",
+    LOWER_OF_TWO: "With another training order, ratios differ if the data do not determine them.",
+    PREFIXES: "Every prefix is trained to predict the outcome; all other settings are unchanged.",
+    TRUNCATED: "The rarest tokens, those beyond top-p, are never drawn.",
 }
 """What a remedy does to a token outside the reference's support, whatever comes of it."""
 

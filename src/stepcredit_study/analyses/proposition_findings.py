@@ -46,7 +46,7 @@ def proposition_plots(seeds: Seeds) -> tuple[Plot, Plot]:
         ),
         curves_plot(
             "theory-bounds",
-            "Place of q_t between its bounds",
+            "Position of q_t between its bounds",
             ("beta", "0 = mean of r, 1 = maximum of r"),
             curves("bounds", BETAS),
             percent=False,
@@ -95,7 +95,7 @@ def _sampled(seeds: Seeds) -> Table:
 
 def _bounds(seeds: Seeds) -> Table:
     return Table(
-        title="Proposition 3.2: place of q_t between q_s (0) and q_h (1)",
+        title="Proposition 3.2: position of q_t between q_s (0) and q_h (1)",
         columns=tuple(f"beta = {beta:.3g}" for beta in BETAS),
         rows=tuple(
             (name, tuple(seeds.of(f"bounds/{name}/{beta:g}") for beta in BETAS)) for name in CHECKED_MODELS
@@ -120,7 +120,7 @@ def proposition_checks(seeds: Seeds) -> list[Check]:
             claim="The log-ratio of a prefix is beta log E exp(r / beta), to rounding (Proposition 3.1).",
             paper="proved",
             here=f"largest error {most:.1e} nats times beta over "
-            f"{continuations.mean:,.0f} continuations a model and seed",
+            f"{continuations.mean:,.0f} continuations per model and seed",
             verdict=_exactly(most),
             why="It holds for any two models whose probabilities of continuations sum to 1, trained or not.",
         ),

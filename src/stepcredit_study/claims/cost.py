@@ -137,10 +137,11 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
     return Finding(
         name="cost",
         title="What does each method cost, and what does it buy?",
-        purpose="Operations of data collection and training, and accuracy against them.",
+        purpose="Operations for data collection and training, and accuracy against them.",
         differs=(
-            f"{scale.setting}; operations by the runs' ledgers, passes over development problems left out; "
-            "counted with and without shared prefixes; epochs are each method's own."
+            f"{scale.setting}; operations are those recorded by the runs, without passes over "
+            "development problems; counted with and without shared prefixes; each method has its own "
+            "number of epochs."
         ),
         tables=(
             _relative_table(seeds, used),
@@ -190,7 +191,7 @@ def _parts_table(seeds: Seeds, amount: str) -> Table:
         title=f"Where the operations go, at {amount} responses",
         columns=("sampling responses", "labelling steps", "labelling, prefixes shared", "training"),
         rows=tuple((method, tuple(share(method, part) for part in names)) for method in METHODS),
-        caption="In units of all that CE takes. Training includes the pass of the reference.",
+        caption="In units of the total operations of CE. Training includes the reference's pass.",
         percent=False,
         digits=2,
     )
@@ -242,7 +243,7 @@ def _level_table(seeds: Seeds, used: Sequence[str]) -> Table:
 
     return Table(
         title="How much data Math-Shepherd needs to draw level with CE",
-        columns=("CE's accuracy", "Math-Shepherd's data", "its cost over CE's there", "seeds that reach it"),
+        columns=("CE's accuracy", "Math-Shepherd's data", "its cost relative to CE's", "seeds that reach it"),
         rows=tuple((f"CE on {amount} responses", row(amount)) for amount in used),
         caption=(
             f"Data in units of {used[-1]} responses to every instruction; between measured amounts "
@@ -286,7 +287,7 @@ def _checks(seeds: Seeds, used: Sequence[str]) -> list[Check]:
     few, many = relative(seeds, DPO, first, UNSHARED), relative(seeds, DPO, last, UNSHARED)
     checks = [
         Check(
-            claim="Math-Shepherd costs more than ten times the operations of CE.",
+            claim="Math-Shepherd costs more than ten times as many operations as CE.",
             paper="38.8 times",
             here=f"{format_estimate(shepherd, percent=False)}; with shared prefixes "
             f"{format_estimate(shared, percent=False)}",
@@ -296,18 +297,19 @@ def _checks(seeds: Seeds, used: Sequence[str]) -> list[Check]:
         Check(
             claim="AutoPSV costs more than CE and less than Math-Shepherd.",
             paper="4.3 times CE; Math-Shepherd 38.8 times",
-            here=f"{format_estimate(autopsv, percent=False)}; Math-Shepherd more by "
+            here=f"{format_estimate(autopsv, percent=False)}; Math-Shepherd minus AutoPSV "
             f"{format_estimate(dearer, percent=False, sign=True)}",
             verdict=all_of([is_above(autopsv, 1.0), is_above(dearer)]),
-            why="AutoPSV's labels take the training of a verifier and one pass over the responses.",
+            why="AutoPSV's labels need the training of a verifier and one pass over the responses.",
         ),
         Check(
-            claim=f"DPO costs less than CE with {first} responses, more with {last}: pairs grow faster.",
+            claim=f"DPO costs less than CE with {first} responses and more with {last}, because pairs grow "
+            "faster than responses.",
             paper="0.3, 0.8, 1.8 times with 2, 4, 8 responses",
             here=f"{format_estimate(few, percent=False, digits=2)} and "
             f"{format_estimate(many, percent=False, digits=2)}",
             verdict=all_of([is_below(few, 1.0), is_above(many, 1.0)]),
-            why="Of n responses, half of them right, come n^2 / 4 pairs of two responses each.",
+            why="n responses, half of them right, give n^2 / 4 pairs of two responses each.",
         ),
     ]
     if f"{SHEPHERD}/{DOUBLED}/accuracy" in seeds:

@@ -118,7 +118,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             "Last-step minimum, length, other generators; over-optimisation at temperature 1 without top-p, "
             "its cause, and remedies."
         ),
-        differs="The paper asks none of this; numbers beside the lab's are those of the works named.",
+        differs="The paper does not study these questions; the published numbers are from the works cited.",
         tables=(
             _habits(seeds),
             _generators(seeds, scale),
@@ -128,8 +128,9 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         plots=optimisation_plots(seeds, scale),
         notes=(
             "The strength of a remedy is chosen on development responses at temperature 1, by "
-            f"best-of-{scale.largest_n}. The filter drops responses with a token that the reference gives "
-            "less than 3%; truncated sampling never draws one; the others keep all responses.",
+            f"best-of-{scale.largest_n}. The filter drops responses with a token that has less than 3% under "
+            "the reference; truncated sampling never draws such a token; the other remedies keep "
+            "all responses.",
             "Prefix supervision and off-support negatives are trained with the settings of plain CE: no "
             "search was made for them.",
         ),
@@ -139,8 +140,8 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
 def _habits(seeds: Seeds) -> Table:
     published = {IMPLICIT: "over 50 (one implicit PRM)", STEP_MODEL: "17 (a PRM with process labels)"}
     return Table(
-        title="Habits of scores",
-        columns=("lowest step is the last", "published"),
+        title="Properties of the scores",
+        columns=("lowest step is the last one", "published"),
         rows=tuple(
             (name, (seeds.get(f"minimum-is-last/{name}"), published.get(name)))
             for name in ("chance", IMPLICIT, "implicit-dpo", STEP_MODEL)
@@ -171,8 +172,8 @@ def _generators(seeds: Seeds, scale: Scale) -> Table:
             )
             for policy in scale.generators
         ),
-        caption="Per cent, mean over n. Gain: share of the way from one response to the oracle. Training "
-        f"saw {scale.base}.",
+        caption="Per cent, mean over n. Gain: share of the difference between a single response and the "
+        f"oracle that is gained. Training used responses of {scale.base}.",
     )
 
 
@@ -204,8 +205,8 @@ def _habit_checks(seeds: Seeds, scale: Scale) -> list[Check]:
             why=_why_not_last(seeds),
         ),
         Check(
-            claim="Among responses to one problem the reward follows length (rank correlation further than "
-            "0.1 from 0).",
+            claim="Among responses to one problem the reward depends on length (rank correlation above 0.1 "
+            "or below -0.1).",
             paper="reported of implicit rewards",
             here=", ".join(
                 f"{name} {format_estimate(seeds.of(f'length/{name}'), percent=False, digits=2, sign=True)}"
@@ -218,15 +219,15 @@ def _habit_checks(seeds: Seeds, scale: Scale) -> list[Check]:
             f"{IMPLICIT} decides.",
         ),
         Check(
-            claim="On other generators' responses an implicit PRM loses a larger part of its gain than a "
-            "value head.",
+            claim="On responses of other generators an implicit PRM loses a larger part of its gain than a "
+            "value head does.",
             paper="worse out of distribution (arXiv:2409.03650, 2507.07981)",
             here="; ".join(
                 f"{policy}: keeps {format_estimate(kept(policy, IMPLICIT))}% of its gain"
                 + (f" against {format_estimate(kept(policy, HEAD))}%" if head_gains else "")
                 for policy in others
             )
-            + ("" if head_gains else "; the value head has no certain gain to lose"),
+            + ("" if head_gains else "; the value head has no significant gain to lose"),
             verdict=all_of([is_below(extra(policy)) for policy in others]) if head_gains else "not measured",
             why="Of the way from one response to the oracle the implicit PRM goes, by generator, "
             + _gains(seeds, scale, IMPLICIT)

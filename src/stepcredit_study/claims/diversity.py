@@ -86,8 +86,8 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         title="Do more diverse data help?",
         purpose="Responses of two policies, and instructions without near-duplicates (finding 6).",
         differs=(
-            f"{scale.setting}; what is left without near-duplicates is also compared with about "
-            "as many instructions at random."
+            f"{scale.setting}; the instructions that are left without near-duplicates are also "
+            "compared with about as many chosen at random."
         ),
         tables=(_table(seeds, scale),),
         checks=tuple(check for method in DPO_AND_CE for check in _checks(seeds, scale, method)),

@@ -198,7 +198,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
 
     return Finding(
         name="inference-cost",
-        title="What does scoring add to the time of writing?",
+        title="What does scoring add to the time for generation?",
         purpose="Generation and scoring of the same responses, by ordinary and implicit PRMs.",
         differs=_differs(scale),
         tables=(
@@ -238,7 +238,7 @@ def _differs(scale: Scale) -> str:
 
 
 _READ_TWICE = (
-    "The base reads each response twice, with and without the adapter: that spares memory, not time."
+    "The base model reads each response twice, with and without the adapter, which saves memory but not time."
 )
 
 
@@ -260,7 +260,7 @@ def _checks(seeds: Seeds, ways: list[str], policies: tuple[str, ...]) -> list[Ch
         verdict = is_below(times, NEAR)
         checks.append(
             Check(
-                claim=f"{subject} brings scoring below {NEAR:g} times an ordinary PRM's time.",
+                claim=f"{subject} reduces the time for scoring to below {NEAR:g} times an ordinary PRM's.",
                 paper="not measured; with a live reference 2.0 times",
                 here=f"{format_estimate(times, percent=False, digits=2)} times",
                 verdict=verdict,
@@ -288,7 +288,7 @@ def _larger_generator(seeds: Seeds, policies: tuple[str, ...]) -> Check:
         + (
             "; the generators here are of one size"
             if same_size
-            else f"; time lower by {format_estimate(less)}%"
+            else f"; the time is lower by {format_estimate(less)}%"
         ),
         verdict=verdict,
     )

@@ -76,8 +76,8 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         title="Do more instructions help?",
         purpose="Reward models trained on a part of the instructions, with all their responses (finding 3).",
         differs=(
-            f"{scale.setting}; smaller shares are contained in larger ones; the score that stands for a "
-            "response is chosen on development problems for each model."
+            f"{scale.setting}; smaller shares are contained in larger ones; the score of a response "
+            "is chosen on development problems for each model."
         ),
         tables=(*(_table(seeds, scale, method) for method in DPO_AND_CE), _amounts(seeds)),
         checks=tuple(_check(seeds, method, n) for method in DPO_AND_CE),
@@ -99,7 +99,7 @@ def _table(seeds: Seeds, scale: Scale, method: str) -> Table:
 
 def _amounts(seeds: Seeds) -> Table:
     return Table(
-        title="What an epoch holds",
+        title="Size of an epoch",
         columns=tuple(f"{share:.0%}" for share in SHARES),
         rows=(
             (
@@ -138,8 +138,8 @@ def _why(seeds: Seeds) -> str:
     if first not in seeds:
         return ""
     return (
-        f"The responses to {SHARES[0]:.0%} of the instructions show each fact of the lab that they hold "
-        f"{seeds.of(first).mean:.0f} times, those to all of them {seeds.of(last).mean:.0f} times."
+        f"The responses to {SHARES[0]:.0%} of the instructions show each of their facts "
+        f"{seeds.of(first).mean:.0f} times on average, those to all of them {seeds.of(last).mean:.0f} times."
     )
 
 

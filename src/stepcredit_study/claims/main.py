@@ -144,8 +144,8 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         title="Which reward model picks best?",
         purpose="Best-of-n with every reward model on responses of three generators (Table 1).",
         differs=(
-            f"{scale.setting}; expectations over all subsets of n; the score that stands for "
-            "a response is chosen on development problems for each method."
+            f"{scale.setting}; expectations over all subsets of n; the score of a response is chosen "
+            "on development problems for each method."
         ),
         tables=(table, _published(), _choices(seeds)),
         checks=tuple(_checks(seeds)),
@@ -161,11 +161,11 @@ def _choices(seeds: Seeds) -> Table:
         return ", ".join(f"{aggregate} {count:.0f}" for aggregate, count in counts.items() if count)
 
     return Table(
-        title="What stands for a response",
+        title="The score of a response",
         columns=("chosen: number of seeds", "development problems"),
         rows=tuple((name, (counted(name), seeds.of(f"development/{name}"))) for name in METHODS),
-        caption="Of the lowest step (min), mean, sum and last step; accuracy of best-of-4 on development "
-        "problems, in per cent.",
+        caption="Chosen from the lowest step (min), mean, sum and last step; accuracy of best-of-4 on "
+        "development problems, in per cent.",
     )
 
 
@@ -176,7 +176,8 @@ def _published() -> Table:
         title="The paper's Table 1",
         columns=(*columns, "average"),
         rows=tuple((name, tuple(cells.replace("/", " ").split())) for name, cells in PAPER_TABLE.items()),
-        caption="Per cent on MATH-500; reward models without data of their own are released ones.",
+        caption="Per cent on MATH-500; the first six reward models are released ones, the others were "
+        "trained on the paper's data.",
     )
 
 
@@ -215,8 +216,8 @@ def _over_step_models(seeds: Seeds) -> Check:
         here=f"the objective that is best on development problems minus {format_estimates(gains)}; "
         f"CE minus {format_estimates(of_ce)}",
         verdict=all_of([is_above(estimate) for estimate in gains.values()]),
-        why="The development problems choose among four objectives, each with as many settings as each step "
-        "model has; CE alone is reported too.",
+        why="The objective is chosen among four on development problems; each had as many settings "
+        "as each step model. CE alone is reported too.",
     )
 
 
@@ -234,13 +235,13 @@ def _vote_checks(seeds: Seeds) -> list[Check]:
 
     return [
         check(
-            "By DPO and NCA an implicit PRM picks better than plain voting.",
+            "Implicit PRMs trained by DPO and NCA pick better than plain voting.",
             "DPO 50.4, NCA 49.4",
             ("implicit-dpo", "implicit-nca"),
             is_above,
         ),
         check(
-            "By CE and KTO an implicit PRM does not pick better than plain voting.",
+            "Implicit PRMs trained by CE and KTO do not pick better than plain voting.",
             "CE 48.4, KTO 45.7",
             ("implicit-ce", "implicit-kto"),
             is_below,
@@ -282,8 +283,8 @@ def _objective_checks(seeds: Seeds) -> list[Check]:
             why=chosen,
         ),
         Check(
-            claim="Balancing right and wrong responses within each instruction helps CE a little, over the "
-            "whole set it does not.",
+            claim="Balancing right and wrong responses within each instruction helps CE a little; "
+            "balancing them over the whole set does not.",
             paper="instruction-balanced 49.0, dataset-balanced 47.8, plain 48.4",
             here=format_estimates(balance),
             verdict=all_of(
@@ -300,8 +301,8 @@ def _objective_checks(seeds: Seeds) -> list[Check]:
 def _over_likelihood(seeds: Seeds) -> Check:
     gain = _best_over(seeds, "log-probability")
     return Check(
-        claim="The untrained model's own log-probability is no substitute.",
-        paper="45.8, the weakest but KTO and AutoPSV",
+        claim="The untrained model's log-probability cannot replace an implicit PRM.",
+        paper="45.8, lower than all but KTO and AutoPSV",
         here="the objective that is best on development problems minus log-probability "
         + format_estimate(gain, sign=True),
         verdict=is_above(gain),

@@ -72,8 +72,8 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         title="Is one response to each instruction enough?",
         purpose="CE and KTO trained on one response to each instruction (finding 5).",
         differs=(
-            f"{scale.setting}; which response of an instruction is trained on decides the shares of right "
-            "and wrong ones."
+            f"{scale.setting}; the shares of right and wrong responses are set by choosing which "
+            "response to each instruction is used."
         ),
         tables=(_accuracies(seeds, scale), _contents_table(seeds)),
         checks=(
@@ -91,7 +91,8 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
 def _accuracies(seeds: Seeds, scale: Scale) -> Table:
     n = scale.largest_n
     return Table(
-        title=f"Accuracy of a single response, and of best-of-{n} by models of one response per instruction",
+        title=f"Accuracy of a single response, and of best-of-{n} by models trained on one response per "
+        "instruction",
         columns=tuple(scale.generators),
         rows=(
             ("pass@1", tuple(seeds.of(f"{policy}/pass@1") for policy in scale.generators)),
@@ -118,7 +119,7 @@ def _contents_table(seeds: Seeds) -> Table:
             (balance, tuple(seeds.of(f"{ratio}/{name}") for name in ("right", "wrong", "pairs")))
             for ratio, balance in RATIOS.items()
         ),
-        caption="Numbers of responses. Where an instruction has no response of the scarce kind to spare, "
+        caption="Numbers of responses. If too few instructions have a response of the scarce kind, "
         "responses of the other kind are left out until the ratio is met.",
         percent=False,
         digits=0,

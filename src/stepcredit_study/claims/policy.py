@@ -125,8 +125,8 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         title="Is the best reward model the best policy?",
         purpose="Each implicit PRM answers the test problems itself.",
         differs=(
-            f"{scale.setting}; greedy and sampled answers; as a reward model each is judged on the base's "
-            "responses only; every objective with a beta chosen for it, and with the paper's."
+            f"{scale.setting}; greedy and sampled answers; as a reward model each is tested on the "
+            "base's responses only; every objective with its own beta, and with the paper's."
         ),
         tables=(_table(seeds, scale, betas),),
         checks=tuple(checks),
@@ -149,7 +149,7 @@ def _table(seeds: Seeds, scale: Scale, betas: Sequence[str]) -> Table:
             "greedy",
             "sampled",
             "as reward model",
-            "moved by (nats)",
+            "change of log-probability (nats)",
             "paper, as policy",
             "paper, as reward model",
         ),
@@ -202,22 +202,22 @@ def _checks(seeds: Seeds, beta: str) -> list[Check]:
         Check(
             claim=claim("The best reward model is not the best policy."),
             paper="DPO is the best reward model (50.4) and the worst policy (25.8), KTO the reverse",
-            here=f"the best policy minus the best reward model (named by the other seeds), greedy: "
+            here="the best policy minus the best reward model (identified on the other seeds), greedy: "
             f"{format_estimate(lead, sign=True)}. Rank correlation over the objectives "
-            f"{format_estimate(correlation, percent=False, digits=2, sign=True)} "
-            "(the paper's numbers: -0.80)",
+            f"{format_estimate(correlation, percent=False, digits=2, sign=True)} (the paper's "
+            "numbers: -0.80)",
             verdict=is_above(lead) if any(lead.values) else "does not hold",
             why=_why_close(seeds, beta),
         ),
         Check(
-            claim=claim("Trained as a reward model by DPO, NCA or CE, a model becomes a worse policy."),
+            claim=claim("A model trained as a reward model by DPO, NCA or CE becomes a worse policy."),
             paper="base 45.2; DPO 25.8, NCA 35.6, CE 28.6",
             here=_changes(over_base, losing),
             verdict=all_of([is_below(over_base[name]) for name in losing]),
             why=_why(seeds, beta),
         ),
         Check(
-            claim=claim(f"By KTO it stays as good a policy (loses less than {MARGIN:.0%})."),
+            claim=claim(f"A model trained by KTO remains as good a policy (loses less than {MARGIN:.0%})."),
             paper="46.6 against 45.2",
             here=_changes(over_base, ["implicit-kto"]),
             verdict=is_above(over_base["implicit-kto"], -MARGIN),
@@ -243,8 +243,8 @@ def _why(seeds: Seeds, beta: str) -> str:
         f"{name} {format_estimate(seeds.of(f'{name}{beta}/{NATS}'), percent=False)}" for name in OBJECTIVES
     )
     return (
-        "A reward is beta times a log-ratio, so the smaller beta, the further the same reward moves the "
-        f"model: a test response's log-probability by (nats) {moved}."
+        "A reward is beta times a log-ratio, so the smaller beta is, the more the same reward "
+        f"changes the model. Mean change of a test response's log-probability (nats): {moved}."
     )
 
 

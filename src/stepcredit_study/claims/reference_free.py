@@ -79,8 +79,8 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         title="Is the reference needed?",
         purpose="Training and scoring with and without the reference (finding 8).",
         differs=(
-            f"{scale.setting}; the score that stands for a response is chosen on development problems for "
-            "each combination; training without the reference keeps the method's settings."
+            f"{scale.setting}; the score of a response is chosen on development problems for each "
+            "combination; training without the reference keeps the method's settings."
         ),
         tables=(_table(seeds, scale),),
         checks=tuple(check for method in DPO_AND_CE for check in _checks(seeds, method)),
@@ -119,7 +119,7 @@ def _checks(seeds: Seeds, method: str) -> list[Check]:
             Check(
                 claim=(
                     f"{label} trained {training} and scored {scoring} the reference loses less than "
-                    f"{100 * MARGIN:.0f} points against both with it."
+                    f"{100 * MARGIN:.0f} points against training and scoring with it."
                 ),
                 paper=f"50.4 to {PAPER[training, scoring]}" if published else "not published",
                 here=f"loses {format_estimate(loss, sign=True)}",
@@ -147,8 +147,8 @@ def _why(seeds: Seeds, training: str, scoring: str) -> str:
     parts = []
     if training == WITHOUT:
         parts.append(
-            "In training the reward is then beta log pi itself, which for two responses differs by what "
-            "the base gives them too."
+            "The reward in training is then beta log pi itself, so two responses also differ by "
+            "their log-probability under the base model."
         )
     if scoring == WITHOUT:
         parts.append(

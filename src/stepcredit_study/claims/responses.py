@@ -94,11 +94,11 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
     n = scale.largest_n
     return Finding(
         name="responses",
-        title="Do more responses help, and more than more instructions?",
+        title="Do more responses help, and do they help more than more instructions?",
         purpose="Reward models trained on fewer responses to each instruction (finding 4).",
         differs=(
-            f"{scale.setting}; fewer responses are contained in more; instructions and responses are "
-            "compared between models trained on equally many responses."
+            f"{scale.setting}; smaller sets of responses are contained in larger ones; instructions "
+            "and responses are compared between models trained on equally many responses."
         ),
         tables=(*(_table(seeds, scale, method) for method in COUNTS), _equal_cost(seeds, n)),
         checks=(
@@ -107,8 +107,8 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         ),
         plots=(_plot(seeds, n),),
         notes=(
-            "Equal cost means equally many graded responses. DPO then trains on unequally many pairs: the "
-            "right and the wrong responses to an instruction multiply.",
+            "Equal cost means equally many graded responses. DPO then trains on different numbers of "
+            "pairs, since each right response to an instruction is paired with each wrong one.",
         ),
     )
 

@@ -73,11 +73,11 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
     """What a second stage adds."""
     return Finding(
         name="step-labels",
-        title="Do step labels help on top?",
+        title="Do additional step labels help?",
         purpose="A second stage of training on step labels (finding 7).",
         differs=(
-            f"{scale.setting}; a control with as much further training on final answers; a second stage on "
-            "true labels besides, which only the lab has."
+            f"{scale.setting}; a control with as much further training on final answers; also a "
+            "second stage on true labels, which only the lab has."
         ),
         tables=(_table(seeds, scale),),
         checks=tuple(
@@ -129,7 +129,8 @@ def _check(seeds: Seeds, method: str, labels: str) -> Check:
         + (
             ""
             if step_auc is None
-            else f" AUC of first wrong steps: {format_estimate(step_auc, sign=True)} by the labels."
+            else " Change in the AUC of first wrong steps due to the labels: "
+            f"{format_estimate(step_auc, sign=True)}."
         ),
     )
 

@@ -154,18 +154,20 @@ def conclude(seeds: Seeds, _: Scale) -> Finding:
             "Propositions 3.1 and 3.2 on trained models, and the learned values beside the lab's exact ones."
         ),
         differs=(
-            "The paper proves the propositions; here they are computed on checkpoints, exactly over all "
-            f"continuations of {DEPTH} tokens and by sampling whole ones, and the truth is known."
+            "The paper proves the propositions; here they are computed on checkpoints, exactly over "
+            f"all continuations of {DEPTH} tokens and by sampling whole continuations, and the true "
+            "values are known."
         ),
         tables=(*proposition_tables(seeds), *_closeness_tables(seeds)),
         checks=(*proposition_checks(seeds), *_value_checks(seeds)),
         plots=(*proposition_plots(seeds), _plot(seeds)),
         notes=(
-            "The exact value is the tutor's: the policy that continues a prefix imitates it closely, not "
-            "perfectly. The rows soft-labels and hard-labels show how far Monte-Carlo labels of the policy's "
-            "own completions are from it, on training responses; models are measured on test responses.",
-            "q of an empty response is 0 whatever the problem, so its sigmoid is 1/2 however hard the "
-            "problem is; order within a problem does not depend on that.",
+            "The exact value is the tutor's; the policy that continues a prefix imitates the tutor "
+            "closely, but not perfectly. The rows soft-labels and hard-labels show how far "
+            "Monte-Carlo labels from the policy's own completions are from the exact value, on "
+            "training responses; models are measured on test responses.",
+            "q of an empty response is always 0, so its sigmoid is 1/2 however hard the problem is; "
+            "the order within a problem does not depend on this.",
         ),
     )
 
@@ -190,7 +192,7 @@ def _closeness_tables(seeds: Seeds) -> tuple[Table, ...]:
 
     return (
         table(
-            "Order of learned against exact values within problems",
+            "Rank correlation of learned and exact values within problems",
             "order",
             "Spearman's correlation over all prefixes of a problem; by position Goodman and Kruskal's gamma "
             "over prefixes of one problem with equally many steps.",
@@ -204,7 +206,7 @@ def _closeness_tables(seeds: Seeds) -> tuple[Table, ...]:
             whole="calibration-error",
         ),
         table(
-            "Distance of learned values from exact ones",
+            "Distance between learned and exact values",
             "distance",
             "Mean absolute difference of the prefixes at a position.",
         ),
@@ -235,12 +237,13 @@ def _value_checks(seeds: Seeds) -> list[Check]:
             paper="not measured",
             here=correlations(OBJECTIVES),
             verdict=all_of([is_above(correlation(name), 0.3) for name in OBJECTIVES]),
-            why="Training constrains only the value of whole responses; how it spreads over prefixes is left "
-            "to the model (arXiv:2604.13197), and it need not be the chance of a right answer.",
+            why="Training constrains only the value of whole responses; how the value is distributed "
+            "over prefixes is left to the model (arXiv:2604.13197), and it need not be the "
+            "probability of a right answer.",
         ),
         Check(
             claim="Implicit values (CE) order prefixes better than value heads on Monte-Carlo labels.",
-            paper="argued from Proposition 3.2: hard labels overrate, soft ones underrate",
+            paper="argued from Proposition 3.2: hard labels overestimate, soft ones underestimate",
             here=format_estimates(gains, percent=False, digits=2),
             verdict=all_of([is_above(gain) for gain in gains.values()]),
             why=f"Rank correlations with the exact values: {correlations(LABELS)} on training responses; "

@@ -134,11 +134,11 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
     )
     return Finding(
         name="voting",
-        title="Does a reward model add to a vote, and a vote to a reward model?",
+        title="Does a reward model improve a vote, and a vote a reward model?",
         purpose="Every reward model alone, the plain vote, and votes weighted by sigmoid(score).",
         differs=(
-            "The base's responses only, expectations over all subsets of n; the score is chosen on "
-            "development problems; a second vote has a temperature chosen there too."
+            "Responses of the base policy only, expectations over all subsets of n; the score is "
+            "chosen on development problems; in a second vote the temperature is chosen there too."
         ),
         tables=(average, _by_n(seeds, scale)),
         checks=tuple(_checks(seeds)),
@@ -185,9 +185,13 @@ def _checks(seeds: Seeds) -> list[Check]:
         Check(
             claim="Voting adds more to the objective that is weakest alone than to the others on average.",
             paper="KTO, the weakest, gains 4.7, the others 1.1 to 3.5",
-            here=f"more by {format_estimate(more, sign=True)} (named by the other seeds)",
+            here=f"difference {format_estimate(more, sign=True)} (the weakest is identified on the other "
+            "seeds)",
             verdict=is_above(more),
-            why=f"Alone the four lie within {100 * (max(alone) - min(alone)):.1f} points; in the paper 4.7.",
+            why=(
+                f"Alone, the four lie within {100 * (max(alone) - min(alone)):.1f} points of each other; "
+                "in the paper within 4.7."
+            ),
         ),
     ]
 

@@ -208,8 +208,8 @@ def resized(scale: Scale, sizes: Mapping[str, int]) -> Scale:
             raise UserError(f"{name}={value} is not a size", where="--size", hint=f"use {', '.join(known)}")
     if sizes.get("train_responses", LEAST_TRAIN_RESPONSES) < LEAST_TRAIN_RESPONSES:
         raise UserError(
-            f"train_responses={sizes['train_responses']} is too small: the experiments need "
-            f"{LEAST_TRAIN_RESPONSES} responses to compare fewer with",
+            f"train_responses={sizes['train_responses']} is too small: the experiments compare "
+            f"fewer responses with {LEAST_TRAIN_RESPONSES}",
             where="--size",
             hint=f"leave it at {LEAST_TRAIN_RESPONSES}; train_prompts makes the data smaller",
         )

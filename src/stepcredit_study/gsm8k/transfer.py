@@ -57,7 +57,7 @@ def run(options: Options) -> dict[str, Any]:
         UserError: Nothing is given, or a model's name is taken.
     """
     if not options.prms or REFERENCE in options.prms:
-        raise UserError("no reward model, or one that is called reference", where="--prm", hint="name one")
+        raise UserError("no reward model is given, or one is named reference", where="--prm", hint="name one")
     if options.solutions is None and options.mistakes is None and not options.prmbench:
         raise UserError(
             "there is no data", where="transfer", hint="give --solutions, --mistakes or --prmbench"

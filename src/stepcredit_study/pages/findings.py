@@ -130,7 +130,9 @@ def _tally(checks: Sequence[Check]) -> str:
     published = [check for check in checks if check.is_published]
     own = [check for check in checks if not check.is_published]
     sentences = [f"Of {len(published)} published claims {counted(published)}."] if published else []
-    sentences += [f"Of {len(own)} that nobody published {counted(own)}."] if own else []
+    sentences += (
+        [f"Of {len(own)} other claims, which are not published elsewhere, {counted(own)}."] if own else []
+    )
     return " ".join(sentences)
 
 
@@ -156,14 +158,14 @@ def findings_page(
         "# The paper's findings, repeated",
         "Claims of [arXiv:2412.01981](https://arxiv.org/abs/2412.01981) and of its critics beside what "
         "`stepcredit reproduce` measured. A claim *holds* if the whole 95% interval over seeds, which "
-        "redraw problems, responses and training, lies on its side; it *does not hold* if the whole "
-        "interval lies on the other side; otherwise it is *undecided*. A claim of several parts fails if "
-        "one part fails, and is undecided if one is. Intervals are Student's, so an end may lie outside of "
-        "what is possible; nothing is corrected for the number of claims; and the lab's policies are the "
-        "same in all seeds, so that an interval says nothing of other worlds. Where no other unit is named "
-        "the paper's numbers are accuracies on MATH-500 in per cent, means over three generators and "
-        "best-of-4, 16 and 64. This page is made from the results by `make findings`; [how to run and "
-        "extend the experiments](reproduction.md).",
+        "redraw problems, responses and training, lies on the claim's side; it *does not hold* if the whole "
+        "interval lies on the other side; otherwise it is *undecided*. A claim with several parts does not "
+        "hold if one part does not, and is undecided if one part is. Intervals are Student's, so an end may "
+        "lie outside the possible range; nothing is corrected for the number of claims; and the lab's "
+        "policies are the same in all seeds, so an interval says nothing about other policies or problems. "
+        "Unless another unit is named, the paper's numbers are accuracies on MATH-500 in per cent, means "
+        "over three generators and best-of-4, 16 and 64. This page is made from the results by `make "
+        "findings`; [how to run and extend the experiments](reproduction.md).",
         _tally(checks) if checks else "No results are published yet.",
     ]
     for number, finding in enumerate(findings, 1):

@@ -122,13 +122,14 @@ def _no_loss(method: str, numbers: Sequence[str]) -> Iterator[Claim]:
     for variant, number in zip((UNREFERENCED, REFERENCE_FREE, WITHOUT), numbers, strict=False):
         yield Claim(
             number=number,
-            text=f"{label} {variant} loses less than {MARGIN:g} against both with it.",
+            text=f"{label} {variant} loses less than {MARGIN:g} against training and scoring with it.",
             methods=(method,),
             measures=(_variant(variant, chance=-MARGIN),),
         )
     yield Claim(
         number=numbers[-1],
-        text=f"Each of {label}'s four combinations orders better than the untrained log-probability.",
+        text=f"Each of {label}'s four combinations ranks responses better than the untrained "
+        "log-probability.",
         methods=(method,),
         measures=(
             *_minus(REFERENCE),
@@ -140,8 +141,8 @@ def _no_loss(method: str, numbers: Sequence[str]) -> Iterator[Claim]:
 CLAIMS: Final = (
     Claim(
         number="P1",
-        text="CE and DPO order right before wrong within a problem, length regressed out, better than "
-        "chance, shortness and the reference's log-probability.",
+        text="CE and DPO rank right above wrong responses to a problem, with length regressed out, "
+        "better than chance, shortness and the reference's log-probability.",
         methods=FIRST,
         measures=(AUC, *_minus(SHORTNESS, REFERENCE)),
     ),
@@ -153,33 +154,34 @@ CLAIMS: Final = (
     ),
     Claim(
         number="P3",
-        text="Step rewards of CE and DPO tell first slips from right steps, better than chance and than the "
-        "reference's log-probability.",
+        text="Step rewards of CE and DPO distinguish first slips from right steps better than chance "
+        "and better than the reference's log-probability.",
         methods=FIRST,
         measures=(Measure(("slips", "auc"), 0.5), Measure(("slips", "minus reference"))),
     ),
     Claim(
         number="1.1",
-        text="An implicit PRM orders better than step models trained on Monte-Carlo and AutoPSV labels.",
+        text="An implicit PRM ranks responses better than step models trained on Monte-Carlo and "
+        "AutoPSV labels.",
         methods=FIRST,
         measures=_minus(*STEP_MODELS),
     ),
     Claim(
         number="1.2",
-        text="By DPO and NCA an implicit PRM picks better than plain voting.",
+        text="Implicit PRMs trained by DPO and NCA pick better than plain voting.",
         methods=("implicit-dpo", "implicit-nca"),
         measures=(BEST,),
     ),
     Claim(
         number="1.3",
-        text="By CE and KTO an implicit PRM picks worse than plain voting.",
+        text="Implicit PRMs trained by CE and KTO pick worse than plain voting.",
         methods=("implicit-ce", "implicit-kto"),
         measures=(BEST,),
         sign=-1,
     ),
     Claim(
         number="1.8",
-        text="The untrained model's own log-probability is no substitute.",
+        text="The untrained model's log-probability cannot replace an implicit PRM.",
         methods=FIRST,
         measures=_minus(REFERENCE),
     ),

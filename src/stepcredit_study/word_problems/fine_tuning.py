@@ -321,7 +321,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="directory of the run")
     parser.add_argument("--steps", type=int, default=600, help="steps in all")
     parser.add_argument("--policy-every", type=int, default=40, help="steps between saved policies")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long, to go on later")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after this many minutes; a later run continues"
+    )
     options = parser.parse_args()
     run(
         options.model,

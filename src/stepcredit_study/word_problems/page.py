@@ -24,8 +24,8 @@ def page(results: Mapping[str, Any]) -> str:
     lines = [
         _TITLES[results["source"]],
         "",
-        "A language model writes solutions of grade-school word problems, errs, and is judged. What is "
-        "measured, on which problems, and what is chosen on what was "
+        "A language model writes solutions of grade-school word problems, and reward models judge them. What "
+        "is measured, on which problems, and on which data choices are made was "
         "[decided beforehand](../../preregistration.md).",
         "",
         "```sh",

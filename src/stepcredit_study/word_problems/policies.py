@@ -74,9 +74,9 @@ def find_middle(
             break
     if not measured:
         raise UserError(
-            f"the fine-tuning is longer than {scale.steps} steps, and kept none of the lengths in between",
+            f"the fine-tuning is longer than {scale.steps} steps, and saved no checkpoint in between",
             where=out,
-            hint="ask for more steps by --size steps=N, or for another --size measured_every=N",
+            hint="pass --size steps=N with more steps, or another --size measured_every=N",
         )
     middle = max(measured)
     saved = sorted(int(path.name.removeprefix("step-")) for path in out.glob("step-*"))

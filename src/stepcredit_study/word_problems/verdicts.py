@@ -62,7 +62,7 @@ def judge_costs(results: Mapping[str, Any]) -> list[Judged]:
     rows = (
         (
             "2.1",
-            "Math-Shepherd costs more than ten times the operations of CE.",
+            "Math-Shepherd costs more than ten times as many operations as CE.",
             {"times CE minus 10": _minus_number(shepherd, 10.0)},
         ),
         (
@@ -72,7 +72,8 @@ def judge_costs(results: Mapping[str, Any]) -> list[Judged]:
         ),
         (
             "2.3",
-            "DPO costs less than CE with 2 responses, more with 8: pairs grow faster.",
+            "DPO costs less than CE with 2 responses and more with 8, because pairs grow faster than "
+            "responses.",
             {
                 "1 minus times CE, 2 responses": None if dpo_of_few is None else 1.0 - dpo_of_few,
                 "times CE minus 1, 8 responses": _minus_number(dpo, 1.0),

@@ -33,14 +33,14 @@ def test_the_objective_that_is_compared_is_chosen_on_development_problems(tiny_s
     ("method", "accuracy", "claim"),
     [
         ("autopsv", 0.6, "beats step models"),
-        ("implicit-dpo", 0.3, "By DPO and NCA"),
-        ("implicit-kto", 0.6, "By CE and KTO"),
+        ("implicit-dpo", 0.3, "Implicit PRMs trained by DPO and NCA"),
+        ("implicit-kto", 0.6, "Implicit PRMs trained by CE and KTO"),
         ("autopsv", 0.6, "pick worse than plain voting"),
         ("implicit-nca", 0.6, "DPO makes the best"),
         ("implicit-kto", 0.6, "KTO makes the weakest"),
         ("implicit-ce-dataset-balanced", 0.6, "helps CE a little"),
         ("implicit-ce-instruction-balanced", 0.4, "helps CE a little"),
-        ("log-probability", 0.6, "no substitute"),
+        ("log-probability", 0.6, "cannot replace an implicit PRM"),
     ],
 )
 def test_each_claim_can_fail(tiny_scale: Scale, method: str, accuracy: float, claim: str) -> None:

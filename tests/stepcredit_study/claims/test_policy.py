@@ -49,7 +49,7 @@ def test_a_best_reward_model_that_is_the_best_policy_fails_the_claim(tiny_scale:
     # One objective is both, so that there is no lead.
     assert check.verdict == "does not hold"
     assert "+0.0 [+0.0, +0.0]" in check.here
-    assert check_of(finding, "Trained as a reward model").verdict == "does not hold"
+    assert check_of(finding, "A model trained as a reward model").verdict == "does not hold"
 
 
 def test_which_objectives_are_best_is_decided_by_the_other_seeds() -> None:

@@ -125,7 +125,7 @@ class Peer:
 
     def _operation(self, name: str, values: list[Any]) -> Callable[..., Any]:
         if name not in OPERATIONS or not values or not self._allows(values[0], name, tuple(values[1:])):
-            raise PermissionError(f"{name} is not for the other side")
+            raise PermissionError(f"{name} may not be accessed from the other process")
         return OPERATIONS[name]
 
 

@@ -126,7 +126,9 @@ class _Trial:
         """
         deadline = time.monotonic() + START_SECONDS
         if self._next(deadline) != [READY, None]:
-            raise OSError("this system did not let a program be shut in, or Python did not start in it")
+            raise OSError(
+                "this system did not allow a program to be sandboxed, or Python did not start in the sandbox"
+            )
         with contextlib.suppress(OSError):  # tests that are gone are noticed below
             assert self._tests.stdin is not None
             self._tests.stdin.write(json.dumps({"program": program, "tests": tests}).encode())
@@ -162,7 +164,7 @@ class _Trial:
         try:
             status = process.wait(timeout=5.0)
         except subprocess.TimeoutExpired:
-            return f"{CRASHED}: the program sent what is no answer"
+            return f"{CRASHED}: the program sent an invalid answer"
         return TIMEOUT if status == -signal.SIGXCPU else f"{CRASHED}: exit status {status}"
 
     def _writes_too_much(self) -> bool:
