@@ -256,7 +256,6 @@ class Objective:
         needs_mismatched: It reads ``mismatched_rewards``.
         needs_batch_rewards: It reads ``batch_rewards`` and ``batch_labels``.
         needs_step_labels: It reads ``token_targets``.
-        implicit_only: It reads ``log_ratios``, which heads do not have.
     """
 
     function: Callable[[ObjectiveInput], ObjectiveOutput]
@@ -264,20 +263,19 @@ class Objective:
     needs_mismatched: bool = False
     needs_batch_rewards: bool = False
     needs_step_labels: bool = False
-    implicit_only: bool = False
 
 
 OBJECTIVES: Mapping[str, Objective] = {
     "ce": Objective(cross_entropy),
     "dpo": Objective(dpo, paired=True),
-    "kto": Objective(kto, needs_mismatched=True, implicit_only=True),
+    "kto": Objective(kto, needs_mismatched=True),
     "nca": Objective(nca, paired=True),
-    "ipo": Objective(ipo, paired=True, implicit_only=True),
+    "ipo": Objective(ipo, paired=True),
     "bco": Objective(bco, needs_batch_rewards=True),
     "bco-pair": Objective(bco_pair, paired=True),
     "pair-margin": Objective(pair_margin, paired=True),
-    "ce-prefix": Objective(cross_entropy_with_prefixes, implicit_only=True),
-    "prefix": Objective(prefix, implicit_only=True),
+    "ce-prefix": Objective(cross_entropy_with_prefixes),
+    "prefix": Objective(prefix),
     "token-ce": Objective(token_cross_entropy),
     "step-ce": Objective(step_cross_entropy, needs_step_labels=True),
 }

@@ -50,18 +50,10 @@ def test_packing_computes_no_token_twice() -> None:
     assert batch.position_ids.tolist() == [[*range(20), 20, 21, 20]]
 
 
-def test_sums_and_splits_by_sequence() -> None:
+def test_values_are_split_by_sequence() -> None:
     batch = pad(ENCODED)
     per_token = torch.tensor([1.0, 2.0, 4.0])
-    assert batch.sum_by_sequence(per_token).tolist() == [3.0, 4.0, 0.0]
     assert [part.tolist() for part in batch.split(per_token)] == [[1.0, 2.0], [4.0], []]
-
-
-def test_sums_of_low_precision_are_float32() -> None:
-    batch = pad([Encoded((0, *([1] * 4096)), 1)])
-    total = batch.sum_by_sequence(torch.ones(4096, dtype=torch.bfloat16))
-    assert total.dtype == torch.float32
-    assert total.item() == 4096
 
 
 def test_moving_keeps_what_is_no_tensor() -> None:

@@ -39,11 +39,6 @@ class StepCheck:
     follows: bool
     right: bool
 
-    @property
-    def sound(self) -> bool:
-        """Right given the step before it: an error that it carries forward is not its own."""
-        return self.well_formed and self.carried and self.operation and self.follows
-
 
 def check_steps(problem: Problem, response: str) -> tuple[StepCheck, ...]:
     """Check each step of any text that claims to solve ``problem``.

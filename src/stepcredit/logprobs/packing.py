@@ -59,13 +59,6 @@ class TokenBatch:
         """Cut a value for each scored token into one tensor per sequence."""
         return torch.split(per_token, list(self.num_scored))
 
-    def sum_by_sequence(self, per_token: Float[Tensor, " scored"]) -> Float[Tensor, " sequences"]:
-        """Sum of a per-token value over each sequence, in float32 or better."""
-        sums = per_token.new_zeros(
-            len(self.num_scored), dtype=torch.promote_types(per_token.dtype, torch.float32)
-        )
-        return sums.index_add(0, self.sequence_index, per_token.to(sums.dtype))
-
 
 def pad(
     encoded: Sequence[Encoded], *, pad_token_id: int = 0, side: Literal["left", "right"] = "right"

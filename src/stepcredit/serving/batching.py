@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from stepcredit.encoding import EncodingError
 from stepcredit.scorers.base import WindowedScorer
@@ -48,7 +48,6 @@ class _Item:
     size: int
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[ResponseScore]
-    queued: float = field(default_factory=time.monotonic)
 
 
 @dataclass

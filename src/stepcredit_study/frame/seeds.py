@@ -17,8 +17,6 @@ from stepcredit_study.pages.finding import Estimate, Verdict
 Measurement = Mapping[str, float]
 """What one seed gave: names such as ``mid/implicit-ce/best-of-16`` to numbers."""
 
-CONFIDENCE = 0.95
-
 
 @dataclass(frozen=True, slots=True)
 class Seeds:
