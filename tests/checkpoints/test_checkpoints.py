@@ -134,11 +134,28 @@ def test_the_template_counts_apart_from_the_tokenizer() -> None:
     [
         (lambda prm: (prm / "prm.json").unlink(), "--reference and --beta"),
         (lambda prm: (prm / "prm.json").write_text("{"), "is not JSON"),
-        (lambda prm: (prm / "prm.json").write_text("[]"), "is not a prm.json"),
+        (lambda prm: (prm / "prm.json").write_text("[]"), "must be a JSON object"),
+        (lambda prm: (prm / "prm.json").write_text("{}"), "is not a prm.json"),
         (
             lambda prm: (prm / "prm.json").write_text(json.dumps({"format": 1, "colour": 3})),
             "colour",
         ),
+        (lambda prm: (prm / "prm.json").write_text("[" * 100_000), "is nested too deeply"),
+        (lambda prm: (prm / "prm.json").write_bytes(b'{"format": 1, "beta": "\xff"}'), "is not JSON"),
+        *[
+            (lambda prm, field=field: (prm / "prm.json").write_text(json.dumps({"format": 1} | field)), said)
+            for field, said in (
+                ({"beta": 10**400}, "prm.json: beta: 1000"),
+                ({"beta": [1]}, "prm.json: beta: [1] is not a number"),
+                ({"step_rule": None}, "prm.json: step_rule: None is not text"),
+                ({"settings": 5}, "prm.json: settings: 5 is not a mapping"),
+                ({"reference": 5}, "prm.json: reference: must hold"),
+                ({"reference": {"source": [5]}}, "prm.json: reference: source: [5] is not text"),
+                ({"reference": {"source": "x", "relative_path": {}}}, "relative_path: {} is not text"),
+                ({"reference": {"source": "x", "adapter_off": 1}}, "adapter_off: 1 is not true or false"),
+                ({"reference": {"relative_path": "x"}}, "reference: source: is missing"),
+            )
+        ],
     ],
 )
 def test_a_damaged_card_is_one_clear_line(prm: Path, break_it: object, said: str) -> None:

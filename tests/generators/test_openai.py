@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -214,9 +215,10 @@ def test_what_no_request_can_change_ends_the_run_with_one_message(
     assert capsys.readouterr().err == ""
 
 
-def test_a_server_that_is_not_there_is_told_at_once_and_ends_the_run(
-    server: StubServer, capsys: pytest.CaptureFixture[str]
+def test_a_server_that_is_not_there_is_reported_at_once_and_ends_the_run(
+    server: StubServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("stepcredit.servers.server._SECONDS_BETWEEN_WARNINGS", math.inf)
     server.close()
     with pytest.raises(UserError, match="cannot be reached"):
         _results(_generator(server, retries=1, concurrency=2), _request("a", 50))

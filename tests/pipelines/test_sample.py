@@ -132,7 +132,7 @@ def test_failed_prompts_can_be_tried_again(
         _run(Options(prompts=prompts, out=out, num_samples=2, policy=FAKE))
         again = _run(Options(prompts=prompts, out=out, num_samples=2, policy=FAKE))
     assert again.already_complete
-    assert "1 prompts failed; --retry-failed" in again.to_text()
+    assert "1 prompt failed; --retry-failed" in again.to_text()
     retried = _run(Options(prompts=prompts, out=out, num_samples=2, policy=FAKE, retry_failed=True))
     assert (retried.num_rollouts, retried.num_failed, retried.failures) == (10, 0, None)
     assert list(read_rollouts(out)) == list(read_rollouts(whole))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.killed import partial_rows, run_until_killed
 
 from stepcredit.data import read_rollouts
 from stepcredit.errors import UserError
@@ -133,23 +130,34 @@ def test_only_what_was_chosen_is_written_on_request(prompts: Path, tmp_path: Pat
     ]
 
 
-@pytest.mark.slow
-def test_a_killed_search_goes_on_and_finds_the_same(prompts: Path, tmp_path: Path) -> None:
+def test_a_killed_search_goes_on_and_leaves_what_one_run_leaves(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
-    search.run(_options(prompts, whole, search={"width": 8}))
+    pieces = "import stepcredit.pipelines.search as search; search._PROBLEMS_IN_PIECE = 2"
+    monkeypatch.setattr(search, "_PROBLEMS_IN_PIECE", 2)
+    search.run(_options(prompts, whole))
     words = f"search {prompts} --out {killed} --prm {BETTER} --reference {POLICY} --beta 0.5 --steps newline"
-    words += f" --model {POLICY} --width 8 --expand 4 --max-new-tokens 64 --grader exact --num-workers 1"
-    command = [sys.executable, "-m", "stepcredit", *words.split(), "--answer-pattern", r"#(\d)\s*$"]
-    partial = killed.with_name(killed.name + ".partial")
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not (partial.exists() and partial.stat().st_size):
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert [r.response for r in read_rollouts(killed)] == [r.response for r in read_rollouts(whole)]
-    assert _trees(killed) == _trees(whole)
+    words += f" --model {POLICY} --width 8 --expand 4 --max-new-tokens 64"
+    run_until_killed(words.split(), rows=3, before=pieces)
+    assert partial_rows(killed) == 3
+    search.run(_options(prompts, killed))
+    assert killed.read_bytes() == whole.read_bytes()
+    assert trees_path(killed).read_bytes() == trees_path(whole).read_bytes()
+    for part in ("ledger", "counts"):
+        assert (read_manifest(killed) or {})[part] == (read_manifest(whole) or {})[part]
+
+
+def test_trees_that_were_cut_are_noticed(prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    search.run(_options(prompts, out))
+    trees = trees_path(out)
+    trees.write_bytes(trees.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"out\.jsonl: was changed since .*: out\.jsonl\.trees\.jsonl has"):
+        search.run(_options(prompts, out))
+    trees.unlink()
+    with pytest.raises(UserError, match=r"was changed since .*: out\.jsonl\.trees\.jsonl is missing"):
+        search.run(_options(prompts, out))
 
 
 def test_done_is_done(prompts: Path, tmp_path: Path) -> None:

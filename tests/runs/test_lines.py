@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -243,3 +244,21 @@ def test_the_manifest_describes_the_file(tmp_path: Path) -> None:
     assert written is not None
     assert written["output"]["bytes"] == out.stat().st_size
     assert manifest_path(out).name == "out.jsonl.manifest.json"
+
+
+def test_a_run_that_the_disk_has_no_room_for_goes_on_when_there_is_some(tmp_path: Path) -> None:
+    out, rows = tmp_path / "out.jsonl", [{"id": number, "text": "x" * 200} for number in range(200)]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"out\.jsonl: cannot be written \(file too large\)\. Make room"):
+            finish(out, rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with ResumableLines(out, manifest()) as lines:
+        assert 0 < lines.num_rows < len(rows)
+        for row in rows[lines.num_rows :]:
+            lines.append(row)
+        lines.commit()
+    assert ids(out) == list(range(200))
+    assert sorted(os.listdir(tmp_path)) == ["out.jsonl", "out.jsonl.manifest.json"]

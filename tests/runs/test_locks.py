@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -156,4 +157,40 @@ def test_without_locks_in_the_file_system_there_is_a_warning(
     with locked(tmp_path / "out.jsonl"):
         pass
     assert "no locks here" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),  # as safetensors says it
+    ],
+    ids=["disk", "quota", "safetensors"],
+)
+def test_a_full_disk_names_the_output(tmp_path: Path, trouble: Exception) -> None:
+    with (
+        pytest.raises(UserError, match=r"out: cannot be written \((no space|disk quota).*\)\. Make room"),
+        locked(tmp_path / "out"),
+    ):
+        raise trouble
+    assert os.listdir(tmp_path) == []
+
+
+def test_errors_of_other_files_name_those(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="elsewhere"), locked(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, "No space left on device", "elsewhere")
+
+
+def test_another_users_lock_file_may_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with locked(tmp_path / "out.jsonl"):
+        monkeypatch.setattr(Path, "unlink", refuse)
+    assert os.listdir(tmp_path) == [".out.jsonl.lock"]
+    monkeypatch.undo()
+    with locked(tmp_path / "out.jsonl"):
+        pass
     assert os.listdir(tmp_path) == []

@@ -106,8 +106,8 @@ def test_two_sharded_processes_train_as_one_whole_does(
         capture_output=True,
         text=True,
     )
-    errors = [line for line in done.stderr.splitlines() if "rank0" in line]
-    assert done.returncode == 0, "\n".join(errors[-30:] or [done.stderr[-4000:]])
+    said = [line for line in done.stderr.splitlines() if "rank0" in line]
+    assert done.returncode == 0, "\n".join(said[-30:] or [done.stderr[-4000:]])
     module = worker()
     for name in module.RUNS:
         assert main(module.command(models, str(graded), tmp_path / "one", name)) == 0

@@ -30,7 +30,7 @@ def test_a_mistake_before_the_first_checkpoint_leaves_nothing(tmp_path: Path) ->
     assert not work.exists()
 
 
-def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     work = work_directory(tmp_path / "prm")
     work.write_text("")
     with (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.checkpoints.hashes import weights_hash
+from stepcredit.checkpoints.json_files import read_object
 from stepcredit.checkpoints.sources import adapter_base, resolve
-from stepcredit.errors import CheckpointError
+from stepcredit.errors import CheckpointError, UserError
 from stepcredit.runs import warn, write_json
+from stepcredit.typed_values import typed_record
 
 FILE_NAME = "prm.json"
 _FORMAT = 1
@@ -102,16 +103,12 @@ class PRMCard:
         """
         path = Path(directory) / FILE_NAME
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_object(path)
         except FileNotFoundError as error:
             raise CheckpointError(
                 "is not a trained PRM (it has no prm.json)",
                 where=directory,
                 hint="pass --reference and --beta to use a plain checkpoint as an implicit PRM",
-            ) from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise CheckpointError(
-                f"is not JSON ({error})", where=path, hint="train or copy it again"
             ) from error
         return cls._from_json(content, path)
 
@@ -121,18 +118,17 @@ class PRMCard:
         return (Path(directory) / FILE_NAME).is_file()
 
     @classmethod
-    def _from_json(cls, content: Any, path: Path) -> PRMCard:
-        if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
+    def _from_json(cls, content: dict[str, Any], path: Path) -> PRMCard:
+        if content.pop("format", None) != _FORMAT:
             raise CheckpointError(
                 f"is not a prm.json of format {_FORMAT}",
                 where=path,
                 hint="use a matching version of stepcredit",
             )
-        reference = content.pop("reference", None)
         try:
-            return cls(reference=None if reference is None else Reference(**reference), **content)
-        except TypeError as error:
-            raise CheckpointError(f"has a field that is not known ({error})", where=path) from error
+            return typed_record(cls, content, str(path))
+        except UserError as error:
+            raise CheckpointError(error.problem, where=error.where, hint=error.hint) from error
 
     def write(self, directory: str | Path) -> None:
         """Write ``prm.json`` into ``directory``."""

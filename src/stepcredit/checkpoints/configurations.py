@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from stepcredit.checkpoints.json_files import read_object
 from stepcredit.errors import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -96,11 +97,7 @@ def _header(file: Path) -> dict[str, Any]:
 
 
 def _check_counts(file: Path, shapes: Shapes) -> None:
-    try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"is not JSON ({error})", where=file, hint="copy it again") from error
-    for field, value in _counts(content):
+    for field, value in _counts(read_object(file)):
         held = _held(field, shapes)
         # Layers may share their weights, and heads may be made anew.
         if value > 16 * held + 256:

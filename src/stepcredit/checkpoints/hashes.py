@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stepcredit.checkpoints.json_files import read_object
 from stepcredit.checkpoints.sources import adapter_base, resolve
 from stepcredit.errors import CheckpointError
 from stepcredit.runs import hash_file, hash_json
@@ -107,12 +108,10 @@ def _settings_file_hash(path: Path) -> str:
     if path.suffix != ".json":
         return _file_hash(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        content = read_object(path)
+        return hash_json({name: value for name, value in content.items() if name not in _REMARKS})
+    except (ValueError, RecursionError):
         return _file_hash(path)
-    if isinstance(content, dict):
-        content = {name: value for name, value in content.items() if name not in _REMARKS}
-    return hash_json(content)
 
 
 def content_hash(path: str | Path, *, also: Sequence[str] = (), adapter_off: bool = False) -> str:

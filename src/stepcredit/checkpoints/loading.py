@@ -6,7 +6,6 @@ Pickle files are read and remote code runs only if asked for.
 from __future__ import annotations
 
 import contextlib
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.checkpoints.configurations import check_configuration, check_shapes
+from stepcredit.checkpoints.json_files import read_object
 from stepcredit.checkpoints.sources import (
     LoadOptions,
     adapter_base,
@@ -199,7 +199,7 @@ def _load_adapter(path: Path, options: LoadOptions, model_class: Any) -> PreTrai
         )
     check_configuration(path)
     base, options = adapter_base(path), replace(options, revision=None)
-    config = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_object(path / "adapter_config.json")
     base_model = _load_weights(
         base,
         resolve(base, also=options.unsafe_patterns),

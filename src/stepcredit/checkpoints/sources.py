@@ -6,11 +6,11 @@ Pickle files are read and remote code runs only if asked for.
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stepcredit.checkpoints.json_files import read_object
 from stepcredit.errors import CheckpointError, MissingExtraError
 from stepcredit.options import option
 
@@ -84,10 +84,7 @@ def adapter_base(path: Path) -> str:
         CheckpointError: It names none.
     """
     file = path / "adapter_config.json"
-    try:
-        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError):
-        base = None
+    base = read_object(file).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise CheckpointError(
             "does not name its base model", where=file, hint="set base_model_name_or_path in it"

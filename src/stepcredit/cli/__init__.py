@@ -28,6 +28,7 @@ from stepcredit.wording import suggestion
 _USER_ERRNOS = {
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.data.rows import NumberedRow, checked
 from stepcredit.data.strict_json import parse_json
 from stepcredit.errors import DataError
+from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
     import pyarrow
@@ -37,7 +38,7 @@ def check_folder(path: Path) -> Path:
     if len(splits) == 1:
         return check_folder(path / str(splits[0]))
     names = ", ".join(str(path / str(split)) for split in splits)
-    raise DataError(f"holds {len(splits)} splits", where=path, hint=f"name one of them: {names}")
+    raise DataError(f"holds {quantity(len(splits), 'split')}", where=path, hint=f"name one of them: {names}")
 
 
 def read_folder(path: Path) -> Iterator[NumberedRow]:

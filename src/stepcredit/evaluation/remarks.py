@@ -75,9 +75,7 @@ def best_of_n_remarks(joined: Joined, settings: BestOfNSettings, beyond: Sequenc
 
 def _answer_remarks(samples: Samples) -> Iterator[str]:
     if not samples.has_answers:
-        yield (
-            "no response has a prediction, so there is no voting; grade with a grader that extracts answers"
-        )
+        yield "no response has a prediction, so there is no voting; run grade, which adds predictions"
         return
     abstaining = int((samples.valid & (samples.answers < 0)).sum())
     if abstaining:

@@ -100,6 +100,11 @@ class TransformersGenerator:
         """Tokens that the model was actually run on: samples that agree so far count once."""
         return self._runner.computed_tokens
 
+    def forget(self) -> None:
+        """Drop what was kept for requests that go on from it."""
+        if self._runner.store is not None:
+            self._runner.store.clear()
+
     def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Rollout | GenerationFailure]:
         """Yield rollouts as they finish, and a failure for each request that cannot be run."""
         waiting: deque[Job] = deque()

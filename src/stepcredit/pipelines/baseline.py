@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import DataError
 from stepcredit.options import OutputResult, argument, option
+from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
     from stepcredit.data import Records
@@ -47,7 +48,7 @@ class Result(OutputResult):
 
     def to_text(self) -> str:
         """One line for a person."""
-        return f"{self.out}: {self.state}, {self.counts.get('scored', 0):,} responses"
+        return f"{self.out}: {self.state}, {quantity(self.counts.get('scored', 0), 'response')}"
 
 
 def run(options: Options) -> Result:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, option
 from stepcredit.runs import Manifest, Output, Progress, read_manifest
+from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
     from stepcredit.data.foreign.registry import ForeignFormat
@@ -67,9 +68,10 @@ class Result(OutputResult):
 
     def to_text(self) -> str:
         """A few lines for a person."""
-        lines = [f"{self.out}: {self.state}, {self.written:,} rows from {self.read:,} records"]
+        rows, records = quantity(self.written, "row"), quantity(self.read, "record")
+        lines = [f"{self.out}: {self.state}, {rows} from {records}"]
         if self.skipped:
-            lines.append(f"  {self.skipped:,} malformed rows skipped")
+            lines.append(f"  {quantity(self.skipped, 'malformed row')} skipped")
         lines += [f"  lost: {what} ({count:,})" for what, count in self.lost.items()]
         return "\n".join(lines if self.lost else [*lines, "  nothing lost"])
 

@@ -18,6 +18,7 @@ from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, option
 from stepcredit.pipelines import train
 from stepcredit.training.config import TrainConfig
+from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
     from stepcredit.labelling.autopsv import ThresholdChoice
@@ -106,8 +107,8 @@ class Result(OutputResult):
         )
         return (
             f"{self.out}: {self.state}\n"
-            f"  {counts.get('labelled', 0):,} of {counts.get('rollouts', 0):,} rollouts labelled: "
-            f"{counts.get('wrong_steps', 0):,} of {counts.get('steps', 0):,} steps are wrong\n"
+            f"  {counts.get('labelled', 0):,} of {quantity(counts.get('rollouts', 0), 'rollout')} labelled: "
+            f"{counts.get('wrong_steps', 0):,} of {quantity(counts.get('steps', 0), 'step')} called wrong\n"
             f"  threshold {self.threshold:.3f}{chosen}"
         )
 

@@ -19,6 +19,7 @@ from stepcredit.generators.options import ADDED_SETTINGS, GeneratorOptions, Samp
 from stepcredit.grading.options import GraderOptions, grader_of
 from stepcredit.options import OutputResult, argument, option
 from stepcredit.steps import RULE_NAMES
+from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
     from stepcredit.data import Records
@@ -95,18 +96,19 @@ class Result(OutputResult):
         counts = self.counts
         lines = [
             f"{self.out}: {self.state}",
-            f"  {counts.get('labelled', 0):,} of {counts.get('rollouts', 0):,} rollouts labelled by "
-            f"{counts.get('completions', 0):,} completions of {counts.get('distinct_prefixes', 0):,} "
-            f"distinct step prefixes ({counts.get('prefixes', 0):,} in all)",
+            f"  {counts.get('labelled', 0):,} of {quantity(counts.get('rollouts', 0), 'rollout')} labelled "
+            f"by {quantity(counts.get('completions', 0), 'completion')} of "
+            f"{quantity(counts.get('distinct_prefixes', 0), 'distinct step prefix')} "
+            f"({counts.get('prefixes', 0):,} in all)",
             f"  {_cost(self.shared)}; without sharing prefixes {_cost(self.unshared)}",
         ]
         if counts.get("failed_prefixes"):
-            lines.append(f"  {counts['failed_prefixes']:,} prefixes failed, see {self.failures}")
+            lines.append(f"  {quantity(counts['failed_prefixes'], 'prefix')} failed, see {self.failures}")
         return "\n".join(lines)
 
 
 def _cost(ledger: Mapping[str, Any]) -> str:
-    text = f"{ledger['generated_tokens']:,} tokens drawn and {ledger['prompt_tokens']:,} read"
+    text = f"{quantity(ledger['generated_tokens'], 'token')} drawn and {ledger['prompt_tokens']:,} read"
     return text + (f" ({ledger['flops']:.2g} FLOPs)" if ledger["flops"] else "")
 
 
@@ -231,7 +233,9 @@ def _complete(
                 for result in _graded(generator.generate(piece), grader):
                     if isinstance(result, GenerationFailure):
                         _fail(options, completions, result)
-                        progress.advance(len(result.indices), f"{completions.num_failed:,} prefixes failed")
+                        progress.advance(
+                            len(result.indices), f"{quantity(completions.num_failed, 'prefix')} failed"
+                        )
                         continue
                     lines.append(result)
                     _take(completions, result)

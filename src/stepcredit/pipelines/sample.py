@@ -19,6 +19,7 @@ from stepcredit.errors import UserError
 from stepcredit.generators.options import ADDED_SETTINGS, GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.generators.plan import Done, Plan, parse_shard, read_examples
 from stepcredit.options import CommandResult, FieldsResult, argument, check_at_least_one, option
+from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
     from stepcredit.runs import Ledger, Manifest, ResumableLines
@@ -115,21 +116,22 @@ class SampleResult(FieldsResult):
 
     def to_text(self) -> str:
         """A summary of a few lines."""
+        rollouts = quantity(self.num_rollouts, "rollout")
         if self.already_complete:
-            text = f"{self.out}: complete already ({self.num_rollouts:,} rollouts)"
+            text = f"{self.out}: complete already ({rollouts})"
             if self.num_failed:
-                text += f"\n{self.num_failed:,} prompts failed; --retry-failed retries them"
+                text += f"\n{quantity(self.num_failed, 'prompt')} failed; --retry-failed tries again"
             return text
-        text = f"{self.out}: {self.num_rollouts:,} rollouts of {self.num_prompts:,} prompts"
+        text = f"{self.out}: {rollouts} of {quantity(self.num_prompts, 'prompt')}"
         if self.num_cut_off:
             text += f", {self.num_cut_off:,} cut off at the token limit"
         if self.other_endings:
             reasons = ", ".join(f"{reason} ({count:,})" for reason, count in self.other_endings.items())
             text += f"\nended for other reasons: {reasons}"
         if self.num_skipped:
-            text += f"\n{self.num_skipped:,} malformed prompts skipped"
+            text += f"\n{quantity(self.num_skipped, 'malformed prompt')} skipped"
         if self.num_failed:
-            text += f"\n{self.num_failed:,} prompts failed, see {self.failures}"
+            text += f"\n{quantity(self.num_failed, 'prompt')} failed, see {self.failures}"
         return text
 
 

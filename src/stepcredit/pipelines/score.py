@@ -15,6 +15,7 @@ from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, option
 from stepcredit.runs import Manifest, Progress, ResumableLines, atomic_path, locked, read_manifest, warn
 from stepcredit.scorers.options import ScorerOptions
+from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
     from stepcredit.data import Records
@@ -82,9 +83,8 @@ class Result(OutputResult):
 
     def to_text(self) -> str:
         """A few lines for a person."""
-        lines = [
-            f"{self.out}: {self.state}, {self.counts.get('scored', 0):,} scores, steps by {self.step_rule}"
-        ]
+        scores = quantity(self.counts.get("scored", 0), "score")
+        lines = [f"{self.out}: {self.state}, {scores}, steps by {self.step_rule}"]
         if empty := self.counts.get("empty"):
             lines.append(f"  {empty:,} of them for empty responses, scored by the end-of-turn token alone")
         kept = ("scored", "empty")

@@ -21,16 +21,19 @@ from stepcredit.options import FieldsResult, argument, check_at_least_one, optio
 from stepcredit.scorers.options import ScorerOptions
 from stepcredit.search.options import SearchOptions
 from stepcredit.search.strategies import WEIGHTED
+from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from stepcredit.grading import Grader
     from stepcredit.runs import Ledger, Manifest, ResumableLines
-    from stepcredit.search import Node, Tree
+    from stepcredit.search import Node, Searcher, Tree
     from stepcredit.types import Generator, Prompt, Rollout, Scorer
 
 _TREES_ON_PAGE = 12
+_PROBLEMS_IN_PIECE = 64
+"""Problems that are searched and kept together: how they lie in batches shows in the last digits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +107,13 @@ class Result(FieldsResult):
     def to_text(self) -> str:
         """A few lines."""
         state = "complete already" if self.already_complete else "written"
-        lines = [f"{self.out}: {state}, {self.num_rollouts:,} rollouts, {self.num_prompts:,} problems"]
+        rollouts, problems = quantity(self.num_rollouts, "rollout"), quantity(self.num_prompts, "problem")
+        lines = [f"{self.out}: {state}, {rollouts}, {problems}"]
         generated, scored = self.ledger.get("generated_tokens", 0), self.ledger.get("scored_tokens", 0)
         lines.append(f"  {generated:,} tokens generated, {scored:,} scored; trees in {self.trees}")
         if self.num_failed:
-            lines.append(f"  {self.num_failed:,} problems failed; --overwrite starts over with all problems")
+            problems = quantity(self.num_failed, "problem")
+            lines.append(f"  {problems} failed; --overwrite starts over with all problems")
         if self.html is not None:
             lines.append(f"{self.html}: trees")
         return "\n".join(lines)
@@ -149,13 +154,20 @@ def run(options: Options) -> Result:
     if options.search.strategy == WEIGHTED:
         settings["grading"] = asdict(replace(options.grading, num_workers=None))
     manifest = Manifest("search", settings, inputs=[options.prompts])
-    with locked(options.html), ResumableLines(options.out, manifest, overwrite=options.overwrite) as lines:
+    with (
+        locked(options.html),
+        ResumableLines(
+            options.out,
+            manifest,
+            overwrite=options.overwrite,
+            in_pieces=True,
+            beside=(trees_path(options.out),),
+        ) as lines,
+    ):
         if not lines.complete:
-            done = {str(row["id"]) for row in lines.rows()}
-            prompts = [prompt for prompt in plan.prompts() if prompt.id not in done]
             generator = make_generator(policy, continues=options.state)
             scorer = options.load_scorer(steps=str(rule))
-            failed = _search(options, prompts, generator, scorer, ends, lines)
+            failed = _search(options, list(plan.prompts()), generator, scorer, ends, lines)
             if failed and len(failed) == len(plan.positions):
                 reason = next(iter(failed.values()))
                 raise UserError(
@@ -179,37 +191,61 @@ def _search(
     ends: tuple[str, ...],
     lines: ResumableLines,
 ) -> dict[str, str]:
-    """Append each problem's tree and rollouts as it is done; what failed, with reasons."""
-    from stepcredit.data import rollout_to_json
+    """Append each problem's tree and rollouts, piece by piece; what failed, with reasons."""
     from stepcredit.runs import Progress, warn
-    from stepcredit.search import STRATEGIES, Searcher, SearchFailure
+    from stepcredit.search import SearchFailure
 
-    failed: dict[str, str] = {}
-    session: AbstractContextManager[Scorer] = scorer.session() if options.state else nullcontext(scorer)
-    with session as remembering, _grader(options) as grader:
-        searcher = Searcher(
-            generator,
-            remembering,
-            STRATEGIES[options.search.strategy],
-            options.search.settings(options.seed),
-            options.draw.sampling(options.seed),
-            ends,
+    failed: dict[str, str] = dict(lines.state.get("failed", {}))
+    num_done, num_unscored = lines.state.get("problems", 0), lines.state.get("unscored", 0)
+    with (
+        _grader(options) as grader,
+        Progress("search", len(prompts), "problems", done=num_done) as progress,
+    ):
+        for start in range(num_done, len(prompts), _PROBLEMS_IN_PIECE):
+            piece = prompts[start : start + _PROBLEMS_IN_PIECE]
+            # A piece begins with nothing read before, as it does in a run that goes on from it.
+            session: AbstractContextManager[Scorer] = (
+                scorer.session() if options.state else nullcontext(scorer)
+            )
+            with session as remembering:
+                searcher = _searcher(options, generator, remembering, ends)
+                for result in searcher.search(piece):
+                    progress.advance()
+                    if isinstance(result, SearchFailure):
+                        failed[result.prompt_id] = result.reason
+                        warn(f"problem {result.prompt_id!r}: {result.reason}")
+                    else:
+                        _choose(options, result, grader)
+                        lines.append(_row(options, result, generator.name))
+            getattr(generator, "forget", lambda: None)()
+            num_unscored += searcher.num_unscored
+            lines.checkpoint({"problems": start + len(piece), "failed": failed, "unscored": num_unscored})
+    if num_unscored:
+        warn(
+            f"{quantity(num_unscored, 'partial response')} could not be scored, and so could not be preferred"
         )
-        with Progress("search", len(prompts), "problems") as progress:
-            for result in searcher.search(prompts):
-                if isinstance(result, SearchFailure):
-                    failed[result.prompt_id] = result.reason
-                    warn(f"problem {result.prompt_id!r}: {result.reason}")
-                    continue
-                _choose(options, result, grader)
-                rollouts = [
-                    rollout_to_json(rollout) for rollout in _rollouts(options, result, generator.name)
-                ]
-                lines.append({"id": result.prompt.id, "rollouts": rollouts, "tree": result.to_json()})
-                progress.advance()
-    if searcher.num_unscored:
-        warn(f"{searcher.num_unscored:,} partial responses could not be scored and were never preferred")
     return failed
+
+
+def _searcher(options: Options, generator: Generator, scorer: Scorer, ends: tuple[str, ...]) -> Searcher:
+    from stepcredit.search import STRATEGIES, Searcher
+
+    return Searcher(
+        generator,
+        scorer,
+        STRATEGIES[options.search.strategy],
+        options.search.settings(options.seed),
+        options.draw.sampling(options.seed),
+        ends,
+    )
+
+
+def _row(options: Options, tree: Tree, policy: str) -> dict[str, Any]:
+    """What is kept of a problem until all are done."""
+    from stepcredit.data import rollout_to_json
+
+    rollouts = [rollout_to_json(rollout) for rollout in _rollouts(options, tree, policy)]
+    return {"id": tree.prompt.id, "rollouts": rollouts, "tree": tree.to_json()}
 
 
 def _grader(options: Options) -> AbstractContextManager[Grader | None]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, check_at_least_one, option
+from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
     from stepcredit.runs import Manifest
@@ -68,9 +69,9 @@ class Result(OutputResult):
     def to_text(self) -> str:
         """One line."""
         counts = self.counts
-        kept = (
-            f"{counts.get('responses kept', 0):,} of {counts.get('responses read', 0):,} responses, "
-            f"{counts.get('prompts kept', 0):,} of {counts.get('prompts read', 0):,} prompts"
+        kept = ", ".join(
+            f"{counts.get(f'{noun}s kept', 0):,} of {quantity(counts.get(f'{noun}s read', 0), noun)}"
+            for noun in ("response", "prompt")
         )
         return f"{kept} -> {self.out}" + (" (already complete)" if self.already_done else "")
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -16,6 +16,7 @@ from stepcredit.errors import UserError
 from stepcredit.runs.locks import locked
 from stepcredit.runs.manifest import Manifest, describe, manifest_path, read_manifest
 from stepcredit.runs.outputs import atomic_path, check_is_no_folder, check_output, write_json
+from stepcredit.wording import quantity
 
 _SYNC_SECONDS = 1.0
 _START_ANEW = "pass --overwrite to start over"
@@ -43,6 +44,7 @@ class ResumableLines:
         overwrite: Start anew, whatever is there.
         key: Fields that identify a row; no two rows may have the same values in them.
         in_pieces: Go on from checkpoints only.
+        beside: Further files that ``finalise`` writes, in the same folder; they are a part of the output.
 
     Attributes:
         complete: The finished file is there, made by this very work, and as it was written.
@@ -62,6 +64,7 @@ class ResumableLines:
         overwrite: bool = False,
         key: tuple[str, ...] = ("id",),
         in_pieces: bool = False,
+        beside: Sequence[Path] = (),
     ) -> None:
         self.path = Path(path)
         self.manifest = manifest
@@ -71,6 +74,7 @@ class ResumableLines:
         self.state: dict[str, Any] = {}
         self._stamp = self.path.with_name(self.path.name + ".partial.settings")
         self._overwrite, self._key, self._in_pieces = overwrite, key, in_pieces
+        self._beside = tuple(beside)
         self._keys: set[int] = set()
         self._handle: IO[bytes] | None = None
         self._last_sync = self._last_checkpoint = 0.0
@@ -81,16 +85,19 @@ class ResumableLines:
             self._stack.enter_context(locked(self.path))
             check_is_no_folder(self.path)
             self._open()
+            self._stack.callback(self._end)
             self._stack = self._stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def _end(self) -> None:
         self._close()
         if not self.complete and not self.num_rows:
             self.discard()
-        self._stack.close()
 
     def _open(self) -> None:
         stamp = self._read_stamp()
@@ -236,9 +243,11 @@ class ResumableLines:
 
     def _close(self) -> None:
         if self._handle is not None:
-            self.sync()
-            self._handle.close()
-            self._handle = None
+            try:
+                self.sync()
+            finally:
+                handle, self._handle = self._handle, None
+                handle.close()
 
     def commit(
         self, finalise: Callable[[Path, Path], int] | None = None, *, num_rows: int | None = None
@@ -261,7 +270,7 @@ class ResumableLines:
             else:
                 written = finalise(self.partial, temporary)
                 _check_count(self.path, written, self.num_rows if num_rows is None else num_rows)
-            self.manifest.output = describe(temporary)
+            self.manifest.output = describe(temporary, self._beside)
             # The manifest lands first: a kill between the two renames leaves the partial file, and the
             # next run commits again.
             write_json(manifest_path(self.path), self.manifest.to_json())
@@ -287,8 +296,8 @@ def _count_lines(path: Path) -> int:
 def _check_count(path: Path, written: int, expected: int) -> None:
     if written != expected:
         raise UserError(
-            f"holds {written:,} rows instead of the {expected:,} that were written; another program "
-            "changed it",
+            f"holds {quantity(written, 'row')} instead of the {expected:,} that were written; another "
+            "program changed it",
             where=path,
             hint=_START_ANEW,
         )

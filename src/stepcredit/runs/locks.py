@@ -21,6 +21,9 @@ from typing import Any
 from stepcredit.errors import UserError
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_SAID_OF_FULL = ("No space left on device", "PytorchStreamWriter failed writing")
+"""What safetensors and torch say, whose errors have no number."""
 _SECONDS_TO_INTRODUCE = 0.5
 """How long a process that has just taken a lock may need to write its name into it."""
 
@@ -78,12 +81,38 @@ def locked(path: str | Path | None, *, patience: float = 0.0) -> Iterator[None]:
     _held[path] = _Held(descriptor, threading.get_ident())
     try:
         _clear_up(path)
-        yield
+        with _room_for(named):
+            yield
     finally:
         # Unlinked while it is held: whoever opened it before sees that it is no longer the one beside `path`.
         if _held.pop(path, None) is not None:
-            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another user's, in a folder where only owners remove files
+                file.unlink()
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _room_for(output: Path) -> Iterator[None]:
+    """Say of a full disk, or of a file that is too large, which output it is that does not fit.
+
+    Raises:
+        UserError: It does not fit.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError):
+            number = error.errno if error.errno in _FULL and error.filename is None else None
+        else:
+            is_full = not isinstance(error, UserError) and any(text in str(error) for text in _SAID_OF_FULL)
+            number = errno.ENOSPC if is_full else None
+        if number is None:
+            raise
+        raise UserError(
+            f"cannot be written ({os.strerror(number).lower()})",
+            where=output,
+            hint="make room, and run the same command again",
+        ) from error
 
 
 def make_folder(folder: Path, output: Path) -> None:
@@ -196,4 +225,5 @@ def _clear_up(path: Path) -> None:
         if orphan.is_dir():
             shutil.rmtree(orphan, ignore_errors=True)
         else:
-            orphan.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                orphan.unlink()

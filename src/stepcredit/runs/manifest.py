@@ -16,6 +16,7 @@ from typing import Any
 from stepcredit.runs.hashing import hash_file, hash_json, hash_path
 from stepcredit.runs.ledger import Ledger
 from stepcredit.runs.progress import warn
+from stepcredit.wording import quantity
 
 _FREE = ("manifest.json", "README.md")
 """Files of a folder that are not compared: what describes it, and what people may edit."""
@@ -52,16 +53,28 @@ def _is_description(output: Any) -> bool:
         return True
     if not isinstance(output, dict):
         return False
-    if "files" in output:
-        files = output["files"]
-        return isinstance(files, dict) and all(file and _is_description(file) for file in files.values())
-    return type(output.get("bytes")) is int and isinstance(output.get("sha256"), str)
+    files = output.get("files") if "files" in output else output.get("beside", {})
+    if not isinstance(files, dict) or not all(map(_is_of_file, files.values())):
+        return False
+    return "files" in output or _is_of_file(output)
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """Size and hash of a file; of a folder, those of every file in it that its work determines."""
+def _is_of_file(described: Any) -> bool:
+    if not isinstance(described, dict):
+        return False
+    return type(described.get("bytes")) is int and isinstance(described.get("sha256"), str)
+
+
+def describe(path: Path, beside: Sequence[Path] = ()) -> dict[str, Any]:
+    """Size and hash of a file; of a folder, those of every file in it that its work determines.
+
+    Args:
+        path: The file or folder.
+        beside: Files in a file's folder that belong to it.
+    """
     if not path.is_dir():
-        return {"bytes": path.stat().st_size, "sha256": hash_file(path).removeprefix("sha256:")}
+        more = {"beside": {file.name: describe(file) for file in beside}} if beside else {}
+        return {"bytes": path.stat().st_size, "sha256": hash_file(path).removeprefix("sha256:"), **more}
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.name not in _FREE)
     return {"files": {file.relative_to(path).as_posix(): describe(file) for file in files}}
 
@@ -71,16 +84,22 @@ def difference(path: Path, described: Mapping[str, Any]) -> str | None:
 
     Sizes are compared before contents, so that a file that was cut is noticed without reading it.
     """
-    if "files" in described:
-        for name, expected in described["files"].items():
-            if not (path / name).is_file():
-                return f"{name} is missing"
-            if changed := difference(path / name, expected):
-                return f"{name} {changed}"
-        return None
+    is_folder = "files" in described
+    if not is_folder and (changed := _file_difference(path, described)):
+        return f"it {changed}"
+    folder = path if is_folder else path.parent
+    for name, expected in described.get("files" if is_folder else "beside", {}).items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if changed := _file_difference(folder / name, expected):
+            return f"{name} {changed}"
+    return None
+
+
+def _file_difference(path: Path, described: Mapping[str, Any]) -> str | None:
     size = path.stat().st_size
     if size != described["bytes"]:
-        return f"has {size:,} bytes, not the {described['bytes']:,} that were written"
+        return f"has {quantity(size, 'byte')}, not the {described['bytes']:,} that were written"
     if hash_file(path) != "sha256:" + described["sha256"]:
         return "has different content from what was written"
     return None

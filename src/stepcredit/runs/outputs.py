@@ -136,9 +136,7 @@ def check_output(path: str | Path, manifest: Manifest, *, overwrite: bool) -> bo
         warn(f"{path}: its manifest has no hash of it, so it was not checked for damage")
     elif changed := difference(path, described):
         raise UserError(
-            f"was changed since it was finished: {changed}"
-            if path.is_dir()
-            else f"was changed since it was finished: it {changed}",
+            f"was changed since it was finished: {changed}",
             where=path,
             hint="restore it, or pass --overwrite to make it again",
         )
@@ -195,7 +193,7 @@ class Output:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._stack.__exit__(kind, error, trace)
 
     @contextlib.contextmanager
     def replacing(self) -> Iterator[Path]:

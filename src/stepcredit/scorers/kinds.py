@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from stepcredit.checkpoints.json_files import read_object
 from stepcredit.errors import CheckpointError, UserError
 from stepcredit.scorers.settings import ScorerSettings, takes_settings
 
@@ -96,13 +96,7 @@ def _read_configuration(path: Path) -> dict[str, Any]:
     file = path / "config.json"
     if not file.is_file():
         return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"is not JSON ({error})", where=file, hint="restore it") from error
-    if not isinstance(content, dict):
-        raise CheckpointError("must be a JSON object", where=file, hint="restore it")
-    return content
+    return read_object(file)
 
 
 def kind_of(settings: ScorerSettings) -> Kind:

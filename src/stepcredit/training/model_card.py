@@ -9,6 +9,7 @@ from typing import Any
 from stepcredit.checkpoints import PRMCard
 from stepcredit.errors import UserError
 from stepcredit.training.heldout import HELDOUT_METRICS, no_better_than_chance
+from stepcredit.wording import quantity
 
 _USE = {
     "implicit": "prm = ImplicitPRM.from_pretrained({name!r})",
@@ -63,7 +64,7 @@ def _heldout(manifest: Mapping[str, Any]) -> list[str]:
         f"| {label} | {metrics[name]:.4g} |" for name, label in HELDOUT_METRICS.items() if name in metrics
     ]
     number = manifest["counts"].get("heldout_rollouts", 0)
-    title = f"## Held-out results ({number:,} responses, which also chose the weights)"
+    title = f"## Held-out results ({quantity(number, 'response')}, which also chose the weights)"
     warning = no_better_than_chance(metrics)
     said = [] if warning is None else [f"{warning[0].upper()}{warning[1:]}.", ""]
     return [title, "", *said, "| metric | value |", "| --- | --- |", *rows, ""]
@@ -78,7 +79,7 @@ def _training(card: PRMCard, manifest: Mapping[str, Any]) -> list[str]:
         "reference": reference,
         "beta": card.beta,
         "steps are split by": f"`{card.step_rule}`",
-        "examples": f"{counts.get('examples', 0):,} of {counts.get('rollouts', 0):,} rollouts",
+        "examples": f"{counts.get('examples', 0):,} of {quantity(counts.get('rollouts', 0), 'rollout')}",
         "training data": f"`{card.training_data_hash}`",
         "tokens trained on": f"{ledger['trained_tokens']:,}",
         "operations": f"{ledger['flops']:.3g} ({ledger['flops_formula']})",

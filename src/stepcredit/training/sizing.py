@@ -27,8 +27,8 @@ def plan_run(
     """
     device_type = "cuda" if options.devices > 1 else pick_device(load.device).partition(":")[0]
     shape = model_shape(model, options, load)
-    work = workload(graded, model, config, options, load, seed)
     try:
+        work = workload(graded, model, config, options, load, seed)
         return make_plan(config, options, shape, work, tokens_per_forward=config.token_budget(device_type))
     except OverflowError as error:
         raise UserError(
