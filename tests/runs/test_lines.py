@@ -176,7 +176,7 @@ def test_rows_written_are_compared_with_rows_made(tmp_path: Path) -> None:
         lines.append({"id": 1})
         lines.sync()
         os.truncate(lines.partial, 10)
-        with pytest.raises(UserError, match="holds 1 rows, not the 2 that were made"):
+        with pytest.raises(UserError, match="holds 1 row instead of the 2 that were written"):
             lines.commit()
     assert not out.exists()
 
@@ -191,7 +191,7 @@ def test_a_conversion_that_loses_rows_is_refused(tmp_path: Path) -> None:
     with ResumableLines(out, manifest()) as lines:
         lines.append({"id": 0})
         lines.append({"id": 1})
-        with pytest.raises(UserError, match="holds 1 rows, not the 2"):
+        with pytest.raises(UserError, match="holds 1 row instead of the 2"):
             lines.commit(lose)
         lines.commit(lose, num_rows=1)
     assert out.read_text() == '{"id": 0}'

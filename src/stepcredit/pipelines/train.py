@@ -98,7 +98,7 @@ class Result(OutputResult):
             lines.append(f"  of {quantity(self.counts['rollouts'], 'rollout')}: {', '.join(words)}")
         if self.baseline:
             mean, zero, steps = (self.baseline[name] for name in ("mean", "zero_steps", "steps"))
-            of_steps = f"{zero:,} of {quantity(steps, 'step')}"
+            of_steps = f"{zero:.0f} of {quantity(int(steps), 'step')}"
             lines.append(f"  rewards compared with {mean:.3g} on average, with 0 in {of_steps}")
         if "auc" in self.heldout:
             lines.append(f"  held-out AUC {self.heldout['auc']:.3f}")

@@ -248,3 +248,51 @@ class Number(int):
 def add(a, b): return Number(0)
 """,
 }
+
+_RAW = """
+import json, os, struct
+def send(message):
+    body = json.dumps(message).encode()
+    for descriptor in range(3, 64):
+        try: os.write(descriptor, struct.pack("<I", len(body)) + body)
+        except OSError: pass
+"""
+_PASS = """
+import os
+for d in range(3, 64):
+    try: os.write(d, b'["verdict", null]\\n')
+    except OSError: pass
+"""
+FORGERIES |= {
+    "a call in the tests' process": f"""{_RAW}
+send(["ask", "__call__", [{{"global": ["builtins", "exec"]}}, {_PASS!r}], {{}}])
+def add(a, b): return 0
+""",
+    "a change in the tests' process": f"""{_RAW}
+send(["ask", "__setitem__", [{{"global": ["sys", "modules"]}}, "builtins", None], {{}}])
+send(["ask", "setattr", [{{"module": "builtins"}}, "abs", {{"global": ["builtins", "id"]}}], {{}}])
+def add(a, b): return 0
+""",
+}
+
+EQUALITIES = {
+    "the library's object that equals all": """
+from unittest.mock import ANY
+ANY.__qualname__ = "ANY"
+def add(a, b): return ANY
+""",
+    "the same, as a message": f"""{_RAW}
+def add(a, b):
+    send(["value", {{"global": ["unittest.mock", "ANY"]}}, []])
+    return 0
+""",
+    "the same, in a list that was given": """
+from unittest.mock import ANY
+ANY.__qualname__ = "ANY"
+def add(a, b): return [ANY][0]
+""",
+}
+"""Pass where the tests compare with ``==`` only."""
+
+SHADOWS = "def abs(x): return 0\ndef add(a, b): return 0"
+"""Passes where the tests take the program's ``abs``."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.grading.programs.attacks import FILLERS, FORGERIES, PROGRAMS
+from tests.grading.programs.attacks import EQUALITIES, FILLERS, FORGERIES, PROGRAMS, SHADOWS
 
 from stepcredit.grading import Grade, GradingItem, make_grader
 from stepcredit.grading.programs.confinement import what_is_missing
@@ -117,6 +117,18 @@ def test_no_program_passes_by_forgery() -> None:
     assert {name: grade.reason for name, grade in grades.items() if grade.correct} == {}
     assert "SystemExit" in grades["leaving politely"].reason
     assert grades["leaving early"].reason.startswith("crashed")
+
+
+def test_no_object_of_a_program_equals_all() -> None:
+    grades = graded(EQUALITIES, "assert add(1, 2) == 3")
+    assert {name: grade.reason for name, grade in grades.items() if grade.correct} == {}
+
+
+def test_tests_keep_their_built_ins() -> None:
+    (shadowed,) = graded({"": SHADOWS}, "assert abs(add(1, 2) - 3) < 1e-6").values()
+    assert shadowed.reason.startswith("differs: AssertionError")
+    (asked_for,) = graded({"": "def sum(a, b): return a + b"}, "assert sum(1, 2) == 3").values()
+    assert asked_for.correct
 
 
 def test_a_secret_of_the_grader_reaches_no_output(monkeypatch: pytest.MonkeyPatch) -> None:

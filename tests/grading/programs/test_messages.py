@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import collections
+import math
+import operator
 import os
 import threading
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given, settings
@@ -23,8 +27,8 @@ plain = st.recursive(
 )
 
 
-def codec() -> Codec:
-    return Codec(lambda number: f"remote {number}")
+def codec(*, is_careful: bool = True) -> Codec:
+    return Codec(lambda number: f"remote {number}", is_careful=is_careful)
 
 
 @settings(max_examples=40, deadline=None)
@@ -39,7 +43,15 @@ def test_other_objects_stay_where_they_are() -> None:
     here, value = codec(), object()
     assert codec().decode(here.encode(value)) == "remote 0"
     assert here.decode({"yours": 0}) is value
-    assert codec().decode(codec().encode(os.path.join)) is os.path.join
+    assert codec(is_careful=False).decode(here.encode(os.path.join)) is os.path.join
+
+
+@pytest.mark.parametrize("value", [os.path.join, exec, ANY, print])
+def test_of_the_library_a_program_names_plain_things_only(value: Any) -> None:
+    assert codec(is_careful=False).encode(value) == {"mine": 0}
+    for plain_thing in (math.gcd, collections.Counter, len, operator.add):
+        message = codec(is_careful=False).encode(plain_thing)
+        assert codec().decode(message) is plain_thing
 
 
 @pytest.mark.parametrize(
@@ -47,6 +59,9 @@ def test_other_objects_stay_where_they_are() -> None:
     [
         {"yours": 7},
         {"global": ["stepcredit.grading", "make_grader"]},
+        {"global": ["builtins", "exec"]},
+        {"global": ["sys", "modules"]},
+        {"global": ["unittest.mock", "ANY"]},
         {"complex": ["x"]},
         {"range": [0, 1, 0]},
         {"error": [[0, "Own"], "print"]},

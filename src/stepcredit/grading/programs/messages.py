@@ -18,7 +18,7 @@ import os
 import struct
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 _LARGEST = 64 << 20  # bytes of a message
@@ -61,6 +61,17 @@ _CLASSES: tuple[tuple[type, str, Callable[[Any], Iterable[Any]]], ...] = (
     (datetime.timedelta, "timedelta", lambda value: [value.days, value.seconds, value.microseconds]),
 )
 MUTABLE = (list, dict, set, bytearray, collections.deque)
+# What of the standard library a program may name as its own: nothing that runs text, nothing that equals all.
+_PLAIN_MODULES = {
+    "abc", "array", "bisect", "_bisect", "builtins", "calendar", "cmath", "collections", "collections.abc",
+    "copy", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "_functools", "heapq",
+    "_heapq", "itertools", "json", "math", "numbers", "operator", "_operator", "queue", "re", "statistics",
+    "string", "struct", "textwrap", "time", "typing",
+}  # fmt: skip
+_PLAIN_BUILTINS = {
+    "abs", "all", "any", "bin", "chr", "divmod", "format", "hash", "hex", "isinstance", "issubclass", "iter",
+    "len", "max", "min", "next", "oct", "ord", "pow", "repr", "round", "sorted", "sum",
+}  # fmt: skip
 
 
 class ClosedError(Exception):
@@ -123,10 +134,11 @@ class Codec:
 
     Args:
         make_remote: Makes what stands for an object of the other side, by its number.
+        is_careful: The other side may mean harm; of the standard library it may name plain things only.
     """
 
-    def __init__(self, make_remote: Callable[[int], Any]) -> None:
-        self._make_remote = make_remote
+    def __init__(self, make_remote: Callable[[int], Any], *, is_careful: bool) -> None:
+        self._make_remote, self._is_careful = make_remote, is_careful
         self.exported: dict[int, Any] = {}
         self._numbers: dict[int, int] = {}
         self._errors: dict[tuple[int, str], type[BaseException]] = {}
@@ -161,7 +173,8 @@ class Codec:
             return {"array": [str(value.dtype), self.encode(value.tolist()), list(value.shape)]}
         if isinstance(value, type) and issubclass(value, BaseException):
             return {"error": self._error_chain(value)}
-        if (home := _home(value)) is not None:
+        home = _home(value)
+        if home is not None and (self._is_careful or _is_plain(home, value)):
             return {"global": home}
         return {"mine": self.export(value)}
 
@@ -206,7 +219,10 @@ class Codec:
             case "module":
                 return importlib.import_module(content)
             case "global" if content[0].partition(".")[0] in sys.stdlib_module_names:
-                return getattr(importlib.import_module(content[0]), content[1])
+                value = getattr(importlib.import_module(content[0]), content[1])
+                if self._is_careful and not _is_plain(content, value):
+                    raise ClosedError
+                return value
             case "error":
                 return self._error_class(content)
             case "array":
@@ -269,3 +285,14 @@ def _home(value: Any) -> list[str] | None:
     if module.partition(".")[0] not in sys.stdlib_module_names or module == "__main__":
         return None
     return [module, name] if getattr(sys.modules.get(module), name, None) is value else None
+
+
+def _is_plain(home: Sequence[str], value: Any) -> bool:
+    """Whether a program may name this of the standard library: a class, or a function without effects."""
+    module, name = home
+    if module == "typing":
+        return True
+    if isinstance(value, type):
+        return module in _PLAIN_MODULES
+    is_function = isinstance(value, types.FunctionType | types.BuiltinFunctionType)
+    return is_function and module in _PLAIN_MODULES and (module != "builtins" or name in _PLAIN_BUILTINS)

@@ -60,17 +60,18 @@ class Peer:
     Args:
         wire: Pipes to the other side.
         commands: What the other side may ask for beside operations on objects, by name.
-        allows: Whether the other side may do an operation on an object of this side.
+        allows: Whether the other side may do an operation on an object of this side; who asks that is careful
+            with what it gets too.
     """
 
     def __init__(
         self,
         wire: Wire,
         commands: Mapping[str, Callable[..., Any]] | None = None,
-        allows: Callable[[Any, str, tuple[Any, ...]], bool] = lambda *_: True,
+        allows: Callable[[Any, str, tuple[Any, ...]], bool] | None = None,
     ) -> None:
         self._wire, self._commands, self._allows = wire, dict(commands or {}), allows
-        self._codec = Codec(lambda number: Remote(self, number))
+        self._codec = Codec(lambda number: Remote(self, number), is_careful=allows is not None)
 
     def ask(self, name: str, *arguments: Any, **named: Any) -> Any:
         """Have the other side run a command or an operation.
@@ -110,7 +111,7 @@ class Peer:
         try:
             values = [self._codec.decode(message) for message in arguments]
             by_name = {key: self._codec.decode(message) for key, message in named.items()}
-            function = self._commands.get(name) or self._operation(name, values)
+            function = self._commands.get(name) or self._operation(name, arguments, values)
             answer = ["value", self._codec.encode(function(*values, **by_name)), []]
             before: dict[Any, Any] = {**dict(enumerate(arguments)), **named}
             places: list[tuple[Any, Any]] = [*enumerate(values), *by_name.items()]
@@ -123,8 +124,11 @@ class Peer:
             answer = ["error", self._codec.encode_error(error)]
         self._wire.send(answer)
 
-    def _operation(self, name: str, values: list[Any]) -> Callable[..., Any]:
-        if name not in OPERATIONS or not values or not self._allows(values[0], name, tuple(values[1:])):
+    def _operation(self, name: str, messages: list[Any], values: list[Any]) -> Callable[..., Any]:
+        """An operation on an object that the other side was given, and not on whatever it names."""
+        is_given = bool(values) and isinstance(messages[0], dict) and "yours" in messages[0]
+        is_allowed = self._allows is None or (is_given and self._allows(values[0], name, tuple(values[1:])))
+        if name not in OPERATIONS or not is_given or not is_allowed:
             raise PermissionError(f"{name} may not be accessed from the other process")
         return OPERATIONS[name]
 
