@@ -22,8 +22,6 @@ from stepcredit.errors import UserError
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_SAID_OF_FULL = ("No space left on device", "PytorchStreamWriter failed writing")
-"""What safetensors and torch say, whose errors have no number."""
 _SECONDS_TO_INTRODUCE = 0.5
 """How long a process that has just taken a lock may need to write its name into it."""
 
@@ -100,16 +98,11 @@ def _room_for(output: Path) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
-        if isinstance(error, OSError):
-            number = error.errno if error.errno in _FULL and error.filename is None else None
-        else:
-            is_full = not isinstance(error, UserError) and any(text in str(error) for text in _SAID_OF_FULL)
-            number = errno.ENOSPC if is_full else None
-        if number is None:
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
             raise
         raise UserError(
-            f"cannot be written ({os.strerror(number).lower()})",
+            f"cannot be written ({os.strerror(error.errno).lower()})",
             where=output,
             hint="make room, and run the same command again",
         ) from error
