@@ -17,7 +17,7 @@ PREFIX: Final = "reasoning-gym:"
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-    """Which problems of a task."""
+    """Problems of a reasoning-gym task."""
 
     task_size: int = option("reasoning-gym: number of problems to generate", default=500)
     task_seed: int = option("reasoning-gym: seed that determines the problems", default=0)

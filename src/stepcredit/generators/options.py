@@ -70,7 +70,7 @@ class SamplingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorOptions:
-    """Which policy draws, and where it runs."""
+    """The policy, and where it runs."""
 
     model: str | None = option(
         "directory or hub name of the policy; with --generator openai, the model's name on the server",

@@ -12,7 +12,7 @@ from stepcredit.options import option
 
 @dataclass(frozen=True, kw_only=True)
 class GraderOptions:
-    """Which grader, and its settings."""
+    """The grader and its settings."""
 
     grader: str = option(
         "math, numeric, exact, choice, code, reasoning-gym or python:module:function",

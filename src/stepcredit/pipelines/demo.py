@@ -48,7 +48,7 @@ _FILES = {
 
 @dataclass(frozen=True, kw_only=True)
 class LabSizes:
-    """How much is sampled."""
+    """Amount of data."""
 
     train_problems: int = option("number of training problems", default=1000)
     train_responses: int = option("number of responses to each", default=8)

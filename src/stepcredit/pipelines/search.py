@@ -38,14 +38,14 @@ _PROBLEMS_IN_PIECE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyOptions(GeneratorOptions):
-    """Which policy draws; how its weights are loaded is said once, for both models."""
+    """The policy that draws steps; the loading options above apply to both models."""
 
     load: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSampling(SamplingOptions):
-    """How tokens are drawn; where a step ends is the step rule's to say."""
+    """How tokens are drawn; --steps decides where a step ends."""
 
     stop: tuple[str, ...] = ()
 

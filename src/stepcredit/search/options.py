@@ -15,7 +15,7 @@ from stepcredit.search.tree import WORTHS
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """Which strategy, how wide, how deep, and by what."""
+    """Search strategy, width, depth and budget."""
 
     strategy: str = option("search strategy", default="beam", choices=tuple(STRATEGIES))
     width: int = option(

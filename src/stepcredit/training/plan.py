@@ -32,7 +32,7 @@ _LOGIT_PIECE = 32 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """For a dry run: the machine, and what the model and data are where they are not at hand."""
+    """For a dry run: the machine, and the sizes of the model and data if they are not available."""
 
     dry_run: bool = option(
         "print what the run would need, and do nothing; weights are not loaded", default=False

@@ -70,7 +70,7 @@ class StudyPlan:
         """A line per stage, and the sum."""
         head = f"{'stage':<46}{'written':>12}{'read':>12}{'trained':>12}{'hours':>8}"
         total = StagePlan(
-            stage="in all", **{kind: sum(getattr(stage, kind) for stage in self.stages) for kind in RATES}
+            stage="total", **{kind: sum(getattr(stage, kind) for stage in self.stages) for kind in RATES}
         )
         lines = [
             f"{stage.stage:<46}{stage.written:>12,.0f}{stage.read:>12,.0f}{stage.trained:>12,.0f}"
@@ -78,7 +78,7 @@ class StudyPlan:
             for stage in (*self.stages, total)
         ]
         rates = ", ".join(f"{rate:g} {kind}" for kind, rate in RATES.items())
-        note = f"hours on one core, at {rates} tokens per second; the middle policy is taken for the last"
+        note = f"hours on one core, at {rates} tokens per second; assumes that the middle policy is the last"
         return "\n".join([head, *lines, note])
 
 
