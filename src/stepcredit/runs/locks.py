@@ -104,7 +104,7 @@ def _room_for(output: Path) -> Iterator[None]:
         raise UserError(
             f"cannot be written ({os.strerror(error.errno).lower()})",
             where=output,
-            hint="make room, and run the same command again",
+            hint="free some disk space and run the same command again",
         ) from error
 
 

@@ -339,9 +339,9 @@ def _why_less(seeds: Seeds, amount: str) -> str:
         lambda numbers: numbers[f"{CE}/{amount}/training"] / total(numbers, CE, amount, UNSHARED)
     )
     return (
-        f"Labels take {labels.mean:.0f} times the operations of drawing the responses, and of CE's own "
-        f"operations {training.mean:.0%} are training: the fewer steps a response has and the more epochs "
-        "are trained, the smaller the factor."
+        f"Labelling takes {labels.mean:.0f} times as many operations as drawing the responses, and training "
+        f"makes up {training.mean:.0%} of CE's operations. The fewer steps a response has, and the more "
+        "epochs of training there are, the smaller the factor."
     )
 
 
