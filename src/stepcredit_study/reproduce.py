@@ -33,6 +33,7 @@ NAMES = (
     "policy",
     "theory",
     "critics",
+    "search",
 )
 ALL = "all"
 GSM8K = "gsm8k"
