@@ -19,7 +19,7 @@ from stepcredit.lab.policies import policy_path
 from stepcredit.lab.task import make_prompts
 from stepcredit.logprobs import LocalTokenLogProbs
 from stepcredit.logprobs.growing import STORE_TOKENS
-from stepcredit.scorers import ImplicitPRM
+from stepcredit.scorers.implicit import ImplicitPRM
 from stepcredit.scorers.loading import chat_encoding
 from stepcredit.search import STRATEGIES, Searcher, SearchSettings, Tree
 from stepcredit.steps import StepRule
@@ -175,7 +175,7 @@ class SearchBenchmark:
     def largest_difference(self) -> float:
         """Of a node's worth between the sides, over the nodes that both have."""
         state, stateless = (self.sides[name].outcome["worths"] for name in ("state", "stateless"))
-        return max(abs(ours - theirs) for ours, theirs in zip(state, stateless, strict=False))
+        return float(max(abs(ours - theirs) for ours, theirs in zip(state, stateless, strict=False)))
 
 
 def run_search_benchmark(

@@ -102,7 +102,7 @@ class Picking:
     def tokens(self) -> NDArray[np.float64]:
         """Expected generated tokens of n responses, shape (n from 1 on, problems)."""
         means = self.lengths.sum(axis=1) / self.samples.num_responses
-        return np.arange(1, self.largest + 1)[:, None] * means[None, :]
+        return np.asarray(np.arange(1, self.largest + 1)[:, None] * means[None, :])
 
     @cached_property
     def operations(self) -> NDArray[np.float64]:

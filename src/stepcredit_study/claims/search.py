@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def prepare(world: World) -> Files:
     """Every strategy at every width: with each generator as usual, with the base at temperature 1."""
     scale, prm = world.scale, world.train(MODEL)
     free = replace(scale.sampling, temperature=1.0, top_p=1.0)
-    settings: dict[str, dict[str, object]] = {
+    settings: dict[str, dict[str, Any]] = {
         f"{USUAL}/{policy}": {"policy": policy} for policy in scale.generators
     }
     settings[f"{FREE}/{scale.base}"] = {"sampling": free}
