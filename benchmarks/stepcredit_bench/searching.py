@@ -118,11 +118,12 @@ class SearchSide:
             name="policy",
             store=PrefixStore(STORE_TOKENS) if self.keeps_state else None,
         )
-        sources = [
+        policy_log_probs, reference_log_probs = (
             LocalTokenLogProbs(model, weights_hash=name)
             for model, name in ((prm, "prm"), (reference, "reference"))
-        ]
-        scorer = ImplicitPRM(*sources, BETA, chat_encoding(self.tokenizer, StepRule("newline"), None))
+        )
+        encoding = chat_encoding(self.tokenizer, StepRule("newline"), None)
+        scorer = ImplicitPRM(policy_log_probs, reference_log_probs, BETA, encoding)
         session: AbstractContextManager[Scorer] = (
             scorer.session() if self.keeps_state else nullcontext(scorer)
         )
