@@ -83,4 +83,4 @@ def test_hostile_text_stays_text() -> None:
 
 def test_a_search_that_drew_nothing_says_so() -> None:
     assert "Nothing was drawn." in _page(_tree(NODES[:1]))
-    assert "There is no search to show." in _page()
+    assert "There are no searches to show." in _page()
