@@ -33,7 +33,7 @@ NAMES = (
     "policy",
     "theory",
     "critics",
-    "search",
+    "rl",
 )
 ALL = "all"
 GSM8K = "gsm8k"

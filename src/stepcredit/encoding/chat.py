@@ -24,6 +24,7 @@ from stepcredit.encoding.base import (
     check_length,
 )
 from stepcredit.encoding.template import check_tokenizer, end_of_turn_id, prompt_text, special_token_ids
+from stepcredit.encoding.token_starts import token_starts
 from stepcredit.steps import StepRule, step_token_ends, steps_of
 from stepcredit.types import Encoded, PromptText, Rollout, Step
 
@@ -179,23 +180,7 @@ class ChatEncoding(StepEncoding):
                 return ids, starts
             if recorded[:-1] == ids and recorded[-1] in self._control_ids:
                 return recorded, (*starts, len(rollout.response))
-        return recorded, self._starts_by_decoding(rollout.response, recorded)
-
-    def _starts_by_decoding(self, response: str, token_ids: tuple[int, ...]) -> tuple[int, ...]:
-        """A token starts at the first character that the tokens before it do not complete.
-
-        Tokens are decoded in a window that moves on wherever a character is complete, and that keeps the
-        tokens before, since a token's text can depend on its neighbour (blanks in SentencePiece).
-        """
-        starts = list[int]()
-        context, done, position = 0, 0, 0
-        for index in range(len(token_ids)):
-            text = self._decode(token_ids[context:index])[len(self._decode(token_ids[context:done])) :]
-            complete = _shared_length(text, response[position : position + len(text)])
-            starts.append(position + complete)
-            if text and complete == len(text):
-                context, done, position = done, index, position + complete
-        return tuple(starts)
+        return recorded, token_starts(self.tokenizer, rollout.response, recorded)
 
     def _decode(self, token_ids: tuple[int, ...]) -> str:
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
@@ -212,9 +197,3 @@ class ChatEncoding(StepEncoding):
 
 def _prompt_key(prompt: PromptText) -> str:
     return json.dumps(prompt if isinstance(prompt, str) else list(prompt), ensure_ascii=False)
-
-
-def _shared_length(left: str, right: str) -> int:
-    """Length of the longest common prefix."""
-    pairs = enumerate(zip(left, right, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(left), len(right)))

@@ -23,7 +23,7 @@ from stepcredit.scorers.forward_batch import ForwardBatch
 from stepcredit.scorers.kind import Kind
 from stepcredit.scorers.loading import chat_encoding, load_pair
 from stepcredit.scorers.settings import ScorerSettings, takes_settings
-from stepcredit.types import TokenLogProbs
+from stepcredit.types import Encoded, TokenLogProbs
 
 
 class ImplicitPRM(WindowedScorer):
@@ -96,13 +96,17 @@ class ImplicitPRM(WindowedScorer):
 
     def judge(self, encoded: Sequence[EncodedSteps]) -> list[Judgement]:
         """Log-ratios of the scored tokens, cut into steps."""
-        tokens = [item.encoded for item in encoded]
-        log_ratios = [np.asarray(log_probs, np.float64) for log_probs in self.policy.of(tokens)]
+        log_ratios = self.log_ratios([item.encoded for item in encoded])
+        return [self._judgement(item, ratios) for item, ratios in zip(encoded, log_ratios, strict=True)]
+
+    def log_ratios(self, encoded: Sequence[Encoded]) -> list[NDArray[np.float64]]:
+        """Log-ratio to the reference, with its floor, of each sequence's scored tokens, in nats."""
+        log_ratios = [np.asarray(log_probs, np.float64) for log_probs in self.policy.of(encoded)]
         if self.reference is not None:
             floor = math.log(self.reference_floor) if self.reference_floor > 0 else -math.inf
-            reference = [np.maximum(log_probs, floor) for log_probs in self.reference.of(tokens)]
+            reference = [np.maximum(log_probs, floor) for log_probs in self.reference.of(encoded)]
             log_ratios = [ours - theirs for ours, theirs in zip(log_ratios, reference, strict=True)]
-        return [self._judgement(item, ratios) for item, ratios in zip(encoded, log_ratios, strict=True)]
+        return log_ratios
 
     def _judgement(self, encoded: EncodedSteps, log_ratios: NDArray[np.float64]) -> Judgement:
         judgement = judge_tokens(encoded, log_ratios, self.beta)

@@ -29,7 +29,7 @@ class RemoteScorer(ResponseScorer):
     sent: the server cuts the text into tokens itself.
 
     Args:
-        address: ``http://HOST:PORT``, or ``http://HOST:PORT#MODEL`` for one of several models.
+        server: ``http://HOST:PORT``, ``http://HOST:PORT#MODEL`` for one of several models, or a client.
         with_tokens: Whether scores hold token rewards.
 
     Attributes:
@@ -39,10 +39,10 @@ class RemoteScorer(ResponseScorer):
         UserError: There is no server, or no such model.
     """
 
-    def __init__(self, address: str, *, with_tokens: bool = False) -> None:
+    def __init__(self, server: str | Client, *, with_tokens: bool = False) -> None:
         super().__init__(with_tokens=with_tokens)
-        base, _, model = address.partition("#")
-        self.client = Client(base)
+        base, _, model = (server.address if isinstance(server, Client) else server).partition("#")
+        self.client = server if isinstance(server, Client) else Client(base)
         models = self.client.models()
         if model and model not in models:
             raise UserError(

@@ -151,14 +151,26 @@ def make_training_set(
             where="--balance",
             hint="sample more responses to each prompt, or use --balance dataset",
         )
-    units, mismatched = _units(examples, objective, config, seed, counts)
+    units, mismatched = units_of(examples, objective, config, seed, counts)
     counts["examples"], counts["units"] = len(examples), len(units)
     return TrainingSet(examples=tuple(examples), units=units, mismatched=mismatched, counts=counts)
 
 
-def _units(
+def units_of(
     examples: Sequence[Example], objective: Objective, config: TrainConfig, seed: int, counts: dict[str, int]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[Encoded, ...]]:
+    """Units of an objective and, where it needs them, mismatched responses.
+
+    Args:
+        examples: The responses.
+        objective: Decides whether units are pairs.
+        config: Most pairs per prompt.
+        seed: Of the choice of pairs and the order of mismatches.
+        counts: Receives what became of prompts and pairs.
+
+    Raises:
+        DataError: The objective compares pairs, and there is none.
+    """
     prompt_ids = [example.prompt_id for example in examples]
     if objective.paired:
         right = [example.label > 0.5 for example in examples]

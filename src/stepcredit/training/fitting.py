@@ -74,11 +74,39 @@ def fit(inputs: Inputs, models: Models, config: TrainConfig, session: Session) -
     arguments, snapshot = session.arguments, session.snapshot
     sums = StepSums.read(snapshot, is_main=arguments.process_index == 0)
     progress = TokenProgress(round(inputs.data.epoch_tokens * config.epochs), sums)
+    callbacks = _callbacks(Path(str(arguments.output_dir)), progress, config, bool(inputs.heldout))
+    trainer = make_trainer(inputs, models, config, session, sums=sums, callbacks=callbacks)
+    for unwanted in (transformers.PrinterCallback, transformers.ProgressCallback):
+        trainer.remove_callback(unwanted)
+    with contextlib.closing(progress), quiet():
+        trainer.train(resume_from_checkpoint=None if snapshot is None else str(snapshot))
+        return _finished(trainer, inputs, models)
+
+
+def make_trainer(
+    inputs: Inputs,
+    models: Models,
+    config: TrainConfig,
+    session: Session,
+    *,
+    sums: StepSums | None = None,
+    callbacks: Sequence[Any] = (),
+) -> PRMTrainer:
+    """The trainer of a configuration.
+
+    Args:
+        inputs: What is trained on.
+        models: What is trained.
+        config: Settings.
+        session: How this process trains.
+        sums: Where a checkpoint left the training log.
+        callbacks: As transformers' trainer takes them.
+    """
     make_record = get_kind(config.family).record
     assert make_record is not None, config.family
-    trainer = PRMTrainer(
+    return PRMTrainer(
         models.policy,
-        arguments,
+        session.arguments,
         record=make_record(inputs.encoding, config.beta),
         objective=config.objective,
         objective_settings=_objective_settings(config),
@@ -87,18 +115,13 @@ def fit(inputs: Inputs, models: Models, config: TrainConfig, session: Session) -
         heldout=inputs.heldout,
         sums=sums,
         batch_size=config.batch_size,
-        tokens_per_forward=config.token_budget(arguments.device.type),
+        tokens_per_forward=config.token_budget(session.arguments.device.type),
         packed=models.packed,
         group_prompts=config.group_prompts,
         keep_best=config.keep_best,
         patience=config.patience,
-        callbacks=_callbacks(Path(str(arguments.output_dir)), progress, config, bool(inputs.heldout)),
+        callbacks=callbacks,
     )
-    for unwanted in (transformers.PrinterCallback, transformers.ProgressCallback):
-        trainer.remove_callback(unwanted)
-    with contextlib.closing(progress), quiet():
-        trainer.train(resume_from_checkpoint=None if snapshot is None else str(snapshot))
-        return _finished(trainer, inputs, models)
 
 
 def _objective_settings(config: TrainConfig) -> ObjectiveSettings:

@@ -71,7 +71,7 @@ def read_inputs(
     rule = StepRule.parse(config.step_rule)
     if rule.kind == "auto":
         rule = choose_rule(rollout.response for rollout in rollouts)
-    encoding = get_kind(config.family).encoding(tokenizer, rule, _longest(model, config, load))
+    encoding = get_kind(config.family).encoding(tokenizer, rule, longest_sequence(model, config, load))
     data = make_training_set(rollouts, encoding, get_objective(config.objective), config, seed=seed)
     counts: dict[str, int] = {}
     examples = encode_examples(heldout, encoding, objective=get_objective("ce"), counts=counts)
@@ -92,8 +92,12 @@ def read_inputs(
     return Inputs(tokenizer=tokenizer, encoding=encoding, step_rule=str(rule), data=data, heldout=examples)
 
 
-def _longest(model: Path, config: TrainConfig, load: LoadOptions) -> int | None:
-    """Most tokens of a sequence: as configured, at most what the model takes."""
+def longest_sequence(model: Path, config: TrainConfig, load: LoadOptions) -> int | None:
+    """Most tokens of a sequence: as configured, at most what the model takes.
+
+    Raises:
+        UserError: More is asked for.
+    """
     context = context_length(load_config(model, load))
     if config.max_tokens is not None and context is not None and config.max_tokens > context:
         raise UserError(

@@ -1,0 +1,119 @@
+"""A trainer's completions as rollouts: the tokens as they were drawn, and whether each has ended.
+
+The token ids win over the text, which a trainer may have parsed or trimmed. A completion that does not end
+with a control token was cut off, so that no end-of-turn is scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from stepcredit.checkpoints import tokenizer_hash
+from stepcredit.data.messages import prompt_field, prompt_name
+from stepcredit.encoding.template import special_token_ids
+from stepcredit.errors import DataError
+from stepcredit.types import Message, Rollout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Completion = str | Sequence[Mapping[str, Any]]
+"""Text, or the messages that follow a prompt's."""
+
+
+class PolicyTokens:
+    """What a policy's token ids mean.
+
+    Args:
+        tokenizer: The policy's.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.hash = tokenizer_hash(tokenizer)
+        self._control_ids = special_token_ids(tokenizer) - {tokenizer.unk_token_id}
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """The text without control tokens."""
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    def has_ended(self, token_ids: Sequence[int]) -> bool:
+        """Whether the policy ended its turn: the last token is a control token."""
+        return bool(token_ids) and token_ids[-1] in self._control_ids
+
+
+def as_rollouts(
+    prompts: Sequence[str | Sequence[Message]],
+    completions: Sequence[Completion],
+    completion_ids: Sequence[Sequence[int]] | None,
+    tokens: PolicyTokens | None,
+) -> list[Rollout]:
+    """Completions as rollouts, in their order.
+
+    Args:
+        prompts: One per completion: text, or messages.
+        completions: As the trainer decoded them.
+        completion_ids: The tokens as drawn, end-of-turn included, without padding; without them every
+            completion counts as finished.
+        tokens: Reads the ids.
+
+    Raises:
+        DataError: Numbers do not match, a completion has several turns, or its ids are of another tokenizer.
+    """
+    counts = {"prompts": len(prompts), "completions": len(completions)}
+    if completion_ids is not None:
+        counts["completion_ids"] = len(completion_ids)
+    if len(set(counts.values())) > 1:
+        raise DataError(
+            "there are " + ", ".join(f"{count} {name}" for name, count in counts.items()),
+            hint="pass one of each per completion",
+        )
+    rollouts = []
+    for place, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        name = f"completion-{place}"
+        plain = list(prompt) if isinstance(prompt, tuple) else prompt
+        question = prompt_field({"prompt": plain}, "prompt", name)
+        common = {"id": name, "prompt_id": prompt_name(question), "index": place, "prompt": question}
+        text = _assistant_text(completion, name)
+        if completion_ids is None or tokens is None:
+            rollouts.append(Rollout(**common, response=text))  # type: ignore[arg-type]
+            continue
+        ids = tuple(int(token_id) for token_id in completion_ids[place])
+        drawn = tokens.text(ids)
+        if text.strip() not in drawn:
+            raise DataError(
+                f"its token ids decode to {drawn[:40]!r}, which does not hold its text {text[:40]!r}",
+                where=name,
+                hint="pass tokenizer=, the policy's own",
+            )
+        rollouts.append(
+            Rollout(
+                **common,  # type: ignore[arg-type]
+                response=drawn,
+                response_token_ids=ids,
+                tokenizer=tokens.hash,
+                finish_reason="stop" if tokens.has_ended(ids) else "length",
+            )
+        )
+    return rollouts
+
+
+def _assistant_text(completion: Completion, name: str) -> str:
+    """The text of a completion of one assistant's turn.
+
+    Raises:
+        DataError: It is anything else.
+    """
+    if isinstance(completion, str):
+        return completion
+    turns = list(completion)
+    is_plain = len(turns) == 1 and turns[0].get("role") == "assistant" and not turns[0].get("tool_calls")
+    content = turns[0].get("content") if is_plain else None
+    if not isinstance(content, str):
+        raise DataError(
+            "has several turns, or a tool call: a reward of its text would be one of other tokens",
+            where=name,
+            hint="take stepcredit.rl.token_rewards, which reads token ids and the trainer's loss mask",
+        )
+    return content

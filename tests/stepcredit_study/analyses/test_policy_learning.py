@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stepcredit.checkpoints import PRMCard, Reference, load_tokenizer, save_prm, weights_hash
+from stepcredit.grading.registry import make_grader
+from stepcredit.lab.policies import policy_path
+from stepcredit.lab.task import make_prompts
+from stepcredit.training.config import TrainConfig
+from stepcredit_study.analyses.policy_learning import Arm, Course, Materials, learning_curve, reward_numbers
+
+pytest.importorskip("trl")
+
+
+@pytest.fixture
+def materials(tmp_path: Path) -> Materials:
+    """The strong policy against the middle one as the fixed reward model."""
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path / "prm"
+    folder.mkdir()
+    reference = Reference.local(policy_path("mid"), folder, weights_hash(policy_path("mid")))
+    model = AutoModelForCausalLM.from_pretrained(str(policy_path("strong")))
+    card = PRMCard(reference=reference, beta=0.5, step_rule="newline")
+    save_prm(model, load_tokenizer(policy_path("strong")), card, folder)
+    return Materials(
+        policy=policy_path("mid"),
+        prm=folder,
+        online=TrainConfig(beta=0.5, learning_rate=1e-3, step_rule="newline", batch_size=8),
+        problems=make_prompts("train", seed=0, count=4),
+        test=make_prompts("test", seed=0, count=4),
+        grader=make_grader("exact", answer_pattern=r"#(\d)\s*$"),
+        seed=0,
+    )
+
+
+@pytest.mark.slow
+def test_arms_begin_alike_and_are_measured_as_often(materials: Materials) -> None:
+    plan = Course(steps=2, prompts=2, responses=4, every=1, test_responses=2)
+    arms = {"outcome": Arm(), "floor": Arm(process="fixed", floor=0.1), "online": Arm(process="online")}
+    curves = {name: learning_curve(arm, plan, materials) for name, arm in arms.items()}
+    for curve in curves.values():
+        assert {len(values) for values in curve.values()} == {3}
+        assert np.isfinite(list(curve.values())).all()
+        assert curve["accuracy"][0] == curves["outcome"]["accuracy"][0]
+    assert curves["outcome"]["auc"][0] > 0.8
+    assert curves["online"]["reward"][0] == pytest.approx(0.0, abs=1e-4)
+    assert curves["online"]["reward"][-1] != pytest.approx(0.0, abs=1e-3)
+
+
+def test_a_reward_is_judged_on_right_against_wrong() -> None:
+    rewards, right = np.array([1.0, 0.0, -1.0, -3.0]), np.array([True, True, False, False])
+    assert reward_numbers(rewards, right) == {"reward": -0.75, "auc": 1.0, "wrong_reward": -2.0}
+    assert reward_numbers(rewards, np.array([True] * 4)) == {"reward": -0.75, "auc": 0.5, "wrong_reward": 0.0}
