@@ -36,12 +36,34 @@ SHAPES: Mapping[str, Mapping[str, int]] = {
 """Llama-type shapes with tied embeddings; ``tiny`` only shows that a benchmark runs."""
 
 
-def random_model(shape: str, *, seed: int, dtype: str = "float32") -> Any:
-    """A model with the random weights of ``seed``, the same in every process, rounded to ``dtype``."""
+def random_model(shape: str, *, seed: int, dtype: str = "float32", vocab_size: int | None = None) -> Any:
+    """A model with the random weights of ``seed``, the same in every process, rounded to ``dtype``.
+
+    Args:
+        shape: Name in :data:`SHAPES`.
+        seed: Of the weights.
+        dtype: Format of the weights.
+        vocab_size: In the place of the shape's own.
+    """
     torch.manual_seed(seed)
     settings: dict[str, Any] = {**SHAPES[shape], "tie_word_embeddings": True, "pad_token_id": 0}
+    if vocab_size is not None:
+        settings["vocab_size"] = vocab_size
     config = LlamaConfig(**settings, max_position_embeddings=2048)
     return LlamaForCausalLM(config).to(getattr(torch, dtype)).eval()
+
+
+@torch.no_grad()
+def never_ends(model: Any, end_token: int) -> Any:
+    """The model, made to give its end of turn a probability near 0, so that responses reach their limit.
+
+    Every embedding gains the same direction, which the final state then keeps; the end's has its opposite.
+    """
+    weights: torch.Tensor = model.get_input_embeddings().weight
+    direction = torch.ones_like(weights[0]) * weights.std()
+    weights += direction
+    weights[end_token] -= 2 * direction
+    return model
 
 
 def response_groups(

@@ -33,6 +33,7 @@ NAMES = (
     "policy",
     "theory",
     "critics",
+    "search",
     "rl",
 )
 ALL = "all"

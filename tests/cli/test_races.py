@@ -28,6 +28,8 @@ COMMANDS = {
     "grade": "grade many.jsonl --grader exact --regrade --answer-pattern #(\\d) --out OUT/x.jsonl",
     "score": f"score dev.jsonl --prm {MID} --reference-free --beta 1 --steps newline --out OUT/x.jsonl "
     "--html OUT/x.html --html-rows 2",
+    "search": f"search prompts.jsonl --limit 6 --model {MID} --prm prm --steps newline --width 4 --expand 2 "
+    "--max-new-tokens 48 --out OUT/x.jsonl --html OUT/x.html",
     "convert": "convert many.jsonl --to trl-unpaired --out OUT/x.jsonl",
     "select": "select many.jsonl --prompts 0.5 --out OUT/x.jsonl",
     "baseline": "baseline many.jsonl --by random --out OUT/x.jsonl",

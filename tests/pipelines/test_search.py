@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from tests.killed import partial_rows, run_until_killed
+from tests.servers.stub_server import Reply, stub_server
 
+from stepcredit.checkpoints import load_tokenizer
 from stepcredit.data import read_rollouts
 from stepcredit.errors import UserError
 from stepcredit.grading.options import GraderOptions
@@ -93,6 +95,53 @@ def test_remembering_changes_nothing_but_the_work(strategy: str, prompts: Path, 
                 assert node["worth"] == pytest.approx(twin["worth"], abs=1e-4)
 
 
+def test_the_size_of_a_batch_changes_nothing(prompts: Path, tmp_path: Path) -> None:
+    large, small = tmp_path / "large.jsonl", tmp_path / "small.jsonl"
+    search.run(_options(prompts, large))
+    search.run(_options(prompts, small, policy=PolicyOptions(model=POLICY, batch_samples=3)))
+    for ours, theirs in zip(_trees(large), _trees(small), strict=True):
+        assert [node["text"] for node in ours["nodes"]] == [node["text"] for node in theirs["nodes"]]
+
+
+def test_a_budget_in_tokens_is_spent_per_problem(prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    search.run(_options(prompts, out, search={"width": 4, "budget": 400}))
+    for tree in _trees(out):
+        # The round under way when it is spent is finished: at most one more response for each beam.
+        assert 400 <= tree["generated_tokens"] < 400 + 4 * 64
+        assert [node["parent"] for node in tree["nodes"]].count(0) > 4
+
+
+@pytest.mark.parametrize("strategy", ["best-of-n", "beam"])
+def test_a_server_that_keeps_the_stop_serves_every_strategy(
+    strategy: str, prompts: Path, tmp_path: Path
+) -> None:
+    tokenizer: Any = load_tokenizer(POLICY)
+
+    def write(number: int, body: dict[str, Any]) -> Reply:
+        written = tokenizer.decode(body["prompt"]).partition("<|assistant|>")[2].count("\n")
+        digit = body["seed"] % 10 if body["temperature"] else 5
+        lines = [*[f"{digit}+{digit}={digit}\n"] * (2 - written), f"#{digit}"]
+        text = lines[0] if body.get("include_stop_str_in_output") else "".join(lines)
+        choice = {"text": text, "finish_reason": "stop"}
+        return Reply({"choices": [choice], "usage": {"completion_tokens": len(text)}})
+
+    trees = []
+    with stub_server() as server:
+        server.answer = write
+        policy = PolicyOptions(
+            model="lab", generator="openai", api="completions", base_url=server.url, tokenizer=POLICY
+        )
+        for name in ("once.jsonl", "again.jsonl"):
+            search.run(_options(prompts, tmp_path / name, strategy=strategy, policy=policy))
+            trees.append(_trees(tmp_path / name))
+        asked = [body for body in server.seen if body.get("include_stop_str_in_output")]
+    assert trees[0] == trees[1]
+    assert all(rollout.response[-2] == "#" for rollout in read_rollouts(tmp_path / "once.jsonl"))
+    assert bool(asked) == (strategy != "best-of-n")
+    assert all(body["stop"] == ["\n"] for body in asked)
+
+
 def test_what_is_written_adds_up(prompts: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     result = search.run(_options(prompts, out))
@@ -102,6 +151,10 @@ def test_what_is_written_adds_up(prompts: Path, tmp_path: Path) -> None:
     ledger = (read_manifest(out) or {})["ledger"]
     assert result.ledger["generated_tokens"] == ledger["generated_tokens"] == generated
     assert ledger["scored_tokens"] == sum(tree["scored_tokens"] for tree in trees) > 0
+    # The lab's models are of one size: one draws, two score.
+    assert ledger["scoring_parameters"] == 2 * ledger["model_parameters"] > 0
+    operations = 2 * ledger["model_parameters"] * (generated + 2 * ledger["scored_tokens"])
+    assert ledger["flops"] == operations
     for tree in trees:
         assert [node["fate"] for node in tree["nodes"]].count("chosen") == 1
         for node in tree["nodes"][1:]:

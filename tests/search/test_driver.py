@@ -53,4 +53,6 @@ def test_tokens_are_counted_once() -> None:
     assert isinstance(tree, Tree)
     assert tree.generated_tokens == sum(node.num_tokens for node in tree.nodes)
     # The scorer counts characters; the last line's end is the end of the turn, which it does not see.
-    assert tree.scored_tokens == sum(len(node.text) for node in tree.nodes)
+    distinct = {(node.response, node.ended): node for node in tree.nodes}
+    assert len(distinct) < len(tree.nodes)
+    assert tree.scored_tokens == sum(len(node.text) for node in distinct.values())

@@ -101,6 +101,11 @@ COMMANDS: tuple[Command, ...] = (
         "bench score", "speed and memory of scoring, beside the published evaluator", "stepcredit_bench.score"
     ),
     Command(
+        "bench search",
+        "search that keeps what its models have read, beside one that reads it anew",
+        "stepcredit_bench.search",
+    ),
+    Command(
         "bench train",
         "speed and memory of training, beside TRL and a plain PyTorch loop",
         "stepcredit_bench.train",

@@ -175,9 +175,8 @@ def run(options: Options) -> Result:
                 )
             manifest.count("prompts", len(plan.positions) - len(failed))
             manifest.count("failed_prompts", len(failed))
-            ledger: Ledger | None = getattr(generator, "ledger", None)
-            if ledger is not None:
-                manifest.ledger.model_parameters = ledger.model_parameters
+            manifest.ledger.model_parameters = _parameters(generator)
+            manifest.ledger.scoring_parameters = _parameters(scorer)
             num_rollouts = sum(len(row["rollouts"]) for row in lines.rows())
             lines.commit(_Finish(options, plan.positions, manifest), num_rows=num_rollouts)
         return _result(options, already_complete=lines.complete)
@@ -246,6 +245,12 @@ def _row(options: Options, tree: Tree, policy: str) -> dict[str, Any]:
 
     rollouts = [rollout_to_json(rollout) for rollout in _rollouts(options, tree, policy)]
     return {"id": tree.prompt.id, "rollouts": rollouts, "tree": tree.to_json()}
+
+
+def _parameters(runs: Generator | Scorer) -> int:
+    """Parameters of all local models that run for a token; 0 where they are not known."""
+    ledger: Ledger | None = getattr(runs, "ledger", None)
+    return 0 if ledger is None else ledger.model_parameters * getattr(runs, "num_models", 1)
 
 
 def _grader(options: Options) -> AbstractContextManager[Grader | None]:

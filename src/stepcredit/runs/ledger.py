@@ -18,6 +18,8 @@ class Ledger:
 
     Attributes:
         model_parameters: Parameters of the model that did the work.
+        scoring_parameters: Those of all models that score together, where another draws; ``None``
+            is the same model.
         prompt_tokens: Tokens read (prefilled), each shared prefix counted once as computed.
         generated_tokens: Tokens drawn.
         scored_tokens: Tokens passed forward to be scored.
@@ -25,6 +27,7 @@ class Ledger:
     """
 
     model_parameters: int = 0
+    scoring_parameters: int | None = None
     prompt_tokens: int = 0
     generated_tokens: int = 0
     scored_tokens: int = 0
@@ -33,13 +36,17 @@ class Ledger:
     @property
     def flops(self) -> float:
         """Floating-point operations by :data:`FLOPS_FORMULA`."""
-        forward = self.prompt_tokens + self.generated_tokens + self.scored_tokens
-        return 2.0 * self.model_parameters * forward + 6.0 * self.model_parameters * self.trained_tokens
+        drawn = self.model_parameters * (self.prompt_tokens + self.generated_tokens)
+        scoring = self.model_parameters if self.scoring_parameters is None else self.scoring_parameters
+        scored = scoring * self.scored_tokens
+        return 2.0 * (drawn + scored) + 6.0 * self.model_parameters * self.trained_tokens
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest."""
+        scoring = self.scoring_parameters
         return {
             "model_parameters": self.model_parameters,
+            **({} if scoring is None else {"scoring_parameters": scoring}),
             "prompt_tokens": self.prompt_tokens,
             "generated_tokens": self.generated_tokens,
             "scored_tokens": self.scored_tokens,

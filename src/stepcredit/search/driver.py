@@ -179,11 +179,13 @@ class Searcher:
                 node.worth = NOT_SCORED
                 continue
             node.worth = worth_of(node.score, self.settings.worth)
-            tree.scored_tokens += max(0, node.score.num_tokens - _read_before(node))
+            if (node.response, node.ended) not in tree.scored:
+                tree.scored.add((node.response, node.ended))
+                tree.scored_tokens += max(0, node.score.num_tokens - _read_before(node))
 
 
 def _read_before(node: Node) -> int:
-    """Tokens of the response that the scorer read with an earlier node."""
+    """Tokens of the response that the scorer read with the partial response that it continues."""
     parent = node.parent
     while parent is not None and parent.score is None:
         parent = parent.parent

@@ -87,13 +87,16 @@ class Tree:
         prompt: The problem.
         nodes: All that was drawn, the root first.
         generated_tokens: Drawn in all, also what was given up.
-        scored_tokens: Read by the scorer for the first time, the prompt included.
+        scored_tokens: Of responses, read by the scorer for the first time: what a partial response shares
+            with the one that it continues counts once, and so does a text that was drawn several times.
+        scored: Texts that were scored so far, and whether they had ended.
     """
 
     prompt: Prompt
     nodes: list[Node] = field(default_factory=lambda: [Node(id=0, fate="kept")])
     generated_tokens: int = 0
     scored_tokens: int = 0
+    scored: set[tuple[str, bool]] = field(default_factory=set)
 
     @property
     def root(self) -> Node:

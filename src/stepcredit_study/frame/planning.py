@@ -21,6 +21,9 @@ FORMULAS: Mapping[str, str] = {
     "prefixes, which are completed once, are not taken into account",
     "train": OPERATIONS_FORMULA + "; of paired objectives the most pairs that half right responses give",
     "label autopsv": "training as for train, and one pass of 2 x parameters x tokens",
+    "search": "2 x parameters x tokens of prompts and of what is drawn, as many responses as the search is "
+    "wide (twice as many where it looks ahead), for the generator and each model that scores, as each "
+    "token is read once",
     "score": "2 x parameters x tokens of prompts and responses for each model that runs: policy and "
     "reference of an implicit PRM, else one; equal responses, which are scored once, are not "
     "taken into account",
@@ -153,6 +156,7 @@ class _Estimator:
             "select": self._select,
             "train": self._train,
             "score": self._score,
+            "search": self._search,
             "label math-shepherd": self._math_shepherd,
             "label autopsv": self._autopsv,
         }
@@ -262,6 +266,17 @@ class _Estimator:
         if volume is None:
             return None
         return self._forward(volume.responses * self._length * self._passes(options))
+
+    def _search(self, options: Any) -> _Cost | None:
+        count, how, machine = float(options.limit), options.search, self._machine
+        drawn = count * how.width * (2 if how.strategy == "lookahead" else 1)
+        self._volumes[options.out] = _Volume({options.prompts: (count, drawn)})
+        tokens = count * machine.prompt_tokens + drawn * machine.response_tokens
+        writing = self._forward(tokens, options.policy.policy_name)
+        scoring = self._forward(tokens * self._passes(options))
+        if writing is None or scoring is None:
+            return None
+        return _Cost(writing.tokens + scoring.tokens, writing.flops + scoring.flops)
 
     def _passes(self, options: Any) -> int:
         config = self._trained.get(options.prm)

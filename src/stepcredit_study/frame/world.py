@@ -6,7 +6,7 @@ paper's scale the same request is the command line that a node of GPUs runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from stepcredit.pipelines import (
     label_math_shepherd,
     sample,
     score,
+    search,
     select,
     train,
 )
 from stepcredit.pipelines.driver import Store
+from stepcredit.search.options import SearchOptions
 from stepcredit_study.frame.scale import Scale
 
 LAB = "lab:"
@@ -43,6 +45,19 @@ class Responses:
 
     graded: Path
     distinct: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What one search found.
+
+    Attributes:
+        graded: Whole responses that the final choice was among; of each problem the chosen one is the first.
+        found: The same ungraded; trees and the manifest lie beside it.
+    """
+
+    graded: Path
+    found: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +236,44 @@ class World:
         """Scores of rollouts by a trained model, or by any model with the options of ``stepcredit score``."""
         options = score.Options(input=data, prm=str(prm), out=Path(), **changes)
         return self.store.make("score", Path(prm).name.rpartition("-")[0] or Path(prm).name, options)
+
+    def searched(
+        self,
+        how: SearchOptions,
+        prm: Path,
+        *,
+        policy: str | None = None,
+        sampling: SamplingOptions | None = None,
+        **scoring: Any,
+    ) -> Searched:
+        """A search of the test problems, graded.
+
+        Args:
+            how: Strategy, width and so on.
+            prm: What guides it.
+            policy: Which generator draws; the base by default.
+            sampling: How it draws; as usual by default.
+            scoring: Options of the scorer, as those of ``stepcredit score``.
+        """
+        scale = self.scale
+        policy, drawn, count = policy or scale.base, sampling or scale.sampling, scale.sizes.test_prompts
+        options = search.Options(
+            prompts=self.prompts("test", count),
+            prm=str(prm),
+            out=Path(),
+            search=how,
+            limit=None if scale.is_lab else count,
+            seed=self.seed,
+            policy=search.PolicyOptions(**scale.policy, model=str(self.model(policy)), policy_name=policy),
+            draw=search.StepSampling(**{**asdict(drawn), "stop": ()}),
+            **scoring,
+        )
+        found = self.store.make("search", f"{how.strategy}-{policy}", options)
+        grader = scale.grader
+        graded = grade.Options(
+            rollouts=found, out=Path(), grader=grader.grader, answer_pattern=grader.answer_pattern
+        )
+        return Searched(self.store.make("grade", f"{how.strategy}-{policy}", graded), found)
 
     def reference_log_probability(self, data: Path, **changes: Any) -> Path:
         """The untrained model's own log-probability, mean over tokens, as a score."""

@@ -11,6 +11,7 @@ import pytest
 
 from stepcredit.cli.commands import COMMANDS
 from stepcredit.cli.parser import OneLineParser, add_settings, build
+from stepcredit.search.options import SearchOptions
 from stepcredit_study.frame.experiment import Experiment, load_experiment
 from stepcredit_study.frame.planning import PlannedCommand, plan, total_line
 from stepcredit_study.frame.scale import Machine, Scale, read_scale, resized
@@ -164,6 +165,19 @@ def test_scoring_costs_a_pass_a_model_on_one_device(paper: Scale, tmp_path: Path
         lambda world: world.reference_log_probability(world.test_set().distinct), paper, tmp_path
     )["score"]
     assert untrained.flops == pytest.approx(2 * PARAMETERS * tokens)
+
+
+def test_a_search_costs_what_it_draws_and_two_models_that_read_it(paper: Scale, tmp_path: Path) -> None:
+    def prepare(world: World, strategy: str) -> Path:
+        how = SearchOptions(strategy=strategy, width=16)
+        return world.searched(how, world.train("implicit-ce"), policy="llama-70b").graded
+
+    for strategy, drawn in (("beam", 16), ("lookahead", 32)):
+        planned = costs(lambda world, strategy=strategy: prepare(world, strategy), paper, tmp_path)
+        tokens = 500 * 100 + 500 * drawn * 400
+        assert planned["search"].tokens == 3 * tokens
+        assert planned["search"].flops == pytest.approx(2 * (70.6e9 + 2 * PARAMETERS) * tokens)
+        assert planned["grade"].flops == 0
 
 
 def test_parts_of_the_data_cost_their_share(paper: Scale, tmp_path: Path) -> None:
