@@ -1,11 +1,13 @@
 # make demo   sets up and runs the main job on the lab, to runs/demo/report.html
 # make test   runs the tests
+# make test-vllm   runs those that need a real vLLM, on the CPU, in an environment of its own (3.5 GB)
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_OUT ?= runs/demo
 SEED ?= 0
+VLLM_ENV ?= .venv-vllm
 
-.PHONY: setup demo test check format results findings clean
+.PHONY: setup demo test test-vllm check format results findings clean
 
 setup: .venv/installed
 
@@ -21,6 +23,13 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-vllm: setup $(VLLM_ENV)/installed
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 STEPCREDIT_VLLM=$(VLLM_ENV) $(BIN)/python -m pytest tests/vllm
+
+$(VLLM_ENV)/installed: scripts/vllm_environment.sh
+	scripts/vllm_environment.sh $(VLLM_ENV) $(PYTHON)
+	touch $@
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ from stepcredit.types import Encoded
 
 PROMPT_TOKENS = (70, 90)
 RESPONSE_TOKENS = (30, 250)
+CONTEXT_LENGTH = 2048
 
 SHAPES: Mapping[str, Mapping[str, int]] = {
     "smollm2-135m": {
@@ -49,7 +50,7 @@ def random_model(shape: str, *, seed: int, dtype: str = "float32", vocab_size: i
     settings: dict[str, Any] = {**SHAPES[shape], "tie_word_embeddings": True, "pad_token_id": 0}
     if vocab_size is not None:
         settings["vocab_size"] = vocab_size
-    config = LlamaConfig(**settings, max_position_embeddings=2048)
+    config = LlamaConfig(**settings, max_position_embeddings=CONTEXT_LENGTH)
     return LlamaForCausalLM(config).to(getattr(torch, dtype)).eval()
 
 

@@ -52,6 +52,12 @@ def _results(generator: OpenAIGenerator, *requests: GenerationRequest) -> list[R
     return list(generator.generate(requests))
 
 
+def test_a_server_that_takes_no_seeds_gets_none(server: StubServer) -> None:
+    generator = OpenAIGenerator("m", base_url=server.url, seeds=False)
+    assert len(_results(generator, _request("a", 3))) == 3
+    assert [body for body in server.seen if "seed" in body] == []
+
+
 def test_every_sample_is_one_request_with_a_seed_of_its_own(server: StubServer) -> None:
     server.answer = lambda number, body: completion(body["messages"][0]["content"] + str(body["seed"]))
     generator = _generator(server)

@@ -19,7 +19,8 @@ def _contract(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "contracts"))
     yield
-    sys.modules.pop("vllm", None)
+    for name in ("vllm", "vllm.platforms"):
+        sys.modules.pop(name, None)
 
 
 def _request(name: str, num_samples: int, text: str = "1+2=", **sampling: Any) -> GenerationRequest:
@@ -64,6 +65,17 @@ def test_samples_have_seeds_of_their_own_whatever_the_chunks(tokenizer: Any) -> 
     assert ledger.prompt_tokens == 2 * 7
     assert ledger.generated_tokens == sum(len(r.response_token_ids or ()) for r in whole.values())
     assert ledger.model_parameters == 10
+
+
+@pytest.mark.usefixtures("_contract")
+def test_on_a_cpu_samples_have_no_seeds_and_a_warning_says_so(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CONTRACT_PLATFORM", "cpu")
+    drawn = _responses(_generator(tokenizer), _request("a", 5))
+    # The contract draws by prompt and seed, so without seeds all samples of a prompt are the same.
+    assert len({r.response for r in drawn.values()}) == 1
+    assert capsys.readouterr().err.count("vLLM takes no seeds on a CPU") == 1
 
 
 @pytest.mark.usefixtures("_contract")

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,43 +20,22 @@ from stepcredit.lab.task import make_prompts
 from stepcredit.pipelines import serve
 from stepcredit.pipelines.serve import Options
 from stepcredit.serving.options import ServerOptions
+from stepcredit_bench.serving import ServerProcess
 
 MODEL = ["--prm", str(policy_path("strong")), "--reference", str(policy_path("mid")), "--beta", "0.5"]
-WORDS = [sys.executable, "-m", "stepcredit", "serve", *MODEL, "--steps", "newline", "--port", "0"]
+WORDS = [*MODEL, "--steps", "newline"]
 PROMPT, RESPONSE = "7*8+5-3=", "7*8=6\n6+5=1\n1-3=8\n#8"
 
 
-class _Server:
-    def __init__(self, *words: str, **environment: str) -> None:
-        self.process = subprocess.Popen(
-            [*WORDS, *words],
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            if match := re.search(r"at (http://\S+)", line):
-                self.address = match[1]
-                return
-        raise AssertionError(f"the server ended with {self.process.wait()}")
-
-    def end(self) -> str:
-        self.process.send_signal(signal.SIGTERM)
-        out, _ = self.process.communicate(timeout=60)
-        return out
-
-
 @pytest.fixture(scope="module")
-def server() -> Iterator[_Server]:
-    server = _Server()
+def server() -> Iterator[ServerProcess]:
+    server = ServerProcess(*WORDS)
     yield server
-    assert server.end().startswith("ended, ")
+    assert server.end()[0].startswith("ended, ")
 
 
 @pytest.mark.slow
-def test_score_and_search_use_a_server_as_they_use_a_model(server: _Server, tmp_path: Path) -> None:
+def test_score_and_search_use_a_server_as_they_use_a_model(server: ServerProcess, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     rows = [
         {"id": prompt.id, "prompt": prompt.prompt, "answer": prompt.answer}
@@ -85,7 +60,7 @@ def test_score_and_search_use_a_server_as_they_use_a_model(server: _Server, tmp_
 
 @pytest.mark.slow
 def test_what_was_accepted_is_answered_before_it_ends() -> None:
-    server = _Server("--batch-tokens", "40")
+    server = ServerProcess(*WORDS, "--batch-tokens", "40")
     with concurrent.futures.ThreadPoolExecutor(8) as pool, Client(server.address, retries=0) as client:
         client.score(PROMPT, [RESPONSE])
         asked = [pool.submit(client.score, PROMPT, [RESPONSE] * 32) for _ in range(8)]
@@ -96,7 +71,7 @@ def test_what_was_accepted_is_answered_before_it_ends() -> None:
             error = future.exception(timeout=60)  # Some may have come too late to be accepted.
             assert error is None or "does not answer" in str(error)
             answered += error is None
-    out, errors = server.process.communicate(timeout=60)
+    out, errors = server.wait()
     assert server.process.returncode == 0, errors
     assert out == f"ended, {answered + 1} requests answered\n"
     assert "Traceback" not in errors
@@ -104,16 +79,24 @@ def test_what_was_accepted_is_answered_before_it_ends() -> None:
 
 @pytest.mark.slow
 def test_killed_and_started_again_under_load_every_request_is_answered() -> None:
-    first = _Server()
+    first = ServerProcess(*WORDS)
     port = first.address.rpartition(":")[2]
     with concurrent.futures.ThreadPoolExecutor(4) as pool, Client(first.address, retries=12) as client:
         asked = [pool.submit(client.score, PROMPT, [RESPONSE]) for _ in range(60)]
         time.sleep(0.1)
-        first.process.kill()
-        first.process.communicate()
-        second = _Server("--port", port)
+        first.kill()
+        second = ServerProcess(*WORDS, "--port", port)
         assert len({future.result(timeout=120)[0].reward for future in asked}) <= 3
     second.end()
+
+
+def test_only_this_machine_is_listened_to_unless_another_address_is_named() -> None:
+    for options, expected in (
+        (ServerOptions(port=0), "127.0.0.1"),
+        (ServerOptions(host="::1", port=0), "::1"),
+    ):
+        with serve.listen(options) as listener:
+            assert listener.getsockname()[0] == expected
 
 
 def test_mistakes_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import contextlib
+import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from stepcredit import ImplicitPRM
 from stepcredit.lab.policies import policy_path
@@ -18,6 +24,21 @@ RESPONSES = ["7*8=6\n6+5=1\n1-3=8\n#8", "7*8=6\n6+5=1\n1-3=7\n#7", "7*8=6\n6+5=2
 
 def lab_scorer() -> ImplicitPRM:
     return ImplicitPRM.from_pretrained(policy_path("strong"), policy_path("mid"), beta=0.5, steps="newline")
+
+
+@contextlib.contextmanager
+def running(app: ASGIApp, **settings: Any) -> Iterator[str]:
+    """The address of a real server in a thread of this process."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", **settings))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import hmac
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from stepcredit import ImplicitPRM
 from stepcredit.data import score_to_json
 from stepcredit.serving.app import make_app
 from stepcredit.serving.service import Service
-from stepcredit.types import Rollout
+from stepcredit.types import Message, Rollout
 
 
 def _offline(scorer: ImplicitPRM, responses: list[str], *, finished: bool = True) -> list[dict[str, Any]]:
@@ -151,6 +153,68 @@ def test_with_a_token_only_the_page_and_the_health_checks_are_open(service: Serv
         assert refused.status_code == 401
     allowed = client.post("/v1/score", json=GOOD, headers={"Authorization": "Bearer s3cret"})
     assert allowed.status_code == 200
+
+
+def test_tokens_are_compared_in_constant_time(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+    in_constant_time = hmac.compare_digest
+
+    def compare(given: bytes, expected: bytes) -> bool:
+        compared.append((given, expected))
+        return in_constant_time(given, expected)
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    client = TestClient(make_app(service, token="s3cret"))
+    for given, status in (("Bearer s3cret", 200), ("Bearer s3creT", 401), ("B", 401)):
+        assert client.get("/v1/models", headers={"Authorization": given}).status_code == status
+    assert client.get("/v1/models").headers["WWW-Authenticate"] == "Bearer"
+    expected = b"Bearer s3cret"
+    assert compared == [(given, expected) for given in (b"Bearer s3cret", b"Bearer s3creT", b"B", b"")]
+
+
+def test_nothing_is_read_of_a_request_without_the_token(service: Service) -> None:
+    client = TestClient(make_app(service, token="s3cret"))
+    refused = client.post("/v1/score", content=b"x" * 20_001)
+    assert refused.status_code == 401
+
+
+HOSTILE_TEXT = "../../etc/passwd {{ cycler.__init__ }}{% for x in y %}"
+
+
+def test_nothing_of_a_request_becomes_a_path_a_model_or_a_template(
+    client: TestClient, scorer: ImplicitPRM
+) -> None:
+    opened: list[str] = []
+    sys.addaudithook(lambda event, arguments: opened.append(str(arguments)) if event in _EVENTS else None)
+    prompt: list[Message] = [{"role": HOSTILE_TEXT, "content": HOSTILE_TEXT}]
+    body = {"prompt": prompt, "responses": [HOSTILE_TEXT]}
+    (score,) = client.post("/v1/score", json=body).json()["scores"]
+    assert "".join(step["text"] for step in score["steps"]) == HOSTILE_TEXT
+    (twin,) = scorer.score_all([(prompt, HOSTILE_TEXT)])
+    assert score["reward"] == pytest.approx(twin.reward, abs=1e-5)
+    for path, sent in (
+        ("/v1/score", {**body, "model": "/etc/passwd"}),
+        ("/v1/best-of-n", {**body, "by": HOSTILE_TEXT}),
+        ("/get_reward", {"query": [HOSTILE_TEXT], "prompts": [HOSTILE_TEXT], "labels": [HOSTILE_TEXT]}),
+        ("/pooling", {"model": HOSTILE_TEXT, "input": HOSTILE_TEXT}),
+        ("/classify", {"model": "../lab", "messages": prompt}),
+    ):
+        assert client.post(path, json=sent).status_code < 500
+    assert not [line for line in opened if "passwd" in line or "cycler" in line or "../lab" in line]
+
+
+_EVENTS = frozenset({"open", "import", "os.listdir", "os.scandir", "compile", "exec", "subprocess.Popen"})
+
+
+def test_a_failure_of_the_model_is_json_and_the_next_request_is_answered(
+    client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(service.batchers["lab"].scorer, "judge", lambda _: 1 / 0)
+        failed = client.post("/v1/score", json=GOOD)
+    assert failed.status_code == 500
+    assert "server's own output" in failed.json()["error"]["message"]
+    assert client.post("/v1/score", json=GOOD).status_code == 200
 
 
 def test_models_health_and_metrics_are_there(client: TestClient) -> None:

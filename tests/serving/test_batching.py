@@ -6,16 +6,18 @@ import asyncio
 import threading
 from typing import Any
 
+import httpx
 import pytest
 from tests.serving.conftest import PROMPT, RESPONSES, lab_scorer
 
 from stepcredit import ImplicitPRM
 from stepcredit.errors import DataError
+from stepcredit.serving.app import make_app
 from stepcredit.serving.batching import Batcher, QueueFullError
 from stepcredit.serving.errors import RequestError
 from stepcredit.serving.options import ServerOptions
 from stepcredit.serving.service import Service
-from stepcredit.types import Rollout
+from stepcredit.types import ResponseScore, Rollout
 
 
 def _rollouts(*responses: str) -> list[Rollout]:
@@ -60,6 +62,32 @@ def test_what_does_not_fit_into_the_queue_is_refused(monkeypatch: pytest.MonkeyP
 
     asyncio.run(main())
     assert batcher.waiting_tokens == 0
+    batcher.close()
+
+
+def test_a_client_is_told_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = lab_scorer()
+    gate = _Gate(scorer, monkeypatch)
+    batcher = Batcher(scorer, batch_tokens=100, queue_tokens=15)
+    app = make_app(Service({"lab": batcher}, ServerOptions()))
+    body = {"prompt": PROMPT, "responses": RESPONSES[:1]}
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            accepted = asyncio.create_task(client.post("/v1/score", json=body))
+            await asyncio.to_thread(gate.entered.wait)
+            for path, status in (("/v1/score", 429), ("/v1/best-of-n", 429), ("/pooling", 422)):
+                refused = await client.post(path, json=body)
+                assert refused.status_code == status
+                assert refused.json()["error"]["message"]
+                assert ("Retry-After" in refused.headers) == (status == 429)
+            assert int(refused.headers.get("Retry-After", "1")) >= 1
+            gate.open.set()
+            assert (await accepted).status_code == 200
+            assert (await client.post("/v1/score", json=body)).status_code == 200
+
+    asyncio.run(main())
     batcher.close()
 
 
@@ -117,3 +145,21 @@ def test_closing_finishes_what_was_accepted() -> None:
         return await asyncio.gather(*tasks)
 
     assert [len(scores) for scores in asyncio.run(main())] == [3] * 5
+
+
+def test_asked_for_exactly_no_digit_depends_on_other_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [_rollouts(*RESPONSES[: 1 + number % 3], "7*8=5\n" * (number + 1)) for number in range(8)]
+    alone = [[score.steps for score in lab_scorer().score_all(request)] for request in requests]
+    scorer = lab_scorer()
+    gate = _Gate(scorer, monkeypatch)
+    batcher = Batcher(scorer, batch_tokens=30, queue_tokens=100_000, exact=True)
+
+    async def main() -> list[list[ResponseScore]]:
+        tasks = [asyncio.create_task(batcher.score(request)) for request in requests]
+        await asyncio.to_thread(gate.entered.wait)
+        gate.open.set()
+        return await asyncio.gather(*tasks)
+
+    assert [[score.steps for score in scores] for scores in asyncio.run(main())] == alone
+    batcher.close()
+    assert batcher.counts.batches == len(requests)

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
-import uvicorn
-from tests.serving.conftest import PROMPT, RESPONSES, lab_scorer
+from tests.serving.conftest import PROMPT, RESPONSES, lab_scorer, running
 
 from stepcredit.client import AsyncClient, Client
 from stepcredit.encoding import EncodingError
@@ -28,16 +27,8 @@ from stepcredit.types import Rollout
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     batcher = Batcher(lab_scorer(), batch_tokens=4096, queue_tokens=1 << 16)
-    server = uvicorn.Server(
-        uvicorn.Config(make_app(Service({"lab": batcher}, ServerOptions())), port=0, log_level="error")
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with running(make_app(Service({"lab": batcher}, ServerOptions()))) as address:
+        yield address
 
 
 def test_both_clients_give_what_the_scorer_gives(address: str) -> None:
@@ -152,6 +143,20 @@ def test_a_refusal_for_the_moment_is_waited_out(broken: str) -> None:
     with pytest.raises(DataError):  # The third answer is read, and has too few scores.
         Client(broken).score("p", ["r"])
     assert len(_Broken.asked) == 3
+    assert _Broken.asked[1] - _Broken.asked[0] >= 1.0
+
+
+def test_coroutines_wait_as_long_as_they_are_asked_to(broken: str) -> None:
+    body = json.dumps({"scores": []}).encode()
+    _Broken.answers = [(503, {"Retry-After": "1"}, b"{}"), (200, {}, body)]
+
+    async def ask() -> None:
+        async with AsyncClient(broken) as client:
+            with pytest.raises(DataError):
+                await client.score("p", ["r"])
+
+    asyncio.run(ask())
+    assert len(_Broken.asked) == 2
     assert _Broken.asked[1] - _Broken.asked[0] >= 1.0
 
 

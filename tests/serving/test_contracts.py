@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+import requests
+import torch
 from starlette.testclient import TestClient
-from tests.serving.conftest import PROMPT, RESPONSES
+from tests.serving.conftest import PROMPT, RESPONSES, running
 
 from stepcredit import ImplicitPRM
 
@@ -30,6 +32,25 @@ def test_openrlhf_gets_one_reward_per_text(client: TestClient, scorer: ImplicitP
     answer = client.post("/get_reward", json={"query": texts}).json()
     assert answer["rewards"] == answer["scores"] == pytest.approx(_rewards(client, RESPONSES), abs=1e-5)
     assert answer["extra_logs"] == {}
+
+
+def test_openrlhfs_client_gets_a_tensor(client: TestClient, scorer: ImplicitPRM) -> None:
+    """As its ``remote_rm_fn`` asks and reads: requests, a status that is no error, ``rewards``, a tensor."""
+    texts = [_chat(scorer, PROMPT, response)[1] for response in RESPONSES]
+    heads = [_chat(scorer, PROMPT, response)[0] for response in RESPONSES]
+    expected = _rewards(client, RESPONSES)
+    with running(client.app) as address:
+        response = requests.post(
+            url=f"{address}/get_reward",
+            json={"query": texts, "prompts": heads, "labels": ["8", "8", "8"]},
+            headers={"Content-Type": "application/json"},
+            timeout=180,
+        )
+    response.raise_for_status()
+    assert {"rewards", "scores", "extra_logs"} == response.json().keys()
+    rewards = torch.tensor(response.json()["rewards"])
+    assert rewards.shape == (len(RESPONSES),)
+    assert rewards.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_openrlhf_may_send_prompts_and_labels_beside_the_texts(

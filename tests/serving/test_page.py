@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import uvicorn
-from tests.serving.conftest import PROMPT, RESPONSES, lab_scorer
+from tests.serving.conftest import PROMPT, RESPONSES, lab_scorer, running
 
 from stepcredit.serving.app import make_app
 from stepcredit.serving.batching import Batcher
@@ -36,14 +33,8 @@ def address() -> Iterator[str]:
         name: Batcher(lab_scorer(), batch_tokens=4096, queue_tokens=1 << 16) for name in ("lab", "other")
     }
     service = Service(batchers, ServerOptions())
-    server = uvicorn.Server(uvicorn.Config(make_app(service), port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with running(make_app(service)) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +97,42 @@ def test_two_models_stand_side_by_side(browser: Any, address: str) -> None:
     assert "against the other model" in tab.page.locator("article h3").first.inner_text()
     left, right = (tab.page.locator("#results section").nth(n).bounding_box() for n in (0, 1))
     assert right["x"] > left["x"] + left["width"] - 1
+
+
+def test_two_models_are_compared_step_by_step(browser: Any, address: str) -> None:
+    tab = _Tab(browser, address)
+    tab.page.select_option("#beside", "other")
+    tab.score(RESPONSES[0])
+    differences = tab.page.locator("article li .difference").all_inner_texts()
+    assert differences == ["0.00"] * 8  # Both are the same model, with four steps each.
+
+
+def test_everything_can_be_done_with_the_keyboard(browser: Any, address: str) -> None:
+    tab = _Tab(browser, address)
+    keyboard = tab.page.keyboard
+
+    def move_to(selector: str) -> None:
+        for _ in range(20):
+            if tab.page.locator(selector).first.evaluate("(one) => one === document.activeElement"):
+                return
+            keyboard.press("Tab")
+        raise AssertionError(f"{selector} is not reached")
+
+    move_to("#prompt")
+    keyboard.type(PROMPT)
+    move_to("#solutions textarea")
+    keyboard.type("7*8=6")
+    move_to("#add")
+    keyboard.press("Enter")
+    keyboard.type("7*8=5")  # The new solution has the focus.
+    move_to("#go")
+    keyboard.press("Enter")
+    tab.page.locator("article").first.wait_for()
+    assert tab.page.locator("article").count() == 2
+    move_to("summary")
+    keyboard.press("Enter")
+    assert tab.page.locator(".token").first.is_visible()
+    assert tab.complaints == []
 
 
 HOSTILE = "<img src=x onerror=alert(1)><script>document.title='taken'</script>\n#8"

@@ -100,6 +100,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "bench score", "speed and memory of scoring, beside the published evaluator", "stepcredit_bench.score"
     ),
+    Command("bench serve", "requests per second and latency of a server", "stepcredit_bench.serve"),
     Command(
         "bench search",
         "search that keeps what its models have read, beside one that reads it anew",

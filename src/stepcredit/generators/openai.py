@@ -76,6 +76,7 @@ class OpenAIGenerator:
             which cannot.
         name: Written to ``Rollout.policy``; by default the model's name.
         limits: How hard the server is pressed.
+        seeds: Whether requests hold seeds; some servers take none.
 
     Attributes:
         ledger: Tokens as the server counts them.
@@ -92,10 +93,12 @@ class OpenAIGenerator:
         prompt_format: PromptFormat | None = None,
         name: str | None = None,
         limits: ServerLimits | None = None,
+        seeds: bool = True,
     ) -> None:
         self._model, self._name = model, name or model
         self._format = prompt_format
         self._limits = limits or ServerLimits()
+        self._seeds = seeds
         self.ledger = Ledger()
         address = base_url or os.environ.get("OPENAI_BASE_URL")
         if address is None and "OPENAI_API_KEY" not in os.environ:
@@ -167,8 +170,11 @@ class OpenAIGenerator:
 
     def _ask(self, server: Server, request: GenerationRequest, index: int) -> _Answer:
         path, body = self._request(request)
-        seed = stream_key(request.sampling.seed, request.prompt.id, index, request.response_prefix)
-        return server.post(path, {**body, **_settings(request.sampling), "seed": seed >> 33}, _read)
+        body |= _settings(request.sampling)
+        if self._seeds:
+            key = stream_key(request.sampling.seed, request.prompt.id, index, request.response_prefix)
+            body["seed"] = key >> 33
+        return server.post(path, body, _read)
 
     def _request(self, request: GenerationRequest) -> tuple[str, dict[str, Any]]:
         """Path, model and prompt."""

@@ -98,6 +98,10 @@ class GeneratorOptions:
     tokenizer: str | None = option(
         "directory or hub name of the tokenizer for --api completions (default: the model's)", default=None
     )
+    request_seeds: bool = option(
+        "send a seed with each request; turn it off for servers that accept none, such as vLLM on a CPU (openai)",
+        default=True,
+    )
     concurrency: int = option("number of requests in flight at the same time (openai)", default=16)
     timeout: float = option("seconds within which a whole answer must arrive (openai)", default=600.0)
     retries: int = option("how many times a failed request is retried (openai)", default=8)
@@ -130,7 +134,8 @@ class GeneratorOptions:
         if self.generator == "fake":
             return known
         if self.generator == "openai":
-            return known | {"model": self.model, "api": self.api, "tokenizer": self.tokenizer}
+            known |= {"model": self.model, "api": self.api, "tokenizer": self.tokenizer}
+            return known if self.request_seeds else known | {"request_seeds": False}
         from stepcredit.checkpoints import (
             content_hash,
             load_tokenizer,
@@ -230,6 +235,7 @@ def _openai(options: GeneratorOptions) -> Generator:
         prompt_format=prompt_format,
         name=options.name,
         limits=ServerLimits(options.concurrency, options.timeout, options.retries),
+        seeds=options.request_seeds,
     )
 
 

@@ -15,7 +15,7 @@ from stepcredit.errors import DataError, MissingExtraError, UserError
 from stepcredit.generators.decoding import Decoder
 from stepcredit.generators.prompts import Opening, PromptFormat
 from stepcredit.generators.streams import stream_key
-from stepcredit.runs import Ledger
+from stepcredit.runs import Ledger, warn
 from stepcredit.types import FinishReason, GenerationFailure, GenerationRequest, Rollout
 
 _Ask = tuple[tuple[int, ...], dict[str, Any]]
@@ -43,6 +43,19 @@ class EngineSettings:
     dtype: str = "auto"
     trust_remote_code: bool = False
     chunk_samples: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Abilities:
+    """What an engine can do.
+
+    Attributes:
+        context: Tokens of prompt and response that fit.
+        takes_seeds: Whether a sample may have a seed of its own; on a CPU one ends vLLM's engine.
+    """
+
+    context: int
+    takes_seeds: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +90,11 @@ class _Engine:
         )
 
     @property
-    def context(self) -> int:
-        """Tokens of prompt and response that fit."""
-        return int(self._llm.model_config.max_model_len)
+    def abilities(self) -> _Abilities:
+        """By its model and the processor that it runs on."""
+        from vllm.platforms import current_platform
+
+        return _Abilities(int(self._llm.model_config.max_model_len), not current_platform.is_cpu())
 
     def run(self, asks: Sequence[_Ask]) -> list[_Result]:
         outputs = self._llm.generate(
@@ -95,8 +110,8 @@ class VLLMGenerator:
     """Draws responses with vLLM.
 
     Every sample is a request of its own with a seed of its own, made from (seed, prompt id, index, response
-    prefix); prefix caching lets one prompt's samples share its prefill. How far vLLM draws the same again
-    in other batches is up to vLLM.
+    prefix), but on a CPU, where vLLM takes none; prefix caching lets one prompt's samples share its prefill.
+    How far vLLM draws the same again in other batches is up to vLLM.
 
     Args:
         model: Directory.
@@ -135,6 +150,9 @@ class VLLMGenerator:
             if self._settings.data_parallel == 1
             else _Copies(model, self._settings)
         )
+        self._abilities = self._copies.abilities
+        if not self._abilities.takes_seeds:
+            warn("vLLM takes no seeds on a CPU, so --seed decides nothing here: another run draws otherwise")
 
     @property
     def name(self) -> str:
@@ -171,10 +189,10 @@ class VLLMGenerator:
                     request.prompt.prompt, request.response_prefix, request.response_prefix_ids
                 )
                 # vLLM would refuse the whole chunk for one prompt that is too long.
-                if len(opening.token_ids) >= self._copies.context:
+                if len(opening.token_ids) >= self._abilities.context:
                     raise DataError(
                         f"the prompt has {len(opening.token_ids)} tokens, "
-                        f"but the model's context is only {self._copies.context}"
+                        f"but the model's context is only {self._abilities.context}"
                     )
             except DataError as error:
                 failures.append(GenerationFailure(request.prompt.id, request.indices, str(error)))
@@ -186,13 +204,14 @@ class VLLMGenerator:
     def _ask(self, sample: _Sample) -> _Ask:
         request, sampling = sample.request, sample.request.sampling
         key = stream_key(sampling.seed, request.prompt.id, sample.index, request.response_prefix)
+        room = self._abilities.context - len(sample.opening.token_ids)
         arguments = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k or -1,
             "min_p": sampling.min_p,
-            "seed": key >> 33,
-            "max_tokens": min(sampling.max_new_tokens, self._copies.context - len(sample.opening.token_ids)),
+            "seed": key >> 33 if self._abilities.takes_seeds else None,
+            "max_tokens": min(sampling.max_new_tokens, room),
             "stop": list(sampling.stop),
             "include_stop_str_in_output": sampling.keep_stop,
             "stop_token_ids": self._end_tokens,
@@ -227,7 +246,8 @@ class _Copies:
             process.start()
             theirs.close()
             self._pipes.append(ours)
-        self.context = min(self._receive(pipe) for pipe in self._pipes)
+        abilities: list[_Abilities] = [self._receive(pipe) for pipe in self._pipes]
+        self.abilities = abilities[0]
 
     def run(
         self, tasks: Iterator[tuple[list[_Sample], list[_Ask]]]
@@ -280,14 +300,14 @@ def _accelerators(settings: EngineSettings) -> list[str]:
 
 
 def _serve(pipe: Connection, model: str, settings: EngineSettings, visible: str) -> None:
-    """A copy's process: tell the context's length, then answer chunks until the pipe is closed."""
+    """A copy's process: say what it can do, then answer chunks until the pipe is closed."""
     os.environ["CUDA_VISIBLE_DEVICES"] = visible
     try:
         engine = _Engine(model, settings)
     except UserError as error:
         pipe.send(_Trouble(str(error)))
         return
-    pipe.send(engine.context)
+    pipe.send(engine.abilities)
     while True:
         try:
             asks = pipe.recv()

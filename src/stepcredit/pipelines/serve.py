@@ -66,14 +66,18 @@ def run(options: Options) -> Result:
     """
     require_extra()
     token = token_from_environment()
-    listener = _listen(options.server)
+    listener = listen(options.server)
     service = _load(options)
     _serve(service, listener, token)
     return Result(num_requests=service.metrics.requests)
 
 
-def _listen(server: ServerOptions) -> socket.socket:
-    """The open port: it is had before models are loaded, so that a mistake shows at once."""
+def listen(server: ServerOptions) -> socket.socket:
+    """The open port: it is had before models are loaded, so that a mistake shows at once.
+
+    Raises:
+        UserError: It cannot be had.
+    """
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -109,6 +113,7 @@ def _load(options: Options) -> Service:
             scorer,
             batch_tokens=options.server.batch_tokens,
             queue_tokens=options.server.queue_tokens,
+            exact=options.server.exact,
         )
     return Service(batchers, options.server)
 
@@ -117,6 +122,7 @@ def _serve(service: Service, listener: socket.socket, token: str | None) -> None
     import uvicorn
 
     from stepcredit.serving.app import make_app
+    from stepcredit.serving.connections import TimedProtocol
 
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
@@ -124,6 +130,8 @@ def _serve(service: Service, listener: socket.socket, token: str | None) -> None
     config = uvicorn.Config(
         make_app(service, token=token),
         log_level="warning",
+        http=TimedProtocol,
+        ws="none",
         timeout_graceful_shutdown=round(service.options.request_timeout),
         timeout_keep_alive=30,
         h11_max_incomplete_event_size=64 << 10,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stepcredit import __version__
 from stepcredit.data import score_to_json
@@ -60,7 +61,9 @@ def make_app(service: Service, *, token: str | None = None) -> FastAPI:
         docs_url=None,  # Its page would load scripts from elsewhere.
         redoc_url=None,
     )
-    _add_guards(app, service, token)
+    options = service.options
+    app.add_middleware(BodyLimit, most=options.max_request_bytes, seconds=options.request_timeout)
+    app.add_middleware(_Guard, service=service, token=token)
     _add_errors(app)
     _add_health(app, service)
     _add_scores(app, service)
@@ -68,28 +71,44 @@ def make_app(service: Service, *, token: str | None = None) -> FastAPI:
     return app
 
 
-def _add_guards(app: FastAPI, service: Service, token: str | None) -> None:
-    """Size, token and metrics of every request, before anything of it is read."""
+class _Guard:
+    """The token and the count of every request, before anything of it is read."""
 
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        path = request.url.path
-        given = request.headers.get("authorization", "")
-        if token is not None and path not in _OPEN and not _equal(given, f"Bearer {token}"):
-            response: Response = _refusal(RequestError(401, "the bearer token is missing or wrong", None))
-            response.headers["WWW-Authenticate"] = "Bearer"
-        else:
-            response = await call_next(request)
-        route = request.scope.get("route")
-        service.metrics.count(getattr(route, "path", "other"), response.status_code)
-        return response
+    def __init__(self, app: ASGIApp, service: Service, token: str | None) -> None:
+        self._app, self._service, self._token = app, service, token
 
-    app.add_middleware(BodyLimit, most=service.options.max_request_bytes)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = None
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await (self._app if self._allows(scope) else _no_token)(scope, receive, noted)
+        except Exception:
+            status = 500
+            raise
+        finally:
+            if status is not None:  # A client may go before it has said all that it wants.
+                self._service.metrics.count(getattr(scope.get("route"), "path", "other"), status)
+
+    def _allows(self, scope: Scope) -> bool:
+        if self._token is None or scope["path"] in _OPEN:
+            return True
+        # Compared in constant time, as bytes: a header may hold any.
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        return hmac.compare_digest(given, f"Bearer {self._token}".encode())
 
 
-def _equal(given: str, expected: str) -> bool:
-    """Compared in constant time, as bytes: a header may hold any."""
-    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
+async def _no_token(scope: Scope, receive: Receive, send: Send) -> None:
+    response = _refusal(RequestError(401, "the bearer token is missing or wrong", None))
+    response.headers["WWW-Authenticate"] = "Bearer"
+    await response(scope, receive, send)
 
 
 def _refusal(error: RequestError) -> JSONResponse:
@@ -108,6 +127,10 @@ def _add_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         place = [str(part) for part in first["loc"] if part != "body"]
         return _refusal(RequestError(422, str(first["msg"]), ".".join(place) or None))
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, __: Exception) -> JSONResponse:
+        return _refusal(RequestError(500, "failed; the server's own output says why", None))
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:

@@ -11,6 +11,7 @@ import contextlib
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -38,7 +39,7 @@ class _Item:
     """A response that waits.
 
     Attributes:
-        rollout: Its id is its own in the whole process.
+        rollout: Its id is its own in the whole process, and its prompt's id that of the request.
         size: About how many tokens it costs.
         loop: Where its future lives.
         future: Becomes the score, or the error.
@@ -67,14 +68,18 @@ class Batcher:
         scorer: Used by the worker thread alone; its scores hold token rewards where it can give them.
         batch_tokens: Most tokens of a batch; a response that is larger goes alone.
         queue_tokens: Most tokens that wait.
+        exact: Whether a batch is one request, whatever its size: then no digit of a score depends on what
+            others ask, and a large request is waited for.
     """
 
-    def __init__(self, scorer: WindowedScorer, *, batch_tokens: int, queue_tokens: int) -> None:
+    def __init__(
+        self, scorer: WindowedScorer, *, batch_tokens: int, queue_tokens: int, exact: bool = False
+    ) -> None:
         scorer.with_tokens = True
         self.scorer = scorer
         self.counts = BatchCounts()
-        self._batch_tokens, self._queue_tokens = batch_tokens, queue_tokens
-        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._batch_tokens, self._queue_tokens, self._exact = batch_tokens, queue_tokens, exact
+        self._queue: queue.SimpleQueue[list[_Item] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._waiting_tokens = 0
         self._next_id = 0
@@ -114,8 +119,7 @@ class Batcher:
             )
             for place, (rollout, size) in enumerate(zip(rollouts, sizes, strict=True))
         ]
-        for item in items:
-            self._queue.put(item)
+        self._queue.put(items)  # As one, so that the worker never sees a part of a request.
         try:
             scores = await asyncio.gather(*(item.future for item in items))
         except EncodingError as error:
@@ -147,30 +151,33 @@ class Batcher:
         return max(1, min(600, round(self._waiting_tokens / max(rate, 1.0))))
 
     def _work(self) -> None:
-        held: _Item | None = None
-        while True:
-            first = held or self._queue.get()
-            if first is _STOP:
-                return
-            batch, held, stop = self._fill(first)
-            self._score(batch)
-            if stop:
-                return
+        waiting: deque[_Item] = deque()
+        is_open = True
+        while is_open or waiting:
+            is_open = is_open and self._receive(waiting)
+            if waiting:
+                self._score(self._next_batch(waiting))
 
-    def _fill(self, first: _Item) -> tuple[list[_Item], _Item | None, bool]:
-        """A batch that begins with ``first``; the response that did not fit; whether to end after it."""
+    def _receive(self, waiting: deque[_Item]) -> bool:
+        """Add what has come, waiting for it where there is nothing else to do; whether more may come."""
+        with contextlib.suppress(queue.Empty):
+            while (request := self._queue.get(block=not waiting)) is not _STOP:
+                waiting.extend(request)
+            return False
+        return True
+
+    def _next_batch(self, waiting: deque[_Item]) -> list[_Item]:
+        first = waiting.popleft()
         batch, tokens = [first], first.size
-        while True:
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                return batch, None, False
-            if item is _STOP:
-                return batch, None, True
-            if tokens + item.size > self._batch_tokens:
-                return batch, item, False
-            batch.append(item)
-            tokens += item.size
+        while waiting and self._fits(waiting[0], first, tokens):
+            batch.append(waiting.popleft())
+            tokens += batch[-1].size
+        return batch
+
+    def _fits(self, item: _Item, first: _Item, tokens: int) -> bool:
+        if self._exact:
+            return item.rollout.prompt_id == first.rollout.prompt_id
+        return tokens + item.size <= self._batch_tokens
 
     def _score(self, batch: Sequence[_Item]) -> None:
         wanted = [item for item in batch if not item.future.cancelled()]
