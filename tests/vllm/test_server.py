@@ -25,6 +25,11 @@ def _sample(prompts: Path, out: Path, server: VllmServer, models: Models, *words
     ]
 
 
+def _texts(path: Path) -> dict[str, str]:
+    """Responses by prompt; a server leaves out the half of a character at which it was cut off."""
+    return {row["prompt_id"]: row["response"].rstrip("\ufffd") for row in read_rows(path)}
+
+
 @pytest.mark.parametrize("api", ["chat", "completions"])
 def test_the_likeliest_tokens_are_those_drawn_here(
     api: str, prompts: Path, tmp_path: Path, server: VllmServer, models: Models
@@ -34,11 +39,8 @@ def test_the_likeliest_tokens_are_those_drawn_here(
     assert main(_sample(prompts, there, server, models, *words)) == 0
     local = ["sample", str(prompts), "--model", str(models.base), "--temperature", "0", "--num-samples", "1"]
     assert main([*local, "--max-new-tokens", "24", "--out", str(here)]) == 0
-    ours, theirs = ({row["prompt_id"]: row for row in read_rows(path)} for path in (here, there))
-    assert {name: row["response"] for name, row in theirs.items()} == {
-        name: row["response"] for name, row in ours.items()
-    }
-    assert {row["finish_reason"] for row in theirs.values()} <= {"stop", "length"}
+    assert _texts(there) == _texts(here)
+    assert {row["finish_reason"] for row in read_rows(there)} <= {"stop", "length"}
 
 
 def test_an_adapter_is_sampled_by_its_name(
@@ -49,9 +51,7 @@ def test_an_adapter_is_sampled_by_its_name(
     assert main(_sample(prompts, there, server, models, *words)) == 0
     local = ["sample", str(prompts), "--model", str(models.tuned), "--temperature", "0", "--num-samples", "1"]
     assert main([*local, "--max-new-tokens", "24", "--out", str(here)]) == 0
-    assert sorted(row["response"] for row in read_rows(there)) == sorted(
-        row["response"] for row in read_rows(here)
-    )
+    assert _texts(there) == _texts(here)
 
 
 def test_many_samples_of_a_prompt_differ(

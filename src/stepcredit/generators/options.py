@@ -99,7 +99,7 @@ class GeneratorOptions:
         "directory or hub name of the tokenizer for --api completions (default: the model's)", default=None
     )
     request_seeds: bool = option(
-        "send a seed with each request; turn it off for servers that accept none, such as vLLM on a CPU (openai)",
+        "send a seed with each request; off for servers that accept none, such as vLLM on a CPU (openai)",
         default=True,
     )
     concurrency: int = option("number of requests in flight at the same time (openai)", default=16)
