@@ -100,6 +100,8 @@ class VllmServer:
                     *("--host", "127.0.0.1", "--port", str(self.port), "--enable-scale-out"),
                     *("--enable-lora", "--max-lora-rank", "8", "--lora-modules", f"tuned={models.tuned}"),
                     "--no-enable-prefix-caching",
+                    # vLLM 0.32 with adapters ends over log-probabilities of several requests' prompts.
+                    *("--max-num-seqs", "1"),
                 ],
                 env=program_environment(),
                 stdout=file,
