@@ -6,7 +6,7 @@ A command's options are a frozen keyword-only dataclass whose fields are made wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +30,6 @@ def option(
     help: str,
     *,
     default: Any = MISSING,
-    factory: Callable[[], Any] | None = None,
     flag: str | None = None,
     choices: Sequence[str] | None = None,
     metavar: str | None = None,
@@ -39,15 +38,12 @@ def option(
 
     Args:
         help: One line for ``--help``; the default is added to it.
-        default: Value where the option is not given; without one (and no factory) it is required.
-        factory: Makes the default.
+        default: Value where the option is not given; without one it is required.
         flag: Name on the command line where it differs from the field's, e.g. ``--n``.
         choices: Allowed values.
         metavar: What stands for the value in ``--help``.
     """
     metadata = {"help": help, "flag": flag, "choices": choices, "metavar": metavar}
-    if factory is not None:
-        return field(default_factory=factory, metadata=metadata)
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 

@@ -18,13 +18,16 @@ LARGEST_COUNT = 2**53
 """Whole numbers up to here are the same in every program that reads JSON."""
 
 
-def shown(value: Any, limit: int = 60) -> str:
-    """A value as it stands in an error message: JSON where possible, cut to ``limit`` characters."""
+_SHOWN = 60
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in an error message: JSON where possible, cut where it is long."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         text = type(value).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def wrong(row: Mapping[str, Any], field: str, must_be: str, where: str, path: str = "") -> DataError:

@@ -12,6 +12,9 @@ from stepcredit.evaluation.score_columns import ScoreColumns
 from stepcredit.stats import NO_ANSWER
 from stepcredit.types import PromptText, Rollout
 
+_SHOWN = 5
+"""Failures of a scorer."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShownStep:
@@ -69,15 +72,8 @@ class Failure:
     best_right: ShownResponse
 
 
-def worst_failures(samples: Samples, scored: Scored, aggregate: str, limit: int = 5) -> tuple[Failure, ...]:
-    """Failures by falling margin.
-
-    Args:
-        samples: Graded responses.
-        scored: Their scores.
-        aggregate: Which score chooses.
-        limit: How many to show.
-    """
+def worst_failures(samples: Samples, scored: Scored, aggregate: str) -> tuple[Failure, ...]:
+    """The failures with the largest margins, by falling margin, where ``aggregate`` chooses."""
     scores, valid = scored.scores[aggregate], samples.valid
     best_right = np.where(valid & samples.correct, scores, -np.inf)
     best_wrong = np.where(valid & ~samples.correct, scores, -np.inf)
@@ -85,7 +81,7 @@ def worst_failures(samples: Samples, scored: Scored, aggregate: str, limit: int 
         margins = best_wrong.max(axis=1) - best_right.max(axis=1)
     margins = np.where(np.isfinite(margins) & (margins > 0.0), margins, 0.0)
     spread = float(scores[valid].std()) or 1.0
-    order = [int(index) for index in np.argsort(-margins, kind="stable")[:limit] if margins[index] > 0.0]
+    order = [int(index) for index in np.argsort(-margins, kind="stable")[:_SHOWN] if margins[index] > 0.0]
     return tuple(
         Failure(
             problem_id=samples.problem_ids[index],

@@ -194,12 +194,10 @@ def read_score_columns(path: str | Path, *, skip_invalid: bool = False) -> Score
     return builder.build(str(path), num_skipped, first_skipped)
 
 
-def read_many_score_columns(
-    paths: Sequence[str | Path], *, skip_invalid: bool = False, processes: int = 2
-) -> list[ScoreColumns]:
+def read_many_score_columns(paths: Sequence[str | Path], *, skip_invalid: bool = False) -> list[ScoreColumns]:
     """Read several score files, large ones side by side in processes of their own."""
     total = sum(Path(path).stat().st_size for path in paths if Path(path).is_file())
-    workers = min(processes, len(paths), total // _BYTES_WORTH_A_PROCESS)
+    workers = min(2, len(paths), total // _BYTES_WORTH_A_PROCESS)
     if workers < 2:
         return [read_score_columns(path, skip_invalid=skip_invalid) for path in paths]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

@@ -14,6 +14,9 @@ from stepcredit.evaluation.score_columns import ScoreColumns
 from stepcredit.stats import pearson, spearman
 from stepcredit.types import PromptText, Rollout
 
+_SHOWN = 3
+"""Failures of each kind."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFailure:
@@ -57,7 +60,7 @@ class StepDiagnostics:
 
 
 def diagnose_steps(
-    rollouts: Sequence[Rollout], columns: ScoreColumns, steps: LabelledSteps, limit: int = 3
+    rollouts: Sequence[Rollout], columns: ScoreColumns, steps: LabelledSteps
 ) -> StepDiagnostics:
     """Correlations and failures of step rewards.
 
@@ -65,7 +68,6 @@ def diagnose_steps(
         rollouts: Of the steps.
         columns: Their scores.
         steps: Both joined.
-        limit: Failures of each kind.
     """
     by_id = {rollout.id: rollout for rollout in rollouts}
     places = {identifier: row for row, identifier in enumerate(columns.ids)}
@@ -81,7 +83,7 @@ def diagnose_steps(
                 by_id[steps.ids[index]], columns, places[steps.ids[index]], steps, index
             ),
         )
-        for kind, margin, index in (*_worst(steps, "missed", limit), *_worst(steps, "false alarm", limit))
+        for kind, margin, index in (*_worst(steps, "missed"), *_worst(steps, "false alarm"))
     ]
     labelled = steps.labelled
     return StepDiagnostics(
@@ -92,7 +94,7 @@ def diagnose_steps(
 
 
 def _worst(
-    steps: LabelledSteps, kind: Literal["missed", "false alarm"], limit: int
+    steps: LabelledSteps, kind: Literal["missed", "false alarm"]
 ) -> Iterator[tuple[Literal["missed", "false alarm"], float, int]]:
     spread = float(steps.rewards.std()) or 1.0
     mean = float(steps.rewards.mean())
@@ -106,7 +108,7 @@ def _worst(
             margins[index] = mean - steps.rewards[start:stop].min()
     shown: set[int] = set()
     for index in np.argsort(-margins, kind="stable"):
-        if len(shown) == limit or margins[index] <= 0.0:
+        if len(shown) == _SHOWN or margins[index] <= 0.0:
             return
         # One response of a problem says it for the others.
         if int(steps.clusters[index]) not in shown:

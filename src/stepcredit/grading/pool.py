@@ -75,7 +75,6 @@ class WorkerPool:
         num_workers: How many processes.
         time_limit: Seconds that a job may take; then its worker is killed.
         memory_limit: Bytes of address space of a worker; ``None`` is no limit.
-        directory: Working directory of the workers.
     """
 
     def __init__(
@@ -86,11 +85,9 @@ class WorkerPool:
         num_workers: int,
         time_limit: float,
         memory_limit: int | None = None,
-        directory: str | None = None,
     ) -> None:
         self.num_workers, self.time_limit = num_workers, time_limit
         self.num_replaced = 0
-        self._directory = directory
         self._setup = {
             "factory": factory,
             "arguments": list(arguments),
@@ -179,7 +176,6 @@ class WorkerPool:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=self._directory,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(self._setup["path"])},  # type: ignore[arg-type]
             start_new_session=True,
         )

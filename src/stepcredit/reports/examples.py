@@ -71,7 +71,6 @@ def example_of(
     score: ResponseScore,
     *,
     first_wrong_step: int | None = None,
-    note: str | None = None,
 ) -> Example:
     """Join a rollout and its score.
 
@@ -80,7 +79,6 @@ def example_of(
         score: Its score.
         first_wrong_step: Index of the truly first wrong step; by default it is taken from the rollout's
             step labels, if there are any.
-        note: Why the example is shown.
 
     Raises:
         DataError: They belong to different responses, or an offset lies outside the scored text.
@@ -104,7 +102,6 @@ def example_of(
         reward=score.reward,
         first_wrong_step=first_wrong_step,
         tokens=_tokens(rollout, score),
-        note=note,
     )
 
 

@@ -46,18 +46,18 @@ def percent(share: float | None, decimals: int = 1) -> str:
     return f"{100 * share:.{decimals}f}%"
 
 
-def points(difference: float | None, decimals: int = 1) -> str:
+def points(difference: float | None) -> str:
     """A difference of shares in percentage points with its sign, or :data:`ABSENT`."""
     if difference is None or not math.isfinite(difference):
         return ABSENT
-    return f"{100 * difference:+.{decimals}f}".replace("-", "−")
+    return f"{100 * difference:+.1f}".replace("-", "−")
 
 
-def interval(low: float | None, high: float | None, decimals: int = 1) -> str:
+def interval(low: float | None, high: float | None) -> str:
     """An interval of shares in percent, without the sign; empty if an end is missing."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    return f"{100 * low:.{decimals}f} to {100 * high:.{decimals}f}".replace("-", "−")
+    return f"{100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
 
 
 def signed(value: float | None, decimals: int = 2) -> str:

@@ -42,22 +42,20 @@ def over_ray(
     beside: Path,
     num_workers: int | None = None,
     num_gpus: float = 0.0,
-    group: str = "prompt_id",
     rows_at_once: int = 256,
     done: Container[int] = frozenset(),
 ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """Yield number and result rows of each piece of work, as they are finished.
 
     Args:
-        rows: What to work on; rows that lie side by side with the same ``group`` stay together.
+        rows: What to work on; rows that lie side by side with the same ``prompt_id`` stay together.
         make_worker: Makes a worker; it must be picklable.
         address: A cluster's address, or ``local``.
         beside: The output, on a file system that all machines share; the rows wait in its folder.
         num_workers: How many actors; by default one for each core of the cluster (or for each of its
             GPUs, where an actor needs one).
         num_gpus: GPUs that an actor needs.
-        group: Field that keeps rows together.
-        rows_at_once: Rows that make a piece of work; it may grow to keep a group together.
+        rows_at_once: Rows that make a piece of work; it may grow to keep a prompt together.
         done: Numbers of pieces that are left out. Which rows make a piece depends on the rows only.
 
     Raises:
@@ -70,7 +68,7 @@ def over_ray(
         waiting = stack.enter_context(
             tempfile.NamedTemporaryFile(dir=beside.parent, prefix=f".{beside.name}.", suffix=".tmp")
         )
-        pieces = _write_pieces(rows, waiting, group, rows_at_once)
+        pieces = _write_pieces(rows, waiting, rows_at_once)
         pieces = [piece for piece in pieces if piece["number"] not in done]
         if not pieces:
             return
@@ -162,18 +160,18 @@ def _check_answers(address: str) -> None:
         socket.create_connection((place.hostname, place.port), timeout=_CONNECT_SECONDS).close()
 
 
-def _write_pieces(rows: Iterable[Row], waiting: Any, group: str, rows_at_once: int) -> list[dict[str, int]]:
+def _write_pieces(rows: Iterable[Row], waiting: Any, rows_at_once: int) -> list[dict[str, int]]:
     """Write the rows and return the byte ranges of the pieces, none of which splits a group."""
     pieces: list[dict[str, int]] = []
     start = position = count = 0
     last: Any = None
     for row in rows:
-        if count >= rows_at_once and row.get(group) != last:
+        if count >= rows_at_once and row.get("prompt_id") != last:
             pieces.append({"number": len(pieces), "start": start, "end": position})
             start, count = position, 0
         line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         waiting.write(line)
-        position, count, last = position + len(line), count + 1, row.get(group)
+        position, count, last = position + len(line), count + 1, row.get("prompt_id")
     waiting.flush()
     if count:
         pieces.append({"number": len(pieces), "start": start, "end": position})

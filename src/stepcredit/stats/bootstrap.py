@@ -16,6 +16,8 @@ from jaxtyping import Float, Int, Integer, Shaped
 _METHODS_AT_ONCE = 256
 _DRAWS_AT_ONCE = 1024
 
+_LEVELS = ((1.0 - 0.95) / 2.0, (1.0 + 0.95) / 2.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -27,24 +29,18 @@ class Interval:
 
 
 class ProblemBootstrap:
-    """Draws problems with replacement, once, and gives the intervals of any means over them.
+    """Draws problems with replacement, once, and gives the 95% intervals of any means over them.
 
     Args:
         num_problems: At least 1.
         num_draws: Bootstrap draws.
         seed: Of the draws.
-        level: Coverage of the intervals, in (0, 1).
     """
 
-    def __init__(
-        self, num_problems: int, *, num_draws: int = 10_000, seed: int = 0, level: float = 0.95
-    ) -> None:
+    def __init__(self, num_problems: int, *, num_draws: int = 10_000, seed: int = 0) -> None:
         if num_problems < 1:
             raise ValueError("the bootstrap needs at least one problem")
-        if not 0.0 < level < 1.0:
-            raise ValueError(f"level must be in (0, 1); got {level}")
-        self.num_problems, self.num_draws, self.level = num_problems, num_draws, level
-        self._levels = ((1.0 - level) / 2.0, (1.0 + level) / 2.0)
+        self.num_problems, self.num_draws = num_problems, num_draws
         self._counts = _draw_counts(num_problems, num_draws, np.random.default_rng(seed))
 
     def means(self, values: Float[np.ndarray, "methods problems"]) -> Float[np.ndarray, "methods draws"]:
@@ -106,7 +102,7 @@ class ProblemBootstrap:
     def _ends(self, drawn: Float[np.ndarray, "methods draws"]) -> Float[np.ndarray, "2 methods"]:
         if self.num_problems < 2:
             return np.full((2, len(drawn)), np.nan)
-        return np.stack(_quantiles(drawn, self._levels))
+        return np.stack(_quantiles(drawn, _LEVELS))
 
     def interval(self, values: Float[np.ndarray, " problems"]) -> Interval:
         """Mean of one method with its interval."""

@@ -39,11 +39,11 @@ def student_t_two_sided(statistics: Float[np.ndarray, " tests"], degrees: int) -
     return np.asarray(2.0 * stdtr(degrees, -np.abs(statistics)))
 
 
-def student_quantile(degrees: int, confidence: float = 0.95) -> float:
-    """The t that Student's statistic stays within, on both sides, with probability ``confidence``."""
+def student_quantile(degrees: int) -> float:
+    """The t that Student's statistic stays within, on both sides, with probability 0.95."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(degrees, (1.0 + confidence) / 2.0))
+    return float(stdtrit(degrees, 0.975))
 
 
 def holm(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:

@@ -11,6 +11,7 @@ from stepcredit.reports.plots.axes import Axis, Scale, text
 from stepcredit.reports.plots.figure import Mark, figure, mark_of
 from stepcredit.reports.plots.svg import element, join
 
+_WIDTH = 360.0  # in units in which text is 12 high
 _STRIP = 92.0
 _BARS = 66.0
 _TOP = 4.0
@@ -40,7 +41,6 @@ def histogram(
     x: Axis,
     note: str = "",
     unit: str = "",
-    width: float = 360,
 ) -> Markup:
     """One strip a group; bars show the share of the group in each bin, so that sizes can differ.
 
@@ -51,7 +51,6 @@ def histogram(
         x: The scale of the edges.
         note: One or two sentences under the title.
         unit: What is counted, plural.
-        width: Of the picture, in units in which text is 12 high.
 
     Raises:
         ValueError: A group has another number of bins.
@@ -60,7 +59,7 @@ def histogram(
         raise ValueError(f"{len(edges)} edges make {len(edges) - 1} bins; a group has another number")
     height = _TOP + _STRIP * len(groups) + _BOTTOM
     floor = height - _BOTTOM
-    scale = x.scale(edges, 8, width - 8)
+    scale = x.scale(edges, 8, _WIDTH - 8)
     parts = []
     for tick in scale.ticks:
         at = scale(tick)
@@ -74,18 +73,18 @@ def histogram(
         base = _TOP + _STRIP * (index + 1)
         total = f"{sum(group.counts):,g} {unit}".strip()
         parts += [
-            element("line", class_="axis", x1=8, x2=width - 8, y1=base, y2=base),
+            element("line", class_="axis", x1=8, x2=_WIDTH - 8, y1=base, y2=base),
             text(group.name, 8, base - _STRIP + 16, class_="name"),
-            text(total, width - 8, base - _STRIP + 16, anchor="end", class_="value"),
+            text(total, _WIDTH - 8, base - _STRIP + 16, anchor="end", class_="value"),
         ]
         for row, bar in _bars(edges, group, mark_of(index, group.mark), base, x, scale):
             table.append(row)
             parts.append(bar)
-    parts.append(text(x.label, width - 8, height - 6, anchor="end", class_="label"))
+    parts.append(text(x.label, _WIDTH - 8, height - 6, anchor="end", class_="label"))
     return figure(
         title=title,
         picture=join(parts),
-        width=width,
+        width=_WIDTH,
         height=height,
         header=("Group", x.label, "Count", "Share of group"),
         rows=table,

@@ -110,10 +110,6 @@ def reliability_plot(
     *,
     title: str,
     note: str = "",
-    x_label: str = "Predicted probability",
-    y_label: str = "Share that is right",
-    width: float = 360,
-    height: float = 300,
 ) -> Markup:
     """Observed shares against predicted probabilities; on the diagonal they agree.
 
@@ -121,14 +117,13 @@ def reliability_plot(
         bins: Empty ones (``count`` 0) are left out; a mark's area grows with the count.
         title: Says what is shown.
         note: Says what the bars are.
-        x_label: Of the horizontal axis.
-        y_label: Of the vertical axis.
-        width: Of the picture, in units in which text is 12 high.
-        height: Likewise.
     """
     shown = [one for one in bins if one.count > 0 and finite(one.predicted, one.observed)]
-    x, y = (Axis(label=label, percent=True, low=0.0, high=1.0) for label in (x_label, y_label))
-    frame = Frame(width=width, height=height)
+    x, y = (
+        Axis(label=label, percent=True, low=0.0, high=1.0)
+        for label in ("Predicted probability", "Share that is right")
+    )
+    frame = Frame(width=360, height=300)
     x_scale, y_scale = frame.x_scale(x, ()), frame.y_scale(y, ())
     diagonal = element("line", class_="reference", x1=x_scale(0), y1=y_scale(0), x2=x_scale(1), y2=y_scale(1))
     parts = [frame.draw(x, y, x_scale, y_scale), diagonal]
@@ -144,9 +139,9 @@ def reliability_plot(
     return figure(
         title=title,
         picture=join(parts),
-        width=width,
-        height=height,
-        header=(x_label, y_label, "95% interval", "Count"),
+        width=frame.width,
+        height=frame.height,
+        header=(x.label, y.label, "95% interval", "Count"),
         rows=table,
         note=note,
     )
