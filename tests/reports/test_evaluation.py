@@ -83,7 +83,7 @@ def test_one_problem_gives_a_page_without_intervals() -> None:
         "Best of 2 by prm (reward) is right on 100.0% of the problems: +50.0 points against majority voting."
     )
     page = render_evaluation(content, [accuracy_table(evaluation)])
-    assert "One problem gives neither intervals nor tests." in page
+    assert "With one problem there are neither intervals nor tests." in page
     assert re.search(r"1 problem,\s+2 responses each", page)
 
 
