@@ -104,9 +104,9 @@ def test_mistakes_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=rf"127.0.0.1:{port}: cannot be listened on"):
+        with pytest.raises(UserError, match=rf"127.0.0.1:{port}: the server cannot listen there"):
             serve.run(Options(prm="anything", server=ServerOptions(port=port)))
-    with pytest.raises(UserError, match="cannot be listened on"):
+    with pytest.raises(UserError, match="the server cannot listen there"):
         serve.run(Options(prm="anything", server=ServerOptions(host="no such host", port=0)))
     with pytest.raises(UserError, match="--port: must be between"):
         ServerOptions(port=70000)

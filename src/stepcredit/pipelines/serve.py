@@ -89,7 +89,7 @@ def listen(server: ServerOptions) -> socket.socket:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
-            f"cannot be listened on ({reason[0].lower()}{reason[1:]})",
+            f"the server cannot listen there ({reason[0].lower()}{reason[1:]})",
             where=f"{server.host}:{server.port}",
             hint="choose another --port or --host",
         ) from error
