@@ -169,6 +169,31 @@ def test_a_damaged_partial_file_is_one_line(tmp_path: Path, line: bytes) -> None
         pass
 
 
+@pytest.mark.parametrize("stamp", [b"[" * 100_000, b"\xff", b"[]", b"{}", b'{"settings_hash": {}}'])
+def test_a_damaged_stamp_is_one_line(tmp_path: Path, stamp: bytes) -> None:
+    out = tmp_path / "out.jsonl"
+    begin(out)
+    (tmp_path / "out.jsonl.partial.settings").write_bytes(stamp)
+    with (
+        pytest.raises(UserError, match=r"out\.jsonl\.partial: holds the start of a run with other settings"),
+        ResumableLines(out, manifest()),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("content", [{"bytes": "x"}, {"bytes": 10**400}, {"bytes": 0, "state": []}])
+def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, content: dict[str, Any]) -> None:
+    out = tmp_path / "out.jsonl"
+    begin(out)
+    stamp = {"settings_hash": manifest().settings_hash, **content}
+    (tmp_path / "out.jsonl.partial.settings").write_text(json.dumps(stamp))
+    with (
+        pytest.raises(UserError, match=r"out\.jsonl\.partial: does not fit its checkpoint"),
+        ResumableLines(out, manifest(), in_pieces=True),
+    ):
+        pass
+
+
 def test_rows_written_are_compared_with_rows_made(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with ResumableLines(out, manifest()) as lines:
@@ -210,7 +235,7 @@ def test_work_in_pieces_goes_on_from_the_last_whole_piece(tmp_path: Path) -> Non
         lines.append({"id": 3})
     partial(out).write_bytes(partial(out).read_bytes()[:15])
     with (
-        pytest.raises(UserError, match="is shorter than it was"),
+        pytest.raises(UserError, match="does not fit its checkpoint"),
         ResumableLines(out, manifest(), in_pieces=True),
     ):
         pass

@@ -83,3 +83,11 @@ def test_what_is_neither_there_nor_stated_is_asked_for(tiny_model: Path, tmp_pat
     with pytest.raises(UserError, match="--model-parameters"):
         stated = PlanOptions(examples=1, mean_tokens=1.0)
         plan_run(tmp_path / "none", str(tmp_path / "nowhere"), TrainConfig(), stated, load, 0)
+
+
+def test_sizes_beyond_any_float_are_one_line(tmp_path: Path) -> None:
+    stated = PlanOptions(
+        examples=10**400, mean_tokens=2.0, model_parameters=1e9, model_layers=2, model_width=8
+    )
+    with pytest.raises(UserError, match="is too large to represent"):
+        plan_run(tmp_path / "none", "nowhere", TrainConfig(), stated, LoadOptions(device="cpu"), 0)

@@ -129,7 +129,7 @@ class ResumableLines:
         try:
             text = self._stamp.read_text(encoding="utf-8")
             content = json.loads(text)
-        except (OSError, UnicodeDecodeError):
+        except (OSError, UnicodeDecodeError, RecursionError):
             return {}
         except json.JSONDecodeError:  # of a version that knew no checkpoints
             return {"settings_hash": text.strip()}
@@ -152,15 +152,16 @@ class ResumableLines:
     def _cut(self, stamp: Mapping[str, Any]) -> None:
         """Drop what follows the last whole piece of work, or at least the line that was being written."""
         whole = stamp.get("bytes", 0) if self._in_pieces else None
+        state = stamp.get("state", {})
         with open(self.partial, "rb+") as handle:
             size = handle.seek(0, os.SEEK_END)
             if whole is None:
                 handle.truncate(_end_of_last_line(handle, size))
-            elif isinstance(whole, int) and 0 <= whole <= size:
+            elif isinstance(whole, int) and 0 <= whole <= size and isinstance(state, dict):
                 handle.truncate(whole)
-                self.state = dict(stamp.get("state") or {})
+                self.state = state
             else:
-                raise UserError("is shorter than it was", where=self.partial, hint=_START_ANEW)
+                raise UserError("does not fit its checkpoint", where=self.partial, hint=_START_ANEW)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Rows written so far, in the order in which they were written.
