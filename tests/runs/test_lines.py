@@ -276,7 +276,9 @@ def test_a_run_that_the_disk_has_no_room_for_goes_on_when_there_is_some(tmp_path
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, before[1]))
     try:
-        with pytest.raises(UserError, match=r"out\.jsonl: cannot be written \(file too large\)\. Make room"):
+        with pytest.raises(
+            UserError, match=r"out\.jsonl: cannot be written \(file too large\)\. Free some disk"
+        ):
             finish(out, rows)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

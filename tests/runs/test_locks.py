@@ -170,7 +170,9 @@ def test_without_locks_in_the_file_system_there_is_a_warning(
 )
 def test_a_full_disk_names_the_output(tmp_path: Path, trouble: Exception) -> None:
     with (
-        pytest.raises(UserError, match=r"out: cannot be written \((no space|disk quota).*\)\. Make room"),
+        pytest.raises(
+            UserError, match=r"out: cannot be written \((no space|disk quota).*\)\. Free some disk"
+        ),
         locked(tmp_path / "out"),
     ):
         raise trouble

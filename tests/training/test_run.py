@@ -146,7 +146,7 @@ class TestResume:
 
         with monkeypatch.context() as patch:
             patch.setattr(snapshots, "_write", full)
-            with pytest.raises(UserError, match=r"cannot be written.*Make room"):
+            with pytest.raises(UserError, match=r"cannot be written.*Free some disk"):
                 train(tiny_model, rollouts, tmp_path / "work")
         assert last_snapshot(tmp_path / "work") == tmp_path / "work" / "checkpoint-2"
         assert not list((tmp_path / "work").glob(".*"))
