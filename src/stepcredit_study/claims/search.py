@@ -285,7 +285,7 @@ def _budgets(seeds: Seeds, scale: Scale, condition: str) -> Table:
                 yield seeds.difference(accuracy, f"{key}/at operations")
 
     columns = (("width {}"), ("tokens"), ("minus best-of-n, equal tokens"), ("equal operations"))
-    policies = "three generators" if condition == USUAL else scale.base
+    policies = "mean over generators" if condition == USUAL else scale.base
     return Table(
         title=f"Accuracy against budget, {CONDITIONS[condition]}",
         columns=tuple(
