@@ -320,7 +320,7 @@ def _curves(seeds: Seeds, scale: Scale, condition: str) -> Plot:
     def curve(strategy: str) -> dict[float, Estimate]:
         widths = [*scale.n, POOL * scale.largest_n] if strategy in (PICK, VOTE) else scale.n
         keys = [f"{condition}/{strategy}/{width}" for width in widths]
-        return {seeds.of(f"{key}/tokens").mean: seeds.of(f"{key}/accuracy") for key in keys}
+        return {round(seeds.of(f"{key}/tokens").mean): seeds.of(f"{key}/accuracy") for key in keys}
 
     return curves_plot(
         f"search-{condition}",
