@@ -141,7 +141,7 @@ def test_a_server_that_dies_is_one_line_and_the_run_goes_on_with_the_next(
     _, errors = run.communicate(timeout=300)
     assert run.returncode == 2
     assert "cannot be reached" in errors
-    assert "goes on from here" in errors
+    assert "continues from here" in errors
     assert "Traceback" not in errors
     again = VllmServer(models, server.log, port=server.port)
     try:

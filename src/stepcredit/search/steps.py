@@ -5,10 +5,10 @@ from __future__ import annotations
 from stepcredit.errors import UserError
 from stepcredit.steps import StepRule
 
-_ENDS = {
+_ENDS = {  # At most four each, which is what OpenAI-compatible servers take.
     "newline": ("\n",),
     "blank-line": ("\n\n",),
-    "sentence": (". ", "! ", "? ", ".\n", "!\n", "?\n", "\n"),
+    "sentence": (". ", "! ", "? ", "\n"),
 }
 
 
