@@ -137,8 +137,8 @@ class SearchSide:
                 ("\n",),
             )
             prompts = make_prompts(split, seed=work.seed, count=num_problems)
-            found = [tree for tree in searcher.search(prompts) if isinstance(tree, Tree)]
-        return sorted(found, key=lambda tree: tree.prompt.id)
+            trees = [tree for tree in searcher.search(prompts) if isinstance(tree, Tree)]
+        return sorted(trees, key=lambda tree: tree.prompt.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ class Costs:
 
 def costs_of(search: Searched) -> Costs:
     """What a search took, from its trees and its manifest."""
-    with open(trees_path(search.found), encoding="utf-8") as lines:
+    with open(trees_path(search.rollouts), encoding="utf-8") as lines:
         trees = [json.loads(line) for line in lines]
     drawing, scoring = parameters_of(search)
     generated = np.array([tree["generated_tokens"] for tree in trees], dtype=np.float64)
@@ -60,7 +60,7 @@ def costs_of(search: Searched) -> Costs:
 
 def parameters_of(search: Searched) -> tuple[int, int]:
     """Parameters that run for each drawn token, and for each scored one."""
-    ledger = (read_manifest(search.found) or {})["ledger"]
+    ledger = (read_manifest(search.rollouts) or {})["ledger"]
     return ledger["model_parameters"], ledger["scoring_parameters"]
 
 

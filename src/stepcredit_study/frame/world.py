@@ -53,11 +53,11 @@ class Searched:
 
     Attributes:
         graded: Whole responses that the final choice was among; of each problem the chosen one is the first.
-        found: The same ungraded; trees and the manifest lie beside it.
+        rollouts: The same ungraded; trees and the manifest lie beside it.
     """
 
     graded: Path
-    found: Path
+    rollouts: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,12 +268,12 @@ class World:
             draw=search.StepSampling(**{**asdict(drawn), "stop": ()}),
             **scoring,
         )
-        found = self.store.make("search", f"{how.strategy}-{policy}", options)
+        rollouts = self.store.make("search", f"{how.strategy}-{policy}", options)
         grader = scale.grader
         graded = grade.Options(
-            rollouts=found, out=Path(), grader=grader.grader, answer_pattern=grader.answer_pattern
+            rollouts=rollouts, out=Path(), grader=grader.grader, answer_pattern=grader.answer_pattern
         )
-        return Searched(self.store.make("grade", f"{how.strategy}-{policy}", graded), found)
+        return Searched(self.store.make("grade", f"{how.strategy}-{policy}", graded), rollouts)
 
     def reference_log_probability(self, data: Path, **changes: Any) -> Path:
         """The untrained model's own log-probability, mean over tokens, as a score."""

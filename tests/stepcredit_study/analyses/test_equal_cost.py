@@ -34,13 +34,13 @@ def _written(folder: Path, problems: dict[str, list[tuple[str, bool, float | Non
         generated = sum(len(text) for text, _, _ in responses)
         scored = sum(map(len, {text for text, _, _ in responses}))
         trees.append({"prompt_id": problem, "generated_tokens": generated, "scored_tokens": scored})
-    graded, found = folder / "graded.jsonl", folder / "found.jsonl"
+    graded, ungraded = folder / "graded.jsonl", folder / "rollouts.jsonl"
     write_rows(graded, map(rollout_to_json, rollouts))
-    write_rows(found, [])
-    write_rows(trees_path(found), trees)
+    write_rows(ungraded, [])
+    write_rows(trees_path(ungraded), trees)
     manifest = Manifest("search", {}, ledger=Ledger(model_parameters=DRAWING, scoring_parameters=SCORING))
-    write_json(manifest_path(found), manifest.to_json())
-    return Searched(graded, found)
+    write_json(manifest_path(ungraded), manifest.to_json())
+    return Searched(graded, ungraded)
 
 
 RESPONSES: list[tuple[str, bool, float | None]] = [
