@@ -109,8 +109,8 @@ def test_a_cheap_labelling_fails_the_claim_that_it_is_dear(lab: Scale) -> None:
     finding = conclude(cheap, lab)
     assert check_of(finding, "ten times").verdict == "does not hold"
     # A fiftieth of 37.8 for labels, a tenth for sampling, and training the other nine of CE's tenths.
-    assert "Labels take 8 times" in check_of(finding, "ten times").why
-    assert "90% are training" in check_of(finding, "ten times").why
+    assert "Labelling takes 8 times" in check_of(finding, "ten times").why
+    assert "training makes up 90%" in check_of(finding, "ten times").why
     assert check_of(finding, "less than Math-Shepherd").verdict == "does not hold"
 
 
