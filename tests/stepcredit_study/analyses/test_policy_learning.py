@@ -46,7 +46,7 @@ def test_arms_begin_alike_and_are_measured_as_often(materials: Materials) -> Non
         assert {len(values) for values in curve.values()} == {3}
         assert np.isfinite(list(curve.values())).all()
         assert curve["accuracy"][0] == curves["outcome"]["accuracy"][0]
-    assert curves["outcome"]["auc"][0] > 0.8
+    assert curves["outcome"]["reward"][0] < 0
     assert curves["online"]["reward"][0] == pytest.approx(0.0, abs=1e-4)
     assert curves["online"]["reward"][-1] != pytest.approx(0.0, abs=1e-3)
 
