@@ -430,5 +430,5 @@ def test_ends_that_say_neither_are_counted_once(tmp_path: Path, capsys: pytest.C
     list(read_rollouts(path))
     warning = capsys.readouterr().err
     assert warning.count("\n") == 1
-    assert "3 responses end for another reason" in warning
+    assert "3 responses end for a reason other than" in warning
     assert "'tool_calls' (2), 'abort' (1)" in warning

@@ -191,7 +191,10 @@ def test_a_missing_field_is_called_missing(field: str) -> None:
         ({"num_tokens": 10**30}, "field 'num_tokens' must be a whole number"),
         ({"num_tokens": True}, "field 'num_tokens' must be a whole number"),
         ({"token_rewards": [0.1, 0.2]}, "field 'token_ends' is missing"),
-        ({"token_rewards": [0.1], "token_ends": [1, 2]}, "'token_rewards' has a length of 1, not that of"),
+        (
+            {"token_rewards": [0.1], "token_ends": [1, 2]},
+            "'token_rewards' has length 1, but 'num_tokens' is 2",
+        ),
         ({"token_rewards": [0.1, True], "token_ends": [1, 2]}, "a list of finite numbers"),
         ({"token_rewards": [0.1, 0.2], "token_ends": [2, 1]}, "a list of numbers that do not fall"),
         ({"token_rewards": [0.1, float("nan")]}, "field 'token_rewards' must be a list of finite numbers"),

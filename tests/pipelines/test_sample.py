@@ -276,7 +276,9 @@ def test_a_second_system_prompt_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     turns = [{"role": "system", "content": "Think."}, {"role": "user", "content": "1 + 1?"}]
     path.write_text(json.dumps({"id": "p", "prompt": turns}) + "\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"prompts\.jsonl: prompt 'p': the prompt has a system message"):
+    with pytest.raises(
+        DataError, match=r"prompts\.jsonl: prompt 'p': the prompt already has a system message"
+    ):
         _run(Options(prompts=path, out=tmp_path / "out.jsonl", policy=FAKE, system_prompt="Be brief."))
 
 
@@ -305,7 +307,7 @@ def test_malformed_prompts_are_skipped_and_counted_on_request(tmp_path: Path) ->
         Options(prompts=path, out=tmp_path / "o.jsonl", num_samples=1, policy=FAKE, skip_invalid=True)
     )
     assert (result.num_rollouts, result.num_skipped) == (1, 1)
-    assert "1 malformed prompts skipped" in result.to_text()
+    assert "1 malformed prompt skipped" in result.to_text()
 
 
 @pytest.mark.parametrize(

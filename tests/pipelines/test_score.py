@@ -384,7 +384,7 @@ def test_an_empty_response_is_scored_by_its_end_of_turn_and_counted(
     assert [step.text for step in first.steps] == [""]
     assert result.counts == {"scored": 12, "empty": 1}
     assert "warning: 1 response is empty" in capsys.readouterr().err
-    assert "1 of them of empty responses" in result.to_text()
+    assert "1 of them for empty responses" in result.to_text()
     assert "left out" not in result.to_text()
 
 

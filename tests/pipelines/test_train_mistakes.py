@@ -129,7 +129,10 @@ def test_an_output_below_a_file(place: Path, capsys: pytest.CaptureFixture[str])
 
 def test_a_rate_that_cannot_be_meant_is_reported(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--learning-rate", "5") == 0
-    assert "warning: --learning-rate 5 is far above what trains language models" in capsys.readouterr().err
+    assert (
+        "warning: --learning-rate 5 is far above the usual range for language models"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("command", [["train"], ["label", "math-shepherd"]])

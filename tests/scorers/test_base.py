@@ -113,7 +113,7 @@ def test_empty_responses_are_said_once(capsys: pytest.CaptureFixture[str]) -> No
     scorer = Fixed([1.0])
     rows = [replace(ROW, response=text) for text in ("", "a", " \n")]
     assert [score.is_empty for score in scorer.score_all(rows)] == [True, False, True]
-    assert "warning: 2 responses are empty: what is scored is the end of the turn" in capsys.readouterr().err
+    assert "warning: 2 responses are empty: only the end-of-turn token is scored" in capsys.readouterr().err
     scorer.score("?", "")
     assert capsys.readouterr().err == ""
     Fixed([1.0]).score("?", "")

@@ -332,7 +332,7 @@ def test_a_reference_with_another_tokenizer_is_refused(saved_pair: Pair, make_to
 
 def test_a_tokenizer_too_large_for_the_model_is_refused(saved_pair: Pair, make_model: Any) -> None:
     make_model(0, vocab_size=300).save_pretrained(str(saved_pair[0]))
-    with pytest.raises(CheckpointError, match="ids up to 339, the model only 300 embeddings"):
+    with pytest.raises(CheckpointError, match="ids up to 339, but the model has only 300 embeddings"):
         load(saved_pair)
 
 

@@ -129,7 +129,7 @@ def test_where_the_system_offers_less_it_is_refused(monkeypatch: pytest.MonkeyPa
     ]
     monkeypatch.setattr("stepcredit.grading.code.what_is_missing", lambda: missing)
     with pytest.raises(
-        UserError, match=r"cannot be shut in here: this system lacks seccomp.*--allow-unsafe-code"
+        UserError, match=r"cannot be sandboxed here: this system lacks seccomp.*--allow-unsafe-code"
     ):
         make_grader("code")
     with make_grader("code", allow_unsafe_code=True) as grader:

@@ -58,7 +58,7 @@ def test_generators_of_several_sizes_are_compared(tiny_scale: Scale) -> None:
     seeds = made_up(lambda name: numbers(name) + (1.0 if name.startswith("weak/") else 0.0))
     check = check_of(conclude(seeds, tiny_scale), "larger the generator")
     assert check.verdict == "holds"
-    assert "time lower by 100.0" in check.here
+    assert "time is lower by 100.0" in check.here
 
 
 def test_operations_at_the_papers_sizes_follow_from_the_numbers_of_parameters() -> None:

@@ -40,7 +40,7 @@ def test_a_strong_model_that_gains_most_fails_the_last_claim(tiny_scale: Scale) 
     check = check_of(conclude(seeds, tiny_scale), "adds more")
     assert check.verdict == "does not hold"
     # KTO gains 7 points, DPO 21 and the other two 3 each: 9 on average.
-    assert check.here.startswith("more by -2.0")
+    assert check.here.startswith("difference -2.0")
 
 
 def test_every_method_has_a_row_beside_the_papers(tiny_scale: Scale) -> None:

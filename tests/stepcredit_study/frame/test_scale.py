@@ -59,7 +59,7 @@ def test_fewer_test_responses_leave_fewer_numbers_to_choose_from() -> None:
 def test_the_experiments_need_eight_training_responses() -> None:
     scale = read_scale("paper")
     assert resized(scale, {"train_responses": 8}).sizes.train_responses == 8
-    with pytest.raises(UserError, match="the experiments need 8 responses"):
+    with pytest.raises(UserError, match="the experiments compare fewer responses with 8"):
         resized(scale, {"train_responses": 7})
 
 
