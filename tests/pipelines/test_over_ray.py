@@ -134,13 +134,11 @@ def test_a_cluster_gives_the_scores_that_one_machine_gives(
 
 @needs_ray
 @pytest.mark.slow
-@pytest.mark.parametrize("call", [100, 300])
 def test_a_cluster_goes_on_with_the_pieces_that_are_missing(
     tmp_path: Path,
     saved_pair: tuple[Path, Path],
     cluster: None,
     monkeypatch: pytest.MonkeyPatch,
-    call: int,
 ) -> None:
     policy, reference = map(str, saved_pair)
     options = score.Options(
@@ -155,15 +153,17 @@ def test_a_cluster_goes_on_with_the_pieces_that_are_missing(
     cut = replace(options, out=tmp_path / "cut.jsonl")
     append = ResumableLines.append
 
-    def dying(self: ResumableLines, row: Any) -> None:
-        if self.num_rows == call:
-            raise KeyboardInterrupt
-        append(self, row)
+    for last in (100, 300):
 
-    with monkeypatch.context() as patch:
-        patch.setattr(ResumableLines, "append", dying)
-        with pytest.raises(KeyboardInterrupt):
-            score.run(cut)
+        def dying(self: ResumableLines, row: Any, last: int = last) -> None:
+            if self.num_rows == last:
+                raise KeyboardInterrupt
+            append(self, row)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ResumableLines, "append", dying)
+            with pytest.raises(KeyboardInterrupt):
+                score.run(cut)
     score.run(cut)
     assert read(tmp_path / "cut.jsonl") == read(tmp_path / "whole.jsonl")
     manifests = [read_manifest(tmp_path / f"{name}.jsonl") or {} for name in ("cut", "whole")]
