@@ -92,26 +92,20 @@ def _variant(name: str, minus: str = "usual", chance: float = 0.0) -> Measure:
     return Measure(("variants", name, f"minus {minus}"), chance)
 
 
-def _gain(numbers: Mapping[str, str], text: str, variant: str) -> Iterator[Claim]:
-    """Claims that the usual model orders better than a variant with less."""
+def _below(numbers: Mapping[str, str], text: str, measure: Measure) -> Iterator[Claim]:
+    """The same claim of several methods, by number: that a measure lies below zero.
+
+    Args:
+        numbers: Method to the number of its claim.
+        text: ``{}`` stands for the method.
+        measure: A variant minus the usual model: less data lose, or other data add less than a margin.
+    """
     for method, number in numbers.items():
         yield Claim(
             number=number,
-            text=f"{_LABELS[method]} {text}",
+            text=text.format(_LABELS[method]),
             methods=(method,),
-            measures=(_variant(variant),),
-            sign=-1,
-        )
-
-
-def _no_gain(numbers: Mapping[str, str], text: str, variant: str) -> Iterator[Claim]:
-    """Claims that a variant with other data adds less than the margin."""
-    for method, number in numbers.items():
-        yield Claim(
-            number=number,
-            text=f"{text} {_LABELS[method]}: that adds less than {MARGIN:g}.",
-            methods=(method,),
-            measures=(_variant(variant, chance=MARGIN),),
+            measures=(measure,),
             sign=-1,
         )
 
@@ -197,13 +191,15 @@ CLAIMS: Final = (
         methods=OBJECTIVES,
         measures=(Measure(("weighted vote", _LARGEST, "minus best-of-n")),),
     ),
-    *_gain(
-        {"implicit-dpo": "4.1", "implicit-ce": "4.2"}, "gains from four times the problems.", FEW_PROBLEMS
+    *_below(
+        {"implicit-dpo": "4.1", "implicit-ce": "4.2"},
+        "{} gains from four times the problems.",
+        _variant(FEW_PROBLEMS),
     ),
-    *_gain(
+    *_below(
         {"implicit-dpo": "5.1", "implicit-ce": "5.2"},
-        "gains from 8 responses to a problem instead of 2.",
-        FEW_RESPONSES,
+        "{} gains from 8 responses to a problem instead of 2.",
+        _variant(FEW_RESPONSES),
     ),
     *(
         Claim(
@@ -214,13 +210,15 @@ CLAIMS: Final = (
         )
         for method, number in {"implicit-dpo": "5.3", "implicit-ce": "5.4"}.items()
     ),
-    *_no_gain(
-        {"implicit-dpo": "7.1", "implicit-ce": "7.2"}, "Problems of another kind do not help", OTHER_KIND
+    *_below(
+        {"implicit-dpo": "7.1", "implicit-ce": "7.2"},
+        f"Problems of another kind do not help {{}}: that adds less than {MARGIN:g}.",
+        _variant(OTHER_KIND, chance=MARGIN),
     ),
-    *_no_gain(
+    *_below(
         {"implicit-dpo": "8.1", "implicit-ce": "8.3"},
-        "Half the responses from another policy do not help",
-        OTHER_POLICY,
+        f"Half the responses from another policy do not help {{}}: that adds less than {MARGIN:g}.",
+        _variant(OTHER_POLICY, chance=MARGIN),
     ),
     *_no_loss("implicit-dpo", ("10.1", "10.2", "10.3", "10.4")),
     *_no_loss("implicit-ce", ("10.5", "10.6", "10.7", "10.8")),
