@@ -21,7 +21,7 @@ from stepcredit_study.word_problems.sources import ProblemSource
 from stepcredit_study.word_problems.variants import QUARTER
 
 RATES: Final[Mapping[str, float]] = {"written": 240.0, "read": 460.0, "trained": 130.0}
-"""Tokens per second of SmolLM2-135M in float32 on one core of a server of 2021 (docs/reproduction.md)."""
+"""Tokens per second of SmolLM2-135M in float32 on one core of a busy 2021 server (docs/reproduction.md)."""
 _WORKED: Final = 133
 """Tokens of a worked solution, with its problem, in fine-tuning; a sequence of practice has as many."""
 
