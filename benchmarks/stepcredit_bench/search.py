@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
 from stepcredit.options import check_at_least_one, option
-from stepcredit.search.strategies import STRATEGIES
+from stepcredit.searching.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from stepcredit_bench.searching import SearchBenchmark

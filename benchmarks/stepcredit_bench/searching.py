@@ -21,7 +21,7 @@ from stepcredit.logprobs import LocalTokenLogProbs
 from stepcredit.logprobs.growing import STORE_TOKENS
 from stepcredit.scorers.implicit import ImplicitPRM
 from stepcredit.scorers.loading import chat_encoding
-from stepcredit.search import STRATEGIES, Searcher, SearchSettings, Tree
+from stepcredit.searching import STRATEGIES, Searcher, SearchSettings, Tree
 from stepcredit.steps import StepRule
 from stepcredit.types import Sampling
 from stepcredit_bench.processes import Side, SideReport, compare
@@ -41,7 +41,7 @@ class SearchWork:
     Attributes:
         shape: ``lab``, the lab's models, or a name in :data:`~stepcredit_bench.workload.SHAPES` with random
             weights and the lab's vocabulary.
-        strategy: Name in :data:`~stepcredit.search.STRATEGIES`.
+        strategy: Name in :data:`~stepcredit.searching.STRATEGIES`.
         num_problems: Problems of the lab.
         width: Of the search.
         expand: Continuations of each kept partial response.

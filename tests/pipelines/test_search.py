@@ -20,8 +20,8 @@ from stepcredit.lab.task import make_prompts
 from stepcredit.pipelines import grade, score, search
 from stepcredit.pipelines.search import Options, PolicyOptions, StepSampling, trees_path
 from stepcredit.runs import read_manifest
-from stepcredit.search import STRATEGIES
-from stepcredit.search.options import SearchOptions
+from stepcredit.searching import STRATEGIES
+from stepcredit.searching.options import SearchOptions
 
 POLICY, BETTER = str(policy_path("mid")), str(policy_path("strong"))
 NUM_PROBLEMS = 3

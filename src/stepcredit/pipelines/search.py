@@ -19,8 +19,8 @@ from stepcredit.generators.options import GeneratorOptions, SamplingOptions, mak
 from stepcredit.grading.options import GraderOptions, grader_of
 from stepcredit.options import FieldsResult, argument, check_at_least_one, option
 from stepcredit.scorers.options import ScorerOptions
-from stepcredit.search.options import SearchOptions
-from stepcredit.search.strategies import WEIGHTED
+from stepcredit.searching.options import SearchOptions
+from stepcredit.searching.strategies import WEIGHTED
 from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from stepcredit.grading import Grader
     from stepcredit.runs import Ledger, Manifest, ResumableLines
-    from stepcredit.search import Node, Searcher, Tree
+    from stepcredit.searching import Node, Searcher, Tree
     from stepcredit.types import Generator, Prompt, Rollout, Scorer
 
 _TREES_ON_PAGE = 12
@@ -132,7 +132,7 @@ def run(options: Options) -> Result:
     """
     from stepcredit.generators.plan import Plan
     from stepcredit.runs import Manifest, ResumableLines, locked
-    from stepcredit.search import step_ends
+    from stepcredit.searching import step_ends
     from stepcredit.steps import StepRule
 
     rule = StepRule.parse(options.own_step_rule())
@@ -192,7 +192,7 @@ def _search(
 ) -> dict[str, str]:
     """Append each problem's tree and rollouts, piece by piece; what failed, with reasons."""
     from stepcredit.runs import Progress, warn
-    from stepcredit.search import SearchFailure
+    from stepcredit.searching import SearchFailure
 
     failed: dict[str, str] = dict(lines.state.get("failed", {}))
     num_done, num_unscored = lines.state.get("problems", 0), lines.state.get("unscored", 0)
@@ -227,7 +227,7 @@ def _search(
 
 
 def _searcher(options: Options, generator: Generator, scorer: Scorer, ends: tuple[str, ...]) -> Searcher:
-    from stepcredit.search import STRATEGIES, Searcher
+    from stepcredit.searching import STRATEGIES, Searcher
 
     return Searcher(
         generator,
@@ -259,7 +259,7 @@ def _grader(options: Options) -> AbstractContextManager[Grader | None]:
 
 def _choose(options: Options, tree: Tree, grader: Grader | None) -> None:
     from stepcredit.grading import GradingItem
-    from stepcredit.search import choose_best, choose_by_vote
+    from stepcredit.searching import choose_best, choose_by_vote
 
     if grader is None:
         choose_best(tree)

@@ -55,7 +55,7 @@ def render_search(trees: Sequence[Mapping[str, Any]], *, title: str, strategy: s
     """A page that shows searches.
 
     Args:
-        trees: Rows of a tree file, as :class:`stepcredit.search.Tree` writes them.
+        trees: Rows of a tree file, as :class:`stepcredit.searching.Tree` writes them.
         title: Of the page.
         strategy: How was searched, in words.
         scorer: What produced the rewards.

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from stepcredit.data import read_rollouts
-from stepcredit.search.options import SearchOptions
+from stepcredit.searching.options import SearchOptions
 from stepcredit_study.analyses.equal_cost import Picking, costs_of
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.scale import Scale

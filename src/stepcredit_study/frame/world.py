@@ -27,7 +27,7 @@ from stepcredit.pipelines import (
     train,
 )
 from stepcredit.pipelines.driver import Store
-from stepcredit.search.options import SearchOptions
+from stepcredit.searching.options import SearchOptions
 from stepcredit_study.frame.scale import Scale
 
 LAB = "lab:"

@@ -11,7 +11,7 @@ import pytest
 
 from stepcredit.cli.commands import COMMANDS
 from stepcredit.cli.parser import OneLineParser, add_settings, build
-from stepcredit.search.options import SearchOptions
+from stepcredit.searching.options import SearchOptions
 from stepcredit_study.frame.experiment import Experiment, load_experiment
 from stepcredit_study.frame.planning import PlannedCommand, plan, total_line
 from stepcredit_study.frame.scale import Machine, Scale, read_scale, resized

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from stepcredit.search.strategy import best
-from stepcredit.search.tree import Node, Tree
+from stepcredit.searching.strategy import best
+from stepcredit.searching.tree import Node, Tree
 
 Answers = Callable[[Tree, Sequence[Node]], Sequence[str | None]]
 """Final answers of responses to one problem, in a form that equivalent ones share; ``None`` is none."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
-from stepcredit.search.tree import Node, Tree
+from stepcredit.searching.tree import Node, Tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class SearchSettings:
         budget: Generated tokens for each problem, after which nothing branches any more and what is open is
             drawn to its end; a search that is done earlier starts again with other random numbers and all
             candidates compete. ``None``: one search.
-        worth: What a partial response is worth; one of :data:`~stepcredit.search.tree.WORTHS`.
+        worth: What a partial response is worth; one of :data:`~stepcredit.searching.tree.WORTHS`.
         temperature: Of the softmax over worths by which particles are resampled.
         lookahead: Steps drawn greedily beyond a partial response to judge it.
         seed: Of everything that is random.

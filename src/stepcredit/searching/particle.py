@@ -12,9 +12,9 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 
-from stepcredit.search.strategy import Draw, Running, SearchSettings, finish, spent
-from stepcredit.search.streams import uniform
-from stepcredit.search.tree import Node, Tree
+from stepcredit.searching.strategy import Draw, Running, SearchSettings, finish, spent
+from stepcredit.searching.streams import uniform
+from stepcredit.searching.tree import Node, Tree
 
 
 def particle(tree: Tree, settings: SearchSettings, first_index: int) -> Running:

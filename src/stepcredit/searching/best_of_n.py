@@ -1,12 +1,12 @@
 """Best-of-n: whole responses, and the one of largest worth is the answer.
 
-A weighted vote draws the same; it differs in the final choice only (:mod:`stepcredit.search.choice`).
+A weighted vote draws the same; it differs in the final choice only (:mod:`stepcredit.searching.choice`).
 """
 
 from __future__ import annotations
 
-from stepcredit.search.strategy import Draw, Running, SearchSettings
-from stepcredit.search.tree import Tree
+from stepcredit.searching.strategy import Draw, Running, SearchSettings
+from stepcredit.searching.tree import Tree
 
 
 def best_of_n(tree: Tree, settings: SearchSettings, first_index: int) -> Running:

@@ -6,8 +6,8 @@ best. No subtree crowds out another, so candidates stay diverse where the reward
 
 from __future__ import annotations
 
-from stepcredit.search.strategy import Draw, Running, SearchSettings, best, finish, spent
-from stepcredit.search.tree import Node, Tree
+from stepcredit.searching.strategy import Draw, Running, SearchSettings, best, finish, spent
+from stepcredit.searching.tree import Node, Tree
 
 
 def dvts(tree: Tree, settings: SearchSettings, first_index: int) -> Running:

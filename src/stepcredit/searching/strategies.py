@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from stepcredit.search.beam import beam
-from stepcredit.search.best_of_n import best_of_n
-from stepcredit.search.dvts import dvts
-from stepcredit.search.lookahead import lookahead
-from stepcredit.search.particle import particle
-from stepcredit.search.strategy import Strategy
+from stepcredit.searching.beam import beam
+from stepcredit.searching.best_of_n import best_of_n
+from stepcredit.searching.dvts import dvts
+from stepcredit.searching.lookahead import lookahead
+from stepcredit.searching.particle import particle
+from stepcredit.searching.strategy import Strategy
 
 WEIGHTED = "weighted-best-of-n"
 """The one whose final choice is a vote."""

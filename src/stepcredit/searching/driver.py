@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from stepcredit.search.strategy import Draw, Running, SearchSettings, Strategy, spent
-from stepcredit.search.tree import Node, Tree, worth_of
+from stepcredit.searching.strategy import Draw, Running, SearchSettings, Strategy, spent
+from stepcredit.searching.tree import Node, Tree, worth_of
 from stepcredit.types import GenerationFailure, GenerationRequest, Prompt, Rollout, Sampling
 
 if TYPE_CHECKING:

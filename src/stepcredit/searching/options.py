@@ -8,9 +8,9 @@ from typing import Any
 
 from stepcredit.errors import UserError
 from stepcredit.options import check_at_least_one, option
-from stepcredit.search.strategies import EXPANDING, STRATEGIES
-from stepcredit.search.strategy import SearchSettings
-from stepcredit.search.tree import WORTHS
+from stepcredit.searching.strategies import EXPANDING, STRATEGIES
+from stepcredit.searching.strategy import SearchSettings
+from stepcredit.searching.tree import WORTHS
 
 
 @dataclass(frozen=True, kw_only=True)

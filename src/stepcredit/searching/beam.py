@@ -7,8 +7,8 @@ is among the best.
 
 from __future__ import annotations
 
-from stepcredit.search.strategy import Draw, Running, SearchSettings, best, finish, spent
-from stepcredit.search.tree import Tree
+from stepcredit.searching.strategy import Draw, Running, SearchSettings, best, finish, spent
+from stepcredit.searching.tree import Tree
 
 
 def beam(tree: Tree, settings: SearchSettings, first_index: int) -> Running:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.search.fakes import LINES, SAMPLING, DigitPolicy, DigitScorer, problems
+from tests.searching.fakes import LINES, SAMPLING, DigitPolicy, DigitScorer, problems
 
-from stepcredit.search import STRATEGIES, Searcher, SearchSettings, Tree, choose_best
-from stepcredit.search.particle import resample
+from stepcredit.searching import STRATEGIES, Searcher, SearchSettings, Tree, choose_best
+from stepcredit.searching.particle import resample
 
 STEPWISE = ("beam", "dvts", "particle", "lookahead")
 

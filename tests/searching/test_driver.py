@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from tests.search.fakes import SAMPLING, DigitPolicy, DigitScorer, problems
+from tests.searching.fakes import SAMPLING, DigitPolicy, DigitScorer, problems
 
-from stepcredit.search import STRATEGIES, Searcher, SearchFailure, SearchSettings, Tree, choose_best
+from stepcredit.searching import STRATEGIES, Searcher, SearchFailure, SearchSettings, Tree, choose_best
 from stepcredit.types import Sampling
 
 

@@ -6,8 +6,8 @@ continuation's. What is drawn there is used for nothing else.
 
 from __future__ import annotations
 
-from stepcredit.search.strategy import Draw, Running, SearchSettings, best, finish, spent
-from stepcredit.search.tree import Node, Tree
+from stepcredit.searching.strategy import Draw, Running, SearchSettings, best, finish, spent
+from stepcredit.searching.tree import Node, Tree
 
 
 def lookahead(tree: Tree, settings: SearchSettings, first_index: int) -> Running:

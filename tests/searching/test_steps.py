@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from stepcredit.errors import UserError
-from stepcredit.search.steps import step_ends
+from stepcredit.searching.steps import step_ends
 from stepcredit.steps import StepRule
 
 

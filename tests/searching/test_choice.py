@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from stepcredit.search import Node, Tree, choose_best, choose_by_vote
+from stepcredit.searching import Node, Tree, choose_best, choose_by_vote
 from stepcredit.types import Prompt
 
 
