@@ -239,11 +239,25 @@ def step_cross_entropy(inputs: ObjectiveInput) -> ObjectiveOutput:
 
     For step PRMs, and for the second stage of the implicit PRM. Soft labels are allowed.
     """
+    losses, labelled = _step_losses(inputs)
+    return ObjectiveOutput(losses=losses.sum(dim=1) / labelled.sum(dim=1).clamp(min=1))
+
+
+def label_cross_entropy(inputs: ObjectiveInput) -> ObjectiveOutput:
+    """As :func:`step_cross_entropy`, but each label counts alike: averaged over the batch's labels.
+
+    So a response with many steps weighs more; it is the loss of TRL's former ``PRMTrainer``.
+    """
+    losses, _ = _step_losses(inputs)
+    return ObjectiveOutput(losses=losses.sum(dim=1))
+
+
+def _step_losses(inputs: ObjectiveInput) -> tuple[Float[Tensor, "responses tokens"], Tensor]:
+    """CE of each labelled value, zero elsewhere, and which are labelled."""
     assert inputs.token_targets is not None, "the step objective needs step labels"
     labelled = ~inputs.token_targets.isnan()
     targets = inputs.token_targets.nan_to_num(0.0)
-    losses = _bce(inputs.values, targets)
-    return ObjectiveOutput(losses=(losses * labelled).sum(dim=1) / labelled.sum(dim=1).clamp(min=1))
+    return _bce(inputs.values, targets) * labelled, labelled
 
 
 @dataclass(frozen=True)
@@ -256,6 +270,7 @@ class Objective:
         needs_mismatched: It reads ``mismatched_rewards``.
         needs_batch_rewards: It reads ``batch_rewards`` and ``batch_labels``.
         needs_step_labels: It reads ``token_targets``.
+        per_label: Its mean is over the labels of a batch, not over its units.
     """
 
     function: Callable[[ObjectiveInput], ObjectiveOutput]
@@ -263,6 +278,7 @@ class Objective:
     needs_mismatched: bool = False
     needs_batch_rewards: bool = False
     needs_step_labels: bool = False
+    per_label: bool = False
 
 
 OBJECTIVES: Mapping[str, Objective] = {
@@ -278,6 +294,7 @@ OBJECTIVES: Mapping[str, Objective] = {
     "prefix": Objective(prefix),
     "token-ce": Objective(token_cross_entropy),
     "step-ce": Objective(step_cross_entropy, needs_step_labels=True),
+    "label-ce": Objective(label_cross_entropy, needs_step_labels=True, per_label=True),
 }
 
 

@@ -77,7 +77,7 @@ class StepRule:
         if not parameter:
             raise UserError(f"{kind!r} needs its text", where="--steps", hint=f"write {kind}:TEXT")
         if kind == "separator":
-            parameter = re.sub(r"\\([nrt\\])", lambda match: _ESCAPES[match[1]], parameter)
+            parameter = unescape(parameter)
         rule = cls(kind, parameter)
         try:
             rule.pattern()
@@ -100,6 +100,11 @@ class StepRule:
     def pattern(self) -> re.Pattern[str]:
         """What separates steps; not for ``auto``."""
         return _compile(self.kind, self.parameter)
+
+
+def unescape(text: str) -> str:
+    r"""A separator that the command line writes with ``\n``, ``\r``, ``\t`` and ``\\``."""
+    return re.sub(r"\\([nrt\\])", lambda match: _ESCAPES[match[1]], text)
 
 
 @cache

@@ -29,6 +29,7 @@ REFERENCE = (
     "docs/serving.md",
     "docs/evaluation.md",
     "docs/grading.md",
+    "docs/coming-from-trl.md",
 )
 
 

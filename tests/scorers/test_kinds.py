@@ -225,7 +225,7 @@ def test_two_label_token_classifiers_of_trl(
         return [float(p) for p in logits_of(model, token_ids)[ends].softmax(-1)[:, 1]]
 
     scorer = load_scorer(tmp_path)
-    assert scorer.name.startswith("trl-prm: ")
+    assert scorer.name.startswith("token-classifier: ")
     check(scorer, naive)
 
 
@@ -367,7 +367,7 @@ def architecture(directory: Path, name: str, **fields: Any) -> Path:
         ("Qwen2ForProcessRewardModel", {}, "qwen-prm"),
         ("Qwen2ForPrmModel", {}, "skywork-prm"),
         ("LlamaForSequenceClassification", {}, "orm"),
-        ("LlamaForTokenClassification", {}, "trl-prm"),
+        ("LlamaForTokenClassification", {}, "token-classifier"),
         ("LlamaForTokenClassification", {"id2label": {"0": "LABEL_0"}}, "value-head"),
     ],
 )

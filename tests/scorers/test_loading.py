@@ -369,7 +369,7 @@ def test_a_chat_template_that_is_missing_or_broken(saved_pair: Pair, template: s
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("family", ["trl-prm", "value-head", "orm", "qwen-prm", "skywork-prm"])
+@pytest.mark.parametrize("family", ["token-classifier", "value-head", "orm", "qwen-prm", "skywork-prm"])
 def test_a_head_that_is_not_there_is_not_made_up(saved_pair: Pair, family: str) -> None:
     with pytest.raises(
         CheckpointError, match=r"policy: (lacks weights of a Llama.*score\.weight|has no head)"

@@ -72,6 +72,7 @@ class PRMCard:
         beta: Scale of the log-ratio.
         objective: Training objective, with its variant.
         step_rule: How responses are split into steps.
+        step_separator: What follows each step in the format, where the format has a choice.
         tokenizer_hash: See :func:`stepcredit.checkpoints.tokenizer_hash`.
         template_hash: Hash of the chat template.
         weights_hash: Hash of this checkpoint's own weight files.
@@ -86,6 +87,7 @@ class PRMCard:
     beta: float | None = None
     objective: str | None = None
     step_rule: str = "auto"
+    step_separator: str | None = None
     tokenizer_hash: str | None = None
     template_hash: str | None = None
     weights_hash: str | None = None

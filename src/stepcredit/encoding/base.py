@@ -94,6 +94,8 @@ class StepEncoding(ABC):
     """
 
     name: str
+    separator: str | None = None
+    """What is put after each step, where the format has a choice."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, max_tokens: int | None = None

@@ -51,7 +51,7 @@ class StepwiseEncoding(StepEncoding):
         separator: TRL's ``step_separator``.
     """
 
-    name = "trl-prm"
+    name = "token-classifier"
 
     def __init__(
         self,

@@ -21,12 +21,8 @@ _LOW_PRECISION_HEAD_TOLERANCE = 0.03
 """As shares of the spread of the log-probabilities."""
 
 
-def causal_lm_of(model: nn.Module) -> Any:
-    """The transformers causal language model inside wrappers (DDP, ``torch.compile``, PEFT).
-
-    Raises:
-        CheckpointError: There is none, or it has no output embedding.
-    """
+def unwrapped(model: nn.Module) -> Any:
+    """The transformers model inside wrappers (DDP, ``torch.compile``, PEFT)."""
     inner: Any = model
     while True:
         if hasattr(inner, "_orig_mod"):
@@ -36,7 +32,16 @@ def causal_lm_of(model: nn.Module) -> Any:
         elif not hasattr(inner, "get_output_embeddings") and hasattr(inner, "module"):
             inner = inner.module
         else:
-            break
+            return inner
+
+
+def causal_lm_of(model: nn.Module) -> Any:
+    """The transformers causal language model inside wrappers.
+
+    Raises:
+        CheckpointError: There is none, or it has no output embedding.
+    """
+    inner = unwrapped(model)
     if not hasattr(inner, "get_output_embeddings") or inner.get_output_embeddings() is None:
         raise CheckpointError(
             f"{type(inner).__name__} has no output embedding, so it gives no token probabilities",

@@ -1,4 +1,4 @@
-"""Token classifiers: value heads, heads of token values, and the two-label models of TRL."""
+"""Heads with one output on every token: values of prefixes, and values of single tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stepcredit.checkpoints import load_model
-from stepcredit.encoding import EncodedSteps, StepwiseEncoding
+from stepcredit.encoding import EncodedSteps
 from stepcredit.errors import CheckpointError
 from stepcredit.logprobs import TokenBatch
 from stepcredit.objectives import ObjectiveInput
@@ -34,7 +34,7 @@ TOKEN_MEAN = "token-mean"
 
 def read_probability(model: Any, batch: TokenBatch, positions: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
     """The probability of a classifier's second class, or the sigmoid of its only output, in [0, 1]."""
-    logits = _logits(model, batch, positions)
+    logits = read_logits(model, batch, positions)
     if logits.shape[1] == 1:
         return logits[:, 0].sigmoid()
     if logits.shape[1] == 2:
@@ -48,7 +48,7 @@ def read_probability(model: Any, batch: TokenBatch, positions: Int[Tensor, " N"]
 
 def read_value(model: Any, batch: TokenBatch, positions: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
     """A classifier's only output as it is, any real number."""
-    logits = _logits(model, batch, positions)
+    logits = read_logits(model, batch, positions)
     if logits.shape[1] != 1:
         raise CheckpointError(
             f"has {logits.shape[1]} classes, not one", hint="name a token classifier with one output"
@@ -56,7 +56,8 @@ def read_value(model: Any, batch: TokenBatch, positions: Int[Tensor, " N"]) -> F
     return logits[:, 0]
 
 
-def _logits(model: Any, batch: TokenBatch, positions: Tensor) -> Tensor:
+def read_logits(model: Any, batch: TokenBatch, positions: Int[Tensor, " N"]) -> Float[Tensor, "N classes"]:
+    """A head's outputs as they are."""
     logits: Tensor = model(**model_inputs(batch)).logits.flatten(0, 1).index_select(0, positions).float()
     return logits
 
@@ -97,12 +98,12 @@ class TokenHeadScorer(StepModelScorer):
 
 def value_record(model: nn.Module, batch: ForwardBatch) -> ObjectiveInput:
     """The head's values at the scored tokens; a response's reward is the one at its last token."""
-    return values_record(batch, _read_scored(model, batch.tokens))
+    return values_record(batch, scored_logits(model, batch.tokens)[:, 0])
 
 
 def token_record(model: nn.Module, batch: ForwardBatch) -> ObjectiveInput:
     """The tokens' own values, Q of Q-RM; a response's reward is their mean: tokens share the credit."""
-    values = batch.padded(_read_scored(model, batch.tokens))
+    values = batch.padded(scored_logits(model, batch.tokens)[:, 0])
     return ObjectiveInput(
         rewards=values.sum(dim=1) / batch.lengths,
         labels=batch.labels,
@@ -123,14 +124,15 @@ def values_record(batch: ForwardBatch, at_tokens: Float[Tensor, " scored"]) -> O
     )
 
 
-def _read_scored(model: nn.Module, tokens: TokenBatch) -> Float[Tensor, " scored"]:
-    """The head's output at each scored token itself, not where it is predicted."""
+def scored_logits(model: nn.Module, tokens: TokenBatch) -> Float[Tensor, "scored classes"]:
+    """The head's outputs at each scored token itself, not where it is predicted."""
     outputs: Any = model(**model_inputs(tokens), position_ids=tokens.position_ids)
-    at_tokens: Tensor = outputs.logits.float().flatten().index_select(0, tokens.source_index + 1)
+    at_tokens: Tensor = outputs.logits.float().flatten(0, 1).index_select(0, tokens.source_index + 1)
     return at_tokens
 
 
-def _token_classifier(checkpoint: Checkpoint) -> Any:
+def load_classifier(checkpoint: Checkpoint) -> Any:
+    """The weights of a classifier of tokens."""
     model_class = transformers.AutoModelForTokenClassification
     return load_model(checkpoint.path, checkpoint.load, model_class=model_class)
 
@@ -146,7 +148,7 @@ VALUE_HEAD = StepKind(
     encoding=chat_encoding,
     architecture="ForTokenClassification",
     num_classes=1,
-    load_weights=_token_classifier,
+    load_weights=load_classifier,
     reader=probability_reader,
     response_aggregate="last",
     record=lambda *_: value_record,
@@ -157,20 +159,10 @@ TOKEN_HEAD = StepKind(
     name="token-head",
     encoding=chat_encoding,
     num_classes=1,
-    load_weights=_token_classifier,
+    load_weights=load_classifier,
     reader=lambda model, _: StepReader(model, read_value),
     response_aggregate=TOKEN_MEAN,
     scorer_class=TokenHeadScorer,
     record=lambda *_: token_record,
 )
 """The same network, whose number is the token's own share of the reward."""
-
-TRL_PRM = StepKind(
-    name="trl-prm",
-    encoding=StepwiseEncoding,
-    architecture="ForTokenClassification",
-    num_classes=2,
-    load_weights=_token_classifier,
-    reader=probability_reader,
-)
-"""Right or wrong, classified at the separator after each step, as TRL's former ``PRMTrainer`` trained it."""

@@ -33,6 +33,7 @@ _FLAGS = {
     "convention": "--convention",
     "response_aggregate": "--aggregate",
     "steps": "--steps",
+    "step_separator": "--step-separator",
 }
 """Settings that not every kind takes, as the command line has them."""
 
@@ -44,17 +45,20 @@ class Kind(ABC):
     Attributes:
         name: As ``--family`` and ``prm.json`` have it.
         encoding: Makes its format from (tokenizer, step rule, context length); training and scoring share it.
+            Where ``takes`` has ``step_separator``, it takes a ``separator`` too.
         record: Makes what training asks of it from (encoding, beta); ``None`` where it is not trained here.
         num_classes: Outputs of its head on every token; ``None`` for a language model's own head.
+        class_names: What a fresh head's classes are called in the configuration; none for a single output.
         architecture: Ending of the class name by which a checkpoint's configuration shows that it is one.
         step_rule: What its published models were trained on; a trained model's card has its own.
         takes: Settings that mean something to it and not to every kind.
     """
 
     name: str
-    encoding: Callable[[PreTrainedTokenizerBase, StepRule, int | None], Encoding]
+    encoding: Callable[..., Encoding]
     record: Callable[[Any, float], Record] | None = None
     num_classes: int | None = None
+    class_names: tuple[str, ...] = ()
     architecture: str | None = None
     step_rule: str = "auto"
     takes: frozenset[str] = frozenset({"steps", "response_aggregate"})
@@ -66,6 +70,32 @@ class Kind(ABC):
         Raises:
             CheckpointError: The checkpoint cannot be used as asked.
         """
+
+    def make_encoding(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        step_rule: StepRule,
+        max_tokens: int | None,
+        separator: str | None = None,
+    ) -> Encoding:
+        """Its format.
+
+        Args:
+            tokenizer: The model's.
+            step_rule: How responses are split.
+            max_tokens: The model's context.
+            separator: What is put after each step; by default the format's own.
+
+        Raises:
+            UserError: Its format has no choice of separator.
+        """
+        if separator is None:
+            return self.encoding(tokenizer, step_rule, max_tokens)
+        if "step_separator" not in self.takes:
+            raise UserError(
+                f"does not apply to the family {self.name}", where="--step-separator", hint="leave it out"
+            )
+        return self.encoding(tokenizer, step_rule, max_tokens, separator=separator)
 
     def own_step_rule(self, settings: ScorerSettings) -> str:
         """The step rule asked for, else the one that the model was trained with, as far as it is known."""

@@ -41,7 +41,7 @@ KINDS: Mapping[str, Line] = {
     "rlhflow": Line("label_tokens:RLHFLOW", learns="values"),
     "qwen-prm": Line("published_heads:QWEN_PRM"),
     "skywork-prm": Line("published_heads:SKYWORK_PRM"),
-    "trl-prm": Line("heads:TRL_PRM"),
+    "token-classifier": Line("token_classifier:TOKEN_CLASSIFIER", learns="values"),
     "orm": Line("sequence_classifier:ORM"),
     "remote": Line("remote:REMOTE"),
 }

@@ -99,6 +99,12 @@ class Checkpoint:
         own = usual if self.card is None else self.card.step_rule
         return StepRule.parse(self.settings.steps or own)
 
+    @property
+    def step_separator(self) -> str | None:
+        """The separator asked for, else the card's; ``None`` is that of the format."""
+        own = None if self.card is None else self.card.step_separator
+        return own if self.settings.step_separator is None else self.settings.step_separator
+
     def model(self, load_weights: Callable[[Checkpoint], Any] | None = None) -> Any:
         """Its model, with an embedding for all that its tokenizer gives.
 

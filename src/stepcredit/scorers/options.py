@@ -13,6 +13,7 @@ from stepcredit.errors import UserError
 from stepcredit.options import option
 from stepcredit.scorers.kinds import KINDS, kind_of
 from stepcredit.scorers.settings import ScorerSettings
+from stepcredit.steps import unescape
 
 if TYPE_CHECKING:
     from stepcredit.scorers.base import ResponseScorer
@@ -93,6 +94,12 @@ class ScorerOptions(ImplicitOptions):
         "rare tokens do not decide best-of-n at temperature 1; 0 is the method as published",
         default=0.0,
     )
+    step_separator: str | None = option(
+        "text after each step at which a token classifier is read (\\n is a line end); default is the "
+        "model's own, else \\n",
+        default=None,
+        metavar="TEXT",
+    )
     convention: str = option(
         "how rewards are assigned to steps: stepcredit's own way (clean), or that of one of the "
         "published evaluators",
@@ -132,6 +139,7 @@ class ScorerOptions(ImplicitOptions):
             reference_free=self.reference_free,
             reference_floor=self.reference_floor,
             steps=steps or self.steps,
+            step_separator=None if self.step_separator is None else unescape(self.step_separator),
             convention=self.convention,
             response_aggregate=self.aggregate,
             load=self.load,
@@ -163,6 +171,7 @@ class ScorerOptions(ImplicitOptions):
             "aggregate": self.aggregate,
             "dtype": self.load.dtype,
             **({"reference_floor": self.reference_floor} if self.reference_floor else {}),
+            **({"step_separator": self.step_separator} if self.step_separator is not None else {}),
             **kind.identity(self.settings()),
             **{name: address for name, address in servers.items() if address is not None},
         }

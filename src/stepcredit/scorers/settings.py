@@ -36,6 +36,8 @@ class ScorerSettings:
         reference_free: Score by the policy's log-probabilities alone.
         reference_floor: Least probability that the reference is taken to give a token, in [0, 1).
         steps: Step rule; by default the model's own, else ``auto``.
+        step_separator: What a token classifier was trained to read after each step; by default the model's
+            own, else a line end.
         convention: ``clean``, ``processbench`` or ``best-of-n``.
         response_aggregate: Which aggregate of the step scores is the response's reward.
         load: How models are loaded.
@@ -53,6 +55,7 @@ class ScorerSettings:
     reference_free: bool = False
     reference_floor: float = 0.0
     steps: str | None = None
+    step_separator: str | None = None
     convention: str = "clean"
     response_aggregate: str | None = None
     load: LoadOptions = field(default_factory=LoadOptions)

@@ -149,7 +149,8 @@ class StepKind(Kind):
         checkpoint = Checkpoint(settings)
         rule = checkpoint.step_rule(self.step_rule)
         model = checkpoint.model(self.load_weights)
-        encoding = self.encoding(checkpoint.tokenizer, rule, context_length(model.config))
+        separator = checkpoint.step_separator
+        encoding = self.make_encoding(checkpoint.tokenizer, rule, context_length(model.config), separator)
         return self.scorer_class(
             self.reader(model, encoding),
             encoding,

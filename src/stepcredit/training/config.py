@@ -23,9 +23,10 @@ OBJECTIVE_NAMES = (
     "prefix",
     "token-ce",
     "step-ce",
+    "label-ce",
 )
 _IMPLICIT_ONLY = ("kto", "ipo", "ce-prefix", "prefix")
-_OF_PREFIXES = ("token-ce", "step-ce")
+_OF_PREFIXES = ("token-ce", "step-ce", "label-ce")
 # What changes speed, memory or what is reported, but not the weights beyond rounding.
 _NOT_IN_RESULT = (
     "tokens_per_forward",
@@ -35,6 +36,8 @@ _NOT_IN_RESULT = (
     "save_every",
     "report_to",
 )
+# What earlier versions did not have; at its default it leaves the name of the work as it was.
+_ADDED = ("step_separator", "last_step_only")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,8 @@ class TrainConfig:
 
     family: str = option(
         "what is trained: the log-ratio to a reference, a value head, a token head (the reward "
-        "is the mean of the tokens' values: Q-RM), or label tokens (at tags, or as answers to "
+        "is the mean of the tokens' values: Q-RM), a classifier of right and wrong at the "
+        "separator after each step, or label tokens (at tags, or as answers to "
         "each step in the model's own chat format)",
         default="implicit",
         choices=TRAINED,
@@ -66,6 +70,15 @@ class TrainConfig:
     pairs_per_prompt: int = option("paired objectives: largest number of pairs per prompt", default=16)
     step_rule: str = option(
         f"how responses are split into steps: {RULE_NAMES}", default="auto", flag="--steps", metavar="RULE"
+    )
+    step_separator: str | None = option(
+        "token-classifier: text put after each step, at which it is classified (\\n is a line end); default "
+        "is the initial weights' own, else \\n",
+        default=None,
+        metavar="TEXT",
+    )
+    last_step_only: bool = option(
+        "step objectives: train on the label of each response's last step only", default=False
     )
     max_tokens: int | None = option(
         "longest sequence, in tokens; default is the model's context", default=None
@@ -194,7 +207,11 @@ class TrainConfig:
 
     def determining(self) -> dict[str, Any]:
         """The settings that decide the resulting weights, JSON-able."""
-        return {name: value for name, value in asdict(self).items() if name not in _NOT_IN_RESULT}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in _NOT_IN_RESULT and not (name in _ADDED and not value)
+        }
 
 
 def _flag(name: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from stepcredit.data.pairing import balance_responses, mismatch_responses, pair_responses
 from stepcredit.encoding import ChatEncoding, EncodedSteps, Encoding, EncodingError
+from stepcredit.encoding.base import StepEncoding
 from stepcredit.errors import DataError
 from stepcredit.objectives import Objective
+from stepcredit.steps import listed_steps, locate
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.counts import left_out
 from stepcredit.types import Encoded, Rollout, Step
@@ -71,6 +74,7 @@ def encode_examples(
     *,
     objective: Objective,
     over_long: str = "drop",
+    last_step_only: bool = False,
     counts: dict[str, int] | None = None,
 ) -> list[Example]:
     """Encode what can be trained on.
@@ -80,6 +84,7 @@ def encode_examples(
         encoding: The format; its ``max_tokens`` decides what is over-long.
         objective: Decides which labels are needed.
         over_long: ``drop``, or ``truncate`` after the last whole step that fits.
+        last_step_only: Whether only a response's last step keeps its label.
         counts: Receives ``rollouts``, ``not_graded``, ``no_step_labels``, ``truncated`` and the kinds of
             :class:`~stepcredit.encoding.EncodingError` with underscores.
     """
@@ -105,7 +110,7 @@ def encode_examples(
             rollout, result = shortened
         targets: tuple[tuple[int, float], ...] = ()
         if objective.needs_step_labels:
-            targets = _step_targets(rollout, result)
+            targets = _step_targets(rollout, result)[-1 if last_step_only else 0 :]
         examples.append(
             Example(
                 id=rollout.id,
@@ -133,7 +138,12 @@ def make_training_set(
     """
     counts: dict[str, int] = {}
     examples = encode_examples(
-        rollouts, encoding, objective=objective, over_long=config.over_long, counts=counts
+        rollouts,
+        encoding,
+        objective=objective,
+        over_long=config.over_long,
+        last_step_only=config.last_step_only,
+        counts=counts,
     )
     if not examples:
         raise DataError(_nothing_left(counts), hint=_hint(counts))
@@ -221,8 +231,17 @@ def _encode(rollout: Rollout, encoding: Encoding) -> EncodedSteps:
         steps.append(Step(len(steps), rollout.response[start:], start, len(rollout.response)))
     if isinstance(encoding, ChatEncoding):
         return encoding.encode_with_steps(rollout, tuple(steps))
-    listed = {**rollout.extras, "steps": [step.text.strip() for step in steps]}
-    return _up_to_last_step(encoding.encode(replace(rollout, extras=listed)))
+    if not _lists(rollout, steps):
+        rollout = replace(rollout, extras={**rollout.extras, "steps": [step.text.strip() for step in steps]})
+    return _up_to_last_step(encoding.encode(rollout))
+
+
+def _lists(rollout: Rollout, steps: Sequence[Step]) -> bool:
+    """Whether the row itself lists these steps, which are then taken as they are."""
+    listed = listed_steps(rollout)
+    if listed is None or len(listed) != len(steps):
+        return False
+    return [step.end for step in locate(rollout, listed)] == [step.end for step in steps]
 
 
 def _up_to_last_step(result: EncodedSteps) -> EncodedSteps:
@@ -246,9 +265,10 @@ def _step_targets(rollout: Rollout, result: EncodedSteps) -> tuple[tuple[int, fl
 
 def _truncate(rollout: Rollout, encoding: Encoding) -> tuple[Rollout, EncodedSteps] | None:
     """The longest start of the response that fits and ends with a step, marked as cut off."""
-    if not isinstance(encoding, ChatEncoding):
+    if not isinstance(encoding, StepEncoding):
         return None
-    unlimited = ChatEncoding(encoding.tokenizer, encoding.step_rule, tokenizer_hash=encoding.tokenizer_hash)
+    unlimited = copy.copy(encoding)
+    unlimited.max_tokens = None
     whole = _encode(rollout, unlimited)
     assert encoding.max_tokens is not None
     room = encoding.max_tokens - whole.encoded.scored_start

@@ -35,6 +35,7 @@ class TrainedModel:
         model: With the weights to keep.
         tokenizer: Its tokenizer.
         step_rule: The rule that ``auto`` became.
+        step_separator: What follows each step, where the format has a choice.
         counts: Examples in, left out (and why), used.
         log: The training log, one row per line of ``train_log.jsonl``.
         heldout: Held-out metrics of the kept weights; empty without held-out data.
@@ -49,6 +50,7 @@ class TrainedModel:
     model: Any
     tokenizer: Any
     step_rule: str
+    step_separator: str | None
     counts: dict[str, int]
     log: list[dict[str, Any]]
     heldout: dict[str, float]
@@ -150,6 +152,7 @@ def _finished(trainer: PRMTrainer, inputs: Inputs, models: Models) -> TrainedMod
         model=trainer.accelerator.unwrap_model(trainer.model),
         tokenizer=inputs.tokenizer,
         step_rule=inputs.step_rule,
+        step_separator=getattr(inputs.encoding, "separator", None),
         counts=inputs.data.counts,
         log=log,
         heldout=heldout,

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepcredit.checkpoints import LoadOptions, context_length, load_config, load_tokenizer
+from stepcredit.checkpoints import LoadOptions, PRMCard, context_length, load_config, load_tokenizer
 from stepcredit.encoding import Encoding
 from stepcredit.errors import DataError, UserError
 from stepcredit.objectives import get_objective
 from stepcredit.runs import warn
 from stepcredit.scorers.kinds import get_kind
-from stepcredit.steps import StepRule, choose_rule
+from stepcredit.steps import StepRule, choose_rule, unescape
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import Example, TrainingSet, encode_examples, make_training_set
 from stepcredit.types import Encoded, Rollout
@@ -71,7 +71,8 @@ def read_inputs(
     rule = StepRule.parse(config.step_rule)
     if rule.kind == "auto":
         rule = choose_rule(rollout.response for rollout in rollouts)
-    encoding = get_kind(config.family).encoding(tokenizer, rule, longest_sequence(model, config, load))
+    longest = longest_sequence(model, config, load)
+    encoding = get_kind(config.family).make_encoding(tokenizer, rule, longest, _separator(model, config))
     data = make_training_set(rollouts, encoding, get_objective(config.objective), config, seed=seed)
     counts: dict[str, int] = {}
     examples = encode_examples(heldout, encoding, objective=get_objective("ce"), counts=counts)
@@ -90,6 +91,16 @@ def read_inputs(
         )
     data.counts.update({f"heldout_{name}": number for name, number in counts.items()})
     return Inputs(tokenizer=tokenizer, encoding=encoding, step_rule=str(rule), data=data, heldout=examples)
+
+
+def _separator(model: Path, config: TrainConfig) -> str | None:
+    """As configured, else that of the classifier that training starts from."""
+    if config.step_separator is not None:
+        return unescape(config.step_separator)
+    if not PRMCard.exists(model):
+        return None
+    card = PRMCard.read(model)
+    return card.step_separator if card.family == config.family else None
 
 
 def longest_sequence(model: Path, config: TrainConfig, load: LoadOptions) -> int | None:

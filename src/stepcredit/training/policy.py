@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ _PACKED_FROM = 128
 def load_policy(model: str | Path, config: TrainConfig, load: LoadOptions, device: torch.device) -> Any:
     """The network to train, with its head or adapter, in float32 (a LoRA base in the forward precision)."""
     dtype = config.precision if config.lora_rank else "float32"
-    num_classes = get_kind(config.family).num_classes
-    head = None if num_classes is None else _WithHead(num_classes)
+    kind = get_kind(config.family)
+    head = None if kind.num_classes is None else _WithHead(kind.num_classes, kind.class_names)
     policy: Any = load_model(model, load, dtype=dtype, device=str(device), model_class=head)
     if hasattr(policy, "peft_config"):
         policy = _adapter_again(policy, config)
@@ -42,16 +43,21 @@ class _WithHead:
 
     Args:
         num_classes: Its outputs.
+        class_names: Names of the outputs, where the checkpoint has none.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, class_names: Sequence[str]) -> None:
         self.num_classes = num_classes
+        self.class_names = class_names
 
     def from_pretrained(self, path: str, **arguments: Any) -> Any:
         """As transformers' own."""
         network: Any = transformers.AutoModelForTokenClassification.from_pretrained(
             path, **{**arguments, "num_labels": self.num_classes}
         )
+        if self.class_names and network.config.id2label.get(0) == "LABEL_0":
+            network.config.id2label = dict(enumerate(self.class_names))
+            network.config.label2id = {name: number for number, name in enumerate(self.class_names)}
         network.config.classifier_dropout = 0.0
         if isinstance(getattr(network, "dropout", None), nn.Dropout):
             network.dropout.p = 0.0

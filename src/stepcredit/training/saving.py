@@ -53,6 +53,7 @@ def save_trained(
         beta=config.beta if config.learns == "ratios" else None,
         objective=config.objective + balanced,
         step_rule=trained.step_rule,
+        step_separator=trained.step_separator,
         training_data_hash=data_hash,
         versions=manifest["versions"],
         settings={**asdict(config), "seed": seed},

@@ -26,12 +26,14 @@ class StepBatch:
         forwards: Passes with gradients.
         mismatched: Passes over mismatched responses, without gradients.
         num_units: Units of the step over all processes.
+        num_labels: Step labels of the step over all processes.
         num_tokens: Tokens of the step over all processes (the forwards' only).
     """
 
     forwards: tuple[ForwardBatch, ...]
     mismatched: tuple[ForwardBatch, ...]
     num_units: int
+    num_labels: int
     num_tokens: int
 
 
@@ -75,6 +77,7 @@ def make_step_batch(
         forwards=batches(own),
         mismatched=batches(data.mismatched) if with_mismatched else (),
         num_units=len(units),
+        num_labels=sum(len(data.examples[row].step_targets) for unit in units for row in data.units[unit]),
         num_tokens=sum(len(own[row].token_ids) for unit in units for row in data.units[unit]),
     )
 

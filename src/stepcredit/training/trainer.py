@@ -137,7 +137,7 @@ class PRMTrainer(Trainer):
         )
 
     def _get_num_items_in_batch(self, *_: Any) -> None:
-        # Losses are divided by the units of the whole step in `_accumulate` already.
+        # Losses are divided by the size of the whole step in `_accumulate` already.
         return None
 
     # Steps -------------------------------------------------------------------------------------------
@@ -164,6 +164,7 @@ class PRMTrainer(Trainer):
 
     def _accumulate(self, model: nn.Module, inputs: StepBatch) -> Tensor:
         batch_fields = self._batch_fields(model, inputs)
+        size = inputs.num_labels if self.objective.per_label else inputs.num_units
         model.train()
         parts = []
         baseline = None
@@ -175,7 +176,7 @@ class PRMTrainer(Trainer):
                 output = self.objective.function(record)
                 check_finite(output.losses.detach(), forward.ids)
                 # Processes' gradients are averaged, so each scales up by their number.
-                loss = output.losses.sum() * (forward.counted * self.args.world_size / inputs.num_units)
+                loss = output.losses.sum() * (forward.counted * self.args.world_size / size)
                 self.accelerator.backward(loss)
             parts.append(loss.detach())
             baseline = output.baseline

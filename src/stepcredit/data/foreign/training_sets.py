@@ -111,13 +111,16 @@ def read_trl_stepwise(row: Mapping[str, Any], where: str, position: int) -> Iter
     if not isinstance(labels, list) or len(labels) != len(steps) or None in map(truth, labels):
         raise wrong(row, "labels", f"a list of {len(steps)} booleans", where)
     response, ends = joined_steps(steps, "\n")
+    extras = others(row, "id", "prompt", "completions", "labels")
+    if any(step != step.strip() or "\n" in step for step in steps):
+        extras["steps"] = steps  # which cutting at line ends would not give
     yield Rollout(
         id=name_field(row, "id", where) if row.get("id") is not None else str(position),
         prompt_id=prompt_name(prompt),
         prompt=prompt,
         response=response,
         step_labels=tuple(StepLabel(end, float(label)) for end, label in zip(ends, labels, strict=True)),
-        extras=others(row, "id", "prompt", "completions", "labels"),
+        extras=extras,
     )
 
 

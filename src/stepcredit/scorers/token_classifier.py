@@ -1,0 +1,98 @@
+"""Right or wrong, classified at the separator after each step, as TRL's former ``PRMTrainer`` trained it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from stepcredit.encoding import StepwiseEncoding
+from stepcredit.errors import CheckpointError
+from stepcredit.logprobs import TokenBatch
+from stepcredit.logprobs.forward import unwrapped
+from stepcredit.objectives import ObjectiveInput
+from stepcredit.scorers.forward_batch import ForwardBatch
+from stepcredit.scorers.heads import load_classifier, read_logits, scored_logits, values_record
+from stepcredit.scorers.step_models import StepKind, StepReader
+
+CLASS_NAMES = ("wrong", "right")
+"""Of a model that is trained here; the second is right, as in TRL's data."""
+
+_UNNAMED = ("label_0", "label_1")
+_OPPOSITES = (
+    CLASS_NAMES,
+    ("incorrect", "correct"),
+    ("bad", "good"),
+    ("negative", "positive"),
+    ("false", "true"),
+    ("no", "yes"),
+    ("-", "+"),
+    ("0", "1"),
+)
+
+
+def right_class(configuration: Any) -> int:
+    """Which of a classifier's two classes is right, by their names; without names it is the second.
+
+    Args:
+        configuration: Of the model.
+
+    Raises:
+        CheckpointError: There are not two classes, or their names do not say.
+    """
+    where = getattr(configuration, "name_or_path", None) or None
+    names = tuple(str(configuration.id2label[key]) for key in sorted(configuration.id2label))
+    if len(names) != 2:
+        raise CheckpointError(
+            f"has {len(names)} classes, not two",
+            where=where,
+            hint="name a token classifier of right and wrong steps",
+        )
+    folded = tuple(name.strip().lower() for name in names)
+    if folded in (_UNNAMED, *_OPPOSITES):
+        return 1
+    if folded[::-1] in _OPPOSITES:
+        return 0
+    raise CheckpointError(
+        f"its classes are called {names[0]!r} and {names[1]!r}, which does not say which of them is right",
+        where=where,
+        hint="call them wrong and right in id2label of its config.json",
+    )
+
+
+def read_right(
+    model: Any, batch: TokenBatch, positions: Int[Tensor, " N"], *, right: int
+) -> Float[Tensor, " N"]:
+    """The probability of the class that is right, in [0, 1]."""
+    probabilities: Tensor = read_logits(model, batch, positions).softmax(dim=-1)
+    return probabilities[:, right]
+
+
+def classifier_record(model: nn.Module, batch: ForwardBatch) -> ObjectiveInput:
+    """Log-odds of right against wrong at every scored token: the value of the prefix.
+
+    Their cross-entropy with a label is that of the two classes.
+    """
+    logits = scored_logits(model, batch.tokens)
+    right = right_class(unwrapped(model).config)
+    return values_record(batch, logits[:, right] - logits[:, 1 - right])
+
+
+def _reader(model: Any, encoding: Any) -> StepReader:
+    del encoding
+    return StepReader(model, partial(read_right, right=right_class(model.config)))
+
+
+TOKEN_CLASSIFIER = StepKind(
+    name="token-classifier",
+    encoding=StepwiseEncoding,
+    architecture="ForTokenClassification",
+    num_classes=2,
+    class_names=CLASS_NAMES,
+    load_weights=load_classifier,
+    reader=_reader,
+    record=lambda *_: classifier_record,
+    takes=frozenset({"steps", "step_separator", "response_aggregate"}),
+)
