@@ -75,6 +75,8 @@ class Sampling:
             can go on from there, so this is how a step is drawn.
         seed: Sample ``i`` of a prompt draws from a random stream of (seed, prompt id, ``i``, response
             prefix) only.
+        log_probs: How many candidates of each token are asked for, with their log-probabilities, of a server
+            that gives them; 0 is none.
     """
 
     temperature: float = 1.0
@@ -85,6 +87,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     keep_stop: bool = False
     seed: int = 0
+    log_probs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +192,7 @@ class ResponseScore:
         scored_text: The rewritten response that offsets refer to, where a convention rewrites it.
         token_rewards: One reward per scored token, on request.
         token_ends: Character offset one past each scored token, with ``token_rewards``.
+        judge_tokens: What a generative judge read and wrote to score it; score files do not hold it.
     """
 
     id: str
@@ -201,6 +205,7 @@ class ResponseScore:
     scored_text: str | None = None
     token_rewards: tuple[float, ...] | None = None
     token_ends: tuple[int, ...] | None = None
+    judge_tokens: int = 0
 
     @property
     def is_empty(self) -> bool:

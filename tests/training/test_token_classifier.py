@@ -125,7 +125,6 @@ def start(start_of_text: str | None, tmp_path: Path, make_tokenizer: MakeTokeniz
         num_key_value_heads=1,
         max_position_embeddings=256,
         initializer_range=0.3,
-        num_labels=2,
     )
     network: Any = LlamaForTokenClassification(config)
     tokenizer: Any = make_tokenizer()

@@ -31,7 +31,8 @@ class ComparedMethod:
         search: Grids of training settings; all combinations within each grid are tried.
         data: Training file, where it is not the recipe's: with step labels, say.
         start_from: Method whose chosen model is the initial weights (a second stage).
-        score: Scores by the untrained initial model instead: options of ``stepcredit score``.
+        score: Scores without training: options of ``stepcredit score``, whose ``prm`` is the initial model
+            unless it names another, such as a judge.
         baseline: Scores without a model: a name of ``stepcredit baseline --by``.
     """
 

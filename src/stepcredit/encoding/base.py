@@ -21,6 +21,7 @@ EncodingProblem = Literal[
     "tokens-do-not-match",
     "tag-in-response",
     "not-encodable",
+    "no-verdicts",
 ]
 
 
@@ -35,7 +36,8 @@ class EncodingError(DataError):
             prompt's last token merges with the response's first), ``nothing-to-score`` (no token),
             ``tokens-do-not-match`` (the recorded token ids are not those of the response's text),
             ``tag-in-response`` (the text holds the tag at which the model gives its scores),
-            ``not-encodable`` (the chat template refuses it, or its listed steps are not its own).
+            ``not-encodable`` (the chat template refuses it, or its listed steps are not its own),
+            ``no-verdicts`` (a generative judge gave none, or not one for each step).
         problem: What is wrong.
         where: The rollout's id.
         hint: What the user can do.

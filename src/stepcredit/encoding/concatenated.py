@@ -52,6 +52,7 @@ class StepwiseEncoding(StepEncoding):
     """
 
     name = "token-classifier"
+    separator: str
 
     def __init__(
         self,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stepcredit.errors import DataError, UserError
+from stepcredit.generators.candidates import read_candidates
 from stepcredit.generators.prompts import PromptFormat
 from stepcredit.generators.records import make_rollout, sampling_json
 from stepcredit.generators.stopping import cut_at_stop
@@ -43,6 +44,8 @@ class _Answer:
         text: After the response prefix; ``None`` for an answer in words that never began.
         thinking: What a reasoning parser took out of the text.
         source_reason: Why it ended, as the server names it.
+        log_probs: Each token's text, and its candidates' log-probabilities (nats) by their texts, where they
+            were asked for and given.
     """
 
     text: str | None
@@ -50,6 +53,7 @@ class _Answer:
     source_reason: str | None
     num_prompt_tokens: int | None
     num_generated_tokens: int | None
+    log_probs: Sequence[tuple[str, Mapping[str, float]]] = ()
 
     @property
     def reason(self) -> FinishReason | None:
@@ -156,7 +160,7 @@ class OpenAIGenerator:
         cut = None
         if answer.text is not None and not request.sampling.keep_stop:
             cut = cut_at_stop(answer.text, request.sampling.stop)
-        return make_rollout(
+        rollout = make_rollout(
             request,
             index,
             text=_with_thinking(answer.text if cut is None else cut, answer.thinking),
@@ -167,10 +171,16 @@ class OpenAIGenerator:
             num_prompt_tokens=answer.num_prompt_tokens,
             num_generated_tokens=answer.num_generated_tokens,
         )
+        if not answer.log_probs:
+            return rollout
+        return replace(rollout, extras={**rollout.extras, "token_log_probs": answer.log_probs})
 
     def _ask(self, server: Server, request: GenerationRequest, index: int) -> _Answer:
         path, body = self._request(request)
         body |= _settings(request.sampling)
+        if number := request.sampling.log_probs:
+            chat = {"logprobs": True, "top_logprobs": number}
+            body |= {"logprobs": number} if path == "completions" else chat
         if self._seeds:
             key = stream_key(request.sampling.seed, request.prompt.id, index, request.response_prefix)
             body["seed"] = key >> 33
@@ -242,6 +252,7 @@ def _read(answer: Any) -> _Answer:
         source_reason,
         _number(usage.get("prompt_tokens")),
         _number(usage.get("completion_tokens")),
+        read_candidates(choice.get("logprobs")),
     )
 
 

@@ -16,7 +16,7 @@ from stepcredit.generators.running import Batch, Finished, Job, Runner
 from stepcredit.generators.stopping import StopStrings
 from stepcredit.keyvalues import PrefixStore, RowCache
 from stepcredit.runs import Ledger
-from stepcredit.types import GenerationFailure, GenerationRequest, Rollout
+from stepcredit.types import GenerationFailure, GenerationRequest, PromptText, Rollout
 
 _FEW_TOKENS = 4
 _WINDOW = 4
@@ -89,6 +89,24 @@ class TransformersGenerator:
     def name(self) -> str:
         """The policy's name."""
         return self._name
+
+    @property
+    def model(self) -> Any:
+        """What draws."""
+        return self._runner.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        return self._format.tokenizer
+
+    def opening_ids(self, prompt: PromptText) -> tuple[int, ...]:
+        """Tokens of a prompt, as a response continues them.
+
+        Raises:
+            DataError: The chat template refuses it.
+        """
+        return self._format.opening(prompt).token_ids
 
     @property
     def ledger(self) -> Ledger:

@@ -328,9 +328,9 @@ def _score_untrained(work: Search, method: ComparedMethod, source: Path, out: Pa
         wanted = score.Options(
             **{
                 "steps": recipe.settings.get("step_rule"),
+                "prm": recipe.model,
                 **(method.score or {}),
                 "input": source,
-                "prm": recipe.model,
                 "out": out,
                 "load": work.load,
             }

@@ -51,6 +51,10 @@ class LabelledInputs:
     reference_floor: float = same_option(ScorerOptions, "reference_floor")
     beta: float | None = same_option(ScorerOptions, "beta")
     convention: str = same_option(ScorerOptions, "convention")
+    step_separator: str | None = same_option(ScorerOptions, "step_separator")
+    judge: str | None = same_option(ScorerOptions, "judge")
+    judge_generator: str = same_option(ScorerOptions, "judge_generator")
+    judge_samples: int | None = same_option(ScorerOptions, "judge_samples")
     cache: Path | None = same_option(ScorerOptions, "cache")
     load: LoadOptions = field(default_factory=LoadOptions)
     dev: str | None = option(
@@ -162,6 +166,10 @@ def _scorings(inputs: LabelledInputs, parts: list[str]) -> dict[str, dict[str, s
                 reference_floor=inputs.reference_floor,
                 beta=inputs.beta,
                 convention=inputs.convention,
+                step_separator=inputs.step_separator,
+                judge=inputs.judge,
+                judge_generator=inputs.judge_generator,
+                judge_samples=inputs.judge_samples,
                 cache=inputs.cache,
                 out=inputs.out / part / f"scores-{scorer}.jsonl",
                 load=inputs.load,

@@ -87,7 +87,9 @@ class Result(OutputResult):
         lines = [f"{self.out}: {self.state}, {scores}, steps by {self.step_rule}"]
         if empty := self.counts.get("empty"):
             lines.append(f"  {empty:,} of them for empty responses, scored by the end-of-turn token alone")
-        kept = ("scored", "empty")
+        if refused := self.counts.get("refused_answers"):
+            lines.append(f"  {quantity(refused, 'answer')} of the judge refused and drawn again or given up")
+        kept = ("scored", "empty", "refused_answers")
         left_out = [f"{n:,} {reason}" for reason, n in self.counts.items() if reason not in kept and n]
         if left_out:
             lines.append(f"  left out: {', '.join(left_out)}")
@@ -252,6 +254,7 @@ def _score_file(
     left_out = Counter(state.get("left_out", {}))
     done = set(state.get("pieces", ()))
     scorer.ledger.add(state.get("ledger", {}))
+    scorer.counts.update(state.get("counts", {}))
     name = state.get("scorer", "")
 
     def count(error: EncodingError) -> None:
@@ -274,6 +277,7 @@ def _score_file(
                     "pieces": sorted(done),
                     "ledger": scorer.ledger.to_json(),
                     "left_out": dict(left_out),
+                    "counts": dict(scorer.counts),
                     "scorer": name,
                 }
             )
@@ -284,6 +288,7 @@ def _score_file(
     if empty:
         counts["empty"] = empty
     counts.update(sorted(left_out.items()))
+    counts.update(scorer.counts)
     if rollouts.num_skipped:
         counts["malformed"] = rollouts.num_skipped
     lines.manifest.ledger = scorer.ledger

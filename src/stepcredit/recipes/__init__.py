@@ -1,6 +1,7 @@
 """Shipped configurations, each a YAML file that ``stepcredit train --config NAME`` reads.
 
-Those in ``comparisons/`` are what ``stepcredit compare NAME`` reads.
+Those in ``comparisons/`` are what ``stepcredit compare NAME`` reads, and those in ``judges/`` what a
+generative reward model is asked (``--judge NAME``).
 """
 
 from __future__ import annotations
@@ -34,6 +35,17 @@ def comparison_names() -> tuple[str, ...]:
 def comparison_path(name: str) -> Path | None:
     """The file of the comparison called ``name``; ``None`` if there is none."""
     path = _HERE / "comparisons" / f"{name}.yaml"
+    return path if path.is_file() else None
+
+
+def judge_names() -> tuple[str, ...]:
+    """Names of all judges."""
+    return tuple(sorted(path.stem for path in (_HERE / "judges").glob("*.yaml")))
+
+
+def judge_path(name: str) -> Path | None:
+    """The file of the judge called ``name``; ``None`` if there is none."""
+    path = _HERE / "judges" / f"{name}.yaml"
     return path if path.is_file() else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
@@ -102,6 +103,7 @@ class ResponseScorer(ABC):
         ledger: Tokens of what was scored, prompts included, as if each sequence were computed whole by
             each model.
         window: Most rollouts held in memory.
+        counts: What became of other things than rollouts, by name.
     """
 
     window = DEFAULT_WINDOW
@@ -109,6 +111,7 @@ class ResponseScorer(ABC):
     def __init__(self, *, with_tokens: bool = False) -> None:
         self.with_tokens = with_tokens
         self.ledger = Ledger()
+        self.counts: Counter[str] = Counter()
         self._num_empty = 0
         self._said_empty = False
 

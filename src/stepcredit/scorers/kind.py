@@ -34,6 +34,9 @@ _FLAGS = {
     "response_aggregate": "--aggregate",
     "steps": "--steps",
     "step_separator": "--step-separator",
+    "judge": "--judge",
+    "judge_generator": "--judge-generator",
+    "judge_samples": "--judge-samples",
 }
 """Settings that not every kind takes, as the command line has them."""
 

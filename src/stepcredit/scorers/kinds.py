@@ -42,6 +42,7 @@ KINDS: Mapping[str, Line] = {
     "qwen-prm": Line("published_heads:QWEN_PRM"),
     "skywork-prm": Line("published_heads:SKYWORK_PRM"),
     "token-classifier": Line("token_classifier:TOKEN_CLASSIFIER", learns="values"),
+    "generative": Line("generative:GENERATIVE"),
     "orm": Line("sequence_classifier:ORM"),
     "remote": Line("remote:REMOTE"),
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import UserError
-from stepcredit.options import option
+from stepcredit.options import check_at_least_one, option
 from stepcredit.scorers.kinds import KINDS, kind_of
 from stepcredit.scorers.settings import ScorerSettings
 from stepcredit.steps import unescape
@@ -112,10 +112,27 @@ class ScorerOptions(ImplicitOptions):
         default=None,
     )
 
+    judge: str | None = option(
+        "generative: what the judge is asked and how its verdicts are read, a YAML file; default is the "
+        "shipped one, steps",
+        default=None,
+        metavar="FILE",
+    )
+    judge_generator: str = option(
+        "generative: what runs the judge: transformers, vllm, or the address of an OpenAI-compatible server, "
+        "where --prm is the model's name, e.g. http://localhost:8000/v1",
+        default="transformers",
+        metavar="NAME",
+    )
+    judge_samples: int | None = option(
+        "generative: answers per solution; default is the judge's own", default=None
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.reference_floor < 1:
             raise UserError(f"must lie in [0, 1), got {self.reference_floor}", where="--reference-floor")
+        check_at_least_one(self, "judge_samples")
 
     def settings(self, *, steps: str | None = None, with_tokens: bool = False) -> ScorerSettings:
         """These options as scorers take them; servers are not asked yet.
@@ -142,6 +159,9 @@ class ScorerOptions(ImplicitOptions):
             step_separator=None if self.step_separator is None else unescape(self.step_separator),
             convention=self.convention,
             response_aggregate=self.aggregate,
+            judge=self.judge,
+            judge_generator=self.judge_generator,
+            judge_samples=self.judge_samples,
             load=self.load,
             cache=self.cache,
             with_tokens=with_tokens,

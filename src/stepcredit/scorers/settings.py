@@ -40,6 +40,11 @@ class ScorerSettings:
             own, else a line end.
         convention: ``clean``, ``processbench`` or ``best-of-n``.
         response_aggregate: Which aggregate of the step scores is the response's reward.
+        judge: What a generative reward model is asked: a YAML file, or the name of one that ships with the
+            package.
+        judge_generator: What runs it: ``transformers``, ``vllm``, or the address of an OpenAI-compatible
+            server, for which ``directory`` is the model's name there.
+        judge_samples: Answers to each solution, in the place of the judge's own number.
         load: How models are loaded.
         cache: Directory that keeps a reference's log-probabilities between runs.
         window: Most rollouts held in memory.
@@ -58,6 +63,9 @@ class ScorerSettings:
     step_separator: str | None = None
     convention: str = "clean"
     response_aggregate: str | None = None
+    judge: str | Path | None = None
+    judge_generator: str = "transformers"
+    judge_samples: int | None = None
     load: LoadOptions = field(default_factory=LoadOptions)
     cache: str | Path | None = None
     window: int = DEFAULT_WINDOW

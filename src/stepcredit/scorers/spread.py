@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ class SpreadScorer:
     Attributes:
         name: What produced the scores, known once there are some.
         ledger: Tokens scored so far.
+        counts: As those of the workers' scorers.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class SpreadScorer:
         self._address, self._beside, self._num_gpus = address, beside, num_gpus
         self.name = ""
         self.ledger = Ledger()
+        self.counts: Counter[str] = Counter()
 
     def score_pieces(
         self,
@@ -80,6 +83,7 @@ class SpreadScorer:
             for row in piece:
                 if LEDGER in row:
                     self.ledger.add(row[LEDGER])
+                    self.counts.update(row.get("counts", {}))
                 elif "skipped" in row:
                     error = EncodingError(row["skipped"], row["problem"], where=row["where"])
                     if on_skip is None:
@@ -100,10 +104,11 @@ def _score_there(options: ScorerOptions, steps: str, with_tokens: bool) -> RowWo
 
     def work(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         skipped: list[EncodingError] = []
+        scorer.counts.clear()
         for score in scorer.score_all(map(rollout_from_json, rows), on_skip=skipped.append):
             yield score_to_json(score)
         for error in skipped:
             yield {"skipped": error.kind, "problem": error.problem, "where": error.where}
-        yield {LEDGER: cost()}
+        yield {LEDGER: cost(), "counts": dict(scorer.counts)}
 
     return work

@@ -181,7 +181,8 @@ class Searcher:
             node.worth = worth_of(node.score, self.settings.worth)
             if (node.response, node.ended) not in tree.scored:
                 tree.scored.add((node.response, node.ended))
-                tree.scored_tokens += max(0, node.score.num_tokens - _read_before(node))
+                read = max(0, node.score.num_tokens - _read_before(node))
+                tree.scored_tokens += node.score.judge_tokens or read
 
 
 def _read_before(node: Node) -> int:
