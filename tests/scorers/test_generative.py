@@ -344,7 +344,8 @@ def test_candidates_of_a_local_model_are_its_own_log_probabilities(
         assert before == text[offsets[token][0] : start]
         log_probs = logits[len(opening) + token - 1].log_softmax(-1)
         best = {
-            tokenizer.decode([int(index)]): float(log_probs[index]) for index in log_probs.topk(20).indices
+            str(tokenizer.decode([int(index)])): float(log_probs[index])
+            for index in log_probs.topk(20).indices
         }
         assert candidates.keys() == best.keys()
         assert [candidates[name] for name in best] == pytest.approx(list(best.values()), abs=1e-5)
