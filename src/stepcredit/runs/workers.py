@@ -16,15 +16,16 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh processes whose maths libraries start as many threads as their share allows.
 
-    What has not started when the context ends is cancelled. If this process is killed its workers end too.
+    A smaller number that the environment gives (``OMP_NUM_THREADS``) is kept. What has not started when the
+    context ends is cancelled. If this process is killed its workers end too.
 
     Args:
         jobs: Processes, at least 1.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    share = max(1, (os.cpu_count() or 1) // jobs)
     earlier = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     # The libraries read these when they are loaded, which is in the new processes.
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, threads))
+    os.environ.update({name: str(_at_most(share, value)) for name, value in earlier.items()})
     pool = ProcessPoolExecutor(
         jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
     )
@@ -37,6 +38,10 @@ def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _at_most(share: int, value: str | None) -> int:
+    return min(share, int(value)) if value and value.isdecimal() and int(value) > 0 else share
 
 
 def _end_with_parent() -> None:
