@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,17 @@ class Arm:
 
     Attributes:
         outcome: Whether the final answer is right, as a reward.
-        process: Step rewards of a ``fixed`` or an ``online`` reward model; ``None`` without.
+        process: Step rewards of a ``fixed`` or an ``online`` reward model; ``None`` without. An online one
+            begins as the policy; ``continued`` is an online one that begins as the fixed one.
         floor: Least probability that the reference is taken to give a token.
+        rate: Learning rate of an online model, as a share of :attr:`Materials.online`'s.
     """
 
     outcome: bool = True
     process: str | None = None
     floor: float = 0.0
+    # Not in ``repr``, which names the curves that were written before there was a choice.
+    rate: float = field(default=1.0, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +172,14 @@ def _process_rewards(
     arm: Arm, materials: Materials, outcome: Callable[..., list[float]]
 ) -> tuple[ResponseScorer, StepRewards | None]:
     """What the arm's responses are scored with, and its reward function."""
-    if arm.process == "online":
-        online = OnlinePRM(materials.policy, materials.online, reference_floor=arm.floor, seed=materials.seed)
+    if arm.process in ("online", "continued"):
+        online = OnlinePRM(
+            materials.policy if arm.process == "online" else materials.prm,
+            replace(materials.online, learning_rate=arm.rate * materials.online.learning_rate),
+            reference=materials.policy,
+            reference_floor=arm.floor,
+            seed=materials.seed,
+        )
         return online.scorer, OnlineStepRewards(online, outcome, aggregate=AGGREGATE)
     fixed = ImplicitPRM.from_pretrained(materials.prm, reference_floor=arm.floor)
     return fixed, None if arm.process is None else StepRewards(fixed, aggregate=AGGREGATE)

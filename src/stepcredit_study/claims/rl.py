@@ -36,20 +36,30 @@ from stepcredit_study.pages.finding import (
 )
 
 OUTCOME, FIXED, FLOORED, ONLINE = "outcome", "fixed", "fixed-floor", "online"
+SLOW, CONTINUED = "online-slow", "online-continued"
 FLOOR = 0.1
+SLOW_RATE, CONTINUED_RATE = 0.03, 0.3
+"""Shares of the lab's learning rate, chosen on other problems: see the preregistration."""
 ARMS: Mapping[str, Arm] = {
     OUTCOME: Arm(),
     FIXED: Arm(process="fixed"),
     FLOORED: Arm(process="fixed", floor=FLOOR),
     ONLINE: Arm(process="online"),
+    SLOW: Arm(process="online", rate=SLOW_RATE),
+    CONTINUED: Arm(process="continued", rate=CONTINUED_RATE),
 }
 LABELS = {
     OUTCOME: "outcome alone",
     FIXED: "with a fixed PRM",
     FLOORED: f"with a fixed PRM, reference floor {FLOOR}",
     ONLINE: "with an online PRM",
+    SLOW: "with an online PRM at a chosen rate",
+    CONTINUED: "with a fixed PRM that goes on learning",
 }
-PUBLISHED = {ONLINE: "PRIME, online and per token: 2.5 times as fast, and 6.9 points better at the end"}
+PUBLISHED = dict.fromkeys(
+    (ONLINE, SLOW), "PRIME, online and per token: 2.5 times as fast, and 6.9 points better at the end"
+)
+GUIDED = tuple(arm for arm in ARMS if arm != OUTCOME)
 NOT_PUBLISHED = "not published"
 
 
@@ -106,6 +116,7 @@ def measure(world: World, files: Files) -> Measurement:
         for name, arm in ARMS.items():
             settings = {
                 "arm": repr(arm),
+                **({} if arm.rate == 1.0 else {"rate": arm.rate}),
                 "course": repr(plan),
                 "prm": files.prm.name,
                 "problems": files.problems.name,
@@ -139,7 +150,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         "responses of the initial policy, which are not counted among the rollouts.",
         tables=(_accuracy_table(curves), _reward_table(curves)),
         checks=(
-            *(check for arm in (FIXED, FLOORED, ONLINE) for check in _gain_checks(curves, arm)),
+            *(check for arm in GUIDED for check in _gain_checks(curves, arm)),
             *(_hacking_check(curves, arm) for arm in (FIXED, FLOORED)),
             _wrong_reward_check(curves),
         ),

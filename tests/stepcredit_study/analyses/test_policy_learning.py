@@ -40,12 +40,21 @@ def materials(tmp_path: Path) -> Materials:
 @pytest.mark.slow
 def test_arms_begin_alike_and_are_measured_as_often(materials: Materials) -> None:
     plan = Course(steps=2, prompts=2, responses=4, every=1, test_responses=2)
-    arms = {"outcome": Arm(), "floor": Arm(process="fixed", floor=0.1), "online": Arm(process="online")}
+    arms = {
+        "outcome": Arm(),
+        "floor": Arm(process="fixed", floor=0.1),
+        "online": Arm(process="online"),
+        "slow": Arm(process="online", rate=1e-3),
+        "continued": Arm(process="continued"),
+    }
     curves = {name: learning_curve(arm, plan, materials) for name, arm in arms.items()}
     for curve in curves.values():
         assert {len(values) for values in curve.values()} == {3}
         assert np.isfinite(list(curve.values())).all()
         assert curve["accuracy"][0] == curves["outcome"]["accuracy"][0]
+    # Without a reward of its own an arm's responses are judged by the fixed model.
+    assert curves["continued"]["reward"][0] == pytest.approx(curves["outcome"]["reward"][0], abs=1e-4)
+    assert abs(curves["slow"]["reward"][-1]) < abs(curves["online"]["reward"][-1])
     assert curves["outcome"]["reward"][0] < 0
     assert curves["online"]["reward"][0] == pytest.approx(0.0, abs=1e-4)
     assert curves["online"]["reward"][-1] != pytest.approx(0.0, abs=1e-3)
