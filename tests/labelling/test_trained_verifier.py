@@ -41,7 +41,7 @@ def _balanced_accuracy(labels: np.ndarray, right: np.ndarray) -> float:
 @pytest.mark.slow
 def test_a_threshold_chosen_by_outcomes_is_not_far_from_the_best_there_is(tmp_path: Path) -> None:
     """All steps of the training responses, by balanced accuracy against the rule oracle."""
-    graded = _write(tmp_path / "train.jsonl", "train", 1500, 2)
+    graded = _write(tmp_path / "train.jsonl", "train", 750, 2)
     dev = _write(tmp_path / "dev.jsonl", "development", 150, 4)
     config = replace(verifier_training(), learning_rate=5e-4, batch_size=16, epochs=3.0, step_rule="newline")
     result = label_autopsv.run(
@@ -64,7 +64,7 @@ def test_a_threshold_chosen_by_outcomes_is_not_far_from_the_best_there_is(tmp_pa
         return _balanced_accuracy(labels, right)
 
     chosen = accuracy(result.threshold)
-    # A threshold that saw the step labels does .003 better here, and .032 on another seed ...
+    # A threshold that saw the step labels does .017 better here ...
     assert chosen > choose_by_step_labels(changes, true).balanced_accuracy - 0.05
     # ... and a verifier of so few outcomes changes its mind little: the published one finds nothing.
     assert chosen > 0.55 > accuracy(PUBLISHED_THRESHOLD)

@@ -45,9 +45,9 @@ def _up_to_first_error(rollout: Rollout) -> Rollout:
 
 @pytest.fixture(scope="module")
 def training_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Different responses of the mid tutor to 2000 problems."""
+    """Different responses of the mid tutor to 1000 problems."""
     distinct: dict[tuple[str, str], Rollout] = {}
-    for rollout in tutor_rollouts(MID, 2000, 2):
+    for rollout in tutor_rollouts(MID, 1000, 2):
         distinct.setdefault((rollout.prompt_id, rollout.response), _up_to_first_error(rollout))
     return _write(tmp_path_factory.mktemp("train") / "labelled.jsonl", distinct.values())
 
