@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, pairwise
 
+from stepcredit.code_blocks import block_starts
 from stepcredit.errors import DataError, UserError
 from stepcredit.types import Rollout, Step
 from stepcredit.wording import suggestion
@@ -39,7 +40,7 @@ _PATTERNS = {
     "sentence": _SENTENCE_END,
 }
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
-_RULES = (*_PATTERNS, "separator:TEXT", "regex:PATTERN", "auto")
+_RULES = (*_PATTERNS, "code", "separator:TEXT", "regex:PATTERN", "auto")
 RULE_NAMES = f"{', '.join(_RULES[:-1])} or {_RULES[-1]}"
 """What a rule may be, for ``--help``."""
 
@@ -52,7 +53,8 @@ class StepRule:
 
     Attributes:
         kind: One of ``newline``, ``blank-line``, ``step-number`` (``Step 1:``), ``numbered-list``
-            (``1.``), ``sentence``, ``separator``, ``regex`` and ``auto`` (chosen for each response).
+            (``1.``), ``sentence``, ``code`` (blocks of statements in fenced code, paragraphs around it),
+            ``separator``, ``regex`` and ``auto`` (chosen for each response).
         parameter: The separator's text, or the regular expression: what it matches belongs to the step
             before, and where it matches nothing (a look-ahead) a step starts.
     """
@@ -98,7 +100,7 @@ class StepRule:
         return f"{self.kind}:{parameter}"
 
     def pattern(self) -> re.Pattern[str]:
-        """What separates steps; not for ``auto``."""
+        """What separates steps; not for ``auto`` and ``code``."""
         return _compile(self.kind, self.parameter)
 
 
@@ -126,8 +128,9 @@ def split(response: str, rule: StepRule) -> tuple[Step, ...]:
     """
     if rule.kind == "auto":
         rule = choose_rule([response])
+    pieces = _blocks(response) if rule.kind == "code" else _pieces(response, rule.pattern())
     ends: list[int] = []
-    for has_content, end in _pieces(response, rule.pattern()):
+    for has_content, end in pieces:
         if has_content:
             ends.append(end)
         elif ends:
@@ -144,6 +147,12 @@ def _pieces(response: str, pattern: re.Pattern[str]) -> Iterator[tuple[bool, int
             start = match.end()
     if start < len(response):
         yield bool(response[start:].strip()), len(response)
+
+
+def _blocks(response: str) -> Iterator[tuple[bool, int]]:
+    """As :func:`_pieces`, by blocks of code."""
+    for start, end in pairwise([0, *block_starts(response), len(response)]):
+        yield bool(response[start:end].strip()), end
 
 
 def steps_at(response: str, ends: Sequence[int]) -> tuple[Step, ...]:

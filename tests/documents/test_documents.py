@@ -30,6 +30,7 @@ REFERENCE = (
     "docs/evaluation.md",
     "docs/grading.md",
     "docs/coming-from-trl.md",
+    "docs/code.md",
 )
 
 

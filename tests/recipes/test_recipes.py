@@ -39,8 +39,8 @@ def test_a_recipe_by_its_name_plans_a_run_without_model_or_data(name: str, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_there_is_one_for_the_lab_a_small_model_and_the_paper() -> None:
-    assert recipe_names() == ("lab", "paper", "small")
+def test_there_is_one_for_the_lab_a_small_model_code_and_the_paper() -> None:
+    assert recipe_names() == ("code", "lab", "paper", "small")
     assert recipe_path("none") is None
 
 
