@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,22 +54,27 @@ class Models:
     tuned: Path
 
 
+def tiny_config(**changes: Any) -> LlamaConfig:
+    """Of two layers, with heads that vLLM's attention for CPUs takes."""
+    sizes = {
+        "vocab_size": 340,
+        "hidden_size": 128,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 64,
+        "max_position_embeddings": 1024,
+        "initializer_range": 0.1,
+    }
+    return LlamaConfig(**{**sizes, **changes})
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory, make_tokenizer: MakeTokenizer) -> Models:
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=340,
-        hidden_size=128,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=64,
-        max_position_embeddings=1024,
-        initializer_range=0.1,
-    )
-    base: Any = LlamaForCausalLM(config)
+    base: Any = LlamaForCausalLM(tiny_config())
     base.save_pretrained(folder / "base")
     base.name_or_path = str(folder / "base")
     lora = LoraConfig(
@@ -84,24 +89,25 @@ def models(tmp_path_factory: pytest.TempPathFactory, make_tokenizer: MakeTokeniz
 class VllmServer:
     """``vllm serve`` on loopback.
 
+    Args:
+        words: Of the command, from the model on.
+        log: Gets what it prints.
+        port: Where it listens; by default one that is free.
+
     Attributes:
         address: With version.
     """
 
-    def __init__(self, models: Models, log: Path, *, port: int | None = None) -> None:
+    def __init__(self, words: Sequence[str], log: Path, *, port: int | None = None) -> None:
         self.port = _free_port() if port is None else port
         self.address = f"http://127.0.0.1:{self.port}/v1"
         self.log = log
         with log.open("wb") as file:
             self.process = subprocess.Popen(
                 [
-                    *(vllm_program("vllm"), "serve", str(models.base), "--served-model-name", "base"),
+                    *(vllm_program("vllm"), "serve", *words),
                     *("--dtype", DTYPE, "--enforce-eager", "--max-model-len", "1024"),
-                    *("--host", "127.0.0.1", "--port", str(self.port), "--enable-scale-out"),
-                    *("--enable-lora", "--max-lora-rank", "8", "--lora-modules", f"tuned={models.tuned}"),
-                    "--no-enable-prefix-caching",
-                    # vLLM 0.32 with adapters ends over log-probabilities of several requests' prompts.
-                    *("--max-num-seqs", "1"),
+                    *("--host", "127.0.0.1", "--port", str(self.port)),
                 ],
                 env=program_environment(),
                 stdout=file,
@@ -138,9 +144,25 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def language_models(models: Models) -> list[str]:
+    """What a server of the base and its adapter is started with."""
+    return [
+        *(
+            str(models.base),
+            "--served-model-name",
+            "base",
+            "--enable-scale-out",
+            "--no-enable-prefix-caching",
+        ),
+        *("--enable-lora", "--max-lora-rank", "8", "--lora-modules", f"tuned={models.tuned}"),
+        # vLLM 0.32 with adapters ends over log-probabilities of several requests' prompts.
+        *("--max-num-seqs", "1"),
+    ]
+
+
 @pytest.fixture(scope="session")
 def server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
-    server = VllmServer(models, tmp_path_factory.mktemp("vllm") / "log.txt")
+    server = VllmServer(language_models(models), tmp_path_factory.mktemp("vllm") / "log.txt")
     yield server
     server.kill()
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.vllm.conftest import Models, VllmServer, read_rows
+from tests.vllm.conftest import Models, VllmServer, language_models, read_rows
 
 from stepcredit.cli import main
 
@@ -143,7 +143,7 @@ def test_a_server_that_dies_is_one_line_and_the_run_goes_on_with_the_next(
     assert "cannot be reached" in errors
     assert "continues from here" in errors
     assert "Traceback" not in errors
-    again = VllmServer(models, server.log, port=server.port)
+    again = VllmServer(language_models(models), server.log, port=server.port)
     try:
         assert main(words) == 0
     finally:

@@ -6,16 +6,15 @@ import base64
 import io
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stepcredit.errors import DataError, UserError
+from stepcredit.errors import UserError
 from stepcredit.logprobs.checking import check_log_probs
 from stepcredit.runs import hash_json
-from stepcredit.servers import RefusedError, Server, ServerError, ServerLimits, UnreadableAnswerError
+from stepcredit.servers import Inquiry, ServerLimits, UnreadableAnswerError
 from stepcredit.types import Encoded
 
 INTERFACES = ("echo", "prompt-logprobs", "token-ids")
@@ -61,7 +60,8 @@ class RemoteTokenLogProbs:
     ) -> None:
         if interface not in INTERFACES:
             raise UserError(f"no interface {interface!r}", hint=f"use {', '.join(INTERFACES)}")
-        self.server = Server(base_url, limits)
+        hint = "use another --server-interface, or a server that echoes log-probabilities"
+        self.inquiry = Inquiry(base_url, limits, hint=hint)
         self.model = model
         self.interface = interface
         self.spell = spell
@@ -90,44 +90,18 @@ class RemoteTokenLogProbs:
         items = list(encoded)
         if not self._is_compared and (first := next((item for item in items if item.num_scored), None)):
             self._compare_tokens(first)
-        threads = ThreadPoolExecutor(max_workers=max(1, min(self.server.limits.concurrency, len(items))))
-        try:
-            return list(threads.map(self._score, items))
-        except BaseException:
-            # Nobody waits for the answers that are still to come.
-            self.server.stop()
-            self.server = Server(self.server.base_url, self.server.limits)
-            raise
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
+        return self.inquiry.ask_all(self._score, items)
 
     def _score(self, item: Encoded) -> NDArray[np.float32]:
         if item.num_scored == 0:
             return np.zeros(0, np.float32)
         values, _ = self._ask(item)
-        return check_log_probs(values, item, source=self.server.base_url, spell=self.spell)
+        return check_log_probs(values, item, source=self.inquiry.base_url, spell=self.spell)
 
     def _ask(self, item: Encoded) -> tuple[NDArray[np.float32], Sequence[Any]]:
         """Log-probabilities of the scored tokens, and the server's names of them where it has any."""
         path, body = self._request(item)
-        try:
-            return self.server.post(path, body, lambda answer: self._read(answer, item))
-        except RefusedError as refusal:
-            raise UserError(
-                f"the server refuses ({refusal})",
-                where=self.server.base_url,
-                hint="check the address, the model's name, its context length and OPENAI_API_KEY",
-            ) from refusal
-        except UnreadableAnswerError as trouble:
-            raise DataError(
-                str(trouble),
-                where=self.server.base_url,
-                hint="use another --server-interface, or a server that echoes log-probabilities",
-            ) from trouble
-        except ServerError as trouble:
-            raise UserError(
-                f"no answer ({trouble})", where=self.server.base_url, hint="check that the server is running"
-            ) from trouble
+        return self.inquiry.ask(path, body, lambda answer: self._read(answer, item))
 
     def _read(self, answer: Any, item: Encoded) -> tuple[NDArray[np.float32], Sequence[Any]]:
         try:
@@ -148,7 +122,7 @@ class RemoteTokenLogProbs:
                 "prompt_logprob_token_ids": [[token] for token in tokens[item.scored_start :]],
                 "prompt_logprob_start": item.scored_start - 1,
             }
-            address = self.server.base_url.removesuffix("/v1") + "/inference/v1/generate"
+            address = self.inquiry.base_url.removesuffix("/v1") + "/inference/v1/generate"
             return address, {"model": self.model, "token_ids": tokens, "sampling_params": sampling}
         body: dict[str, Any] = {"model": self.model, "prompt": tokens, "max_tokens": 1, "temperature": 1.0}
         body |= {"echo": True, "logprobs": 1} if self.interface == "echo" else {"prompt_logprobs": 1}
@@ -169,9 +143,9 @@ class RemoteTokenLogProbs:
         _, names = self._ask(item)
         ours = [self.spell(token) for token in item.token_ids[item.scored_start :]]
         pairs = [
-            (_letters(here), _letters(there))
+            (letters(here), letters(there))
             for here, there in zip(ours, names, strict=False)
-            if isinstance(there, str) and _letters(here)
+            if isinstance(there, str) and letters(here)
         ]
         # A server that has the same name for all tokens has no names.
         if len({there for _, there in pairs}) < 2:
@@ -182,12 +156,13 @@ class RemoteTokenLogProbs:
             raise UserError(
                 f"the server's tokens differ from those of the tokenizer here: {there!r} there is "
                 f"{here!r} here",
-                where=self.server.base_url,
+                where=self.inquiry.base_url,
                 hint="check that the server's model has the tokenizer of --prm",
             )
 
 
-def _letters(text: str) -> str:
+def letters(text: str) -> str:
+    """What all spellings of a token have in common: its letters and digits of ASCII."""
     return "".join(character for character in text if character.isalnum() and character.isascii())
 
 

@@ -52,6 +52,7 @@ class LabelledInputs:
     beta: float | None = same_option(ScorerOptions, "beta")
     convention: str = same_option(ScorerOptions, "convention")
     step_separator: str | None = same_option(ScorerOptions, "step_separator")
+    classifier_server: str | None = same_option(ScorerOptions, "classifier_server")
     judge: str | None = same_option(ScorerOptions, "judge")
     judge_generator: str = same_option(ScorerOptions, "judge_generator")
     judge_samples: int | None = same_option(ScorerOptions, "judge_samples")
@@ -167,6 +168,7 @@ def _scorings(inputs: LabelledInputs, parts: list[str]) -> dict[str, dict[str, s
                 beta=inputs.beta,
                 convention=inputs.convention,
                 step_separator=inputs.step_separator,
+                classifier_server=inputs.classifier_server,
                 judge=inputs.judge,
                 judge_generator=inputs.judge_generator,
                 judge_samples=inputs.judge_samples,

@@ -22,6 +22,7 @@ from stepcredit.scorers.forward_batch import ForwardBatch
 from stepcredit.scorers.loading import Checkpoint, chat_encoding
 from stepcredit.scorers.step_models import (
     STEP_AGGREGATES,
+    TAKEN_OF_CLASSIFIERS,
     StepKind,
     StepModelScorer,
     StepReader,
@@ -53,6 +54,16 @@ def read_value(model: Any, batch: TokenBatch, positions: Int[Tensor, " N"]) -> F
         raise CheckpointError(
             f"has {logits.shape[1]} classes, not one", hint="name a token classifier with one output"
         )
+    return logits[:, 0]
+
+
+def sigmoid_of_output(logits: Float[Tensor, "N classes"]) -> Float[Tensor, " N"]:
+    """The sigmoid of a head's only output."""
+    return logits[:, 0].sigmoid()
+
+
+def only_output(logits: Float[Tensor, "N classes"]) -> Float[Tensor, " N"]:
+    """A head's only output as it is."""
     return logits[:, 0]
 
 
@@ -150,6 +161,8 @@ VALUE_HEAD = StepKind(
     num_classes=1,
     load_weights=load_classifier,
     reader=probability_reader,
+    from_logits=lambda _: sigmoid_of_output,
+    takes=TAKEN_OF_CLASSIFIERS,
     response_aggregate="last",
     record=lambda *_: value_record,
 )
@@ -161,6 +174,8 @@ TOKEN_HEAD = StepKind(
     num_classes=1,
     load_weights=load_classifier,
     reader=lambda model, _: StepReader(model, read_value),
+    from_logits=lambda _: only_output,
+    takes=TAKEN_OF_CLASSIFIERS,
     response_aggregate=TOKEN_MEAN,
     scorer_class=TokenHeadScorer,
     record=lambda *_: token_record,

@@ -34,6 +34,7 @@ _FLAGS = {
     "response_aggregate": "--aggregate",
     "steps": "--steps",
     "step_separator": "--step-separator",
+    "classifier_server": "--classifier-server",
     "judge": "--judge",
     "judge_generator": "--judge-generator",
     "judge_samples": "--judge-samples",

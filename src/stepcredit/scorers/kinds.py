@@ -112,11 +112,9 @@ def kind_of(settings: ScorerSettings) -> Kind:
         return get_kind("remote" if is_address and settings.family == "auto" else settings.family)
     from stepcredit.checkpoints import resolve
 
-    load, policy = settings.load, settings.policy
-    path = resolve(
-        settings.directory, revision=load.revision, also=load.unsafe_patterns, weights=policy is None
-    )
-    given = (policy, settings.reference, settings.beta)
+    load, weights = settings.load, settings.reads_weights
+    path = resolve(settings.directory, revision=load.revision, also=load.unsafe_patterns, weights=weights)
+    given = (settings.policy, settings.reference, settings.beta)
     is_implicit = settings.reference_free or any(value is not None for value in given)
     return get_kind(family_of(path, implicit=is_implicit))
 

@@ -56,7 +56,7 @@ class Checkpoint:
             settings.directory,
             revision=self.load.revision,
             also=self.load.unsafe_patterns,
-            weights=settings.policy is None,
+            weights=settings.reads_weights,
         )
         self.card = PRMCard.read(self.path) if PRMCard.exists(self.path) else None
 
@@ -85,7 +85,7 @@ class Checkpoint:
     def shared(self, model: Any) -> Shared:
         """What every scorer is given; without a model, which another process has, it is known by name."""
         settings, label = self.settings, Path(self.settings.directory).name
-        if settings.policy is None:
+        if settings.reads_weights:
             label += f"@{self.content_hash.removeprefix('sha256:')[:8]}"
         return {
             "label": label,
@@ -124,7 +124,7 @@ class Checkpoint:
         if isinstance(settings.reference, str | Path):
             reference = content_hash(resolve(settings.reference, also=also), also=also)
         return {
-            "prm": self.content_hash if settings.policy is None else None,
+            "prm": self.content_hash if settings.reads_weights else None,
             "reference": reference,
             "beta": card.beta if settings.beta is None else settings.beta,
         }

@@ -35,7 +35,7 @@ class ImplicitOptions:
     beta: float | None = option("scale of the log-ratio; default is the PRM's own", default=None)
     steps: str | None = option(
         "how responses are split into steps: newline, blank-line, step-number, numbered-list, "
-        "sentence, separator:TEXT, regex:PATTERN or auto; default is the model's own",
+        "sentence, code, separator:TEXT, regex:PATTERN or auto; default is the model's own",
         default=None,
         metavar="RULE",
     )
@@ -112,6 +112,13 @@ class ScorerOptions(ImplicitOptions):
         default=None,
     )
 
+    classifier_server: str | None = option(
+        "take the outputs of a value head, token head, token classifier or sequence classifier from vLLM "
+        "(vllm serve --runner pooling), e.g. http://localhost:8000#MODEL; --prm then only provides tokenizer "
+        "and configuration",
+        default=None,
+        metavar="URL",
+    )
     judge: str | None = option(
         "generative: what the judge is asked and how its verdicts are read, a YAML file; default is the "
         "shipped one, steps",
@@ -153,6 +160,7 @@ class ScorerOptions(ImplicitOptions):
             beta=self.beta,
             family=self.family,
             policy=None if self.policy_server is None else self._remote(self.policy_server),
+            classifier_server=self.classifier_server,
             reference_free=self.reference_free,
             reference_floor=self.reference_floor,
             steps=steps or self.steps,
@@ -183,7 +191,8 @@ class ScorerOptions(ImplicitOptions):
     def determining(self) -> dict[str, Any]:
         """What decides the scores, by content rather than by path; JSON-able, for a manifest."""
         kind = self._kind()
-        servers = {"prm": self.policy_server, "reference": self.reference_server}
+        prm_server = self.classifier_server or self.policy_server
+        servers = {"prm": prm_server, "reference": self.reference_server}
         return {
             "family": kind.name,
             "reference_free": self.reference_free,

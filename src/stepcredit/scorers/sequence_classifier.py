@@ -12,8 +12,9 @@ from stepcredit.checkpoints import load_model
 from stepcredit.encoding import ConversationEncoding
 from stepcredit.errors import CheckpointError
 from stepcredit.logprobs import TokenBatch
+from stepcredit.scorers.heads import only_output
 from stepcredit.scorers.loading import Checkpoint
-from stepcredit.scorers.step_models import StepKind, StepReader, model_inputs
+from stepcredit.scorers.step_models import TAKEN_OF_CLASSIFIERS, StepKind, StepReader, model_inputs
 
 
 def read_sequence(model: Any, batch: TokenBatch, positions: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
@@ -48,5 +49,8 @@ ORM = StepKind(
     architecture="ForSequenceClassification",
     load_weights=_sequence_classifier,
     reader=_reader,
+    from_logits=lambda _: only_output,
+    of_sequence=True,
+    takes=TAKEN_OF_CLASSIFIERS,
     response_aggregate="last",
 )

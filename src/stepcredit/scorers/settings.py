@@ -33,6 +33,9 @@ class ScorerSettings:
         family: The kind of reward model; ``auto`` asks the checkpoint.
         policy: A source of an implicit PRM's log-probabilities, e.g. a server that holds it; then only the
             tokenizer and ``prm.json`` of ``directory`` are read.
+        classifier_server: ``http://HOST:PORT#MODEL`` of a vLLM that holds the classifier (``vllm serve
+            --runner pooling``); then only tokenizer, configuration and ``prm.json`` are read of
+            ``directory``.
         reference_free: Score by the policy's log-probabilities alone.
         reference_floor: Least probability that the reference is taken to give a token, in [0, 1).
         steps: Step rule; by default the model's own, else ``auto``.
@@ -57,6 +60,7 @@ class ScorerSettings:
     _: KW_ONLY
     family: str = "auto"
     policy: TokenLogProbs | None = None
+    classifier_server: str | None = None
     reference_free: bool = False
     reference_floor: float = 0.0
     steps: str | None = None
@@ -70,6 +74,11 @@ class ScorerSettings:
     cache: str | Path | None = None
     window: int = DEFAULT_WINDOW
     with_tokens: bool = False
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether the model's weights are here, rather than on a server."""
+        return self.policy is None and self.classifier_server is None
 
 
 def _with_fields_of(

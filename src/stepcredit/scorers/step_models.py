@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -12,7 +13,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stepcredit.checkpoints import context_length
+from stepcredit.checkpoints import context_length, load_config
 from stepcredit.encoding import EncodedSteps, Encoding, read_positions
 from stepcredit.errors import UserError
 from stepcredit.logprobs import TokenBatch, batches_by_length, pad
@@ -21,10 +22,14 @@ from stepcredit.rewards import aggregate
 from stepcredit.scorers.base import Judgement, Shared, WindowedScorer
 from stepcredit.scorers.kind import Kind
 from stepcredit.scorers.loading import Checkpoint
+from stepcredit.scorers.pooling import FromLogits, PooledReader
 from stepcredit.scorers.settings import ScorerSettings
 from stepcredit.types import Encoded
 
 DEFAULT_TOKEN_BUDGET = 8192
+
+TAKEN_OF_CLASSIFIERS = frozenset({"steps", "response_aggregate", "classifier_server"})
+"""Settings of kinds whose outputs a server can give."""
 
 STEP_AGGREGATES = ("min", "last", "mean", "sum", "product")
 """What a response's reward may be, of its step scores."""
@@ -84,7 +89,7 @@ class StepModelScorer(WindowedScorer):
     """A step's reward and value are both the model's score of it; the response's is an aggregate of them.
 
     Args:
-        reader: Gives the step scores.
+        reader: Gives the step scores, as :class:`StepReader` does.
         encoding: The kind's format.
         family: Names the kind of model in the scores.
         response_aggregate: One of :data:`STEP_AGGREGATES`.
@@ -95,7 +100,7 @@ class StepModelScorer(WindowedScorer):
 
     def __init__(
         self,
-        reader: StepReader,
+        reader: StepReader | PooledReader,
         encoding: Encoding,
         *,
         family: str,
@@ -135,12 +140,17 @@ class StepKind(Kind):
     Attributes:
         reader: Makes what reads the scores from (model, encoding).
         load_weights: Loads its model; ``None`` is a language model.
+        from_logits: Makes what gives scores of a server's outputs from the model's configuration; ``None``
+            where no server gives its outputs.
+        of_sequence: Whether its outputs are those of a sequence, not of each token.
         response_aggregate: What its response's reward is unless another is asked for.
         scorer_class: What makes step and response rewards of the scores.
     """
 
     reader: Callable[[Any, Any], StepReader]
     load_weights: Callable[[Checkpoint], Any] | None = None
+    from_logits: Callable[[Any], FromLogits] | None = None
+    of_sequence: bool = False
     response_aggregate: str = "min"
     scorer_class: type[StepModelScorer] = StepModelScorer
 
@@ -148,13 +158,26 @@ class StepKind(Kind):
         """The scorer of a checkpoint."""
         checkpoint = Checkpoint(settings)
         rule = checkpoint.step_rule(self.step_rule)
-        model = checkpoint.model(self.load_weights)
+        model = None if settings.classifier_server else checkpoint.model(self.load_weights)
+        configuration = load_config(checkpoint.path, settings.load) if model is None else model.config
         separator = checkpoint.step_separator
-        encoding = self.make_encoding(checkpoint.tokenizer, rule, context_length(model.config), separator)
+        encoding = self.make_encoding(checkpoint.tokenizer, rule, context_length(configuration), separator)
+        on_server = partial(self._on_server, settings, configuration, checkpoint.tokenizer)
         return self.scorer_class(
-            self.reader(model, encoding),
+            on_server() if model is None else self.reader(model, encoding),
             encoding,
             family=self.name,
             response_aggregate=settings.response_aggregate or self.response_aggregate,
             **checkpoint.shared(model),
+        )
+
+    def _on_server(self, settings: ScorerSettings, configuration: Any, tokenizer: Any) -> PooledReader:
+        assert settings.classifier_server is not None, "kinds that take a server are asked for one"
+        assert self.from_logits is not None, self.name
+        return PooledReader(
+            settings.classifier_server,
+            self.from_logits(configuration),
+            num_classes=self.num_classes or 1,
+            of_sequence=self.of_sequence,
+            spell=lambda token_ids: str(tokenizer.decode(list(token_ids))),
         )

@@ -15,7 +15,7 @@ from stepcredit.logprobs.forward import unwrapped
 from stepcredit.objectives import ObjectiveInput
 from stepcredit.scorers.forward_batch import ForwardBatch
 from stepcredit.scorers.heads import load_classifier, read_logits, scored_logits, values_record
-from stepcredit.scorers.step_models import StepKind, StepReader
+from stepcredit.scorers.step_models import TAKEN_OF_CLASSIFIERS, StepKind, StepReader
 
 CLASS_NAMES = ("wrong", "right")
 """Of a model that is trained here; the second is right, as in TRL's data."""
@@ -62,12 +62,16 @@ def right_class(configuration: Any) -> int:
     )
 
 
+def probability_of(logits: Float[Tensor, "N classes"], *, right: int) -> Float[Tensor, " N"]:
+    """The probability of the class that is right, in [0, 1]."""
+    return logits.softmax(dim=-1)[:, right]
+
+
 def read_right(
     model: Any, batch: TokenBatch, positions: Int[Tensor, " N"], *, right: int
 ) -> Float[Tensor, " N"]:
-    """The probability of the class that is right, in [0, 1]."""
-    probabilities: Tensor = read_logits(model, batch, positions).softmax(dim=-1)
-    return probabilities[:, right]
+    """The same, of the tokens at some positions."""
+    return probability_of(read_logits(model, batch, positions), right=right)
 
 
 def classifier_record(model: nn.Module, batch: ForwardBatch) -> ObjectiveInput:
@@ -93,6 +97,7 @@ TOKEN_CLASSIFIER = StepKind(
     class_names=CLASS_NAMES,
     load_weights=load_classifier,
     reader=_reader,
+    from_logits=lambda configuration: partial(probability_of, right=right_class(configuration)),
     record=lambda *_: classifier_record,
-    takes=frozenset({"steps", "step_separator", "response_aggregate"}),
+    takes=TAKEN_OF_CLASSIFIERS | {"step_separator"},
 )
