@@ -12,6 +12,7 @@ import pytest
 import torch
 from tests.conftest import MakeTokenizer
 from tests.documents.test_documents import commands
+from tests.training.test_run import StoppedError, identical, stop_before_step, weights
 from transformers import AutoModelForTokenClassification, LlamaConfig, LlamaForTokenClassification
 
 from stepcredit.checkpoints import LoadOptions, PRMCard
@@ -229,6 +230,19 @@ def right_of_steps(network: Any, token_ids: list[int], labels: list[int]) -> lis
     with torch.no_grad():
         right = network.double()(input_ids=torch.tensor([token_ids])).logits[0].softmax(-1)[:, 1].tolist()
     return [right[at] for at, label in enumerate(labels) if label != -100]
+
+
+def test_a_run_that_was_stopped_is_the_same_run(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"batch_size": 2, "epochs": 2.0, "save_every": 1, "last_step_only": True}
+    whole = train(start, tmp_path / "whole", **settings)
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+        stop_before_step(patch, 2)
+        train(start, tmp_path / "work", **settings)
+    resumed = train(start, tmp_path / "work", **settings)
+    assert identical(weights(resumed), weights(whole))
+    assert resumed.log == whole.log
 
 
 def test_an_adapter_of_a_classifier_is_trained_and_scored(start: Start, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def naive_loss(model: Any, data: TrainingSet, units: Sequence[int], objective: s
         z = max(0.0, torch.stack(kl).mean().item())
         losses = [1 - torch.sigmoid(u[row] - z if labels[row] else z - u[row]) for row in rows]
         return torch.stack(losses).mean()
-    shift = 0.0
+    shift, num_labels = 0.0, sum(len(data.examples[row].step_targets) for row in rows)
     if objective == "bco":
         for label in (0, 1):
             shift += torch.stack([u[row] for row in rows if labels[row] == label]).mean().item() / 2
@@ -155,6 +155,7 @@ def naive_loss(model: Any, data: TrainingSet, units: Sequence[int], objective: s
                 "ce-prefix": ce + prefix,
                 "token-ce": token,
                 "step-ce": torch.stack(step).mean(),
+                "label-ce": torch.stack(step).sum() * len(rows) / num_labels,
             }[objective]
         )
     return torch.stack(losses).mean()
