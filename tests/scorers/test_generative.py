@@ -320,10 +320,11 @@ def test_other_commands_take_a_judge_too(rows: Path, stub: StubServer, tmp_path:
 # A model on this machine ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("template", ["chatml", "llama3", "gemma"])
 def test_candidates_of_a_local_model_are_its_own_log_probabilities(
-    make_model: MakeModel, make_tokenizer: MakeTokenizer
+    template: str, make_model: MakeModel, make_tokenizer: MakeTokenizer
 ) -> None:
-    model, tokenizer = make_model(4), make_tokenizer()
+    model, tokenizer = make_model(4), make_tokenizer(template)
     generator = TransformersGenerator(model, tokenizer, name="tiny", tokenizer_hash=tokenizer_hash(tokenizer))
     text = answer(["right", "wrong"])
     ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
@@ -388,3 +389,15 @@ def test_a_local_judge_draws_the_same_again(
     assert all(0 < step.reward < 1 for score in scores for step in score.steps)
     ledger = (read_manifest(tmp_path / "one.jsonl") or {})["ledger"]
     assert min(ledger["generated_tokens"], ledger["prompt_tokens"], ledger["scored_tokens"]) > 0
+
+
+def test_a_base_model_without_a_template_cannot_be_asked(
+    rows: Path, tmp_path: Path, make_model: MakeModel, make_tokenizer: MakeTokenizer, capsys: Any
+) -> None:
+    directory, tokenizer = tmp_path / "base", make_tokenizer()
+    tokenizer.chat_template = None
+    make_model(6).save_pretrained(str(directory))
+    tokenizer.save_pretrained(str(directory))
+    command = ["score", str(rows), "--prm", str(directory), "--family", "generative", "--steps", "newline"]
+    assert main([*command, "--out", str(tmp_path / "scores.jsonl")]) == 2
+    assert "the tokenizer has no chat template" in capsys.readouterr().err

@@ -21,7 +21,13 @@ from stepcredit.scorers import load_scorer
 from stepcredit.servers import pacing
 from stepcredit.types import Rollout
 
-FAMILIES = ("value-head", "token-head", "token-classifier", "orm")
+FAMILIES = [
+    *(("value-head", template) for template in ("chatml", "llama3", "gemma")),
+    *(("orm", template) for template in ("chatml", "llama3", "gemma")),
+    ("token-head", "chatml"),
+    ("token-classifier", None),
+]
+"""Each with a chat template; a token classifier needs none."""
 ROLLOUTS = [
     Rollout(id=str(number), prompt_id="p", prompt="Tom had 3 boxes.", response=response)
     for number, response in enumerate(["3 * 12 = 36\n36 - 9 = 27\nThe answer is 27", "é", "a\nb\nc\nd"])
@@ -65,7 +71,7 @@ def classifier(
     """A model of the family that the test names, here and on the server."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setattr(pacing, "FIRST_WAIT", 0.01)
-    family = request.param
+    family, template = request.param
     torch.manual_seed(5)
     config = LlamaConfig(
         vocab_size=340,
@@ -82,13 +88,15 @@ def classifier(
     kind = LlamaForSequenceClassification if family == "orm" else LlamaForTokenClassification
     model: Any = kind(config)
     model.eval()
-    tokenizer: Any = make_tokenizer()
+    tokenizer: Any = make_tokenizer(template or "chatml")
+    if template is None:
+        tokenizer.chat_template = None
     save_prm(model, tokenizer, PRMCard(family=family, step_rule="newline"), tmp_path)
     with stub_server() as stub:
         yield Classifier(stub, model, tokenizer, tmp_path)
 
 
-@pytest.mark.parametrize("classifier", FAMILIES, indirect=True)
+@pytest.mark.parametrize("classifier", FAMILIES, indirect=True, ids=str)
 def test_scores_are_those_made_here(classifier: Classifier) -> None:
     here = list(load_scorer(classifier.directory, with_tokens=True).score_all(ROLLOUTS))
     # Only tokenizer, configuration and prm.json are read.
@@ -107,7 +115,7 @@ def test_scores_are_those_made_here(classifier: Classifier) -> None:
     assert len(paths) == 1 + len(ROLLOUTS)
 
 
-@pytest.mark.parametrize("classifier", ["token-classifier"], indirect=True)
+@pytest.mark.parametrize("classifier", [("token-classifier", None)], indirect=True)
 def test_the_score_command_takes_a_server(classifier: Classifier, tmp_path: Path) -> None:
     rows, out = tmp_path / "rollouts.jsonl", tmp_path / "scores.jsonl"
     row = {"id": "0", "prompt_id": "p", "prompt": "Tom?", "response": "a\nb"}
@@ -129,7 +137,7 @@ def broken(change: Callable[[list[Any]], Any]) -> Callable[[str, Any], Any]:
     return mangle
 
 
-@pytest.mark.parametrize("classifier", ["token-classifier"], indirect=True)
+@pytest.mark.parametrize("classifier", [("token-classifier", None)], indirect=True)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -156,7 +164,7 @@ def test_outputs_that_cannot_be_the_models_are_refused(
         list(scorer.score_all(ROLLOUTS))
 
 
-@pytest.mark.parametrize("classifier", ["value-head"], indirect=True)
+@pytest.mark.parametrize("classifier", [("value-head", "chatml")], indirect=True)
 def test_a_server_with_other_tokens_is_noticed_at_the_first_sequence(classifier: Classifier) -> None:
     def mangle(path: str, answer: Any) -> Any:
         return {"prompt": "something else"} if path == "/detokenize" else answer
@@ -168,7 +176,7 @@ def test_a_server_with_other_tokens_is_noticed_at_the_first_sequence(classifier:
     assert len(classifier.stub.seen) == 1
 
 
-@pytest.mark.parametrize("classifier", ["value-head"], indirect=True)
+@pytest.mark.parametrize("classifier", [("value-head", "chatml")], indirect=True)
 def test_wrong_settings_are_user_errors(classifier: Classifier) -> None:
     with pytest.raises(UserError, match=r"does not name the model\. Write URL#MODEL"):
         load_scorer(classifier.directory, classifier_server="http://localhost:8000")

@@ -14,9 +14,15 @@ from tests.serving.conftest import PROMPT, RESPONSES
 
 from stepcredit import ImplicitPRM
 from stepcredit.data import score_to_json
+from stepcredit.generators.fake import FakeGenerator
+from stepcredit.scorers.generative import GenerativeScorer
+from stepcredit.scorers.judge import Judge
 from stepcredit.serving.app import make_app
+from stepcredit.serving.batching import Batcher
+from stepcredit.serving.options import ServerOptions
 from stepcredit.serving.service import Service
-from stepcredit.types import Message, Rollout
+from stepcredit.steps import StepRule
+from stepcredit.types import GenerationRequest, Message, Rollout
 
 
 def _offline(scorer: ImplicitPRM, responses: list[str], *, finished: bool = True) -> list[dict[str, Any]]:
@@ -233,3 +239,21 @@ def test_the_interface_is_described_with_examples(client: TestClient) -> None:
     description = client.get("/openapi.json").json()
     assert {"/v1/score", "/v1/best-of-n", "/get_reward", "/pooling", "/classify"} <= set(description["paths"])
     assert description["components"]["schemas"]["ScoreRequest"]["examples"][0]["responses"]
+
+
+def test_a_generative_judge_is_served_like_any_other_model() -> None:
+    def verdicts(request: GenerationRequest, index: int) -> str:
+        steps = str(request.prompt.prompt).count("</step_")
+        words = ["right"] * (steps - 1) + ["wrong"]
+        return "\n".join(f"Step {number}: \\boxed{{{word}}}" for number, word in enumerate(words, 1))
+
+    scorer = GenerativeScorer(FakeGenerator(verdicts), Judge.read("steps"), StepRule("newline"))
+    batcher = Batcher(scorer, batch_tokens=4096, queue_tokens=1 << 16)
+    client = TestClient(make_app(Service({"judge": batcher}, ServerOptions())))
+    answer = client.post("/v1/score", json={"prompt": PROMPT, "responses": RESPONSES[:2]}).json()
+    (model,) = client.get("/v1/models").json()["data"]
+    batcher.close()
+    rewards = [[step["reward"] for step in score["steps"]] for score in answer["scores"]]
+    assert rewards == [[1.0, 1.0, 1.0, 0.0]] * 2
+    assert model["id"] == "judge"
+    assert batcher.step_rule == "newline"

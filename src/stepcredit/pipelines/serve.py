@@ -97,7 +97,7 @@ def listen(server: ServerOptions) -> socket.socket:
 
 
 def _load(options: Options) -> Service:
-    from stepcredit.scorers.base import WindowedScorer
+    from stepcredit.scorers.remote import RemoteScorer
     from stepcredit.serving.batching import Batcher
     from stepcredit.serving.service import Service
 
@@ -107,7 +107,7 @@ def _load(options: Options) -> Service:
         name = Path(one.prm).resolve().name if Path(one.prm).exists() else one.prm
         names = (name, *(f"{name}-{number}" for number in range(2, len(given) + 2)))
         scorer = one.load_scorer()
-        if not isinstance(scorer, WindowedScorer):
+        if isinstance(scorer, RemoteScorer):
             raise UserError("is already on a server", where=one.prm, hint="name a directory or hub id")
         batchers[next(free for free in names if free not in batchers)] = Batcher(
             scorer,

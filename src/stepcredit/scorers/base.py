@@ -104,8 +104,10 @@ class ResponseScorer(ABC):
             each model.
         window: Most rollouts held in memory.
         counts: What became of other things than rollouts, by name.
+        encoding: How responses become tokens; ``None`` where that is not done here.
     """
 
+    encoding: Encoding | None = None
     window = DEFAULT_WINDOW
 
     def __init__(self, *, with_tokens: bool = False) -> None:
@@ -238,6 +240,8 @@ class WindowedScorer(ResponseScorer):
         encoding: The format that the model was made for.
         **shared: See :class:`Shared`.
     """
+
+    encoding: Encoding
 
     def __init__(self, encoding: Encoding, **shared: Unpack[Shared]) -> None:
         super().__init__(with_tokens=shared.get("with_tokens", False))

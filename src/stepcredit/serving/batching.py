@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from stepcredit.encoding import EncodingError
-from stepcredit.scorers.base import WindowedScorer
+from stepcredit.scorers.base import ResponseScorer
 from stepcredit.types import ResponseScore, Rollout
 
 _STOP = None
@@ -73,7 +73,7 @@ class Batcher:
     """
 
     def __init__(
-        self, scorer: WindowedScorer, *, batch_tokens: int, queue_tokens: int, exact: bool = False
+        self, scorer: ResponseScorer, *, batch_tokens: int, queue_tokens: int, exact: bool = False
     ) -> None:
         scorer.with_tokens = True
         self.scorer = scorer
@@ -89,7 +89,8 @@ class Batcher:
     @property
     def step_rule(self) -> str:
         """How the model's responses are cut; ``auto`` where its format cuts by no rule."""
-        return str(getattr(self.scorer.encoding, "step_rule", "auto"))
+        cuts = self.scorer.encoding or self.scorer
+        return str(getattr(cuts, "step_rule", "auto"))
 
     @property
     def waiting_tokens(self) -> int:

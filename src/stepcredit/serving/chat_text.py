@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepcredit.scorers.base import WindowedScorer
+from stepcredit.scorers.base import ResponseScorer
 from stepcredit.serving.errors import RequestError
 from stepcredit.types import Rollout
 
@@ -18,7 +18,7 @@ class ChatText:
         scorer: The model; its tokenizer's template is what texts are read by.
     """
 
-    def __init__(self, scorer: WindowedScorer) -> None:
+    def __init__(self, scorer: ResponseScorer) -> None:
         tokenizer: Any = getattr(scorer.encoding, "tokenizer", None)
         self._before = self._between = self._end = ""
         if tokenizer is None or not getattr(tokenizer, "chat_template", None):
