@@ -159,7 +159,8 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             f"Every arm takes {plan.steps} optimizer steps on {plan.prompts} problems with {plan.responses} "
             f"responses each, {plan.steps * plan.prompts * plan.responses:,} rollouts in all, and is "
             f"measured on {plan.test_responses} responses to each of {scale.sizes.test_prompts} others.",
-            "Decided before the runs: [preregistration](../../preregistration.md).",
+            "Four arms were decided before the runs; the last two, whose learning rates were chosen on other "
+            "problems, after those had been seen: [preregistration](../../preregistration.md).",
         ),
     )
 
