@@ -40,6 +40,7 @@ def program(request: GenerationRequest, index: int) -> str:
     return f"Try {index}.\n\n```python\n{code}\n```\n\nDone."
 
 
+@pytest.mark.slow
 def test_the_commands_run_one_after_another(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

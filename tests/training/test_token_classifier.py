@@ -132,6 +132,8 @@ def start(start_of_text: str | None, tmp_path: Path, make_tokenizer: MakeTokeniz
     tokenizer.bos_token = start_of_text
     network.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
+    # Trainers leave their arguments there as a pickle, which is none of the model's files.
+    (tmp_path / "model" / "training_args.bin").write_bytes(b"\x80\x04N.")
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
     return Start(tmp_path / "model", file, tokenizer)
