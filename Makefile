@@ -1,5 +1,6 @@
 # make demo   sets up and runs the main job on the lab, to runs/demo/report.html
 # make test   runs the tests
+# make docs   builds the documents as a site, with the API reference, to build/docs/index.html
 # make test-vllm   runs those that need a real vLLM, on the CPU, in an environment of its own (3.5 GB)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,7 +8,7 @@ DEMO_OUT ?= runs/demo
 SEED ?= 0
 VLLM_ENV ?= .venv-vllm
 
-.PHONY: setup demo test test-vllm check format results findings clean
+.PHONY: setup demo test test-vllm check docs format results findings clean
 
 setup: .venv/installed
 
@@ -36,7 +37,11 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) docs
 	$(MAKE) test
+
+docs: setup
+	HF_HUB_OFFLINE=1 $(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs build/docs
 
 format: setup
 	$(BIN)/ruff format .

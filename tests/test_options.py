@@ -12,10 +12,11 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from stepcredit.cli.commands import COMMANDS
-from stepcredit.cli.parser import OneLineParser, Setting, add_settings, build, settings_of
+from stepcredit.cli.parser import OneLineParser, add_settings
 from stepcredit.errors import UserError
 from stepcredit.options import arguments_of, check_at_least_one
 from stepcredit.pipelines.select import Options as SelectOptions
+from stepcredit.settings import Setting, build, settings_of
 from stepcredit.training.config import TrainConfig
 
 

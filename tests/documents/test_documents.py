@@ -25,7 +25,7 @@ REFERENCE = (
     "docs/training.md",
     "docs/baselines.md",
     "docs/scoring.md",
-    "docs/search.md",
+    "docs/guided-search.md",
     "docs/serving.md",
     "docs/evaluation.md",
     "docs/grading.md",
@@ -96,6 +96,7 @@ def test_the_python_of_a_guide_runs(
     document: str, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     export_policies(workplace / "policies")
+    export_policies(workplace / "runs" / "demo" / "policies")
     for out in ("prm", "runs/demo/prm"):
         words = [
             "train",
@@ -135,8 +136,8 @@ def test_every_command_that_a_guide_names_exists_and_every_command_is_named() ->
         "docs/lab.md",
         "docs/design.md",
         "docs/formats.md",
-        "docs/reasoning-and-agents.md",
         "docs/findings.md",
+        "docs/python.md",
         "CONTRIBUTING.md",
     ],
 )

@@ -1,4 +1,4 @@
-"""What docs/search.md and docs/serving.md show runs: their commands, and their lines of Python."""
+"""What docs/guided-search.md and docs/serving.md show runs: their commands, and their lines of Python."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def workplace(prm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def test_the_commands_of_the_search_page_run_one_after_another(workplace: Path) -> None:
-    assert [words[1] for words in commands("docs/search.md")] == ["search", "grade"]
-    for words in commands("docs/search.md"):
+    assert [words[1] for words in commands("docs/guided-search.md")] == ["search", "grade"]
+    for words in commands("docs/guided-search.md"):
         arguments = [MODEL if word == "MODEL" else word for word in words[1:]]
         assert main(arguments) == 0, shlex.join(arguments)
     assert {rollout.correct for rollout in read_rollouts("graded.jsonl")} <= {True, False}
@@ -72,8 +72,8 @@ def test_the_python_of_the_search_page_prints_a_response_for_each_problem(
         "sampling": Sampling(max_new_tokens=48),
         "prompts": list(read_prompts("prompts.jsonl")),
     }
-    (block,) = blocks("docs/search.md", "python")
-    exec(compile(block, "docs/search.md", "exec"), names)
+    (block,) = blocks("docs/guided-search.md", "python")
+    exec(compile(block, "docs/guided-search.md", "exec"), names)
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("#") for line in lines) == 3
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from stepcredit.checkpoints import load_model, load_tokenizer
-from stepcredit.cli.parser import build
 from stepcredit.data import rollout_to_json, write_rows
 from stepcredit.encoding import ChatEncoding
 from stepcredit.lab.policies import policy_path
@@ -15,6 +14,7 @@ from stepcredit.lab.task import draw_problems
 from stepcredit.lab.tutor import WEAK
 from stepcredit.pipelines.train import DryRun, Options, run
 from stepcredit.recipes import recipe_names, recipe_path
+from stepcredit.settings import build
 from stepcredit.steps import StepRule
 from stepcredit.types import Rollout
 

@@ -6,8 +6,9 @@ import pytest
 from tests.reports.pages import Element, assert_self_contained, parse
 
 from stepcredit.reports.examples import Example, ExampleStep, ExampleToken
-from stepcredit.reports.heatmap import Tint, heat_map, render_heatmap, scale_for
+from stepcredit.reports.heatmap import heat_map, render_heatmap
 from stepcredit.reports.page import render_page
+from stepcredit.tints import Tint, scale_for
 from stepcredit.types import ResponseScore, Rollout, StepScore
 
 

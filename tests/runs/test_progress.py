@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -35,3 +37,46 @@ def test_the_last_line_is_there_once(capsys: pytest.CaptureFixture[str]) -> None
         "scoring: 1/2 rows",
         "scoring: 2/2 rows",
     ]
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What a kernel shows: (``new`` or ``update``, HTML)."""
+    shown: list[tuple[str, str]] = []
+    display = pytest.importorskip("IPython.display")
+
+    class Handle:
+        def update(self, content: Any) -> None:
+            shown.append(("update", content.data))
+
+    def show(content: Any, **_: Any) -> Handle:
+        shown.append(("new", content.data))
+        return Handle()
+
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.setattr(display, "display", show)
+    monkeypatch.setattr("stepcredit.runs.progress._NOTEBOOK_SECONDS", 0.0)
+    return shown
+
+
+def test_a_notebook_shows_one_bar_that_moves(
+    notebook: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress("score <all>", 2, "responses") as progress:
+        progress.advance()
+        progress.advance(extra="all good")
+    assert [kind for kind, _ in notebook] == ["new", "update"]
+    first, last = (html for _, html in notebook)
+    assert first.startswith('<progress value="1" max="2"></progress> score &lt;all&gt;: 1/2 responses')
+    assert last.startswith('<progress value="2" max="2"></progress>')
+    assert last.endswith("all good")
+    assert capsys.readouterr().err == ""
+
+
+def test_short_work_shows_nothing_in_a_notebook(
+    notebook: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stepcredit.runs.progress._NOTEBOOK_SECONDS", 60.0)
+    with Progress("score", None) as progress:
+        progress.advance()
+    assert notebook == []

@@ -22,12 +22,13 @@ from tests.training.conftest import save_tiny_model
 from transformers import AutoModelForCausalLM, TrainingArguments
 
 from stepcredit.cli import main
-from stepcredit.cli.parser import OneLineParser, add_settings, build
+from stepcredit.cli.parser import OneLineParser, add_settings
 from stepcredit.data import read_rollouts, rollout_to_json, write_rows
 from stepcredit.errors import UserError
 from stepcredit.pipelines.train import Options
 from stepcredit.recipes import recipe_path
 from stepcredit.scorers import load_scorer
+from stepcredit.settings import build
 from stepcredit.training.sharding import is_sharded, prepare_launch
 from stepcredit.training.snapshots import check_snapshot
 from stepcredit.types import Rollout

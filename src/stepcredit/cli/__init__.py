@@ -21,8 +21,9 @@ from types import ModuleType
 from stepcredit import __version__
 from stepcredit.cli.commands import COMMANDS, GROUPS, Command
 from stepcredit.cli.interrupts import Interrupts, say_interrupted
-from stepcredit.cli.parser import OneLineParser, add_settings, build
+from stepcredit.cli.parser import OneLineParser, add_settings
 from stepcredit.errors import UserError
+from stepcredit.settings import build
 from stepcredit.wording import suggestion
 
 _USER_ERRNOS = {

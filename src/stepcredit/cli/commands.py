@@ -100,6 +100,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "bench score", "speed and memory of scoring, beside the published evaluator", "stepcredit_bench.score"
     ),
+    Command("bench rl", "what rewards cost in a step of GRPO", "stepcredit_bench.rl"),
     Command("bench serve", "requests per second and latency of a server", "stepcredit_bench.serve"),
     Command(
         "bench search",

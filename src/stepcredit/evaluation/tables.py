@@ -67,9 +67,13 @@ class Table:
             max(len(cell) for cell in column) + 3 for column in zip(self.header, *self.rows, strict=True)
         )
         buffer = io.StringIO()
-        Console(file=buffer, width=max(widest + 4, len(self.title) + 2), highlight=False, markup=False).print(
-            table
-        )
+        Console(
+            file=buffer,
+            width=max(widest + 4, len(self.title) + 2),
+            highlight=False,
+            markup=False,
+            force_jupyter=False,  # which shows what is printed instead of writing it to the file
+        ).print(table)
         return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).rstrip()
 
     def to_markdown(self) -> str:

@@ -185,7 +185,9 @@ class VLLMGenerator:
     ) -> Iterator[_Sample]:
         for request in requests:
             try:
-                opening = self._format.opening_of(request)
+                opening = self._format.opening(
+                    request.prompt.prompt, request.response_prefix, request.response_prefix_ids
+                )
                 # vLLM would refuse the whole chunk for one prompt that is too long.
                 if len(opening.token_ids) >= self._abilities.context:
                     raise DataError(

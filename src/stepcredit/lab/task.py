@@ -19,7 +19,6 @@ from typing import Final
 
 import numpy as np
 
-from stepcredit.conversations import content_text
 from stepcredit.errors import DataError, UserError
 from stepcredit.types import Prompt, PromptText
 
@@ -153,7 +152,7 @@ def parse_problem(prompt: PromptText) -> Problem:
     Raises:
         DataError: The text is not a problem of the lab.
     """
-    text = prompt if isinstance(prompt, str) else content_text(prompt[-1])
+    text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
     match = _PROBLEM.fullmatch(text)
     if match is None:
         raise DataError(

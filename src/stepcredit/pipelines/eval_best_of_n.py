@@ -7,7 +7,7 @@ evenly.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,11 +64,14 @@ class Options:
     overwrite: bool = option("replace the existing output in --out", default=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EvalResult:
     """The evaluation, to print."""
 
     evaluation: BestOfNEvaluation
+
+    def __repr__(self) -> str:
+        return self.to_text()
 
     def to_json(self) -> Any:
         """All figures, unrounded."""
@@ -79,6 +82,20 @@ class EvalResult:
         from stepcredit.evaluation.tables import best_of_n_text
 
         return best_of_n_text(self.evaluation)
+
+    def _repr_html_(self) -> str:
+        """The accuracies, their plot against n, and the comparisons folded, as a notebook shows them."""
+        from stepcredit.evaluation.tables import best_of_n_text, comparison_table
+        from stepcredit.reports.evaluation_plots import accuracy_plot
+        from stepcredit.reports.notebook import folded, shown
+        from stepcredit.reports.plots import standalone
+
+        plot = accuracy_plot(self.to_json(), render=standalone)
+        comparisons = comparison_table(self.evaluation)
+        text = best_of_n_text(replace(self.evaluation, comparisons=()))
+        return shown(text, [plot]) + (
+            folded("Paired differences", comparisons.to_text()) if comparisons.rows else ""
+        )
 
 
 def run(options: Options) -> EvalResult:

@@ -91,11 +91,14 @@ class Options:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StepResultOutput:
     """A step evaluation, to print."""
 
     evaluation: StepEvaluation
+
+    def __repr__(self) -> str:
+        return self.to_text()
 
     def to_json(self) -> Any:
         """All figures, unrounded."""
@@ -106,6 +109,12 @@ class StepResultOutput:
         from stepcredit.evaluation.tables import step_text
 
         return step_text(self.evaluation)
+
+    def _repr_html_(self) -> str:
+        """The tables, as a notebook shows them."""
+        from stepcredit.reports.notebook import shown
+
+        return shown(self.to_text())
 
 
 def run(options: Options) -> StepResultOutput:

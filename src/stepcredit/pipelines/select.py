@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepcredit.conversations import plain_text
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, check_at_least_one, option
 from stepcredit.wording import quantity
@@ -198,7 +197,8 @@ def _place(seed: int, name: str) -> bytes:
 
 
 def _text(rollout: Rollout) -> str:
-    return plain_text(rollout.prompt)
+    prompt = rollout.prompt
+    return prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt)
 
 
 def _dissimilar(texts: Mapping[str, str], threshold: float) -> Iterator[str]:

@@ -15,10 +15,12 @@ from stepcredit.reports.plots import (
     Line,
     Mark,
     ReliabilityBin,
+    Renderer,
     interval_plot,
     line_plot,
     reliability_plot,
 )
+from stepcredit.reports.plots.figure import figure
 
 _MAJORITY = Mark("brown", "circle", dashed=True)
 _ORACLE = Mark("grey", "none", dashed=True)
@@ -39,7 +41,7 @@ def scorer_marks(content: Mapping[str, Any]) -> dict[str, Mark]:
     return {name: _SCORER_MARKS[index % len(_SCORER_MARKS)] for index, name in enumerate(content["choices"])}
 
 
-def accuracy_plot(content: Mapping[str, Any]) -> Markup:
+def accuracy_plot(content: Mapping[str, Any], *, render: Renderer = figure) -> Markup:
     """Accuracy of every scorer, the vote and the oracle against n."""
     marks = scorer_marks(content)
     curves: list[tuple[str, Sequence[Mapping[str, Any]], Mark]] = []
@@ -66,6 +68,7 @@ def accuracy_plot(content: Mapping[str, Any]) -> Markup:
         y=Axis(label="accuracy", percent=True),
         note="Exact over all subsets of n; bands: 95% intervals over problems.",
         height=250,
+        render=render,
     )
 
 

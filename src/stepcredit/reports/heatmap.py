@@ -3,59 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from stepcredit.reports.examples import Example, ExampleToken, join_examples
 from stepcredit.reports.page import render_page
+from stepcredit.tints import ColourScale, Tint, scale_for
 from stepcredit.types import ResponseScore, Rollout
 
 _SHORT_STEP = 28
 """Responses whose steps all have at most this many characters are shown in columns."""
 
 _VISIBLE = str.maketrans({"\n": "↵", "\r": "␍", "\t": "⇥"})
-
-
-@dataclass(frozen=True, slots=True)
-class Tint:
-    """A reward as a colour.
-
-    Attributes:
-        side: ``high`` (blue, above zero) or ``low`` (orange, below), empty at zero and for NaN.
-        strength: Share of the full colour, 0 to 100.
-    """
-
-    side: str
-    strength: int
-
-
-@dataclass(frozen=True, slots=True)
-class ColourScale:
-    """A diverging scale, symmetric about zero; beyond ``limit`` the colour stays the same.
-
-    Attributes:
-        limit: Reward (in absolute value) that gets the full colour.
-    """
-
-    limit: float
-
-    def tint(self, reward: float) -> Tint:
-        """The colour of a reward."""
-        if math.isnan(reward) or reward == 0:
-            return Tint("", 0)
-        strength = 100 if math.isinf(reward) else round(100 * min(1.0, abs(reward) / self.limit))
-        return Tint("high" if reward > 0 else "low", strength)
-
-    @property
-    def ramp(self) -> list[Tint]:
-        """Sample colours from the lowest to the highest, for a key."""
-        return [self.tint(self.limit * part / 4) for part in range(-4, 5)]
-
-
-def scale_for(rewards: Iterable[float]) -> ColourScale:
-    """A scale whose limit is the 95th percentile of absolute rewards, so that one outlier fades nothing."""
-    sizes = sorted(abs(reward) for reward in rewards if math.isfinite(reward) and reward != 0)
-    return ColourScale(sizes[math.ceil(0.95 * len(sizes)) - 1] if sizes else 1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepcredit.conversations import content_text
-from stepcredit.reports.heatmap import ColourScale, Tint, scale_for
 from stepcredit.reports.page import render_page
+from stepcredit.tints import ColourScale, Tint, scale_for
 
 _MOST_NODES = 1500
 """Larger trees are shown without what was cut, which is then counted."""
@@ -134,4 +133,4 @@ def _path(nodes: Mapping[int, Mapping[str, Any]], node: int | None) -> Iterator[
 
 
 def _prompt_text(prompt: Any) -> str:
-    return prompt if isinstance(prompt, str) else content_text(prompt[-1])
+    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from stepcredit.reports.heatmap import ColourScale, scale_for
+from stepcredit.tints import ColourScale, scale_for
 from stepcredit.types import ResponseScore
 
 # A response must not steer the terminal: control characters become their pictures.
@@ -43,7 +43,12 @@ def render_terminal(score: ResponseScore, *, colour: bool) -> str:
             str(step.index + 1), f"{step.reward:+.4f}", f"{step.value:+.4f}", text + Text(mark, style="bold")
         )
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=colour, color_system="truecolor" if colour else None)
+    console = Console(
+        file=stream,
+        force_terminal=colour,
+        color_system="truecolor" if colour else None,
+        force_jupyter=False,
+    )
     console.print(table)
     aggregates = "  ".join(f"{name} {value:+.4f}" for name, value in score.aggregates.items())
     console.print(

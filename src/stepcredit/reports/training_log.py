@@ -10,7 +10,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from stepcredit.errors import DataError
-from stepcredit.reports.plots import Axis, Line, Mark, line_plot
+from stepcredit.reports.plots import Axis, Line, Mark, Renderer, line_plot
+from stepcredit.reports.plots.figure import figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ def read_log(path: str | Path) -> TrainingLog | None:
     return TrainingLog(loss=tuple(curves["loss"]), heldout_auc=tuple(curves["heldout_auc"]))
 
 
-def training_plots(log: TrainingLog) -> list[Markup]:
+def training_plots(log: TrainingLog, *, render: Renderer = figure) -> list[Markup]:
     """The training loss and the held-out AUC against the training step, those that were measured."""
     drawn = [
         (log.loss, "Training loss", Axis(label="loss", low=0.0), Mark("orange", "circle")),
@@ -68,6 +69,7 @@ def training_plots(log: TrainingLog) -> list[Markup]:
             x=Axis(label="training step", low=0.0),
             y=axis,
             note=notes[title],
+            render=render,
         )
         for curve, title, axis, mark in drawn
         if curve

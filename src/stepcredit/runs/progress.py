@@ -1,14 +1,18 @@
-"""Progress on stderr with rate and time left: a live bar at a terminal, a line now and then elsewhere."""
+"""Progress with rate and time left: a live bar at a terminal or in a notebook, else a line now and then."""
 
 from __future__ import annotations
 
 import sys
 import time
+from html import escape
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import rich.progress
+
+_NOTEBOOK_SECONDS = 0.5
+"""Between pictures of a notebook's bar; work that takes less shows none."""
 
 
 def _duration(seconds: float) -> str:
@@ -37,9 +41,14 @@ class Progress:
         self._every = every
         self._started = self._shown = time.monotonic()
         self._bar: rich.progress.Progress | None = None
+        self._in_notebook = False
+        self._display: Any = None
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        self._in_notebook = _is_notebook()
+        if self._in_notebook:
+            self._every = _NOTEBOOK_SECONDS
+        elif sys.stderr.isatty():
             self._bar = self._make_bar()
             self._bar.start()
         return self
@@ -52,7 +61,7 @@ class Progress:
             self._bar.stop()
             self._bar = None
         elif time.monotonic() - self._started > self._every:
-            self._print_line()
+            self._show()
 
     def advance(self, by: int = 1, extra: str = "") -> None:
         """Count ``by`` more units; ``extra`` is shown at the end of the line."""
@@ -62,7 +71,7 @@ class Progress:
             self._refresh_bar()
         elif time.monotonic() - self._shown >= self._every and self.done != self.total:
             # The line of the last unit is left to the end, when all is done that belongs to it.
-            self._print_line()
+            self._show()
 
     def status(self) -> str:
         """Rate, time left (or taken), and whatever else was passed to :meth:`advance`."""
@@ -94,11 +103,33 @@ class Progress:
         assert self._bar is not None
         self._bar.update(self._bar.task_ids[0], completed=self.done, status=self.status())
 
-    def _print_line(self) -> None:
+    def _show(self) -> None:
         self._shown = time.monotonic()
         total = "" if self.total is None else f"/{self.total:,}"
-        sys.stderr.write(f"{self.title}: {self.done:,}{total} {self.unit}, {self.status()}\n")
-        sys.stderr.flush()
+        line = f"{self.title}: {self.done:,}{total} {self.unit}, {self.status()}"
+        if self._in_notebook:
+            self._show_in_notebook(line)
+        else:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+    def _show_in_notebook(self, line: str) -> None:
+        """One output that is drawn anew, so that a cell does not fill with lines."""
+        from IPython.display import HTML, display
+
+        share = "" if self.total is None else f' value="{self.done}" max="{self.total}"'
+        bar = HTML(f"<progress{share}></progress> {escape(line)}")
+        if self._display is None:
+            self._display = display(bar, display_id=True)
+        else:
+            self._display.update(bar)
+
+
+def _is_notebook() -> bool:
+    """Whether a Jupyter kernel runs this, which shows what :func:`IPython.display.display` is given."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None
 
 
 def warn(message: str) -> None:

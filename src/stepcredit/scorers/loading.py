@@ -67,9 +67,7 @@ class Checkpoint:
         Raises:
             CheckpointError: It, its chat template or the weights are not those that the card names.
         """
-        tokenizer = load_tokenizer(
-            self.path, trust_remote_code=self.load.trust_remote_code, chat=self.load.chat
-        )
+        tokenizer = load_tokenizer(self.path, trust_remote_code=self.load.trust_remote_code)
         if self.card is not None:
             self.card.check(
                 self.path,

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from stepcredit.cli.commands import COMMANDS
-from stepcredit.cli.parser import OneLineParser, add_settings, build
+from stepcredit.cli.parser import OneLineParser, add_settings
 from stepcredit.searching.options import SearchOptions
+from stepcredit.settings import build
 from stepcredit_study.frame.experiment import Experiment, load_experiment
 from stepcredit_study.frame.planning import PlannedCommand, plan, total_line
 from stepcredit_study.frame.scale import Machine, Scale, read_scale, resized
