@@ -15,10 +15,10 @@ from stepcredit_study.pages.finding import Check, Estimate, Finding
 
 
 class MadeUp(Mapping[str, float]):
-    """A measurement that has a number for every name."""
+    """A measurement that has a number for every name, and lists those that it is asked to."""
 
-    def __init__(self, rule: Callable[[str], float], shift: float) -> None:
-        self._rule, self._shift = rule, shift
+    def __init__(self, rule: Callable[[str], float], shift: float, listed: tuple[str, ...] = ()) -> None:
+        self._rule, self._shift, self._listed = rule, shift, listed
 
     def __getitem__(self, name: str) -> float:
         # Seeds differ in what is common to all numbers, and a little in their differences.
@@ -28,15 +28,15 @@ class MadeUp(Mapping[str, float]):
         return True
 
     def __iter__(self) -> Iterator[str]:
-        return iter(())
+        return iter(self._listed)
 
     def __len__(self) -> int:
-        return 0
+        return len(self._listed)
 
 
-def made_up(rule: Callable[[str], float]) -> Seeds:
+def made_up(rule: Callable[[str], float], listed: tuple[str, ...] = ()) -> Seeds:
     """Five seeds that agree on a number for each name, but for a shift of all of them."""
-    return Seeds([MadeUp(rule, 0.01 * seed) for seed in range(5)])
+    return Seeds([MadeUp(rule, 0.01 * seed, listed) for seed in range(5)])
 
 
 def verdicts(finding: Finding) -> list[str]:

@@ -15,6 +15,7 @@ from stepcredit.reports.page import write_page
 from stepcredit.reports.plots import standalone
 from stepcredit.runs import atomic_path, write_json
 from stepcredit.typed_values import typed_record
+from stepcredit.wording import quantity
 from stepcredit_study.pages.finding import Check, Finding, Verdict
 from stepcredit_study.pages.page import render_findings
 from stepcredit_study.pages.plots import draw
@@ -117,7 +118,7 @@ def write_findings_page(
 def _tally(checks: Sequence[Check]) -> str:
     """How many claims hold: those that somebody published, and the questions of our own."""
     words: dict[Verdict, str] = {
-        "holds": "hold here",
+        "holds": "hold",
         "does not hold": "do not hold",
         "undecided": "are undecided",
         "not measured": "are not measured",
@@ -127,13 +128,14 @@ def _tally(checks: Sequence[Check]) -> str:
         counts = Counter(check.verdict for check in part)
         return ", ".join(f"{counts[verdict]} {word}" for verdict, word in words.items() if counts[verdict])
 
-    published = [check for check in checks if check.is_published]
-    own = [check for check in checks if not check.is_published]
-    sentences = [f"Of {len(published)} published claims {counted(published)}."] if published else []
-    sentences += (
-        [f"Of {len(own)} other claims, which are not published elsewhere, {counted(own)}."] if own else []
-    )
-    return " ".join(sentences)
+    parts = {
+        "published": [check for check in checks if check.is_published],
+        "other": [check for check in checks if not check.is_published],
+    }
+    sentences = [
+        f"of {quantity(len(part), f'{name} claim')} {counted(part)}" for name, part in parts.items() if part
+    ]
+    return f"In a synthetic world, {'; '.join(sentences)}. Other worlds may count otherwise."
 
 
 def findings_page(
@@ -157,16 +159,16 @@ def findings_page(
     parts = [
         "# The paper's findings, repeated",
         "Claims of [arXiv:2412.01981](https://arxiv.org/abs/2412.01981) and of its critics beside what "
-        "`stepcredit reproduce` measured. A claim *holds* if the whole 95% interval over seeds, which "
-        "redraw problems, responses and training, lies on the claim's side; it *does not hold* if the whole "
-        "interval lies on the other side; otherwise it is *undecided*. A claim with several parts does not "
-        "hold if one part does not, and is undecided if one part is. Intervals are Student's, so an end may "
-        "lie outside the possible range; nothing is corrected for the number of claims; and the lab's "
-        "policies are the same in all seeds, so an interval says nothing about other policies or problems. "
-        "Unless another unit is named, the paper's numbers are accuracies on MATH-500 in per cent, means "
-        "over three generators and best-of-4, 16 and 64. This page is made from the results by `make "
-        "findings`; [how to run and extend the experiments](reproduction.md).",
-        _tally(checks) if checks else "No results are published yet.",
+        "`stepcredit reproduce` measured in a synthetic world, [the lab](lab.md). A claim *holds* if the "
+        "whole 95% interval over seeds, which redraw problems, responses and training, lies on the claim's "
+        "side; it *does not hold* if the whole interval lies on the other side; otherwise it is *undecided*. "
+        "A claim with several parts does not hold if one part does not, and is undecided if one part is. "
+        "Intervals are Student's, so an end may lie outside the possible range; nothing is corrected for the "
+        "number of claims; and the lab's policies are the same in all seeds, so an interval says nothing "
+        "about other policies or problems. Unless another unit is named, the paper's numbers are accuracies "
+        "on MATH-500 in per cent, means over three generators and best-of-4, 16 and 64. This page is made "
+        "from the results by `make findings`; [how to run and extend the experiments](reproduction.md).",
+        *([] if checks else ["No results are published yet."]),
     ]
     for number, finding in enumerate(findings, 1):
         link = Path(os.path.relpath(results / finding.name / "README.md", folder)).as_posix()
@@ -175,4 +177,6 @@ def findings_page(
         investigation = results / finding.name / INVESTIGATION
         if investigation.is_file():
             parts.append(investigation.read_text(encoding="utf-8").strip())
+    if checks:
+        parts += ["## How many claims hold", _tally(checks)]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -17,7 +17,11 @@ _CLASSES: Mapping[Verdict, str] = {
     "undecided": "undecided",
     "not measured": "unmeasured",
 }
-_PLACES = {"lab": "in the lab", "paper": "at the paper's scale"}
+_PLACES = {
+    "lab": "in a synthetic world",
+    "lab2": "in a second synthetic world",
+    "paper": "at the paper's scale",
+}
 
 
 def render_findings(findings: Sequence[Finding]) -> str:
@@ -31,7 +35,7 @@ def render_findings(findings: Sequence[Finding]) -> str:
         title="The paper's findings, repeated",
         kind="findings",
         sections=[("verdicts", "Verdicts"), *((finding.name, finding.name) for finding in findings)],
-        headline=_headline(counts, places),
+        headline=_headline(places),
         seeds=seeds,
         tally=[(counts[verdict], verdict, _CLASSES[verdict]) for verdict in _CLASSES if counts[verdict]],
         findings=[_shown(finding) for finding in findings],
@@ -39,12 +43,9 @@ def render_findings(findings: Sequence[Finding]) -> str:
     )
 
 
-def _headline(counts: Counter[Verdict], places: set[str]) -> str:
-    place = places.pop() if len(places) == 1 else "here"
-    total = counts.total()
-    if counts["holds"] == total:
-        return f"All {total} claims hold {place}" if total > 1 else f"The claim holds {place}"
-    return f"{counts['holds']} of {total} claims hold {place}"
+def _headline(places: set[str]) -> str:
+    """What this is, and of what world; how many claims hold says nothing without them."""
+    return f"The paper's findings, repeated {places.pop() if len(places) == 1 else 'here'}"
 
 
 def _scale(finding: Finding) -> Mapping[str, Any]:

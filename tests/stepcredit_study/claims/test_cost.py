@@ -114,6 +114,13 @@ def test_a_cheap_labelling_fails_the_claim_that_it_is_dear(lab: Scale) -> None:
     assert check_of(finding, "less than Math-Shepherd").verdict == "does not hold"
 
 
+def test_the_factor_at_the_papers_scale_comes_from_the_plan_of_a_run(lab: Scale) -> None:
+    why = check_of(conclude(seeds({}), lab), "ten times").why
+    # 2 N operations per token read or written and 6 N per token trained on, with the recipe's mean lengths.
+    assert "gives 5.3 times. Labelling takes 32.4 times as many operations as drawing" in why
+    assert "training makes up 86% of CE's operations" in why
+
+
 def test_amounts_are_no_more_than_there_are(lab: Scale, tiny_scale: Scale) -> None:
     assert amounts(lab) == ("2", "4", "8")
     assert amounts(tiny_scale) == ("2", "4")

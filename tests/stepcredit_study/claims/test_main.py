@@ -48,6 +48,18 @@ def test_each_claim_can_fail(tiny_scale: Scale, method: str, accuracy: float, cl
     assert check_of(conclude(seeds, tiny_scale), claim).verdict == "does not hold"
 
 
+def test_what_qualifies_a_claim_stands_beside_it(tiny_scale: Scale) -> None:
+    """Heads that learn little, a vote that adds nothing, a z that is 0."""
+    known = {"average/outcome-head": 0.44, "average/majority": 0.43, "mid/pass@1": 0.43, "kto/z is 0": 0.9}
+    seeds = made_up(lambda name: known.get(name, numbers(name)), listed=("mid/pass@1",))
+    finding = conclude(seeds, tiny_scale)
+    assert "outcome-head +1.0" in check_of(finding, "beats step models").why
+    assert "KTO's z was 0 in 92.0" in check_of(finding, "KTO makes the weakest").why
+    assert "says little about voting" in check_of(finding, "DPO and NCA").why
+    useful = made_up(lambda name: {"mid/pass@1": 0.3}.get(name, numbers(name)), listed=("mid/pass@1",))
+    assert "says little" not in check_of(conclude(useful, tiny_scale), "DPO and NCA").why
+
+
 def test_every_method_has_a_row_with_each_generator_beside_the_papers_average(tiny_scale: Scale) -> None:
     table = conclude(made_up(numbers), tiny_scale).tables[0]
     assert [name for name, _ in table.rows] == ["majority", *METHODS, "oracle"]

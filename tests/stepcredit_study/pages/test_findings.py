@@ -222,7 +222,9 @@ def test_the_report_is_one_file_with_the_verdicts_first(tmp_path: Path) -> None:
     write_report([FINDING, other], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     page = parse(text)
-    assert [heading.text for heading in page.all("h1")] == ["2 of 4 claims hold in the lab"]
+    assert [heading.text for heading in page.all("h1")] == [
+        "The paper's findings, repeated in a synthetic world"
+    ]
     summary, *sections = page.of_class("table", "claims")
     rows = [row.text for row in summary.all("tr")]
     assert rows[1] == "Does it | hold?made-up"
@@ -256,7 +258,9 @@ def test_the_page_of_findings_has_claim_paper_here_verdict_and_why(tmp_path: Pat
     (results / "made-up" / "investigation.md").write_text("The world is too easy: see the log.\n")
     write_findings_page(results, tmp_path / "docs" / "findings.md")
     text = (tmp_path / "docs" / "findings.md").read_text()
-    assert "Of 3 published claims 1 hold here, 1 do not hold, 1 are undecided." in text
+    beginning, _, tally = text.partition("## How many claims hold")
+    assert "In a synthetic world, of 3 published claims 1 hold, 1 do not hold, 1 are undecided." in tally
+    assert "published claims" not in beginning
     assert "## 1. Does it | hold?" in text
     assert "| 1.2 | It fails. | **does not hold** | 0 \\| 1 | -2.0 |" in text
     assert "- *Why 1.2:* Too <easy>." in text
