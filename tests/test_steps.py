@@ -9,6 +9,7 @@ from stepcredit.errors import DataError, UserError
 from stepcredit.steps import (
     StepRule,
     choose_rule,
+    grouped,
     join,
     split,
     step_texts,
@@ -25,6 +26,8 @@ RULES = [
     "numbered-list",
     "sentence",
     "auto",
+    "thinking",
+    "turn",
     r"separator:\n\n",
     "separator:ки",
     r"regex:\s*;\s*",
@@ -170,3 +173,59 @@ def test_join_gives_separators_to_the_step_before() -> None:
 def test_ends_that_do_not_rise_to_the_end_are_refused(ends: list[int]) -> None:
     with pytest.raises(DataError, match=re.escape(str(ends))):
         steps_at("abc", ends)
+
+
+FENCE = "```python\ndef f(x):\n\n    return x\n\n\nprint(f(1))\n```"
+TABLE = "| a | b |\n| - | - |\n\n| 1 | 2 |"
+FORMULA = "\\[\nx = 1\n\n+ 2\n\\]"
+ALIGNED = "\\begin{align*}\nx\n\n\\end{align*}"
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("<think>\na\n\nb\n</think>\n\nc", ["<think>\na\n\n", "b\n</think>\n\n", "c"]),
+        ("<think>\n\na\n\n</think>\n\nc\n\nd", ["<think>\n\na\n\n</think>\n\n", "c\n\n", "d"]),
+        ("a\n\nb</think>c", ["a\n\n", "b</think>", "c"]),
+        ("a\n\nb", ["a\n\n", "b"]),
+        (f"Here:\n\n{FENCE}\n\nDone.", ["Here:\n\n", f"{FENCE}\n\n", "Done."]),
+        (f"<think>\n{FENCE}\n\na\n</think>\n\n7", [f"<think>\n{FENCE}\n\n", "a\n</think>\n\n", "7"]),
+        (f"a\n\n{TABLE}\n\nb", ["a\n\n", f"{TABLE}\n\n", "b"]),
+        (
+            f"a\n\n{FORMULA}\n\n$$y\n\nz$$\n\n{ALIGNED}",
+            ["a\n\n", f"{FORMULA}\n\n", "$$y\n\nz$$\n\n", ALIGNED],
+        ),
+        # A block that is not closed does not reach beyond the thinking; a formula that is not closed is none.
+        ("<think>\n```\na\n\nb\n</think>\n\nc\n\nd", ["<think>\n```\na\n\nb\n</think>\n\n", "c\n\n", "d"]),
+        ("$$a\n\nb", ["$$a\n\n", "b"]),
+    ],
+)
+def test_long_thinking_is_cut_at_blank_lines_outside_of_blocks(response: str, expected: list[str]) -> None:
+    assert [step.text for step in split(response, StepRule("thinking"))] == expected
+
+
+def test_steps_are_put_together_up_to_a_number_of_tokens() -> None:
+    steps = split("aaa\n\nb\n\nc\n\ndddd\n\ne", StepRule("thinking"))
+    ends = (3, 4, 5, 9, 10)
+    for most, texts, kept in (
+        (1, ["aaa\n\n", "b\n\n", "c\n\n", "dddd\n\n", "e"], ends),
+        (2, ["aaa\n\n", "b\n\nc\n\n", "dddd\n\n", "e"], (3, 5, 9, 10)),
+        (5, ["aaa\n\nb\n\nc\n\n", "dddd\n\ne"], (5, 10)),
+        (99, ["aaa\n\nb\n\nc\n\ndddd\n\ne"], (10,)),
+        (None, [step.text for step in steps], ends),
+    ):
+        together, token_ends = grouped(steps, ends, most)
+        assert [step.text for step in together] == texts
+        assert token_ends == kept
+
+
+def test_the_most_tokens_are_a_part_of_the_rule() -> None:
+    rule = StepRule.parse("thinking:512")
+    assert (rule.max_tokens, str(rule)) == (512, "thinking:512")
+    assert StepRule.text("thinking", 512) == "thinking:512"
+    assert StepRule.text("newline", None) == "newline"
+    for steps in ("newline", None):
+        with pytest.raises(UserError, match="--max-step-tokens: only steps of the rule thinking are grouped"):
+            StepRule.text(steps, 512)
+    with pytest.raises(UserError, match="'many' is not a number of tokens"):
+        StepRule.parse("thinking:many")

@@ -6,7 +6,6 @@ import math
 import re
 from html.parser import HTMLParser
 
-from stepcredit.tints import steps_html
 from stepcredit.types import ResponseScore, StepScore
 
 
@@ -30,8 +29,11 @@ def colours(html: str) -> list[tuple[str, float]]:
 
 
 def shown(*steps: tuple[str, float], scorer: str = "") -> str:
-    rewarded = [StepScore(index, text, 0, 0, reward, 0.0) for index, (text, reward) in enumerate(steps)]
-    return steps_html(rewarded, 0.0, 1, scorer)
+    rewarded = tuple(StepScore(index, text, 0, 0, reward, 0.0) for index, (text, reward) in enumerate(steps))
+    score = ResponseScore(
+        id="r", prompt_id="p", reward=0.0, steps=rewarded, aggregates={}, num_tokens=1, scorer=scorer
+    )
+    return score._repr_html_()
 
 
 def test_steps_are_coloured_by_the_side_and_size_of_their_rewards() -> None:

@@ -98,14 +98,21 @@ class _Calls:
 
 
 def _body(
-    prompt: PromptText, responses: Sequence[str], *, tokens: bool, finished: bool, model: str | None
+    prompt: PromptText,
+    responses: Sequence[PromptText],
+    *,
+    tokens: bool,
+    finished: bool,
+    model: str | None,
+    tools: Sequence[Any] | None,
 ) -> dict[str, Any]:
     return {
         "prompt": prompt if isinstance(prompt, str) else list(prompt),
-        "responses": list(responses),
+        "responses": [response if isinstance(response, str) else list(response) for response in responses],
         "tokens": tokens,
         "finished": finished,
         **({} if model is None else {"model": model}),
+        **({"tools": list(tools)} if tools else {}),
     }
 
 
@@ -147,36 +154,44 @@ class Client(_Calls):
     def score(
         self,
         prompt: PromptText,
-        responses: Sequence[str],
+        responses: Sequence[PromptText],
         *,
         tokens: bool = False,
         finished: bool = True,
         model: str | None = None,
+        tools: Sequence[Any] | None = None,
     ) -> list[ResponseScore]:
         """Score responses to one prompt, in order.
 
         Args:
             prompt: Text or messages.
-            responses: At least one.
+            responses: At least one: texts, or lists of turns, of which the assistant's are scored.
             tokens: Whether scores hold token rewards.
             finished: Whether the responses have ended.
             model: One of :meth:`models`.
+            tools: Schemas of functions that the assistant may call.
 
         Raises:
             UserError: The server refuses, or does not answer.
         """
-        body = _body(prompt, responses, tokens=tokens, finished=finished, model=model)
+        body = _body(prompt, responses, tokens=tokens, finished=finished, model=model, tools=tools)
         return self._scores(self._call("POST", "/v1/score", body), len(responses))
 
     def best_of_n(
-        self, prompt: PromptText, responses: Sequence[str], *, by: str = "reward", model: str | None = None
+        self,
+        prompt: PromptText,
+        responses: Sequence[PromptText],
+        *,
+        by: str = "reward",
+        model: str | None = None,
+        tools: Sequence[Any] | None = None,
     ) -> tuple[int, list[ResponseScore]]:
         """The place of the best response, and all scores.
 
         Raises:
             UserError: The server refuses, or does not answer.
         """
-        body = _body(prompt, responses, tokens=False, finished=True, model=model) | {"by": by}
+        body = _body(prompt, responses, tokens=False, finished=True, model=model, tools=tools) | {"by": by}
         answer = self._call("POST", "/v1/best-of-n", body)
         return int(answer["index"]), self._scores(answer, len(responses))
 
@@ -228,21 +243,28 @@ class AsyncClient(_Calls):
     async def score(
         self,
         prompt: PromptText,
-        responses: Sequence[str],
+        responses: Sequence[PromptText],
         *,
         tokens: bool = False,
         finished: bool = True,
         model: str | None = None,
+        tools: Sequence[Any] | None = None,
     ) -> list[ResponseScore]:
         """As :meth:`Client.score`."""
-        body = _body(prompt, responses, tokens=tokens, finished=finished, model=model)
+        body = _body(prompt, responses, tokens=tokens, finished=finished, model=model, tools=tools)
         return self._scores(await self._call("POST", "/v1/score", body), len(responses))
 
     async def best_of_n(
-        self, prompt: PromptText, responses: Sequence[str], *, by: str = "reward", model: str | None = None
+        self,
+        prompt: PromptText,
+        responses: Sequence[PromptText],
+        *,
+        by: str = "reward",
+        model: str | None = None,
+        tools: Sequence[Any] | None = None,
     ) -> tuple[int, list[ResponseScore]]:
         """As :meth:`Client.best_of_n`."""
-        body = _body(prompt, responses, tokens=False, finished=True, model=model) | {"by": by}
+        body = _body(prompt, responses, tokens=False, finished=True, model=model, tools=tools) | {"by": by}
         answer = await self._call("POST", "/v1/best-of-n", body)
         return int(answer["index"]), self._scores(answer, len(responses))
 

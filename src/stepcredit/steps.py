@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, pairwise
 
 from stepcredit.code_blocks import block_starts
 from stepcredit.errors import DataError, UserError
+from stepcredit.thinking import paragraph_starts
 from stepcredit.types import Rollout, Step
 from stepcredit.wording import suggestion
 
@@ -40,9 +41,15 @@ _PATTERNS = {
     "sentence": _SENTENCE_END,
 }
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
-_RULES = (*_PATTERNS, "code", "separator:TEXT", "regex:PATTERN", "auto")
+_RULES = (*_PATTERNS, "code", "thinking", "turn", "separator:TEXT", "regex:PATTERN", "auto")
 RULE_NAMES = f"{', '.join(_RULES[:-1])} or {_RULES[-1]}"
 """What a rule may be, for ``--help``."""
+
+_STARTS: Mapping[str, Callable[[str], Iterable[int]]] = {
+    "code": block_starts,
+    "thinking": lambda response: paragraph_starts(response, re.compile(_BLANK_LINES)),
+}
+"""Rules that know where a step starts."""
 
 _AUTO_ORDER = ("step-number", "blank-line", "numbered-list", "newline", "sentence")
 
@@ -54,9 +61,12 @@ class StepRule:
     Attributes:
         kind: One of ``newline``, ``blank-line``, ``step-number`` (``Step 1:``), ``numbered-list``
             (``1.``), ``sentence``, ``code`` (blocks of statements in fenced code, paragraphs around it),
-            ``separator``, ``regex`` and ``auto`` (chosen for each response).
+            ``thinking`` (blank lines, but for those inside code, tables and formulas, and the end of the
+            thinking), ``turn`` (a whole turn), ``separator``, ``regex`` and ``auto`` (chosen for each
+            response).
         parameter: The separator's text, or the regular expression: what it matches belongs to the step
-            before, and where it matches nothing (a look-ahead) a step starts.
+            before, and where it matches nothing (a look-ahead) a step starts. Of ``thinking``: most tokens
+            of a step that is made of several.
     """
 
     kind: str
@@ -72,6 +82,12 @@ class StepRule:
         kind, colon, parameter = text.partition(":")
         if kind not in {rule.partition(":")[0] for rule in _RULES}:
             raise UserError(f"no step rule {text!r}", where="--steps", hint=suggestion(kind, _RULES))
+        if kind == "thinking" and colon:
+            if not parameter.isdecimal() or int(parameter) < 1:
+                raise UserError(
+                    f"{parameter!r} is not a number of tokens", where="--steps", hint="write thinking:512"
+                )
+            return cls(kind, str(int(parameter)))
         if kind not in ("separator", "regex"):
             if colon:
                 raise UserError(f"the step rule {kind!r} takes no parameter", where="--steps")
@@ -89,6 +105,23 @@ class StepRule:
             ) from error
         return rule
 
+    @classmethod
+    def text(cls, steps: str | None, max_step_tokens: int | None) -> str | None:
+        """A rule's text with the most tokens of its steps, as two options give them.
+
+        Raises:
+            UserError: The rule groups no steps.
+        """
+        if max_step_tokens is None:
+            return steps
+        if steps is None or cls.parse(steps).kind != "thinking":
+            raise UserError(
+                "only steps of the rule thinking are grouped",
+                where="--max-step-tokens",
+                hint="pass --steps thinking",
+            )
+        return str(cls.parse(f"thinking:{max_step_tokens}"))
+
     def __str__(self) -> str:
         """As :meth:`parse` reads it."""
         if self.parameter is None:
@@ -99,8 +132,13 @@ class StepRule:
                 parameter = parameter.replace(_ESCAPES[letter], f"\\{letter}")
         return f"{self.kind}:{parameter}"
 
+    @property
+    def max_tokens(self) -> int | None:
+        """Most tokens up to which neighbouring steps are put together; ``None`` leaves them as they are."""
+        return int(self.parameter) if self.kind == "thinking" and self.parameter else None
+
     def pattern(self) -> re.Pattern[str]:
-        """What separates steps; not for ``auto`` and ``code``."""
+        """What separates steps; not for ``auto``, ``code``, ``thinking`` and ``turn``."""
         return _compile(self.kind, self.parameter)
 
 
@@ -128,7 +166,9 @@ def split(response: str, rule: StepRule) -> tuple[Step, ...]:
     """
     if rule.kind == "auto":
         rule = choose_rule([response])
-    pieces = _blocks(response) if rule.kind == "code" else _pieces(response, rule.pattern())
+    if rule.kind == "turn":
+        return steps_at(response, [len(response)])
+    pieces = _pieces(response, rule)
     ends: list[int] = []
     for has_content, end in pieces:
         if has_content:
@@ -138,10 +178,14 @@ def split(response: str, rule: StepRule) -> tuple[Step, ...]:
     return steps_at(response, ends or [len(response)])
 
 
-def _pieces(response: str, pattern: re.Pattern[str]) -> Iterator[tuple[bool, int]]:
+def _pieces(response: str, rule: StepRule) -> Iterator[tuple[bool, int]]:
     """Whether each piece has content before its separator, and where it ends, separator included."""
+    if rule.kind in _STARTS:
+        for start, end in pairwise([0, *_STARTS[rule.kind](response), len(response)]):
+            yield bool(response[start:end].strip()), end
+        return
     start = 0
-    for match in pattern.finditer(response):
+    for match in rule.pattern().finditer(response):
         if match.end() > start:
             yield bool(response[start : match.start()].strip()), match.end()
             start = match.end()
@@ -149,10 +193,31 @@ def _pieces(response: str, pattern: re.Pattern[str]) -> Iterator[tuple[bool, int
         yield bool(response[start:].strip()), len(response)
 
 
-def _blocks(response: str) -> Iterator[tuple[bool, int]]:
-    """As :func:`_pieces`, by blocks of code."""
-    for start, end in pairwise([0, *block_starts(response), len(response)]):
-        yield bool(response[start:end].strip()), end
+def grouped(
+    steps: Sequence[Step], ends: Sequence[int], max_tokens: int | None
+) -> tuple[tuple[Step, ...], tuple[int, ...]]:
+    """Neighbouring steps put together as long as they have no more tokens than ``max_tokens``.
+
+    Args:
+        steps: They tile a text.
+        ends: One past each step's last token.
+        max_tokens: ``None`` leaves them as they are.
+
+    Returns:
+        The steps, and one past each one's last token. A step that is longer by itself stays as it is.
+    """
+    if max_tokens is None:
+        return tuple(steps), tuple(ends)
+    kept: list[int] = []
+    start = 0
+    for number, end in enumerate(ends):
+        if kept and end - start <= max_tokens:
+            kept[-1] = number
+        else:
+            start = ends[kept[-1]] if kept else 0
+            kept.append(number)
+    text = "".join(step.text for step in steps)
+    return steps_at(text, [steps[number].end for number in kept]), tuple(ends[number] for number in kept)
 
 
 def steps_at(response: str, ends: Sequence[int]) -> tuple[Step, ...]:
@@ -214,7 +279,17 @@ def _content(text: str, rule: StepRule) -> str:
 
 
 def listed_steps(rollout: Rollout) -> list[str] | None:
-    """The row's own list of steps, as ProcessBench rows have, or ``None``."""
+    """The row's own list of steps, as ProcessBench rows have, or ``None``.
+
+    Raises:
+        DataError: The response has several turns, which have no text in common that steps could be of.
+    """
+    if rollout.turns is not None:
+        raise DataError(
+            "the response is a list of turns, where this takes one text",
+            where=rollout.id,
+            hint="score it with an implicit reward model, a value head or a token head",
+        )
     listed = rollout.extras.get("steps")
     is_list = isinstance(listed, (list, tuple)) and all(isinstance(text, str) for text in listed)
     return list(listed) if listed and is_list else None

@@ -76,27 +76,47 @@ class RewardedStep(Protocol):
         """What it is worth."""
 
 
-def steps_html(steps: Sequence[RewardedStep], reward: float, num_tokens: int, scorer: str) -> str:
-    """A table of steps coloured by their rewards, blue above zero and orange below.
+class RewardedSteps(Protocol):
+    """A scored response as it is shown."""
 
-    It holds no script and names no other file. Colours are translucent, so that it can be read on a light
-    page and on a dark one.
+    @property
+    def steps(self) -> Sequence[RewardedStep]:
+        """Its steps."""
 
-    Args:
-        steps: The steps of a response.
-        reward: Of the response; it stands below, with what follows.
-        num_tokens: Number of scored tokens.
-        scorer: What scored them.
-    """
-    scale = scale_for(step.reward for step in steps)
-    comparable = [step.reward for step in steps if not math.isnan(step.reward)]
-    lowest = min(comparable) if len(set(comparable)) > 1 else None
-    rows = "".join(
-        _row(number, step.text, step.reward, scale.tint(step.reward), is_lowest=step.reward == lowest)
-        for number, step in enumerate(steps, 1)
-    )
-    caption = escape(f"reward {reward:+.3f}, {quantity(num_tokens, 'token')}, {scorer}")
-    return f'<table style="{_TABLE}"><caption style="{_CAPTION}">{caption}</caption>{rows}</table>'
+    @property
+    def reward(self) -> float:
+        """What it is worth as a whole."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of scored tokens."""
+
+    @property
+    def scorer(self) -> str:
+        """What scored it."""
+
+
+class ShownSteps:
+    """What makes a scored response show its steps in a notebook."""
+
+    __slots__ = ()
+
+    def _repr_html_(self: RewardedSteps) -> str:
+        """A table of the steps coloured by their rewards, blue above zero and orange below.
+
+        It holds no script and names no other file. Colours are translucent, so that it can be read on a
+        light page and on a dark one.
+        """
+        rewards = [step.reward for step in self.steps]
+        comparable = [reward for reward in rewards if not math.isnan(reward)]
+        lowest = min(comparable) if len(set(comparable)) > 1 else None
+        scale = scale_for(rewards)
+        rows = "".join(
+            _row(number, step.text, step.reward, scale.tint(step.reward), is_lowest=step.reward == lowest)
+            for number, step in enumerate(self.steps, 1)
+        )
+        caption = escape(f"reward {self.reward:+.3f}, {quantity(self.num_tokens, 'token')}, {self.scorer}")
+        return f'<table style="{_TABLE}"><caption style="{_CAPTION}">{caption}</caption>{rows}</table>'
 
 
 def _row(number: int, text: str, reward: float, tint: Tint, *, is_lowest: bool) -> str:

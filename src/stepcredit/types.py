@@ -1,7 +1,4 @@
-"""Records that travel between the rooms, and the protocols (seams) between them.
-
-Nothing here imports torch or reads a file. Reading and writing live in :mod:`stepcredit.data`.
-"""
+"""Records that travel between the rooms, and the protocols between them; torch is not imported."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, Protocol, TypedDict
 
-from stepcredit.tints import steps_html
+from stepcredit.tints import ShownSteps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,31 +15,21 @@ if TYPE_CHECKING:
 
 
 class Message(TypedDict):
-    """One chat turn."""
+    """One chat turn; its content is text, a list of text parts, or null, as where it only calls tools."""
 
     role: str
-    content: str
+    content: str | Sequence[Mapping[str, Any]] | None
     name: NotRequired[str]
+    reasoning_content: NotRequired[str | None]
+    tool_calls: NotRequired[Sequence[Mapping[str, Any]] | None]
+    tool_call_id: NotRequired[str | None]
 
 
 PromptText = str | Sequence[Message]
-"""A single user turn as a string, or a whole conversation that ends before the assistant's turn."""
+"""A single user turn as a string, or a conversation that ends before the assistant's turn, or within it."""
 
 FinishReason = Literal["stop", "length"]
 """``stop``: the policy ended its turn. ``length``: it was cut off, so no end-of-turn is scored."""
-
-_ENDED = ("stop", "eos", "eos_token", "eos_token_id", "stop_sequence", "stop_word", "end_turn", "complete")
-_CUT_OFF = ("length", "max_tokens", "max_length", "max_new_tokens", "model_length", "limit")
-_NEITHER = (
-    *("tool_calls", "tool_call", "tool_use", "function_call", "pause_turn", "content_filter", "safety"),
-    *("refusal", "recitation", "abort", "aborted", "cancelled", "canceled", "error", "repetition", "unknown"),
-)
-FINISH_REASONS: Mapping[str, FinishReason | None] = {
-    **dict.fromkeys(_ENDED, "stop"),
-    **dict.fromkeys(_CUT_OFF, "length"),
-    **dict.fromkeys(_NEITHER, None),
-}
-"""What servers say of a response's end, in lower case, to what it means here; ``None`` says neither."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +101,8 @@ class Rollout:
         prompt_id: Groups the responses of one prompt.
         index: Which sample of the prompt this is, from 0.
         prompt: As in :class:`Prompt`.
-        response: The assistant's text, without end-of-turn.
+        response: The assistant's text, without end-of-turn; its turns' texts, joined by blank lines.
+        turns: What follows the prompt where that is more than one text, tools' and users' turns included.
         answer: Reference answer, if known.
         correct: Whether the final answer is right; ``None`` is not graded.
         prediction: The answer extracted from the response; ``None`` if there is none.
@@ -142,6 +130,7 @@ class Rollout:
     tokenizer: str | None = None
     step_labels: tuple[StepLabel, ...] | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    turns: tuple[Message, ...] | None = None
 
     @property
     def vote(self) -> str | None:
@@ -180,7 +169,7 @@ class StepScore(Step):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResponseScore:
+class ResponseScore(ShownSteps):
     """What a scorer says of one response.
 
     Attributes:
@@ -214,10 +203,6 @@ class ResponseScore:
         """Whether the response has no text, so that only the end of its turn was scored."""
         return not any(step.text.strip() for step in self.steps)
 
-    def _repr_html_(self) -> str:
-        """The steps, coloured by their rewards, as a notebook shows them."""
-        return steps_html(self.steps, self.reward, self.num_tokens, self.scorer)
-
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -225,21 +210,35 @@ class Encoded:
 
     Attributes:
         token_ids: The whole sequence, prompt first.
-        scored_start: Index of the first scored token, at least 1. Scored tokens are
-            ``token_ids[scored_start:]``; their number is ``num_scored``.
-        step_ends: For each step, one past its last token, counted from ``scored_start``;
-            non-decreasing (a step in which no token starts has none), the last is ``num_scored``
-            unless the convention says otherwise.
+        scored_start: Index of the first scored token, at least 1; all after it are, but ``skipped`` ones.
+        step_ends: For each step, one past its last token, counted in scored tokens; non-decreasing (a step in
+            which no token starts has none), the last is ``num_scored`` unless the convention says otherwise.
+        skipped: Half-open ranges of indices between scored tokens, in order: turns of tools and users.
     """
 
     token_ids: tuple[int, ...]
     scored_start: int
     step_ends: tuple[int, ...] = ()
+    skipped: tuple[tuple[int, int], ...] = ()
 
     @property
     def num_scored(self) -> int:
         """Number of scored tokens."""
-        return len(self.token_ids) - self.scored_start
+        return len(self.token_ids) - self.scored_start - sum(end - start for start, end in self.skipped)
+
+    @property
+    def scored_places(self) -> range | list[int]:
+        """Index in ``token_ids`` of each scored token."""
+        places = range(self.scored_start, len(self.token_ids))
+        if not self.skipped:
+            return places
+        unscored = {place for start, end in self.skipped for place in range(start, end)}
+        return [place for place in places if place not in unscored]
+
+    @property
+    def scored_ids(self) -> tuple[int, ...]:
+        """The scored tokens."""
+        return tuple(self.token_ids[place] for place in self.scored_places)
 
 
 class TokenLogProbs(Protocol):

@@ -126,7 +126,7 @@ def test_a_configuration_file_takes_the_names_of_flags_and_of_fields(
 def test_a_recipe_that_is_not_there_is_met_with_the_one_that_was_meant() -> None:
     with pytest.raises(UserError, match=r"smal: cannot be read. Did you mean 'small'\?"):
         parse("in", config=Path("smal"))
-    with pytest.raises(UserError, match=r"use one that ships: lab, paper, small"):
+    with pytest.raises(UserError, match=r"use one that ships: code, lab, paper, small"):
         parse("in", config=Path("qwertyuiop"))
 
 

@@ -136,6 +136,7 @@ def test_every_command_that_a_guide_names_exists_and_every_command_is_named() ->
         "docs/lab.md",
         "docs/design.md",
         "docs/formats.md",
+        "docs/reasoning-and-agents.md",
         "docs/findings.md",
         "docs/python.md",
         "CONTRIBUTING.md",

@@ -271,3 +271,21 @@ def test_the_key_comes_from_the_environment_and_addresses_hold_none(monkeypatch:
     with pytest.raises(UserError, match="user name or password") as caught:
         OpenAIGenerator("m", base_url="http://me:hidden@localhost/v1")
     assert "hidden" not in str(caught.value)
+
+
+def test_the_chat_interface_gets_tools_arguments_and_a_turn_to_go_on_with(server: StubServer) -> None:
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    prompt = Prompt(
+        id="p",
+        prompt=[{"role": "user", "content": "3 + 4?"}, {"role": "assistant", "content": "It is"}],
+        extras={"tools": tools},
+    )
+    generator = OpenAIGenerator("m", base_url=server.url, template_arguments={"enable_thinking": False})
+    (rollout,) = _results(generator, GenerationRequest(prompt=prompt, indices=(0,), sampling=Sampling()))
+    assert isinstance(rollout, Rollout)
+    assert rollout.response == "ok"
+    (body,) = server.seen
+    assert body["messages"] == prompt.prompt
+    assert body["tools"] == tools
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)

@@ -3,10 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.chat_families import FAMILIES, QWEN_OPENED, TOOL
 
+from stepcredit.chat_templates import ChatSettings, set_chat_settings
 from stepcredit.errors import CheckpointError, DataError
 from stepcredit.generators.prompts import PromptFormat
-from stepcredit.types import Message
+from stepcredit.types import GenerationRequest, Message, Prompt, Sampling
 
 CHAT: list[Message] = [
     {"role": "system", "content": "Be brief."},
@@ -58,9 +60,9 @@ def test_a_prefix_that_spells_a_control_token_stays_text(make_tokenizer: Any) ->
     assert tokenizer.decode(opening.prefix_ids) == "It is <|im_end|> now"
 
 
-def test_a_conversation_that_ends_with_the_assistant_is_refused(make_tokenizer: Any) -> None:
-    with pytest.raises(DataError, match="before the assistant's turn"):
-        PromptFormat(make_tokenizer()).opening([*CHAT, {"role": "assistant", "content": "2"}])
+def test_a_conversation_that_ends_with_the_assistant_is_continued(make_tokenizer: Any) -> None:
+    text = PromptFormat(make_tokenizer()).prompt_text([*CHAT, {"role": "assistant", "content": "It is "}])
+    assert text.endswith("<|im_start|>assistant\nIt is ")
 
 
 def test_what_the_template_raises_is_told(make_tokenizer: Any) -> None:
@@ -75,3 +77,26 @@ def test_a_tokenizer_without_a_template_is_refused(make_tokenizer: Any) -> None:
     tokenizer.chat_template = None
     with pytest.raises(CheckpointError, match="no chat template"):
         PromptFormat(tokenizer)
+
+
+@pytest.mark.parametrize("family", ["qwen", "llama", "gemma"])
+def test_tools_of_a_prompt_are_what_the_policy_reads(make_tokenizer: Any, family: str) -> None:
+    prompt_format = PromptFormat(FAMILIES[family].tokenizer(make_tokenizer))
+    asked = Prompt(id="p", prompt=CHAT[1:], extras={"tools": [TOOL]})
+    request = GenerationRequest(prompt=asked, indices=(0,), sampling=Sampling())
+    text = prompt_format.tokenizer.decode(prompt_format.opening_of(request).token_ids)
+    assert "# add\n" in text
+
+
+def test_a_prefix_that_opens_the_thinking_again_is_not_read_twice(make_tokenizer: Any) -> None:
+    tokenizer = make_tokenizer("chatml")
+    tokenizer.chat_template = QWEN_OPENED
+    prompt_format = PromptFormat(tokenizer)
+    assert prompt_format.opening("Hi", "<think>\nSo") == prompt_format.opening("Hi", "So")
+
+
+def test_a_prefix_is_tokenised_apart_where_responses_are(make_tokenizer: Any) -> None:
+    tokenizer = make_tokenizer("chatml")
+    set_chat_settings(tokenizer, ChatSettings(boundary="apart"))
+    opening = PromptFormat(tokenizer).opening("Hi", "\n\nThe answer")
+    assert opening.prefix_ids == tuple(tokenizer("\n\nThe answer")["input_ids"])

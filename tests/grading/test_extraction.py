@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from stepcredit.errors import UserError
 from stepcredit.grading.extraction import (
-    after_thinking,
     answer_by_pattern,
     compile_answer_pattern,
     final_answer,
     stated_answer,
 )
+from stepcredit.thinking import after_thinking
 
 
 @pytest.mark.parametrize(

@@ -243,3 +243,29 @@ def test_mistakes_in_the_call_are_errors(options: Options) -> None:
         run(replace(options, out=folder, overwrite=True, grader="python:no_such_module:function"))
     with pytest.raises(UserError, match="extension is not known"):
         run(replace(options, out=options.out.with_suffix(".txt")))
+
+
+def test_an_answer_inside_the_thinking_only_is_none_and_counted(options: Options) -> None:
+    thought = "<think>\nso \\boxed{2}\n</think>\n\n"
+    rows = [row("a0", f"{thought}I am done."), row("a1", f"{thought}A: 2"), row("a2", "<think>\n\\boxed{2}")]
+    write(options.rollouts, [*rows, row("a3", "no idea")])
+    result = run(options)
+    assert [line["correct"] for line in read(options.out)] == [False, True, False, False]
+    assert [line["prediction"] for line in read(options.out)] == [None, "2", None, None]
+    assert result.counts["no_prediction"] == 3
+    assert result.counts["only_in_thinking"] == 2
+    assert "2 of these state one inside their thinking only, which is no answer" in result.to_text()
+
+
+def test_the_answer_of_several_turns_is_in_the_last(options: Options) -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": "{}"}}
+    turns = [
+        {"role": "assistant", "content": "A: 3", "tool_calls": [call]},
+        {"role": "tool", "content": "2"},
+        {"role": "assistant", "content": "A: 2"},
+    ]
+    write(options.rollouts, [row("a0", turns), row("a1", turns[:2])])  # type: ignore[arg-type]
+    run(options)
+    first, second = read(options.out)
+    assert (first["correct"], second["correct"], second["prediction"]) == (True, False, None)
+    assert first["response"] == turns

@@ -143,4 +143,4 @@ def test_help_lists_the_step_rules(
     with pytest.raises(SystemExit):
         main([*command, "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "newline, blank-line, step-number, numbered-list, sentence, separator:TEXT" in text
+    assert "numbered-list, sentence, code, thinking, turn, separator:TEXT" in text

@@ -74,16 +74,17 @@ def test_what_was_cut_off_empty_or_too_long_is_logged(prm: ImplicitPRM) -> None:
     }
 
 
-def test_several_turns_are_refused_in_one_line(prm: ImplicitPRM) -> None:
+def test_several_turns_with_ids_that_do_not_say_who_wrote_them_are_refused(prm: ImplicitPRM) -> None:
     call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
     turns: list[dict[str, Any]] = [
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": "8"},
         {"role": "assistant", "content": "#8"},
     ]
+    ids = prm.encoding.tokenizer(RIGHT)["input_ids"]  # type: ignore[attr-defined]
     for completion in (turns, turns[:1]):
         with pytest.raises(DataError, match=r"^completion-1: has several turns, or a tool call.*loss mask"):
-            StepRewards(prm)([PROMPT] * 2, [answers([RIGHT])[0], completion])
+            StepRewards(prm)([PROMPT] * 2, [answers([RIGHT])[0], completion], [ids, ids])
 
 
 def test_ids_of_another_tokenizer_are_noticed(prm: ImplicitPRM) -> None:

@@ -24,9 +24,11 @@ def line(number: int, word: str) -> str:
 def test_the_question_holds_the_problem_and_every_step_as_they_are() -> None:
     system, asked = JUDGE.messages("What is {steps}?", ["\\frac{1}{2} {count}", "So {problem}."])
     assert system["role"] == "system"
-    assert "[Problem]\nWhat is {steps}?\n" in asked["content"]
-    assert "<step_1>\n\\frac{1}{2} {count}\n</step_1>\n<step_2>\nSo {problem}.\n</step_2>" in asked["content"]
-    assert "from Step 1 to Step 2" in asked["content"]
+    assert "[Problem]\nWhat is {steps}?\n" in str(asked["content"])
+    assert "<step_1>\n\\frac{1}{2} {count}\n</step_1>\n<step_2>\nSo {problem}.\n</step_2>" in str(
+        asked["content"]
+    )
+    assert "from Step 1 to Step 2" in str(asked["content"])
 
 
 def test_verdicts_are_read_in_order_with_their_places() -> None:

@@ -22,6 +22,9 @@ class LoadKeywords(TypedDict, total=False):
     trust_remote_code: bool
     allow_pickle: bool
     revision: str | None
+    template_arg: str | Sequence[str]
+    template_date: str | None
+    boundary: Literal["together", "apart"] | None
     overwrite: bool
 
 
@@ -66,6 +69,7 @@ class ScorerKeywords(LoadKeywords, total=False):
     reference_free: bool
     reference_floor: float
     step_separator: str | None
+    max_step_tokens: int | None
     convention: Literal["clean", "processbench", "best-of-n"]
     aggregate: str | None
     classifier_server: str | None
@@ -144,6 +148,7 @@ class TrainKeywords(LoadKeywords, total=False):
     steps: str
     step_separator: str | None
     last_step_only: bool
+    max_step_tokens: int | None
     max_tokens: int | None
     over_long: Literal["drop", "truncate"]
     learning_rate: float

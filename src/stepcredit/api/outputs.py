@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from stepcredit.conversations import content_text
 from stepcredit.reports.notebook import shown
 from stepcredit.types import ResponseScore, Rollout
 
@@ -206,5 +207,5 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "✓" if value else "✗"
     if not isinstance(value, str):  # a conversation
-        value = "\n".join(f"{turn['role']}: {turn['content']}" for turn in value)
+        value = "\n".join(f"{turn['role']}: {content_text(turn)}" for turn in value)
     return escape(value)

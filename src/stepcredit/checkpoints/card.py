@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stepcredit.chat_templates import DEFAULT_DATE, Boundary, ChatSettings
 from stepcredit.checkpoints.hashes import weights_hash
 from stepcredit.checkpoints.json_files import read_object
 from stepcredit.checkpoints.sources import adapter_base, resolve
@@ -76,6 +77,9 @@ class PRMCard:
         tokenizer_hash: See :func:`stepcredit.checkpoints.tokenizer_hash`.
         template_hash: Hash of the chat template.
         weights_hash: Hash of this checkpoint's own weight files.
+        template_arguments: Arguments of the chat template.
+        template_date: What a template that reads the clock was given; ``None`` for other templates.
+        boundary: How prompt and response were tokenised, ``together`` or ``apart``.
         training_data_hash: Hash of the training file's contents.
         versions: Package versions that trained it.
         settings: The resolved training configuration.
@@ -91,6 +95,9 @@ class PRMCard:
     tokenizer_hash: str | None = None
     template_hash: str | None = None
     weights_hash: str | None = None
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    template_date: str | None = None
+    boundary: Boundary = "together"
     training_data_hash: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -176,6 +183,15 @@ class PRMCard:
                 where=directory,
                 hint="restore the files that were saved with the PRM",
             )
+
+    @property
+    def chat(self) -> ChatSettings:
+        """How conversations became tokens in training."""
+        return ChatSettings(
+            arguments=self.template_arguments,
+            date=self.template_date or DEFAULT_DATE,
+            boundary=self.boundary,
+        )
 
     def _base_hashes(self, directory: Path, also: Sequence[str]) -> tuple[str | None, str | None]:
         """Hashes of an adapter's base: as recorded where the base is the reference, and as it is."""

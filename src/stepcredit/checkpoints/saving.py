@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stepcredit.chat_templates import chat_settings, reads_clock
 from stepcredit.checkpoints.card import PRMCard
 from stepcredit.checkpoints.hashes import template_hash, tokenizer_hash, weights_hash
 from stepcredit.checkpoints.loading import quiet
@@ -25,7 +26,8 @@ def save_prm(
 ) -> PRMCard:
     """Write weights, tokenizer and ``prm.json`` into ``directory``.
 
-    The hashes of the weights, tokenizer and template are filled in from what was written. Make
+    The hashes of the weights, tokenizer and template are filled in from what was written, and the tokenizer's
+    chat settings are noted. Make
     ``directory`` with :func:`stepcredit.runs.atomic_directory`, so that it is never half there.
 
     Args:
@@ -46,11 +48,15 @@ def save_prm(
     with quiet():
         model.save_pretrained(str(directory), state_dict=state_dict)
     tokenizer.save_pretrained(str(directory))
+    chat = chat_settings(tokenizer)
     card = replace(
         card,
         weights_hash=weights_hash(directory),
         tokenizer_hash=tokenizer_hash(tokenizer),
         template_hash=template_hash(tokenizer),
+        template_arguments=dict(chat.arguments),
+        template_date=chat.date if reads_clock(tokenizer) else None,
+        boundary=chat.boundary,
     )
     card.write(directory)
     return card

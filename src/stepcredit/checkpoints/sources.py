@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from stepcredit.chat_templates import ChatOptions
 from stepcredit.checkpoints.json_files import read_object
 from stepcredit.errors import CheckpointError, MissingExtraError
 from stepcredit.options import option
@@ -34,6 +35,7 @@ class LoadOptions:
         "read pickle files (*.bin) if there are no safetensors; such files can run any code", default=False
     )
     revision: str | None = option("branch, tag or commit of a hub model", default=None)
+    chat: ChatOptions = field(default_factory=ChatOptions)
 
     @property
     def unsafe_patterns(self) -> tuple[str, ...]:

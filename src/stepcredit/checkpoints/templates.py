@@ -11,6 +11,7 @@ import warnings
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.chat_templates import template_variables
 from stepcredit.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -102,7 +103,10 @@ def _rendered(tokenizer: Any, messages: list[dict[str, str]], *, add_generation_
     try:
         return str(
             tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                messages,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **template_variables(tokenizer),
             )
         )
     except MemoryError:

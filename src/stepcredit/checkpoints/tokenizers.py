@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.chat_templates import ChatOptions, reads_clock, set_chat_settings
+from stepcredit.checkpoints.card import PRMCard
 from stepcredit.checkpoints.configurations import check_configuration
 from stepcredit.checkpoints.sources import (
     LoadOptions,
@@ -19,6 +21,7 @@ from stepcredit.checkpoints.sources import (
 )
 from stepcredit.checkpoints.templates import check_template
 from stepcredit.errors import CheckpointError
+from stepcredit.runs import warn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,15 +30,23 @@ _NO_LIMIT = 10**9
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
-def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    source: str | Path, *, trust_remote_code: bool = False, chat: ChatOptions | None = None
+) -> PreTrainedTokenizerBase:
     """Load the fast tokenizer of a checkpoint; an adapter without one has its base's.
+
+    Args:
+        source: The checkpoint.
+        trust_remote_code: Run Python code that comes with it.
+        chat: How conversations become tokens; a reward model's own settings are in its ``prm.json``.
 
     Raises:
         CheckpointError: There is none, it cannot be read, or its chat template runs out of bounds.
+        UserError: ``chat`` is not what the reward model was trained with.
     """
     from transformers import AutoTokenizer
 
-    path = resolve(source)
+    path = directory = resolve(source)
     if (path / "adapter_config.json").is_file() and not any(
         (path / name).is_file() for name in _TOKENIZER_FILES
     ):
@@ -56,6 +67,14 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
             hint="save one there with tokenizer.save_pretrained",
         ) from error
     check_template(tokenizer, source)
+    card = PRMCard.read(directory) if PRMCard.exists(directory) else None
+    settings = (chat or ChatOptions()).settings(None if card is None else card.chat, where=source)
+    set_chat_settings(tokenizer, settings)
+    if chat is not None and card is not None and card.template_date is None and reads_clock(tokenizer):
+        warn(
+            f"{source}: its chat template reads the clock, and prm.json has no date: it was trained with the "
+            f"dates of its days, and is scored with {settings.date}; train it again to fix the date"
+        )
     return tokenizer
 
 

@@ -22,9 +22,10 @@ from stepcredit.data.fields import (
     text_field,
     wrong,
 )
-from stepcredit.data.messages import plain_prompt, prompt_field, prompt_name, row_name
+from stepcredit.data.messages import plain_prompt, prompt_field, prompt_name, response_turns, row_name
 from stepcredit.errors import DataError
-from stepcredit.types import FINISH_REASONS, FinishReason, Prompt, PromptText, Rollout, StepLabel
+from stepcredit.servers.finish_reasons import FINISH_REASONS
+from stepcredit.types import FinishReason, Message, Prompt, PromptText, Rollout, StepLabel
 
 PROMPT_FIELDS = ("id", "prompt", "answer")
 ROLLOUT_FIELDS = (
@@ -88,7 +89,8 @@ def rollout_from_json(row: Mapping[str, Any], where: str = "row", position: int 
     Raises:
         DataError: A field is missing or does not hold what it must.
     """
-    prompt, response = prompt_field(row, "prompt", where), text_field(row, "response", where, empty=True)
+    prompt = prompt_field(row, "prompt", where)
+    response, turns = _response(row, where)
     is_named = row.get("prompt_id") is not None or position is None
     sampling = row.get("sampling")
     if sampling is not None and not isinstance(sampling, dict):
@@ -114,6 +116,7 @@ def rollout_from_json(row: Mapping[str, Any], where: str = "row", position: int 
         tokenizer=tokenizer,
         step_labels=_step_labels(row, len(response), where),
         extras=extras,
+        turns=turns,
     )
 
 
@@ -124,7 +127,7 @@ def rollout_to_json(rollout: Rollout) -> dict[str, Any]:
         "prompt_id": rollout.prompt_id,
         "index": rollout.index,
         "prompt": plain_prompt(rollout.prompt),
-        "response": rollout.response,
+        "response": rollout.response if rollout.turns is None else plain_prompt(rollout.turns),
         "answer": rollout.answer,
         "correct": rollout.correct,
         "prediction": rollout.prediction,
@@ -140,6 +143,22 @@ def rollout_to_json(rollout: Rollout) -> dict[str, Any]:
         row["step_labels"] = [{"end": label.end, "label": label.label} for label in rollout.step_labels]
     row.update((name, value) for name, value in rollout.extras.items() if name not in _ROLLOUT_KNOWN)
     return row
+
+
+def _response(row: Mapping[str, Any], where: str) -> tuple[str, tuple[Message, ...] | None]:
+    """The response as text, and as turns where the row has such."""
+    value = row.get("response")
+    if not isinstance(value, list) or not value:
+        return text_field(row, "response", where, empty=True), None
+    response, turns = response_turns(value, "response", where)
+    for field in ("response_token_ids", "step_labels"):
+        if turns is not None and row.get(field) is not None:
+            raise DataError(
+                f"field {field!r} belongs to a response that is one text, not to turns",
+                where=where,
+                hint="leave it out, or take stepcredit.rl.token_rewards for token ids with a loss mask",
+            )
+    return response, turns
 
 
 def finish_reason_of(row: Mapping[str, Any], where: str) -> FinishReason | None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from stepcredit.errors import DataError
+from stepcredit.errors import DataError, UserError
 from stepcredit.steps import StepRule
-from stepcredit.types import Encoded, Message, PromptText, Rollout, Step
+from stepcredit.types import Encoded, Rollout, Step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -93,15 +93,25 @@ class StepEncoding(ABC):
         tokenizer: The model's.
         step_rule: How responses are split into steps.
         max_tokens: The model's context; longer sequences are refused.
+
+    Raises:
+        UserError: The step rule groups steps by tokens, and the format does not.
     """
 
     name: str
     separator: str | None = None
     """What is put after each step, where the format has a choice."""
+    groups_steps = False
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, max_tokens: int | None = None
     ) -> None:
+        if step_rule.max_tokens is not None and not self.groups_steps:
+            raise UserError(
+                f"the format {self.name} does not group steps",
+                where="--max-step-tokens",
+                hint="leave it out, or use an implicit reward model, a value head or a token head",
+            )
         self.tokenizer = tokenizer
         self.step_rule = step_rule
         self.max_tokens = max_tokens
@@ -119,17 +129,6 @@ class StepEncoding(ABC):
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def as_messages(prompt: PromptText) -> list[Message]:
-    """The prompt as a conversation; a string is one user turn.
-
-    Raises:
-        DataError: It has no turns.
-    """
-    if not prompt and not isinstance(prompt, str):
-        raise DataError("the prompt is a conversation without turns", hint="give it at least a user turn")
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-
-
 def check_length(token_ids: Sequence[int], max_tokens: int | None, rollout_id: str) -> None:
     """Refuse a sequence that is longer than the model's context.
 
@@ -145,14 +144,22 @@ def check_length(token_ids: Sequence[int], max_tokens: int | None, rollout_id: s
         )
 
 
+def merging(response: str, rollout_id: str) -> EncodingError:
+    """The error of a response whose first token would be one with the prompt's last."""
+    return EncodingError(
+        "prompt-not-prefix",
+        f"the response's start {response[:12]!r} merges with the prompt's last token",
+        where=rollout_id,
+        hint=f"pass --boundary apart, record response_token_ids when sampling, or {LEAVE_OUT}",
+    )
+
+
 def read_positions(encoded: Encoded) -> tuple[int, ...]:
     """Index in ``token_ids`` of each step's last token: where step models give the step's score.
 
     A step without a token is read where the step before it ends.
     """
-    return tuple(encoded.scored_start + end - 1 for end in encoded.step_ends)
-
-
-def plain_text(prompt: PromptText) -> str:
-    """The prompt as text, for models without a chat format; turns of a conversation are lines."""
-    return prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt)
+    if not encoded.skipped:
+        return tuple(encoded.scored_start + end - 1 for end in encoded.step_ends)
+    places = [encoded.scored_start - 1, *encoded.scored_places]
+    return tuple(places[end] for end in encoded.step_ends)

@@ -13,19 +13,25 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from stepcredit.chat_templates import chat_settings, prompt_text
+from stepcredit.conversations import as_messages, tools_of, unwritten_call
 from stepcredit.encoding.base import (
     LEAVE_OUT,
     EncodedSteps,
     EncodingError,
     StepEncoding,
-    as_messages,
     check_length,
+    merging,
 )
-from stepcredit.encoding.template import check_tokenizer, end_of_turn_id, prompt_text, special_token_ids
+from stepcredit.encoding.template import check_tokenizer, end_of_turn_id, special_token_ids
 from stepcredit.encoding.token_starts import token_starts
-from stepcredit.steps import StepRule, step_token_ends, steps_of
+from stepcredit.encoding.turns import encode_turns
+from stepcredit.encoding.written import Written
+from stepcredit.runs import warn
+from stepcredit.steps import StepRule, grouped, listed_steps, locate, split, step_token_ends
+from stepcredit.thinking import opened_block
 from stepcredit.types import Encoded, PromptText, Rollout, Step
 
 if TYPE_CHECKING:
@@ -35,7 +41,7 @@ _PROMPTS_KEPT = 256
 
 
 @dataclass(frozen=True, slots=True)
-class _EncodedPrompt:
+class EncodedPrompt:
     """A prompt's tokens, cut before its last control token, so that responses need not repeat the start.
 
     Control tokens split a text before anything else looks at it, so what follows one is tokenised the
@@ -47,6 +53,7 @@ class _EncodedPrompt:
         tail_ids: The tail's tokens.
         bare_tail: The tail without its control token.
         bare_tail_ids: Its tokens.
+        opened: What the prompt ends with that opens the model's thinking.
     """
 
     head_ids: tuple[int, ...]
@@ -54,6 +61,7 @@ class _EncodedPrompt:
     tail_ids: tuple[int, ...]
     bare_tail: str
     bare_tail_ids: tuple[int, ...]
+    opened: str
 
 
 class ChatEncoding(StepEncoding):
@@ -74,6 +82,7 @@ class ChatEncoding(StepEncoding):
     """
 
     name = "clean"
+    groups_steps = True
 
     def __init__(
         self,
@@ -93,6 +102,8 @@ class ChatEncoding(StepEncoding):
         spellings: list[str] = [str(tokenizer.convert_ids_to_tokens(i)) for i in sorted(special)]
         spellings.sort(key=len, reverse=True)
         self._control_text = re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
+        self._boundary = chat_settings(tokenizer).boundary
+        self._has_warned = False
         self._prompt = lru_cache(maxsize=_PROMPTS_KEPT)(self._encode_prompt)
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
@@ -102,69 +113,100 @@ class ChatEncoding(StepEncoding):
             EncodingError: The prompt's tokens are not a prefix, the sequence is too long, there is no
                 token to score, or the recorded token ids are not those of the response.
         """
-        return self.encode_with_steps(rollout, steps_of(rollout, self.step_rule))
+        if rollout.turns is not None:
+            return encode_turns(self, rollout)
+        listed = listed_steps(rollout)
+        known = None if listed is None else locate(rollout, listed)
+        return self._encode(rollout, self.prompt_of(rollout), known)
 
     def encode_with_steps(self, rollout: Rollout, steps: tuple[Step, ...]) -> EncodedSteps:
         """As :meth:`encode`, with steps that are already known and tile the response."""
-        prompt = self._prompt(_prompt_key(rollout.prompt))
+        return self._encode(rollout, self.prompt_of(rollout), steps)
+
+    def prompt_of(self, rollout: Rollout) -> EncodedPrompt:
+        """What the response follows."""
+        return self._prompt(_prompt_key(rollout.prompt, tools_of(rollout.extras, rollout.id)))
+
+    def prompt_ids(self, prompt: PromptText) -> tuple[int, ...]:
+        """Tokens of the chat-formatted prompt with its generation prompt."""
+        encoded = self._prompt(_prompt_key(prompt, None))
+        return encoded.head_ids + encoded.tail_ids
+
+    def _encode(
+        self, rollout: Rollout, prompt: EncodedPrompt, known: tuple[Step, ...] | None
+    ) -> EncodedSteps:
         is_ours = self.tokenizer_hash is not None and rollout.tokenizer == self.tokenizer_hash
-        if rollout.response_token_ids is not None and is_ours:
-            response_ids, starts = self._recorded_tokens(rollout, rollout.response_token_ids, prompt)
+        recorded = rollout.response_token_ids if is_ours else None
+        written = Written.after(prompt.opened, rollout.response)
+        if recorded is not None:
+            written = Written(rollout.response)
+            response_ids, starts = self._recorded_tokens(rollout, recorded, prompt)
         else:
-            response_ids, starts = self._tokenise(rollout, prompt)
+            response_ids, starts = self._tokenise(rollout.id, written.text, prompt)
         ended = bool(response_ids) and response_ids[-1] in self._control_ids
         if rollout.finish_reason != "length" and not ended:
             response_ids = (*response_ids, self.end_of_turn_id)
-            starts = (*starts, len(rollout.response))
+            starts = (*starts, len(written.text))
         if not response_ids:
             raise EncodingError(
                 "nothing-to-score", "the response has no tokens", where=rollout.id, hint=LEAVE_OUT
             )
         prompt_ids = prompt.head_ids + prompt.tail_ids
-        token_ids = prompt_ids + response_ids
-        check_length(token_ids, self.max_tokens, rollout.id)
-        encoded = Encoded(token_ids, len(prompt_ids), step_token_ends(starts, steps))
-        token_ends = (*starts[1:], len(rollout.response))
-        return EncodedSteps(encoded=encoded, steps=steps, token_ends=token_ends)
+        check_length(prompt_ids + response_ids, self.max_tokens, rollout.id)
+        inside = split(written.text, self.step_rule) if known is None else written.inside(known)
+        most = self.step_rule.max_tokens if known is None else None
+        steps, ends = grouped(inside, step_token_ends(starts, inside), most)
+        encoded = Encoded(prompt_ids + response_ids, len(prompt_ids), ends)
+        token_ends = [written.place(start) for start in (*starts[1:], len(written.text))]
+        return EncodedSteps(
+            encoded=encoded,
+            steps=written.outside(steps, rollout.response) if known is None else known,
+            token_ends=tuple(token_ends),
+        )
 
-    def prompt_ids(self, prompt: PromptText) -> tuple[int, ...]:
-        """Tokens of the chat-formatted prompt with its generation prompt."""
-        encoded = self._prompt(_prompt_key(prompt))
-        return encoded.head_ids + encoded.tail_ids
-
-    def _encode_prompt(self, key: str) -> _EncodedPrompt:
-        text = prompt_text(self.tokenizer, as_messages(json.loads(key)))
-        ids, offsets = self._offsets(text)
+    def _encode_prompt(self, key: str) -> EncodedPrompt:
+        prompt, tools = json.loads(key)
+        messages = as_messages(prompt)
+        text = prompt_text(self.tokenizer, messages, tools)
+        name = unwritten_call(messages, text)
+        if name is not None and not self._has_warned:
+            self._has_warned = True
+            warn(
+                f"the chat template leaves out calls of tools, first that of {name!r}; models do not see them"
+            )
+        ids, offsets = self.offsets(text)
         last = max((i for i, token_id in enumerate(ids) if token_id in self._control_ids), default=None)
         cut, bare = (0, 0) if last is None else offsets[last]
         tail_ids = ids[last or 0 :]
-        if self._offsets(text[cut:])[0] != tail_ids:
+        if self.offsets(text[cut:])[0] != tail_ids:
             last, cut, tail_ids = None, 0, ids
-        bare_tail_ids, _ = self._offsets(text[bare:], as_text=True)
-        return _EncodedPrompt(ids[: last or 0], text[cut:], tail_ids, text[bare:], bare_tail_ids)
+        bare_tail_ids, _ = self.offsets(text[bare:], as_text=True)
+        return EncodedPrompt(
+            ids[: last or 0], text[cut:], tail_ids, text[bare:], bare_tail_ids, opened_block(text)
+        )
 
-    def _tokenise(self, rollout: Rollout, prompt: _EncodedPrompt) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _tokenise(
+        self, name: str, response: str, prompt: EncodedPrompt
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Token ids of the response's text and the character at which each starts."""
-        as_text = self._control_text.search(rollout.response) is not None
+        as_text = self.spells_control_token(response)
+        if self._boundary == "apart":
+            ids, offsets = self.offsets(response, as_text=as_text)
+            return ids, tuple(accumulate((start for start, _ in offsets), max))
         tail, tail_ids = (
             (prompt.bare_tail, prompt.bare_tail_ids) if as_text else (prompt.tail, prompt.tail_ids)
         )
-        ids, offsets = self._offsets(tail + rollout.response, as_text=as_text)
+        ids, offsets = self.offsets(tail + response, as_text=as_text)
         is_prefix = ids[: len(tail_ids)] == tail_ids
         if as_text:
             is_prefix = is_prefix and prompt.tail_ids[len(prompt.tail_ids) - len(tail_ids) :] == tail_ids
         if not is_prefix:
-            raise EncodingError(
-                "prompt-not-prefix",
-                f"the response's start {rollout.response[:12]!r} merges with the prompt's last token",
-                where=rollout.id,
-                hint=f"record response_token_ids when sampling, or {LEAVE_OUT}",
-            )
+            raise merging(response, name)
         starts = accumulate((start - len(tail) for start, _ in offsets[len(tail_ids) :]), max)
         return ids[len(tail_ids) :], tuple(starts)
 
     def _recorded_tokens(
-        self, rollout: Rollout, recorded: tuple[int, ...], prompt: _EncodedPrompt
+        self, rollout: Rollout, recorded: tuple[int, ...], prompt: EncodedPrompt
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The tokens as drawn, and the character at which each starts."""
         if self._decode(recorded) != rollout.response:
@@ -175,7 +217,7 @@ class ChatEncoding(StepEncoding):
                 hint="remove the field to score the text, or sample again",
             )
         with contextlib.suppress(EncodingError):
-            ids, starts = self._tokenise(rollout, prompt)
+            ids, starts = self._tokenise(rollout.id, rollout.response, prompt)
             if recorded == ids:
                 return ids, starts
             if recorded[:-1] == ids and recorded[-1] in self._control_ids:
@@ -185,7 +227,11 @@ class ChatEncoding(StepEncoding):
     def _decode(self, token_ids: tuple[int, ...]) -> str:
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
-    def _offsets(
+    def spells_control_token(self, text: str) -> bool:
+        """Whether a text would be read as control tokens if it were not known to be text."""
+        return self._control_text.search(text) is not None
+
+    def offsets(
         self, text: str, *, as_text: bool = False
     ) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
         """Token ids and character offsets; with ``as_text`` no control token is recognised."""
@@ -195,5 +241,6 @@ class ChatEncoding(StepEncoding):
         return tuple(encoded["input_ids"]), tuple(encoded["offset_mapping"])
 
 
-def _prompt_key(prompt: PromptText) -> str:
-    return json.dumps(prompt if isinstance(prompt, str) else list(prompt), ensure_ascii=False)
+def _prompt_key(prompt: PromptText, tools: list[Any] | None) -> str:
+    turns = prompt if isinstance(prompt, str) else list(prompt)
+    return json.dumps([turns, tools], ensure_ascii=False)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING
 
-from stepcredit.encoding.base import EncodedSteps, StepEncoding, check_length, plain_text
+from stepcredit.conversations import plain_text
+from stepcredit.encoding.base import EncodedSteps, StepEncoding, check_length
 from stepcredit.steps import StepRule, step_contents, steps_of
 from stepcredit.types import Encoded, Rollout
 

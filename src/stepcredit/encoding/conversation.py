@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stepcredit.encoding.base import EncodedSteps, StepEncoding, as_messages, check_length
-from stepcredit.encoding.template import check_tokenizer, render
+from stepcredit.chat_templates import render
+from stepcredit.conversations import answered, as_messages, tools_of
+from stepcredit.encoding.base import EncodedSteps, StepEncoding, check_length
+from stepcredit.encoding.template import check_tokenizer
 from stepcredit.steps import StepRule, steps_at
-from stepcredit.types import Encoded, Message, Rollout
+from stepcredit.types import Encoded, Rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,8 +32,11 @@ class ConversationEncoding(StepEncoding):
         Raises:
             EncodingError: The sequence is too long.
         """
-        answer: Message = {"role": "assistant", "content": rollout.response}
-        text = render(self.tokenizer, [*as_messages(rollout.prompt), answer], add_generation_prompt=False)
+        whole = answered(rollout.prompt, rollout.response)
+        if rollout.turns is not None:
+            whole = [*as_messages(rollout.prompt), *rollout.turns]
+        tools = tools_of(rollout.extras, rollout.id)
+        text = render(self.tokenizer, whole, add_generation_prompt=False, tools=tools)
         token_ids = tuple(self.ids(text))
         check_length(token_ids, self.max_tokens, rollout.id)
         encoded = Encoded(token_ids, 1, (len(token_ids) - 1,))

@@ -17,17 +17,18 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from stepcredit.chat_templates import render
+from stepcredit.conversations import answered
 from stepcredit.encoding.base import (
     LEAVE_OUT,
     EncodedSteps,
     EncodingError,
     StepEncoding,
-    as_messages,
     check_length,
 )
-from stepcredit.encoding.template import check_tokenizer, render
+from stepcredit.encoding.template import check_tokenizer
 from stepcredit.steps import StepRule, join, step_texts
-from stepcredit.types import Encoded, Message, Rollout
+from stepcredit.types import Encoded, PromptText, Rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,7 +56,7 @@ class PublishedEncoding(StepEncoding):
             raise EncodingError(
                 "nothing-to-score", "the response has no steps", where=rollout.id, hint=LEAVE_OUT
             )
-        prompt = as_messages(rollout.prompt)
+        prompt = rollout.prompt
         steps = join(texts, "\n\n")
         whole = self._render(prompt, texts)
         encoded_whole = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
@@ -83,7 +84,7 @@ class PublishedEncoding(StepEncoding):
     def scored_start(self, first_boundary: int) -> int:
         """The first token whose log-probability counts."""
 
-    def cut(self, prompt: Sequence[Message], texts: Sequence[str], count: int) -> str:
+    def cut(self, prompt: PromptText, texts: Sequence[str], count: int) -> str:
         """The conversation after ``count`` steps, as the evaluators write it."""
         text = self.trim(self._render(prompt, texts[:count]).strip(), is_whole=count == len(texts))
         return text + "\n\n" if 0 < count < len(texts) else text
@@ -93,9 +94,9 @@ class PublishedEncoding(StepEncoding):
         del is_whole
         return text
 
-    def _render(self, prompt: Sequence[Message], texts: Sequence[str]) -> str:
-        answer: Message = {"role": "assistant", "content": "\n\n".join(texts)}
-        return render(self.tokenizer, [*prompt, answer], add_generation_prompt=False)
+    def _render(self, prompt: PromptText, texts: Sequence[str]) -> str:
+        conversation = answered(prompt, "\n\n".join(texts))
+        return render(self.tokenizer, conversation, add_generation_prompt=False)
 
 
 class ProcessBenchEncoding(PublishedEncoding):

@@ -11,16 +11,16 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.chat_templates import render
+from stepcredit.conversations import answered, plain_text
 from stepcredit.encoding.base import (
     LEAVE_OUT,
     EncodedSteps,
     EncodingError,
     StepEncoding,
-    as_messages,
     check_length,
-    plain_text,
 )
-from stepcredit.encoding.template import check_tokenizer, render
+from stepcredit.encoding.template import check_tokenizer
 from stepcredit.errors import CheckpointError
 from stepcredit.steps import StepRule, step_contents, steps_of
 from stepcredit.types import Encoded, Message, Rollout
@@ -96,11 +96,10 @@ class QwenPRMEncoding(StepEncoding):
         Raises:
             EncodingError: The sequence is too long, or the response holds the tag.
         """
-        prompt = as_messages(rollout.prompt)
-        if prompt[0]["role"] != "system":
-            prompt.insert(0, {"role": "system", "content": QWEN_SYSTEM_PROMPT})
         answer = "".join(text + self.tag for text in step_contents(rollout, self.step_rule))
-        conversation: list[Message] = [*prompt, {"role": "assistant", "content": answer}]
+        conversation = answered(rollout.prompt, answer)
+        if conversation[0]["role"] != "system":
+            conversation.insert(0, {"role": "system", "content": QWEN_SYSTEM_PROMPT})
         text = render(self.tokenizer, conversation, add_generation_prompt=False)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         start = max(text.rfind(answer.strip()), 0)

@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stepcredit.conversations import as_messages, tools_of
 from stepcredit.errors import DataError, UserError
 from stepcredit.generators.candidates import read_candidates
 from stepcredit.generators.prompts import PromptFormat
@@ -23,8 +24,8 @@ from stepcredit.servers import (
     UnreachableError,
     UnreadableAnswerError,
 )
+from stepcredit.servers.finish_reasons import FINISH_REASONS
 from stepcredit.types import (
-    FINISH_REASONS,
     FinishReason,
     GenerationFailure,
     GenerationRequest,
@@ -81,6 +82,7 @@ class OpenAIGenerator:
         name: Written to ``Rollout.policy``; by default the model's name.
         limits: How hard the server is pressed.
         seeds: Whether requests hold seeds; some servers take none.
+        template_arguments: For the server's chat template, in messages to the chat interface.
 
     Attributes:
         ledger: Tokens as the server counts them.
@@ -98,11 +100,13 @@ class OpenAIGenerator:
         name: str | None = None,
         limits: ServerLimits | None = None,
         seeds: bool = True,
+        template_arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self._model, self._name = model, name or model
         self._format = prompt_format
         self._limits = limits or ServerLimits()
         self._seeds = seeds
+        self._template_arguments = dict(template_arguments or {})
         self.ledger = Ledger()
         address = base_url or os.environ.get("OPENAI_BASE_URL")
         if address is None and "OPENAI_API_KEY" not in os.environ:
@@ -189,15 +193,20 @@ class OpenAIGenerator:
     def _request(self, request: GenerationRequest) -> tuple[str, dict[str, Any]]:
         """Path, model and prompt."""
         if self._format is not None:
-            opening = self._format.opening(
-                request.prompt.prompt, request.response_prefix, request.response_prefix_ids
-            )
+            opening = self._format.opening_of(request)
             return "completions", {"model": self._model, "prompt": list(opening.token_ids)}
         if request.response_prefix:
             raise UserError("the chat interface cannot continue a response", hint="use --api completions")
         prompt = request.prompt.prompt
-        messages: Any = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        return "chat/completions", {"model": self._model, "messages": messages}
+        messages = as_messages(prompt)
+        body: dict[str, Any] = {"model": self._model, "messages": messages}
+        if tools := tools_of(request.prompt.extras, request.prompt.id):
+            body["tools"] = tools
+        if messages[-1]["role"] == "assistant":  # as vLLM and SGLang take a turn that is to be continued
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
+        if self._template_arguments:
+            body["chat_template_kwargs"] = self._template_arguments
+        return "chat/completions", body
 
     def _no_use(self, problem: str) -> UserError:
         return UserError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.chat_templates import parse_arguments
 from stepcredit.checkpoints import LoadOptions
 from stepcredit.errors import UserError
 from stepcredit.options import option
@@ -135,6 +136,7 @@ class GeneratorOptions:
             return known
         if self.generator == "openai":
             known |= {"model": self.model, "api": self.api, "tokenizer": self.tokenizer}
+            known |= self.load.chat.determining()
             return known if self.request_seeds else known | {"request_seeds": False}
         from stepcredit.checkpoints import (
             content_hash,
@@ -145,13 +147,16 @@ class GeneratorOptions:
         )
 
         directory, also = self.directory(), self.load.unsafe_patterns
-        tokenizer = load_tokenizer(directory, trust_remote_code=self.load.trust_remote_code)
+        tokenizer = load_tokenizer(
+            directory, trust_remote_code=self.load.trust_remote_code, chat=self.load.chat
+        )
         return known | {
             "weights": content_hash(directory, also=also),
             "tokenizer": tokenizer_hash(tokenizer),
             "template": template_hash(tokenizer),
             "files": settings_hash(directory),
             "dtype": self.load.dtype,
+            **self.load.chat.determining(),
         }
 
     def directory(self) -> Path:
@@ -190,7 +195,7 @@ def _vllm(options: GeneratorOptions) -> Generator:
     from stepcredit.generators.vllm import EngineSettings, VLLMGenerator
 
     load, directory = options.load, options.directory()
-    tokenizer = load_tokenizer(directory, trust_remote_code=load.trust_remote_code)
+    tokenizer = load_tokenizer(directory, trust_remote_code=load.trust_remote_code, chat=load.chat)
     return VLLMGenerator(
         str(directory),
         tokenizer,
@@ -228,7 +233,9 @@ def _openai(options: GeneratorOptions) -> Generator:
         from stepcredit.generators.prompts import PromptFormat
 
         source = options.tokenizer or str(options.model)
-        prompt_format = PromptFormat(load_tokenizer(source, trust_remote_code=options.load.trust_remote_code))
+        prompt_format = PromptFormat(
+            load_tokenizer(source, trust_remote_code=options.load.trust_remote_code, chat=options.load.chat)
+        )
     return OpenAIGenerator(
         str(options.model),
         base_url=options.base_url,
@@ -236,6 +243,7 @@ def _openai(options: GeneratorOptions) -> Generator:
         name=options.name,
         limits=ServerLimits(options.concurrency, options.timeout, options.retries),
         seeds=options.request_seeds,
+        template_arguments=parse_arguments(options.load.chat.template_arg),
     )
 
 
@@ -246,7 +254,9 @@ def _transformers(options: GeneratorOptions, *, continues: bool) -> Generator:
     from stepcredit.keyvalues import PrefixStore
 
     assert options.model is not None
-    tokenizer = load_tokenizer(options.directory(), trust_remote_code=options.load.trust_remote_code)
+    tokenizer = load_tokenizer(
+        options.directory(), trust_remote_code=options.load.trust_remote_code, chat=options.load.chat
+    )
     model = load_model(options.model, options.load)
     limits = BatchLimits.fitting(model, samples=options.batch_samples, cached_tokens=options.batch_tokens)
     return TransformersGenerator(

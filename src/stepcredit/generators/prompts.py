@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from stepcredit.chat_templates import chat_settings, prompt_text, text_after_answer
+from stepcredit.conversations import as_messages, tools_of
+from stepcredit.encoding.written import Written
 from stepcredit.errors import CheckpointError, DataError
-from stepcredit.types import Message, PromptText
+from stepcredit.thinking import opened_block
+from stepcredit.types import GenerationRequest, PromptText
 
 _CONTEXT_TOKENS = 8
-_PROBE = "stepcredit0probe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +50,38 @@ class PromptFormat:
         self.tokenizer = tokenizer
         self._formatted = lru_cache(maxsize=1024)(self._format)
 
+    def opening_of(self, request: GenerationRequest) -> Opening:
+        """The token ids that a request's samples continue.
+
+        Raises:
+            DataError: The template refuses the conversation.
+        """
+        prompt, tools = request.prompt, tools_of(request.prompt.extras, request.prompt.id)
+        return self.opening(prompt.prompt, request.response_prefix, request.response_prefix_ids, tools)
+
     def opening(
-        self, prompt: PromptText, response_prefix: str = "", prefix_ids: tuple[int, ...] | None = None
+        self,
+        prompt: PromptText,
+        response_prefix: str = "",
+        prefix_ids: tuple[int, ...] | None = None,
+        tools: Sequence[Any] | None = None,
     ) -> Opening:
         """The token ids to continue; prompt and prefix are tokenised as one text unless the ids are known.
 
         Raises:
-            DataError: The conversation does not end before the assistant's turn, or the template refuses it.
+            DataError: The template refuses the conversation.
         """
-        text, prompt_ids = self._formatted(_conversation(prompt))
+        text, prompt_ids = self._formatted(_key(prompt, tools))
         if not response_prefix:
             return Opening(prompt_ids, ())
         if prefix_ids is not None:
             return Opening(prompt_ids + prefix_ids, prefix_ids)
+        response_prefix = Written.after(opened_block(text), response_prefix).text
         if self._spells_control_token(response_prefix):
             prefix_ids = self._tokens(response_prefix, split_special_tokens=True)
+            return Opening(prompt_ids + prefix_ids, prefix_ids)
+        if chat_settings(self.tokenizer).boundary == "apart":
+            prefix_ids = self._tokens(response_prefix)
             return Opening(prompt_ids + prefix_ids, prefix_ids)
         ids = self._tokens(text + response_prefix)
         clean = ids[: len(prompt_ids)] == prompt_ids
@@ -72,7 +93,7 @@ class PromptFormat:
         Raises:
             DataError: As in :meth:`opening`.
         """
-        return self._formatted(_conversation(prompt))[0]
+        return self._formatted(_key(prompt, None))[0]
 
     def text_after(self, opening: Opening, drawn: tuple[int, ...]) -> str:
         """The text that ``drawn`` adds to the opening, control tokens left out.
@@ -94,10 +115,9 @@ class PromptFormat:
         """Tokens that end the assistant's turn: the tokenizer's, and what follows it in the template."""
         ends = {self.tokenizer.eos_token_id} - {None}
         try:
-            answered = self._render([{"role": "user", "content": "?"}, _ANSWER], add_generation_prompt=False)
+            after = text_after_answer(self.tokenizer)
         except DataError:  # A template that wants another conversation; the tokenizer's own has to do.
             return ends
-        after = answered[answered.rfind(_PROBE) + len(_PROBE) :] if _PROBE in answered else ""
         control = self._control_ids()
         return ends | set([token for token in self._tokens(after) if token in control][:1])
 
@@ -108,41 +128,17 @@ class PromptFormat:
     def _spells_control_token(self, text: str) -> bool:
         return not self._control_ids().isdisjoint(self._tokens(text))
 
-    def _format(self, conversation: tuple[tuple[tuple[str, str], ...], ...]) -> tuple[str, tuple[int, ...]]:
-        messages = [dict(message) for message in conversation]
-        if not messages or messages[-1]["role"] == "assistant":
-            raise DataError("the prompt must end before the assistant's turn")
-        text = self._render(messages, add_generation_prompt=True)
-        if text == self._render(messages, add_generation_prompt=False):
-            text += self._assistant_header(messages, text)
+    def _format(self, key: str) -> tuple[str, tuple[int, ...]]:
+        prompt, tools = json.loads(key)
+        text = prompt_text(self.tokenizer, as_messages(prompt), tools)
         return text, self._tokens(text)
-
-    def _assistant_header(self, messages: Sequence[Any], text: str) -> str:
-        """What a template without a generation prompt writes before the answer of a finished conversation."""
-        answered = self._render([*messages, _ANSWER], add_generation_prompt=False)
-        if not answered.startswith(text):
-            return ""
-        header = answered[len(text) : answered.rfind(_PROBE)]
-        return header if header.strip() else ""
-
-    def _render(self, messages: Sequence[Any], *, add_generation_prompt: bool) -> str:
-        try:
-            text: str = self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except Exception as error:  # Templates raise whatever they like.
-            raise DataError(f"the chat template refuses the prompt ({error})") from error
-        return text
 
     def _tokens(self, text: str, *, split_special_tokens: bool = False) -> tuple[int, ...]:
         encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=split_special_tokens)
         return tuple(encoded["input_ids"])
 
 
-_ANSWER: Message = {"role": "assistant", "content": _PROBE}
-
-
-def _conversation(prompt: PromptText) -> tuple[tuple[tuple[str, str], ...], ...]:
+def _key(prompt: PromptText, tools: Sequence[Any] | None) -> str:
     """The prompt as something that can be a key."""
-    messages: Sequence[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return tuple(tuple((name, str(value)) for name, value in message.items()) for message in messages)
+    turns = prompt if isinstance(prompt, str) else list(prompt)
+    return json.dumps([turns, tools], ensure_ascii=False)

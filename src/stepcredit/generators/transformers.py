@@ -173,9 +173,7 @@ class TransformersGenerator:
             waiting.extend(group)
 
     def _job(self, request: GenerationRequest) -> Job:
-        opening = self._format.opening(
-            request.prompt.prompt, request.response_prefix, request.response_prefix_ids
-        )
+        opening = self._format.opening_of(request)
         limit = request.sampling.max_new_tokens
         if self._context is not None:
             room = self._context - len(opening.token_ids)

@@ -185,9 +185,7 @@ class VLLMGenerator:
     ) -> Iterator[_Sample]:
         for request in requests:
             try:
-                opening = self._format.opening(
-                    request.prompt.prompt, request.response_prefix, request.response_prefix_ids
-                )
+                opening = self._format.opening_of(request)
                 # vLLM would refuse the whole chunk for one prompt that is too long.
                 if len(opening.token_ids) >= self._abilities.context:
                     raise DataError(

@@ -11,10 +11,10 @@ from typing import Any
 
 from stepcredit.errors import UserError
 from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, Grader, GradingItem
-from stepcredit.grading.extraction import after_thinking
 from stepcredit.grading.pool import Ticket, WorkerPool
 from stepcredit.grading.programs.confinement import what_is_missing
 from stepcredit.grading.programs.supervisor import START_SECONDS
+from stepcredit.thinking import after_thinking
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
 _LANGUAGES = ("python", "py", "python3", "")

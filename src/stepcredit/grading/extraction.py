@@ -1,6 +1,6 @@
 r"""Finding the final answer in a response: pure text, linear time, no parsing of mathematics.
 
-What a model thinks before it answers is left out first (:func:`after_thinking`). Then, in order of
+What a model thinks before it answers is left out first (:mod:`stepcredit.thinking`). Then, in order of
 precedence: a box (``\boxed{...}``), a ``####`` line or ``<answer>...</answer>``, whichever comes last; a
 stated answer ("the answer is ...", ``Answer:``, a line that starts with ``A:``); and, if asked for, the last
 formula or number of the text.
@@ -15,16 +15,6 @@ from stepcredit.errors import UserError
 from stepcredit.grading.notation import normalized
 from stepcredit.grading.units import read_unit
 
-_THINKING = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<reasoning>", "</reasoning>"),
-    ("<seed:think>", "</seed:think>"),
-    ("[THINK]", "[/THINK]"),
-    ("◁think▷", "◁/think▷"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
-)
 _ANSWER_TAG = re.compile(r"<answer>(?P<text>[^<]*(?:<(?!/?answer>)[^<]*)*)</answer>", re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 _BARE_BOX = re.compile(r"[^\s${}\\]+")
@@ -83,22 +73,6 @@ def answer_by_pattern(response: str, pattern: re.Pattern[str]) -> str | None:
         return None
     answer = last.group(1) if pattern.groups else last.group()
     return None if answer is None else answer.strip() or None
-
-
-def after_thinking(response: str) -> str | None:
-    """What follows the model's thinking: the text after the last closing tag, the whole text without any.
-
-    The opening tag may be missing, since many templates end with it.
-
-    Returns:
-        ``None`` if a block is not finished, or nothing follows it.
-    """
-    for opening, closing in _THINKING:
-        before, tag, after = response.rpartition(closing)
-        if re.search(rf"^[ \t]*{re.escape(opening)}", after if tag else before + after, re.MULTILINE):
-            return None
-        response = after
-    return response if response.strip() else None
 
 
 def stated_answer(response: str) -> str | None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, UNREAD, Grade, Grader, GradingItem
 from stepcredit.grading.extraction import (
-    after_thinking,
     answer_by_pattern,
     compile_answer_pattern,
     final_answer,
@@ -23,6 +22,7 @@ from stepcredit.grading.numbers import (
     whole_fraction,
 )
 from stepcredit.grading.pool import Ticket, WorkerPool
+from stepcredit.thinking import after_thinking
 
 _RULES = 2  # goes up with the rules of equality, so that what earlier ones judged is not taken for done
 _WINDOW = 512  # items in flight, so that slow ones do not hold up the others

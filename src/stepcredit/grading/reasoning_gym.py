@@ -16,12 +16,12 @@ from typing import Any, Final
 from stepcredit.errors import DataError, MissingExtraError, UserError
 from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, Grader, GradingItem
 from stepcredit.grading.extraction import (
-    after_thinking,
     answer_by_pattern,
     compile_answer_pattern,
     stated_answer,
 )
 from stepcredit.grading.pool import Ticket, WorkerPool
+from stepcredit.thinking import after_thinking
 
 FIELD: Final = "reasoning_gym"
 """Extra field of a prompt, and of its rollouts, that says which problem it is."""

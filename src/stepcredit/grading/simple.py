@@ -12,13 +12,13 @@ from typing import Any
 from stepcredit.errors import DataError, UserError
 from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, Grader, GradingItem
 from stepcredit.grading.extraction import (
-    after_thinking,
     answer_by_pattern,
     compile_answer_pattern,
     final_answer,
     stated_answer,
 )
 from stepcredit.grading.numbers import counted_number, number_text, number_value
+from stepcredit.thinking import after_thinking
 
 
 class _TextGrader(Grader):

@@ -19,6 +19,7 @@ from typing import Final
 
 import numpy as np
 
+from stepcredit.conversations import content_text
 from stepcredit.errors import DataError, UserError
 from stepcredit.types import Prompt, PromptText
 
@@ -152,7 +153,7 @@ def parse_problem(prompt: PromptText) -> Problem:
     Raises:
         DataError: The text is not a problem of the lab.
     """
-    text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+    text = prompt if isinstance(prompt, str) else content_text(prompt[-1])
     match = _PROBLEM.fullmatch(text)
     if match is None:
         raise DataError(

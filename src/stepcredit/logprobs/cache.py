@@ -88,6 +88,8 @@ def _key(fingerprint: str, item: Encoded) -> bytes:
     digest.update(fingerprint.encode() + b"\0")
     digest.update(item.scored_start.to_bytes(8, "little"))
     digest.update(np.asarray(item.token_ids, dtype="<i8").tobytes())
+    for span in item.skipped:
+        digest.update(np.asarray(span, dtype="<i8").tobytes())
     return digest.digest()
 
 

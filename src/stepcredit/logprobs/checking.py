@@ -49,7 +49,7 @@ def check_log_probs(
     """
 
     def named(place: int) -> str:
-        token = item.token_ids[item.scored_start + place]
+        token = item.scored_ids[place]
         text = "" if spell is None else f" {spell(token)!r}"
         return f"{source} gives scored token {place + 1:,} of {item.num_scored:,}{text} (id {token})"
 

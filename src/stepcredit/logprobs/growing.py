@@ -69,7 +69,9 @@ class GrowingTokenLogProbs:
             self._read([start for start in starts if len(start) > 1])
             known = self._read(list(wholes))
         return [
-            known[item.token_ids][item.scored_start :] if item.num_scored > 0 else np.zeros(0, np.float32)
+            known[item.token_ids][list(item.scored_places)]
+            if item.num_scored > 0
+            else np.zeros(0, np.float32)
             for item in encoded
         ]
 

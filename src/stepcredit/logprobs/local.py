@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -80,11 +81,8 @@ class LocalTokenLogProbs:
     def of(self, encoded: Sequence[Encoded]) -> list[NDArray[np.float32]]:
         """Natural-log probabilities of each sequence's scored tokens, in input order, in nats."""
         # Equal sequences are computed once.
-        place: dict[tuple[tuple[int, ...], int], int] = {}
-        for item in encoded:
-            if item.num_scored > 0:
-                place.setdefault((item.token_ids, item.scored_start), len(place))
-        distinct = [Encoded(*key) for key in place]
+        distinct = list(dict.fromkeys(replace(item, step_ends=()) for item in encoded if item.num_scored > 0))
+        place = {item: number for number, item in enumerate(distinct)}
         scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(distinct)
         with self.adapter(), self._packing() as packs:
             for members in self._batches(distinct, packs=packs):
@@ -93,10 +91,9 @@ class LocalTokenLogProbs:
                 log_probs = inference_log_probs(self.model, batch)
                 for member, values in zip(members, batch.split(log_probs.cpu()), strict=True):
                     scores[member] = values.numpy()
+        nothing = np.zeros(0, np.float32)
         return [
-            scores[place[item.token_ids, item.scored_start]].copy()
-            if item.num_scored > 0
-            else np.zeros(0, np.float32)
+            scores[place[replace(item, step_ends=())]].copy() if item.num_scored > 0 else nothing.copy()
             for item in encoded
         ]
 

@@ -82,7 +82,7 @@ def pad(
         attention_mask[row, first : first + length] = 1
         position_ids[row, first : first + length] = torch.arange(length)
         start = row * columns + first
-        source_index.append(torch.arange(start + item.scored_start - 1, start + length - 1))
+        source_index.append(torch.tensor(item.scored_places) + (start - 1))
     return TokenBatch(
         input_ids=input_ids,
         attention_mask=attention_mask,
@@ -115,7 +115,7 @@ def pack(encoded: Sequence[Encoded], *, share_prefixes: bool = True) -> TokenBat
         for path, length in zip(paths, lengths, strict=True)
     ]
     source_index = [
-        np.concatenate([flat_index[link] for link in paths[leaf]])[item.scored_start - 1 : -1]
+        np.concatenate([flat_index[link] for link in paths[leaf]])[np.array(item.scored_places) - 1]
         for item, leaf in zip(encoded, tree.leaves, strict=True)
     ]
     return TokenBatch(
@@ -130,7 +130,7 @@ def pack(encoded: Sequence[Encoded], *, share_prefixes: bool = True) -> TokenBat
 
 def _scored_tokens(encoded: Sequence[Encoded]) -> dict[str, Any]:
     num_scored = [item.num_scored for item in encoded]
-    targets = [token for item in encoded for token in item.token_ids[item.scored_start :]]
+    targets = [token for item in encoded for token in item.scored_ids]
     return {
         "targets": torch.tensor(targets, dtype=torch.long),
         "sequence_index": torch.repeat_interleave(torch.tensor(num_scored)),

@@ -141,7 +141,7 @@ class RemoteTokenLogProbs:
         assert self.spell is not None
         self._is_compared = True
         _, names = self._ask(item)
-        ours = [self.spell(token) for token in item.token_ids[item.scored_start :]]
+        ours = [self.spell(token) for token in item.scored_ids]
         pairs = [
             (letters(here), letters(there))
             for here, there in zip(ours, names, strict=False)
@@ -181,15 +181,16 @@ def _read_echo(answer: Any, item: Encoded) -> tuple[Sequence[Any], Sequence[Any]
     values, names = log_probs["token_logprobs"], log_probs.get("tokens")
     if len(values) not in (len(item.token_ids), len(item.token_ids) + 1):
         raise ValueError(f"{len(values)} values for {len(item.token_ids)} tokens")
-    scored = slice(item.scored_start, len(item.token_ids))
-    return values[scored], names[scored] if isinstance(names, list) else ()
+    own = [values[place] for place in item.scored_places]
+    return own, [names[place] for place in item.scored_places] if isinstance(names, list) else ()
 
 
 def _read_prompt_logprobs(answer: Any, item: Encoded) -> tuple[Sequence[Any], Sequence[Any]]:
     """For each token of the prompt candidates by id, itself among them."""
     rows = answer["choices"][0]["prompt_logprobs"]
-    pairs = zip(rows[item.scored_start :], item.token_ids[item.scored_start :], strict=True)
-    own = [row[str(token)] for row, token in pairs]
+    if len(rows) != len(item.token_ids):
+        raise ValueError(f"{len(rows)} values for {len(item.token_ids)} tokens")
+    own = [rows[place][str(item.token_ids[place])] for place in item.scored_places]
     return [candidate["logprob"] for candidate in own], [candidate.get("decoded_token") for candidate in own]
 
 
@@ -197,7 +198,7 @@ def _read_token_ids(answer: Any, item: Encoded) -> tuple[Sequence[Any], Sequence
     """A matrix with a row for each scored token, as a base64-encoded ``.npy``."""
     content = io.BytesIO(base64.b64decode(answer["prompt_token_id_logprobs"]))
     matrix = np.load(content, allow_pickle=False)
-    return [float(row[0]) for row in matrix[: item.num_scored]], ()
+    return [float(matrix[place - item.scored_start][0]) for place in item.scored_places], ()
 
 
 _READERS = {"echo": _read_echo, "prompt-logprobs": _read_prompt_logprobs, "token-ids": _read_token_ids}

@@ -69,14 +69,12 @@ class VLLMTokenLogProbs:
         )
 
     def _values(self, output: Any, item: Encoded) -> NDArray[np.float32]:
-        scored = item.token_ids[item.scored_start :]
         if self._gathers and output.prompt_token_id_logprobs is not None:
-            values = np.asarray(output.prompt_token_id_logprobs, np.float32)[:, 0]
+            after_start = np.asarray(output.prompt_token_id_logprobs, np.float32)[:, 0]
+            values = after_start[np.array(item.scored_places) - item.scored_start]
         elif not self._gathers and output.prompt_logprobs is not None:
-            rows = output.prompt_logprobs[item.scored_start :]
-            values = np.array(
-                [row[token].logprob for row, token in zip(rows, scored, strict=True)], np.float32
-            )
+            rows, ids = output.prompt_logprobs, item.token_ids
+            values = np.array([rows[place][ids[place]].logprob for place in item.scored_places], np.float32)
         else:
             raise DataError(
                 "vLLM gave no log-probabilities of the prompt", hint="switch its prefix cache off"

@@ -10,10 +10,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.conversations import final_text
 from stepcredit.errors import DataError, UserError
 from stepcredit.grading.options import GraderOptions, grader_of
 from stepcredit.options import OutputResult, argument, option
 from stepcredit.runs import Manifest, Progress, ResumableLines, read_manifest
+from stepcredit.thinking import thinking_end
 from stepcredit.wording import agree, quantity
 
 if TYPE_CHECKING:
@@ -82,6 +84,10 @@ _NOTES = {
         "have no reference answer and stay ungraded",
     ),
     "no_prediction": ("states no answer", "state no answer"),
+    "only_in_thinking": (
+        "of these states one inside its thinking only, which is no answer",
+        "of these state one inside their thinking only, which is no answer",
+    ),
     "unread": (
         "was wrong because its answer or the reference could not be read as a whole",
         "were wrong because their answers or the references could not be read as a whole",
@@ -234,7 +240,7 @@ def grade_rollouts(
     from stepcredit.grading import CRASHED, TIMEOUT, UNREAD, GradingItem
 
     grades = grader.grade_all(
-        GradingItem(rollout.response, rollout.answer, rollout.prompt_id, rollout.extras)
+        GradingItem(final_text(rollout), rollout.answer, rollout.prompt_id, rollout.extras)
         for rollout in rollouts
         if rollout.answer is not None and _task(rollout, regrade) is not None
     )
@@ -265,13 +271,20 @@ def _task(rollout: Rollout, regrade: bool) -> str | None:
 
 
 Outcome = tuple[str | None, str | None]
-"""``right``, ``wrong`` or nothing; and ``unread``, ``timeout``, ``crashed``, ``no_prediction`` or nothing."""
+"""``right``, ``wrong`` or nothing; and ``unread``, ``timeout``, ``crashed``, ``no_prediction``,
+``only_in_thinking`` or nothing."""
 
 
 def _outcome(rollout: Rollout) -> Outcome:
     verdict = None if rollout.correct is None else "right" if rollout.correct else "wrong"
     failure = str(rollout.extras.get(FAILURE_FIELD, "")).partition(":")[0] or None
-    return verdict, failure or ("no_prediction" if rollout.prediction is None else None)
+    if failure is None and rollout.prediction is None:
+        from stepcredit.grading.extraction import stated_answer
+
+        text = final_text(rollout)
+        thought = text[: thinking_end(text)]
+        failure = "no_prediction" if stated_answer(thought) is None else "only_in_thinking"
+    return verdict, failure
 
 
 def _count(outcome: Outcome, manifest: Manifest, task: str | None) -> None:
@@ -281,10 +294,12 @@ def _count(outcome: Outcome, manifest: Manifest, task: str | None) -> None:
         manifest.count(verdict)
     if task != GRADE:
         manifest.count("without_answer" if verdict is None else "kept")
-        if task == FILL and remark != "no_prediction":
+        if task == FILL and remark not in ("no_prediction", "only_in_thinking"):
             manifest.count("filled")
         return
     manifest.count("graded")
+    if remark == "only_in_thinking":
+        manifest.count("no_prediction")
     if remark is not None:
         manifest.count(remark)
 

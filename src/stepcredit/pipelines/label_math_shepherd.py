@@ -163,6 +163,12 @@ def _step_rule(options: Options) -> StepRule:
     from stepcredit.steps import StepRule, choose_rule
 
     rule = StepRule.parse(options.steps)
+    if rule.max_tokens is not None:
+        raise UserError(
+            "labels belong to steps of text, which no tokenizer puts together",
+            where=f"--steps {rule}",
+            hint="use --steps thinking",
+        )
     if rule.kind == "auto":
         rule = choose_rule(rollout.response for rollout in islice(_rollouts(options), _LOOKED_AT))
     return rule

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.conversations import plain_text
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, check_at_least_one, option
 from stepcredit.wording import quantity
@@ -197,8 +198,7 @@ def _place(seed: int, name: str) -> bytes:
 
 
 def _text(rollout: Rollout) -> str:
-    prompt = rollout.prompt
-    return prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt)
+    return plain_text(rollout.prompt)
 
 
 def _dissimilar(texts: Mapping[str, str], threshold: float) -> Iterator[str]:

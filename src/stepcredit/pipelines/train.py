@@ -235,6 +235,7 @@ def _determining(options: Options, sources: Sources) -> dict[str, Any]:
         "seed": options.seed,
         "skip_invalid": options.skip_invalid,
         "has_dev": options.dev is not None,
+        **options.load.chat.determining(),
     }
 
 

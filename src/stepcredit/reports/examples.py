@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stepcredit.conversations import content_text
 from stepcredit.data import read_rollouts, read_scores
 from stepcredit.errors import DataError
 from stepcredit.types import PromptText, ResponseScore, Rollout
@@ -162,8 +163,8 @@ def prompt_text(prompt: PromptText) -> str:
     if isinstance(prompt, str):
         return prompt
     if len(prompt) == 1:
-        return prompt[0]["content"]
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
+        return content_text(prompt[0])
+    return "\n\n".join(f"{message['role']}: {content_text(message)}" for message in prompt)
 
 
 def _first_labelled_wrong(rollout: Rollout, score: ResponseScore) -> int | None:

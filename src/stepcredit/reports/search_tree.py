@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stepcredit.conversations import content_text
 from stepcredit.reports.page import render_page
 from stepcredit.tints import ColourScale, Tint, scale_for
 
@@ -133,4 +134,4 @@ def _path(nodes: Mapping[int, Mapping[str, Any]], node: int | None) -> Iterator[
 
 
 def _prompt_text(prompt: Any) -> str:
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+    return prompt if isinstance(prompt, str) else content_text(prompt[-1])

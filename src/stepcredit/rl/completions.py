@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.checkpoints import tokenizer_hash
-from stepcredit.data.messages import prompt_field, prompt_name
+from stepcredit.data.messages import prompt_field, prompt_name, response_turns
 from stepcredit.encoding.template import special_token_ids
 from stepcredit.errors import DataError
 from stepcredit.types import Message, Rollout
@@ -48,6 +48,7 @@ def as_rollouts(
     completions: Sequence[Completion],
     completion_ids: Sequence[Sequence[int]] | None,
     tokens: PolicyTokens | None,
+    tools: Sequence[Any] | None = None,
 ) -> list[Rollout]:
     """Completions as rollouts, in their order.
 
@@ -57,13 +58,17 @@ def as_rollouts(
         completion_ids: The tokens as drawn, end-of-turn included, without padding; without them every
             completion counts as finished.
         tokens: Reads the ids.
+        tools: The tools of each completion's conversation, as the data set's column ``tools`` has them.
 
     Raises:
-        DataError: Numbers do not match, a completion has several turns, or its ids are of another tokenizer.
+        DataError: Numbers do not match, a completion with ids has several turns (ids do not say who wrote
+            what), or its ids are of another tokenizer.
     """
     counts = {"prompts": len(prompts), "completions": len(completions)}
     if completion_ids is not None:
         counts["completion_ids"] = len(completion_ids)
+    if tools is not None:
+        counts["tools"] = len(tools)
     if len(set(counts.values())) > 1:
         raise DataError(
             "there are " + ", ".join(f"{count} {name}" for name, count in counts.items()),
@@ -75,10 +80,15 @@ def as_rollouts(
         plain = list(prompt) if isinstance(prompt, tuple) else prompt
         question = prompt_field({"prompt": plain}, "prompt", name)
         common = {"id": name, "prompt_id": prompt_name(question), "index": place, "prompt": question}
-        text = _assistant_text(completion, name)
+        if tools is not None:
+            common["extras"] = {"tools": tools[place]}
         if completion_ids is None or tokens is None:
-            rollouts.append(Rollout(**common, response=text))  # type: ignore[arg-type]
+            text, turns = completion, None
+            if not isinstance(completion, str):
+                text, turns = response_turns(list(completion), "completion", name)
+            rollouts.append(Rollout(**common, response=text, turns=turns))  # type: ignore[arg-type]
             continue
+        text = _assistant_text(completion, name)
         ids = tuple(int(token_id) for token_id in completion_ids[place])
         drawn = tokens.text(ids)
         if text.strip() not in drawn:

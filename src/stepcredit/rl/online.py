@@ -21,7 +21,6 @@ from stepcredit.rl.step_rewards import StepRewards
 from stepcredit.runs import atomic_directory
 from stepcredit.scorers.implicit import ImplicitPRM
 from stepcredit.scorers.kinds import get_kind
-from stepcredit.steps import StepRule
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import TrainingSet, encode_examples, units_of
 from stepcredit.training.fitting import make_trainer
@@ -90,9 +89,9 @@ class OnlinePRM:
         load = load or LoadOptions()
         self._sources = Sources.find(model, reference, config, load)
         source = self._sources.model
-        tokenizer = load_tokenizer(source.path, trust_remote_code=load.trust_remote_code)
+        tokenizer = load_tokenizer(source.path, trust_remote_code=load.trust_remote_code, chat=load.chat)
         longest = longest_sequence(source.path, config, load)
-        self.encoding = get_kind(config.family).encoding(tokenizer, StepRule.parse(config.step_rule), longest)
+        self.encoding = get_kind(config.family).encoding(tokenizer, config.rule, longest)
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.num_updates = 0
         # A trainer needs a folder, and writes nothing to it here.
@@ -243,7 +242,9 @@ class OnlineStepRewards(StepRewards):
                 [
                     replace(rollout, correct=None if outcome is None else outcome > 0.5)
                     for rollout, outcome in zip(
-                        self.rollouts(prompts, completions, completion_ids), outcomes, strict=True
+                        self.rollouts(prompts, completions, completion_ids, columns.get("tools")),
+                        outcomes,
+                        strict=True,
                     )
                 ]
             )

@@ -78,7 +78,7 @@ class StepRewards:
         completions: Sequence[Completion],
         completion_ids: Sequence[Sequence[int]] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
-        **_: Any,
+        **columns: Any,
     ) -> list[float | None]:
         """One reward per completion.
 
@@ -87,11 +87,12 @@ class StepRewards:
             completions: Text, or messages.
             completion_ids: The tokens as drawn, which win over the text.
             log_metric: Takes the shares of completions that were cut off, empty or not scored.
+            columns: The data set's, of which ``tools`` is read: the tools of each completion's conversation.
 
         Raises:
             UserError: A completion has several turns, ids cannot be read, or a server does not answer.
         """
-        rollouts = self.rollouts(prompts, completions, completion_ids)
+        rollouts = self.rollouts(prompts, completions, completion_ids, columns.get("tools"))
         scores = self._scores(self.scorer, rollouts)
         if log_metric is not None:
             for name, share in _shares(rollouts, scores).items():
@@ -139,10 +140,11 @@ class StepRewards:
         prompts: Sequence[str | Sequence[Message]],
         completions: Sequence[Completion],
         completion_ids: Sequence[Sequence[int]] | None,
+        tools: Sequence[Any] | None = None,
     ) -> list[Rollout]:
         """The completions as they are scored."""
         tokens = None if completion_ids is None else self.policy_tokens
-        return as_rollouts(prompts, completions, completion_ids, tokens)
+        return as_rollouts(prompts, completions, completion_ids, tokens, tools)
 
     @property
     def policy_tokens(self) -> PolicyTokens:
@@ -161,7 +163,7 @@ class StepRewards:
 
     def _scores(self, scorer: ResponseScorer, rollouts: Sequence[Rollout]) -> list[ResponseScore | None]:
         """Scores in order; ``None`` where there is no text, or the model cannot read it."""
-        written = [rollout for rollout in rollouts if rollout.response.strip()]
+        written = [rollout for rollout in rollouts if rollout.response.strip() or rollout.turns is not None]
         unreadable: list[EncodingError] = []
         scores = {score.id: score for score in scorer.score_all(written, on_skip=unreadable.append)}
         return [scores.get(rollout.id) for rollout in rollouts]

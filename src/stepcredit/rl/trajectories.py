@@ -19,7 +19,7 @@ from stepcredit.errors import DataError, UserError
 from stepcredit.rl.layout import Layout, check_layout, on_last_tokens
 from stepcredit.scorers.base import ResponseScorer
 from stepcredit.scorers.implicit import ImplicitPRM
-from stepcredit.steps import split, step_token_ends
+from stepcredit.steps import grouped, split, step_token_ends
 from stepcredit.types import Encoded
 from stepcredit.wording import quantity
 
@@ -122,7 +122,7 @@ def _on_steps(
         text = str(encoding.tokenizer.decode(ids, skip_special_tokens=True))
         steps = split(text, encoding.step_rule)
         starts = token_starts(encoding.tokenizer, text, ids)
-        ends = step_token_ends(starts, steps)
+        steps, ends = grouped(steps, step_token_ends(starts, steps), encoding.step_rule.max_tokens)
         sums = np.add.reduceat(np.append(rewards[start:end], 0.0), [0, *ends])[:-1]
         laid_out[start:end] = on_last_tokens(steps, sums.tolist(), starts)
     return laid_out

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stepcredit.conversations import plain_text
 from stepcredit.encoding import EncodingError
-from stepcredit.encoding.base import LEAVE_OUT, plain_text
+from stepcredit.encoding.base import LEAVE_OUT
 from stepcredit.errors import UserError
 from stepcredit.generators.options import GeneratorOptions, make_generator
 from stepcredit.generators.transformers import TransformersGenerator

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.errors import UserError
-from stepcredit.grading.extraction import after_thinking
 from stepcredit.recipes import judge_names, judge_path, read_settings
+from stepcredit.thinking import after_thinking
 from stepcredit.typed_values import typed_record
 from stepcredit.types import Message
 

@@ -67,7 +67,9 @@ class Checkpoint:
         Raises:
             CheckpointError: It, its chat template or the weights are not those that the card names.
         """
-        tokenizer = load_tokenizer(self.path, trust_remote_code=self.load.trust_remote_code)
+        tokenizer = load_tokenizer(
+            self.path, trust_remote_code=self.load.trust_remote_code, chat=self.load.chat
+        )
         if self.card is not None:
             self.card.check(
                 self.path,

@@ -13,7 +13,7 @@ from stepcredit.errors import UserError
 from stepcredit.options import check_at_least_one, option
 from stepcredit.scorers.kinds import KINDS, kind_of
 from stepcredit.scorers.settings import ScorerSettings
-from stepcredit.steps import unescape
+from stepcredit.steps import RULE_NAMES, StepRule, unescape
 
 if TYPE_CHECKING:
     from stepcredit.scorers.base import ResponseScorer
@@ -34,8 +34,7 @@ class ImplicitOptions:
     )
     beta: float | None = option("scale of the log-ratio; default is the PRM's own", default=None)
     steps: str | None = option(
-        "how responses are split into steps: newline, blank-line, step-number, numbered-list, "
-        "sentence, code, separator:TEXT, regex:PATTERN or auto; default is the model's own",
+        f"how responses are split into steps: {RULE_NAMES}; default is the model's own",
         default=None,
         metavar="RULE",
     )
@@ -100,6 +99,10 @@ class ScorerOptions(ImplicitOptions):
         default=None,
         metavar="TEXT",
     )
+    max_step_tokens: int | None = option(
+        "with --steps thinking: put neighbouring steps together while they have at most this many tokens",
+        default=None,
+    )
     convention: str = option(
         "how rewards are assigned to steps: stepcredit's own way (clean), or that of one of the "
         "published evaluators",
@@ -163,7 +166,7 @@ class ScorerOptions(ImplicitOptions):
             classifier_server=self.classifier_server,
             reference_free=self.reference_free,
             reference_floor=self.reference_floor,
-            steps=steps or self.steps,
+            steps=steps or StepRule.text(self.steps, self.max_step_tokens),
             step_separator=None if self.step_separator is None else unescape(self.step_separator),
             convention=self.convention,
             response_aggregate=self.aggregate,
@@ -199,6 +202,7 @@ class ScorerOptions(ImplicitOptions):
             "convention": self.convention,
             "aggregate": self.aggregate,
             "dtype": self.load.dtype,
+            **self.load.chat.determining(),
             **({"reference_floor": self.reference_floor} if self.reference_floor else {}),
             **({"step_separator": self.step_separator} if self.step_separator is not None else {}),
             **kind.identity(self.settings()),

@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from stepcredit.client import Client
+from stepcredit.conversations import tools_of
 from stepcredit.encoding import EncodingError
 from stepcredit.errors import UserError
 from stepcredit.scorers.base import OnSkip, ResponseScorer
@@ -90,10 +91,11 @@ class RemoteScorer(ResponseScorer):
             return list(
                 self.client.score(
                     first.prompt,
-                    [rollout.response for rollout in group],
+                    [rollout.response if rollout.turns is None else rollout.turns for rollout in group],
                     tokens=self.with_tokens,
                     finished=first.finish_reason != "length",
                     model=self.model,
+                    tools=tools_of(first.extras, first.id),
                 )
             )
         except UserError as error:
@@ -105,8 +107,12 @@ class RemoteScorer(ResponseScorer):
 
 
 def _groups(rollouts: Iterable[Rollout]) -> Iterator[list[Rollout]]:
-    """Neighbours with one prompt that have all ended, or all not."""
-    for _, neighbours in groupby(rollouts, key=lambda item: (item.prompt_id, item.finish_reason == "length")):
+    """Neighbours with one prompt and the same tools that have all ended, or all not."""
+
+    def alike(rollout: Rollout) -> tuple[Any, ...]:
+        return rollout.prompt_id, rollout.finish_reason == "length", str(rollout.extras.get("tools"))
+
+    for _, neighbours in groupby(rollouts, key=alike):
         group: list[Rollout] = []
         for rollout in neighbours:
             group.append(rollout)

@@ -16,6 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stepcredit import __version__
 from stepcredit.data import score_to_json
+from stepcredit.data.messages import response_turns
+from stepcredit.errors import DataError
 from stepcredit.serving.contracts import add_contracts
 from stepcredit.serving.errors import RequestError
 from stepcredit.serving.limits import BodyLimit
@@ -204,16 +206,27 @@ def _rollouts(request: ScoreRequest) -> list[Rollout]:
     prompt: Any = request.prompt
     if not isinstance(prompt, str):
         prompt = [turn.model_dump() for turn in prompt]
-    return [
-        Rollout(
-            id=str(place),
-            prompt_id="0",
-            prompt=prompt,
-            response=response,
-            finish_reason="stop" if request.finished else "length",
+    extras = {} if request.tools is None else {"tools": request.tools}
+    rollouts = []
+    for place, response in enumerate(request.responses):
+        text, turns = response, None
+        if not isinstance(response, str):
+            try:
+                text, turns = response_turns([turn.model_dump() for turn in response], "response", "")
+            except DataError as error:
+                raise RequestError(422, error.problem, f"responses.{place}") from error
+        rollouts.append(
+            Rollout(
+                id=str(place),
+                prompt_id="0",
+                prompt=prompt,
+                response=str(text),
+                turns=turns,
+                finish_reason="stop" if request.finished else "length",
+                extras=extras,
+            )
         )
-        for place, response in enumerate(request.responses)
-    ]
+    return rollouts
 
 
 def _to_json(score: ResponseScore, request: ScoreRequest) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from stepcredit.conversations import plain_text
 from stepcredit.encoding import EncodingError
 from stepcredit.scorers.base import ResponseScorer
 from stepcredit.types import ResponseScore, Rollout
@@ -142,9 +143,7 @@ class Batcher:
 
     def _size(self, rollout: Rollout) -> int:
         """About how many tokens: bytes over three, which no common tokenizer exceeds much for text."""
-        prompt = rollout.prompt
-        text = prompt if isinstance(prompt, str) else "".join(turn["content"] for turn in prompt)
-        return 1 + (len(text.encode()) + len(rollout.response.encode())) // 3
+        return 1 + (len(plain_text(rollout.prompt).encode()) + len(rollout.response.encode())) // 3
 
     def _seconds_left(self) -> int:
         """How long what waits should take, at the rate so far."""

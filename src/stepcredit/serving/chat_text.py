@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from stepcredit.chat_templates import render
 from stepcredit.scorers.base import ResponseScorer
 from stepcredit.serving.errors import RequestError
-from stepcredit.types import Rollout
+from stepcredit.types import Message, Rollout
 
 _PROBE = "stepcredit0probe"
 
@@ -23,8 +24,8 @@ class ChatText:
         self._before = self._between = self._end = ""
         if tokenizer is None or not getattr(tokenizer, "chat_template", None):
             return
-        turn = [{"role": "user", "content": _PROBE}]
-        text = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+        turn: Message = {"role": "user", "content": _PROBE}
+        text = render(tokenizer, [turn], add_generation_prompt=True)
         self._before, _, self._between = text.partition(_PROBE)
         end = getattr(scorer.encoding, "end_of_turn_id", tokenizer.eos_token_id)
         self._end = "" if end is None else str(tokenizer.convert_ids_to_tokens(end))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
 
 
 def _encodable(text: str) -> str:
@@ -19,12 +19,30 @@ def _encodable(text: str) -> str:
 Text = Annotated[StrictStr, AfterValidator(_encodable)]
 
 
+class TextPart(BaseModel):
+    """A part of a turn's content."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["text"] = "text"
+    text: Text
+
+
 class Turn(BaseModel):
     """One chat turn."""
 
     model_config = ConfigDict(extra="forbid")
     role: Text = Field(examples=["user"], min_length=1)
-    content: Text = Field(examples=["What is 2 + 3?"])
+    content: Text | list[TextPart] | None = Field(examples=["What is 2 + 3?"])
+    name: Text | None = None
+    reasoning_content: Text | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: Text | None = None
+
+    @model_validator(mode="after")
+    def _only_assistants_are_silent(self) -> Turn:
+        if self.content is None and self.role != "assistant":
+            raise ValueError("only an assistant's turn has no content")
+        return self
 
 
 class ScoreRequest(BaseModel):
@@ -39,9 +57,15 @@ class ScoreRequest(BaseModel):
         },
     )
     prompt: Text | Annotated[list[Turn], Field(min_length=1)] = Field(
-        description="A user's text, or a conversation that ends before the assistant's turn."
+        description="A user's text, or a conversation; one that ends in an assistant's turn is continued."
     )
-    responses: list[Text] = Field(min_length=1, description="The assistant's texts.")
+    responses: list[Text | Annotated[list[Turn], Field(min_length=1)]] = Field(
+        min_length=1,
+        description="The assistant's texts, or lists of turns, of which the assistant's are scored.",
+    )
+    tools: list[dict[str, Any]] | None = Field(
+        default=None, description="Functions that the assistant may call, for the chat template."
+    )
     tokens: StrictBool = Field(default=False, description="Whether scores hold a reward per token.")
     finished: StrictBool = Field(
         default=True,

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stepcredit.errors import UserError
-from stepcredit.options import option
+from stepcredit.options import option, same_option
 from stepcredit.scorers.kinds import KINDS, TRAINED
-from stepcredit.steps import RULE_NAMES
+from stepcredit.scorers.options import ScorerOptions
+from stepcredit.steps import RULE_NAMES, StepRule
 
 OBJECTIVE_NAMES = (
     "ce",
@@ -37,7 +38,7 @@ _NOT_IN_RESULT = (
     "report_to",
 )
 # What earlier versions did not have; at its default it leaves the name of the work as it was.
-_ADDED = ("step_separator", "last_step_only")
+_ADDED = ("step_separator", "last_step_only", "max_step_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,7 @@ class TrainConfig:
     last_step_only: bool = option(
         "step objectives: train on the label of each response's last step only", default=False
     )
+    max_step_tokens: int | None = same_option(ScorerOptions, "max_step_tokens")
     max_tokens: int | None = option(
         "longest sequence, in tokens; default is the model's context", default=None
     )
@@ -212,6 +214,11 @@ class TrainConfig:
             for name, value in asdict(self).items()
             if name not in _NOT_IN_RESULT and not (name in _ADDED and not value)
         }
+
+    @property
+    def rule(self) -> StepRule:
+        """How responses are split into steps."""
+        return StepRule.parse(StepRule.text(self.step_rule, self.max_step_tokens) or "auto")
 
 
 def _flag(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from stepcredit.data.pairing import balance_responses, mismatch_responses, pair_responses
-from stepcredit.encoding import ChatEncoding, EncodedSteps, Encoding, EncodingError
+from stepcredit.encoding import ChatEncoding, EncodedSteps, Encoding, EncodingError, read_positions
 from stepcredit.encoding.base import StepEncoding
 from stepcredit.errors import DataError
 from stepcredit.objectives import Objective
@@ -212,9 +212,11 @@ def units_of(
 
 
 def _swap_response(prompt: Encoded, response: Encoded) -> Encoded:
+    shift = prompt.scored_start - response.scored_start
     return Encoded(
         token_ids=prompt.token_ids[: prompt.scored_start] + response.token_ids[response.scored_start :],
         scored_start=prompt.scored_start,
+        skipped=tuple((start + shift, end + shift) for start, end in response.skipped),
     )
 
 
@@ -247,7 +249,7 @@ def _lists(rollout: Rollout, steps: Sequence[Step]) -> bool:
 def _up_to_last_step(result: EncodedSteps) -> EncodedSteps:
     """Without tokens after the last step's, such as the answer to it: no score is read there."""
     encoded = result.encoded
-    end = encoded.scored_start + encoded.step_ends[-1]
+    end = read_positions(encoded)[-1] + 1
     return replace(result, encoded=replace(encoded, token_ids=encoded.token_ids[:end]))
 
 
@@ -265,7 +267,7 @@ def _step_targets(rollout: Rollout, result: EncodedSteps) -> tuple[tuple[int, fl
 
 def _truncate(rollout: Rollout, encoding: Encoding) -> tuple[Rollout, EncodedSteps] | None:
     """The longest start of the response that fits and ends with a step, marked as cut off."""
-    if not isinstance(encoding, StepEncoding):
+    if not isinstance(encoding, StepEncoding) or rollout.turns is not None:
         return None
     unlimited = copy.copy(encoding)
     unlimited.max_tokens = None

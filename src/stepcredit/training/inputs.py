@@ -13,7 +13,7 @@ from stepcredit.errors import DataError, UserError
 from stepcredit.objectives import get_objective
 from stepcredit.runs import warn
 from stepcredit.scorers.kinds import get_kind
-from stepcredit.steps import StepRule, choose_rule, unescape
+from stepcredit.steps import choose_rule, unescape
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import Example, TrainingSet, encode_examples, make_training_set
 from stepcredit.types import Encoded, Rollout
@@ -66,9 +66,9 @@ def read_inputs(
     Raises:
         UserError: They cannot be used as asked.
     """
-    tokenizer = load_tokenizer(model, trust_remote_code=load.trust_remote_code)
+    tokenizer = load_tokenizer(model, trust_remote_code=load.trust_remote_code, chat=load.chat)
     rollouts = list(rollouts)
-    rule = StepRule.parse(config.step_rule)
+    rule = config.rule
     if rule.kind == "auto":
         rule = choose_rule(rollout.response for rollout in rollouts)
     longest = longest_sequence(model, config, load)

@@ -45,7 +45,7 @@ class StoredReference:
         process: int = 0,
         num_processes: int = 1,
     ) -> None:
-        distinct = list(dict.fromkeys(_bare(item) for item in sequences))
+        distinct = list(dict.fromkeys(replace(item, step_ends=()) for item in sequences))
         # Similar lengths lie together, so that little is padded.
         distinct.sort(key=lambda item: len(item.token_ids))
         mine = distinct[process::num_processes]
@@ -65,7 +65,7 @@ class StoredReference:
 
     def __call__(self, encoded: Sequence[Encoded]) -> list[Tensor]:
         """Log-probabilities of each sequence's scored tokens, in nats."""
-        return [self._table[_bare(item)] for item in encoded]
+        return [self._table[replace(item, step_ends=())] for item in encoded]
 
 
 class LiveReference:
@@ -107,11 +107,6 @@ class AutocastLogProbs:
             autocast = torch.autocast(self.device, self.dtype)
         with autocast:
             return self.source.of(encoded)
-
-
-def _bare(item: Encoded) -> Encoded:
-    """Step ends decide nothing about log-probabilities."""
-    return Encoded(item.token_ids, item.scored_start)
 
 
 def has_own_network(config: TrainConfig, sources: Sources, session: Session) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -99,11 +99,11 @@ def make_forward_batch(
         counted: Whether its losses count.
         packed: All sequences in one row, common prefixes once; the model must support it.
     """
-    distinct: dict[tuple[tuple[int, ...], int], int] = {}
+    distinct: dict[Encoded, int] = {}
     first: list[int] = []
     sequence_of = []
     for index, item in enumerate(encoded):
-        key = (item.token_ids, item.scored_start)
+        key = replace(item, step_ends=())
         if key not in distinct:
             distinct[key] = len(first)
             first.append(index)

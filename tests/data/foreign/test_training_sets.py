@@ -215,3 +215,21 @@ def test_repeated_ids_are_followed_by_the_rows_position(tmp_path: Path) -> None:
     turns = [USER, {"role": "assistant", "content": "2"}]
     rows = [{"response": turns, "id": name, "dataset": "d", "label": 1} for name in ("x", "y", "x")]
     assert [rollout.id for rollout in read(tmp_path, "openrlhf-ce", *rows)] == ["x/0", "y", "x/2"]
+
+
+def test_a_completion_with_tools_is_read_and_written_as_turns(tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "calc", "arguments": {"e": "1+1"}}}
+    turns = [
+        {"role": "assistant", "content": "let me see", "tool_calls": [call]},
+        {"role": "tool", "name": "calc", "content": "2"},
+        {"role": "assistant", "content": "2"},
+    ]
+    unpaired = [{"prompt": [USER], "completion": turns, "label": True}]
+    (rollout,) = read(tmp_path, "trl-unpaired", *unpaired)
+    assert rollout.response == "let me see\n\n2"
+    assert list(rollout.turns or ()) == turns
+    assert written("trl-unpaired", [rollout])[0] == unpaired
+    preference = [{"prompt": [USER], "chosen": turns, "rejected": turns[:1]}]
+    assert written("trl-preference", read(tmp_path, "trl-preference", *preference))[0] == preference
+    rows, lost = written("openrlhf-ce", [rollout])
+    assert (rows, lost["responses to conversations of several turns"]) == ([], 1)

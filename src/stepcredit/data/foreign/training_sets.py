@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from stepcredit.conversations import content_text
 from stepcredit.data.fields import (
     name_field,
     object_at,
@@ -19,7 +20,13 @@ from stepcredit.data.fields import (
     wrong,
 )
 from stepcredit.data.foreign.rows import joined_steps, others
-from stepcredit.data.messages import messages_from_json, prompt_field, prompt_name
+from stepcredit.data.messages import (
+    messages_from_json,
+    plain_prompt,
+    prompt_field,
+    prompt_name,
+    response_turns,
+)
 from stepcredit.errors import DataError
 from stepcredit.types import Message, PromptText, Rollout, StepLabel
 
@@ -80,12 +87,14 @@ def read_trl_preference(row: Mapping[str, Any], where: str, position: int) -> It
     extras = others(row, "id", "prompt", "chosen", "rejected")
     name = name_field(row, "id", where) if row.get("id") is not None else str(position)
     for index, (field, side) in enumerate((("chosen", chosen), ("rejected", rejected))):
+        response, turns = _completion({field: side}, field, where)
         yield Rollout(
             id=f"{name}/{field}",
             prompt_id=prompt_name(prompt),
             index=index,
             prompt=prompt,
-            response=_completion({field: side}, field, where),
+            response=response,
+            turns=turns,
             correct=field == "chosen",
             extras=extras,
         )
@@ -94,11 +103,13 @@ def read_trl_preference(row: Mapping[str, Any], where: str, position: int) -> It
 def read_trl_unpaired(row: Mapping[str, Any], where: str, position: int) -> Iterator[Rollout]:
     """One rollout a row."""
     prompt = prompt_field(row, "prompt", where)
+    response, turns = _completion(row, "completion", where)
     yield Rollout(
         id=name_field(row, "id", where) if row.get("id") is not None else str(position),
         prompt_id=prompt_name(prompt),
         prompt=prompt,
-        response=_completion(row, "completion", where),
+        response=response,
+        turns=turns,
         correct=truth_field(row, "label", where),
         extras=others(row, "id", "prompt", "completion", "label"),
     )
@@ -131,11 +142,13 @@ def read_openrlhf_ce(row: Mapping[str, Any], where: str, _position: int) -> Iter
         raise wrong(row, "response", "a list of the user's message and the assistant's", where)
     messages_from_json(messages[:1], "response", where)
     prompt = text_field(messages[0], "content", where)
+    response, turns = _completion({"response": messages[1:]}, "response", where)
     yield Rollout(
         id=name_field(row, "id", where),
         prompt_id=prompt_name(prompt),
         prompt=prompt,
-        response=_completion({"response": messages[1:]}, "response", where),
+        response=response,
+        turns=turns,
         correct=truth_field(row, "label", where),
         extras=others(row, "response", "id", "label"),
     )
@@ -224,7 +237,7 @@ def write_openrlhf_ce(rollouts: Iterable[Rollout], lost: Counter[str]) -> Iterat
         if rollout.correct is None:
             lost["responses without a verdict"] += 1
             continue
-        if prompt is None:
+        if prompt is None or rollout.turns is not None:
             lost["responses to conversations of several turns"] += 1
             continue
         _note_lost(rollout, lost, "prompt_id", *_UNHELD)
@@ -258,8 +271,10 @@ def _plain(prompt: PromptText) -> str | list[Message]:
     return prompt if isinstance(prompt, str) else list(prompt)
 
 
-def _as_completion(rollout: Rollout) -> str | list[dict[str, str]]:
+def _as_completion(rollout: Rollout) -> str | list[dict[str, Any]]:
     """In a conversation where the prompt is one."""
+    if rollout.turns is not None:
+        return plain_prompt(rollout.turns)
     if isinstance(rollout.prompt, str):
         return rollout.response
     return [{"role": "assistant", "content": rollout.response}]
@@ -270,24 +285,20 @@ def _single_turn(prompt: PromptText) -> str | None:
         return prompt
     only = prompt[0] if len(prompt) == 1 else None
     return (
-        only["content"]
+        content_text(only)
         if only is not None and only["role"] == "user" and set(only) == {"role", "content"}
         else None
     )
 
 
-def _completion(row: Mapping[str, Any], field: str, where: str) -> str:
+def _completion(row: Mapping[str, Any], field: str, where: str) -> tuple[str, tuple[Message, ...] | None]:
+    """A completion's text, and its turns where it has several or calls tools."""
     value = row.get(field)
     if isinstance(value, str):
-        return value
-    turn = value[0] if isinstance(value, list) and len(value) == 1 else None
-    if (
-        not isinstance(turn, dict)
-        or turn.get("role") != "assistant"
-        or not isinstance(turn.get("content"), str)
-    ):
-        raise wrong(row, field, "a string or a list of one assistant's message", where)
-    return str(turn["content"])
+        return value, None
+    if not isinstance(value, list) or not value:
+        raise wrong(row, field, "a string or a list of messages, not empty", where)
+    return response_turns(value, field, where)
 
 
 def _after_prompt(prompt: PromptText, side: Any) -> Any:
