@@ -225,3 +225,8 @@ def test_results_are_plain_json(graded: Path, tmp_path: Path) -> None:
     result = label_math_shepherd.run(_options(graded, tmp_path / "out.jsonl", label="hard", adaptive=0.2))
     assert isinstance(result, Result)
     assert json.loads(json.dumps(result.to_json()))["counts"]["labelled"] == 15
+
+
+def test_labels_belong_to_steps_that_are_not_put_together(graded: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--steps thinking:9: labels belong to steps of text"):
+        label_math_shepherd.run(_options(graded, tmp_path / "labelled.jsonl", steps="thinking:9"))

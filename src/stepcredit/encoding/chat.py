@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -32,7 +33,7 @@ from stepcredit.encoding.written import Written
 from stepcredit.runs import warn
 from stepcredit.steps import StepRule, grouped, listed_steps, locate, split, step_token_ends
 from stepcredit.thinking import opened_block
-from stepcredit.types import Encoded, PromptText, Rollout, Step
+from stepcredit.types import Encoded, Message, PromptText, Rollout, Step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -168,12 +169,7 @@ class ChatEncoding(StepEncoding):
         prompt, tools = json.loads(key)
         messages = as_messages(prompt)
         text = prompt_text(self.tokenizer, messages, tools)
-        name = unwritten_call(messages, text)
-        if name is not None and not self._has_warned:
-            self._has_warned = True
-            warn(
-                f"the chat template leaves out calls of tools, first that of {name!r}; models do not see them"
-            )
+        self.warn_of_lost_calls(messages, text)
         ids, offsets = self.offsets(text)
         last = max((i for i, token_id in enumerate(ids) if token_id in self._control_ids), default=None)
         cut, bare = (0, 0) if last is None else offsets[last]
@@ -184,6 +180,16 @@ class ChatEncoding(StepEncoding):
         return EncodedPrompt(
             ids[: last or 0], text[cut:], tail_ids, text[bare:], bare_tail_ids, opened_block(text)
         )
+
+    def warn_of_lost_calls(self, messages: Sequence[Message], text: str) -> None:
+        """Say once that the template has no place for calls of tools: models neither see nor score them."""
+        name = unwritten_call(messages, text)
+        if name is not None and not self._has_warned:
+            self._has_warned = True
+            warn(
+                f"the chat template leaves out calls of tools, first that of {name!r}: they are neither seen "
+                "nor scored; use a model whose template writes them"
+            )
 
     def _tokenise(
         self, name: str, response: str, prompt: EncodedPrompt

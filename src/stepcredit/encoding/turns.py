@@ -13,7 +13,7 @@ from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stepcredit.chat_templates import chat_settings, generated_spans, prompt_text, render, with_reasoning
-from stepcredit.conversations import as_messages, content_text, tools_of, unwritten_call
+from stepcredit.conversations import as_messages, content_text, tools_of
 from stepcredit.encoding.base import EncodedSteps, EncodingError, check_length, merging
 from stepcredit.encoding.written import Written
 from stepcredit.errors import DataError
@@ -43,6 +43,9 @@ class Tokenises(Protocol):
 
     def spells_control_token(self, text: str) -> bool:
         """Whether a text would be read as control tokens."""
+
+    def warn_of_lost_calls(self, messages: Sequence[Message], text: str) -> None:
+        """Say once that the template leaves out calls of tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +128,7 @@ def _rendered(encoding: Tokenises, rollout: Rollout) -> tuple[str, list[Turn]]:
                 f"the chat template leaves out a part of the assistant's turn {number} (its thinking?)",
                 rollout,
             )
-        if (name := unwritten_call([turn], written)) is not None:
-            raise _refusal(
-                f"the chat template leaves out the call of {name!r} in the assistant's turn {number}", rollout
-            )
+        encoding.warn_of_lost_calls([turn], written)
     last = found[-1]
     if rollout.finish_reason == "length":
         last = found[-1] = Turn(last.start, last.end, last.end)
