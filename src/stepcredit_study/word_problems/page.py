@@ -11,6 +11,7 @@ from stepcredit.data import read_rollouts, read_scores
 from stepcredit.reports.heatmap import render_heatmap
 from stepcredit.reports.page import write_page
 from stepcredit.runs import atomic_path, write_json
+from stepcredit_study.word_problems.scale import sizes_changed
 from stepcredit_study.word_problems.study import RESULTS, Study
 from stepcredit_study.word_problems.verdicts import Judged, factor_of, in_words, judge, judge_costs
 
@@ -29,7 +30,7 @@ def page(results: Mapping[str, Any]) -> str:
         "[decided beforehand](../../preregistration.md).",
         "",
         "```sh",
-        f"stepcredit reproduce {results['source']} --scale {results['scale']['name']} --model smollm2-135m",
+        _command(results),
         "```",
         "",
         *_missing(results),
@@ -41,6 +42,11 @@ def page(results: Mapping[str, Any]) -> str:
     for test_set in results.get("outcomes", {}):
         lines += _test_set(results, test_set)
     return "\n".join(lines) + "\n"
+
+
+def _command(results: Mapping[str, Any]) -> str:
+    sizes = "".join(f" --size {name}={value}" for name, value in sizes_changed(results["scale"]).items())
+    return f"stepcredit reproduce {results['source']} --scale {results['scale']['name']}{sizes} --model MODEL"
 
 
 def publish(study: Study, folder: Path) -> None:

@@ -171,3 +171,13 @@ def read_word_scale(name: str, sizes: Mapping[str, int]) -> WordScale:
     changes: dict[str, Any] = dict(sizes)
     scale = replace(SCALES[name], **changes)
     return replace(scale, ns=tuple(n for n in scale.ns if n <= scale.test_responses))
+
+
+def sizes_changed(scale: Mapping[str, Any]) -> dict[str, int]:
+    """The numbers of a written scale that are not those of its name: what ``--size`` was given."""
+    usual = SCALES.get(scale["name"])
+    return {
+        item.name: scale[item.name]
+        for item in fields(WordScale)
+        if usual is not None and item.type == "int" and scale[item.name] != getattr(usual, item.name)
+    }
