@@ -38,16 +38,15 @@ def verdict(intervals: Iterable[Interval], sign: int = 1) -> Verdict:
     """Of a claim of several parts: one that fails fails it, else one that is undecided leaves it so.
 
     Args:
-        intervals: ``None`` was not measured, and leaves the claim not measured.
+        intervals: ``None`` was not measured, and leaves the claim not measured unless another part fails it.
         sign: 1 where the claim says above zero, -1 below.
     """
-    ends = []
-    for interval in intervals:
-        if interval is None:
-            return "not measured"
-        ends.append(sorted((sign * interval[1], sign * interval[2])))
+    parts = list(intervals)
+    ends = [sorted((sign * part[1], sign * part[2])) for part in parts if part is not None]
     if any(high < 0 for _, high in ends):
         return "does not hold"
+    if len(ends) < len(parts):
+        return "not measured"
     return "holds" if all(low > 0 for low, _ in ends) else "undecided"
 
 

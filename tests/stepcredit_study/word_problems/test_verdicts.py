@@ -19,6 +19,7 @@ ABOVE, BELOW, ACROSS = [0.2, 0.1, 0.3], [-0.2, -0.3, -0.1], [0.0, -0.1, 0.1]
         ([BELOW], -1, "holds"),
         ([ABOVE], -1, "does not hold"),
         ([ABOVE, None], 1, "not measured"),
+        ([BELOW, None], 1, "does not hold"),
         ([[0.1, 0.0, 0.2]], 1, "undecided"),
     ],
 )
