@@ -235,6 +235,26 @@ def test_a_log_probability_above_zero_is_not_believed(
     assert "a log-probability of 0.5, which is above 0" in capsys.readouterr().err
 
 
+def test_a_server_that_takes_no_seeds_and_gives_no_log_probabilities_is_not_asked_for_them(
+    rows: Path, stub: StubServer, tmp_path: Path
+) -> None:
+    judge = tmp_path / "judge.yaml"
+    content = {**json.loads(json.dumps(JUDGE.to_json())), "seed": None, "candidates": 0}
+    judge.write_text(yaml.safe_dump(content))
+    stub.answer = lambda number, body: Reply(completion(body, given=False))
+    assert main(words(rows, stub, tmp_path / "scores.jsonl", "--judge", str(judge))) == 0
+    assert not {"seed", "logprobs", "top_logprobs"} & set().union(*stub.seen)
+
+
+@pytest.mark.parametrize("name", ["fake", "openai", "localhost:8000"])
+def test_what_runs_no_judge_is_refused(
+    name: str, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["score", str(rows), "--prm", "m", "--family", "generative", "--judge-generator", name]
+    assert main([*command, "--out", str(tmp_path / "scores.jsonl")]) == 2
+    assert f"--judge-generator: nothing called '{name}' runs a judge" in capsys.readouterr().err
+
+
 def test_a_run_that_was_broken_off_goes_on_to_the_same_scores(
     rows: Path, stub: StubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

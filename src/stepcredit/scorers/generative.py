@@ -42,6 +42,7 @@ from stepcredit.wording import quantity
 if TYPE_CHECKING:
     from stepcredit.types import Generator
 
+_LOCAL = ("transformers", "vllm")
 _WINDOW = 64
 _RETRY_TEMPERATURE = 0.5
 _TRIES_APART = 1_000_000
@@ -284,6 +285,12 @@ class GenerativeKind(Kind):
 def _generator_options(settings: ScorerSettings, judge: Judge) -> GeneratorOptions:
     source = settings.judge_generator
     is_server = source.startswith(("http://", "https://"))
+    if not is_server and source not in _LOCAL:
+        raise UserError(
+            f"nothing called {source!r} runs a judge",
+            where="--judge-generator",
+            hint=f"use {', '.join(_LOCAL)} or the address of a server, e.g. http://localhost:8000/v1",
+        )
     return GeneratorOptions(
         model=str(settings.directory),
         generator="openai" if is_server else source,
