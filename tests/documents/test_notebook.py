@@ -29,6 +29,7 @@ def check_whole(cells: list[Any]) -> None:
     assert any("rgba(" in page and "lowest" in page for page in pages), "a heat map"
     assert any("data:image/svg+xml" in page for page in pages), "a plot of ours"
     assert outputs(cells, "image/png"), "a plot of matplotlib"
+    assert not [text for text in (*pages, *outputs(cells, "text/plain")) if "\x1b" in text]
     assert not [page for page in pages if re.search(r"<script|https?://(?!www\.w3\.org)", page)]
 
 

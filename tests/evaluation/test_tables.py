@@ -2,6 +2,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from stepcredit.evaluation.tables import Table, number, with_interval, write_tables
 
 
@@ -53,3 +55,10 @@ def test_csv_is_unrounded_with_empty_cells_for_none(tmp_path: Path) -> None:
     assert float(rows[0]["value"]) == 1 / 3
     assert rows[1] == {"name": "b", "value": ""}
     assert (tmp_path / "tables.md").read_text() == TABLE.to_markdown()
+
+
+def test_a_kernel_that_asks_for_colours_gets_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    text = Table("Title", ("name", "value"), (("a", "1"),), 1).to_text()
+    assert "\x1b" not in text
+    assert text.splitlines()[0] == "Title"

@@ -72,7 +72,9 @@ class Table:
             width=max(widest + 4, len(self.title) + 2),
             highlight=False,
             markup=False,
-            force_jupyter=False,  # which shows what is printed instead of writing it to the file
+            # A kernel shows what is printed instead of writing it to the file, and asks for colours.
+            force_jupyter=False,
+            force_terminal=False,
         ).print(table)
         return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).rstrip()
 
