@@ -118,7 +118,7 @@ class Rollouts(RecordList[Rollout, Result]):
             + "</tr>"
             for row in islice(self, _ROWS_SHOWN)
         )
-        return f"<table><tr>{head}</tr>{body}</table><p>{escape(self._summary())}</p>"
+        return f"<table><tr>{head}</tr>{body}</table>{shown(self._summary())}"
 
 
 class SearchedRollouts(Rollouts[Result]):
