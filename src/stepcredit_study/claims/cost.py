@@ -37,10 +37,9 @@ from stepcredit_study.pages.finding import (
     format_estimate,
 )
 
-CE, DPO, NCA, KTO = "implicit-ce", "implicit-dpo", "implicit-nca", "implicit-kto"
+IMPLICIT = CE, DPO, NCA, KTO = "implicit-ce", "implicit-dpo", "implicit-nca", "implicit-kto"
 HEAD, SHEPHERD, AUTOPSV = "outcome-head", "math-shepherd", "autopsv"
 SHEPHERD_TOKENS = "math-shepherd-tokens"
-IMPLICIT = (CE, DPO, NCA, KTO)
 METHODS = (*IMPLICIT, HEAD, SHEPHERD, SHEPHERD_TOKENS, AUTOPSV)
 RESPONSES = (2, 4, 8)
 DOUBLED = "doubled"
