@@ -57,7 +57,7 @@ class ChatSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatOptions:
-    """How conversations become tokens; what is not given is as a reward model's ``prm.json`` says."""
+    """How conversations become tokens; what is not given is as a reward model's prm.json says."""
 
     template_arg: tuple[str, ...] = option(
         "argument of the chat template, e.g. enable_thinking=false (may be repeated); kept in prm.json, "

@@ -293,17 +293,14 @@ def test_rollouts_say_where_they_come_from(model: Any, tokenizer: Any) -> None:
 
 
 def test_a_prompt_that_cannot_be_run_fails_alone(model: Any, tokenizer: Any) -> None:
-    ended = replace(
-        _request("c", "", 3),
-        prompt=Prompt(id="c", prompt=[{"role": "assistant", "content": "4"}]),
-    )
-    requests = [_request("a", "1+2=", 2), _request("b", "1" * 200, 2), ended, _request("d", "1+2=", 2)]
+    refused = replace(_request("c", "", 3), prompt=Prompt(id="c", prompt="1+2=", extras={"tools": "add"}))
+    requests = [_request("a", "1+2=", 2), _request("b", "1" * 200, 2), refused, _request("d", "1+2=", 2)]
     results = list(TransformersGenerator(model, tokenizer, name="tiny").generate(requests))
     failures = {r.prompt_id: r for r in results if isinstance(r, GenerationFailure)}
     assert failures.keys() == {"b", "c"}
     assert "203 tokens, but the model's context is only 96" in failures["b"].reason
     assert failures["c"].indices == (0, 1, 2)
-    assert "before the assistant's turn" in failures["c"].reason
+    assert "tools" in failures["c"].reason
     assert sum(isinstance(r, Rollout) for r in results) == 4
 
 

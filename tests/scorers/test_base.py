@@ -95,7 +95,8 @@ WRONG = [
     ("rollouts", [{"prompt": "?"}], "response 1: field 'response' is missing"),
     ("prompt", 5, "score: field 'prompt' must be a string or a list"),
     ("prompt", [], "score: field 'prompt' must be a string or a list"),
-    ("response", ["a"], "score: field 'response' must be a string"),
+    ("response", ["a"], r"score: field 'response\[0\]' must be an object with role and content"),
+    ("response", 5, "score: field 'response' must be a string"),
 ]
 
 

@@ -82,7 +82,7 @@ def pad(
         attention_mask[row, first : first + length] = 1
         position_ids[row, first : first + length] = torch.arange(length)
         start = row * columns + first
-        source_index.append(torch.tensor(item.scored_places) + (start - 1))
+        source_index.append(torch.tensor(item.scored_places, dtype=torch.long) + (start - 1))
     return TokenBatch(
         input_ids=input_ids,
         attention_mask=attention_mask,
@@ -115,7 +115,7 @@ def pack(encoded: Sequence[Encoded], *, share_prefixes: bool = True) -> TokenBat
         for path, length in zip(paths, lengths, strict=True)
     ]
     source_index = [
-        np.concatenate([flat_index[link] for link in paths[leaf]])[np.array(item.scored_places) - 1]
+        np.concatenate([flat_index[link] for link in paths[leaf]])[np.array(item.scored_places, np.int64) - 1]
         for item, leaf in zip(encoded, tree.leaves, strict=True)
     ]
     return TokenBatch(

@@ -71,7 +71,7 @@ class VLLMTokenLogProbs:
     def _values(self, output: Any, item: Encoded) -> NDArray[np.float32]:
         if self._gathers and output.prompt_token_id_logprobs is not None:
             after_start = np.asarray(output.prompt_token_id_logprobs, np.float32)[:, 0]
-            values = after_start[np.array(item.scored_places) - item.scored_start]
+            values = after_start[np.array(item.scored_places, np.int64) - item.scored_start]
         elif not self._gathers and output.prompt_logprobs is not None:
             rows, ids = output.prompt_logprobs, item.token_ids
             values = np.array([rows[place][ids[place]].logprob for place in item.scored_places], np.float32)
