@@ -1,5 +1,6 @@
 # make demo   sets up and runs the main job on the lab, to runs/demo/report.html
 # make test   runs the tests
+# make test-long   runs those that train for a minute each to see how good a model becomes
 # make docs   builds the documents as a site, with the API reference, to build/docs/index.html
 # make test-vllm   runs those that need a real vLLM, on the CPU, in an environment of its own (3.5 GB)
 PYTHON ?= python3
@@ -8,7 +9,7 @@ DEMO_OUT ?= runs/demo
 SEED ?= 0
 VLLM_ENV ?= .venv-vllm
 
-.PHONY: setup demo test test-vllm check docs format results findings clean
+.PHONY: setup demo test test-long test-vllm check docs format results findings clean
 
 setup: .venv/installed
 
@@ -23,7 +24,10 @@ demo: setup
 	$(BIN)/stepcredit demo --out $(DEMO_OUT) --seed $(SEED)
 
 test: setup
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not long"
+
+test-long: setup
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m long
 
 test-vllm: setup $(VLLM_ENV)/installed
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 STEPCREDIT_VLLM=$(VLLM_ENV) $(BIN)/python -m pytest tests/vllm

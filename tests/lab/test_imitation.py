@@ -69,7 +69,7 @@ def test_a_shipped_policy_was_made_by_the_recipe_as_it_stands(name: str) -> None
     assert len(record["losses"]) == RECIPES[name].num_steps
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["mid", "strong"])
 def test_the_first_steps_of_the_command_have_the_recorded_losses(name: str) -> None:
     """The same weights, data and optimiser: within 2% over six steps, whatever the machine's rounding."""

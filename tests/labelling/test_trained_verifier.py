@@ -38,7 +38,7 @@ def _balanced_accuracy(labels: np.ndarray, right: np.ndarray) -> float:
     return float((labels[right] > 0.5).mean() + (labels[~right] < 0.5).mean()) / 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_threshold_chosen_by_outcomes_is_not_far_from_the_best_there_is(tmp_path: Path) -> None:
     """All steps of the training responses, by balanced accuracy against the rule oracle."""
     graded = _write(tmp_path / "train.jsonl", "train", 750, 2)

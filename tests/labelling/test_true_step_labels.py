@@ -25,7 +25,7 @@ from stepcredit.stats import ProblemBootstrap
 from stepcredit.training.config import TrainConfig
 from stepcredit.types import Rollout
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def _write(path: Path, rollouts: Iterable[Rollout]) -> Path:
