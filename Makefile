@@ -9,7 +9,7 @@ DEMO_OUT ?= runs/demo
 SEED ?= 0
 VLLM_ENV ?= .venv-vllm
 
-.PHONY: setup demo test test-long test-vllm check docs format results findings clean
+.PHONY: setup demo test test-long test-vllm check types docs format results findings clean
 
 setup: .venv/installed
 
@@ -39,13 +39,15 @@ $(VLLM_ENV)/installed: scripts/vllm_environment.sh
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(MAKE) docs
+	$(MAKE) -j 2 types docs
 	$(MAKE) test
 
 docs: setup
 	HF_HUB_OFFLINE=1 $(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs build/docs
+
+types: setup
+	$(BIN)/mypy
 
 format: setup
 	$(BIN)/ruff format .
