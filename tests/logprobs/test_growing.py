@@ -74,6 +74,24 @@ def test_a_step_costs_its_own_tokens() -> None:
     assert remembering.computed_tokens - before == len(second) + 1
 
 
+def test_of_very_different_lengths_little_is_padding_and_the_numbers_are_the_same() -> None:
+    model = tiny_model("llama", dtype=torch.float64)
+    forwarded: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _, arguments, named: forwarded.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    draw = random.Random(3)
+    encoded = [
+        Encoded((5, 6, *(draw.randrange(3, VOCABULARY) for _ in range(length))), 2)
+        for length in (1, 2, 3, 5, 8, 60, 70, 80)
+    ]
+    remembering = GrowingTokenLogProbs(_source(model), PrefixStore(10_000))
+    ours = remembering.of(encoded)
+    assert sum(forwarded) < 1.5 * remembering.computed_tokens
+    for own, whole in zip(ours, _source(model).of(encoded), strict=True):
+        np.testing.assert_allclose(own, whole, rtol=0, atol=1e-5)
+
+
 def test_a_prompt_is_read_once_for_all_responses() -> None:
     remembering = GrowingTokenLogProbs(_source(tiny_model("llama")), PrefixStore(10_000))
     prompt = tuple(range(3, 43))

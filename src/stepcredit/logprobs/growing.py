@@ -26,6 +26,9 @@ from stepcredit.types import Encoded, TokenLogProbs
 STORE_TOKENS = 1 << 18
 """Tokens of all live sequences that are kept at most."""
 
+_LITTLE_PADDING = 32
+"""Padding tokens that cost less than another pass; with more, at most half of a pass is padding."""
+
 
 def growing(source: TokenLogProbs, max_tokens: int = STORE_TOKENS) -> TokenLogProbs:
     """A source that remembers what it has read, where ``source`` is a model in this process that can.
@@ -96,12 +99,15 @@ class GrowingTokenLogProbs:
         budget = self.source.token_budget or default_token_budget(self.source.device.type)
         ordered = sorted(unread, key=lambda item: len(item[0]) - item[1].length)
         batch: list[tuple[tuple[int, ...], Held]] = []
+        tokens = 0
         for sequence, held in ordered:
             width = len(sequence) - held.length + 1
-            if batch and width * (len(batch) + 1) > budget:
+            padding = width * len(batch) - tokens
+            if batch and (width * (len(batch) + 1) > budget or padding > max(tokens, _LITTLE_PADDING)):
                 yield batch
-                batch = []
+                batch, tokens = [], 0
             batch.append((sequence, held))
+            tokens += width
         if batch:
             yield batch
 
