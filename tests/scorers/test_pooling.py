@@ -12,7 +12,8 @@ import pytest
 import torch
 from tests.conftest import MakeTokenizer
 from tests.servers.stub_server import Reply, StubServer, stub_server
-from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaForTokenClassification
+from tests.tiny_classifiers import classifier_config
+from transformers import LlamaForSequenceClassification, LlamaForTokenClassification
 
 from stepcredit.checkpoints import PRMCard, save_prm
 from stepcredit.cli import main
@@ -73,15 +74,7 @@ def classifier(
     monkeypatch.setattr(pacing, "FIRST_WAIT", 0.01)
     family, template = request.param
     torch.manual_seed(5)
-    config = LlamaConfig(
-        vocab_size=340,
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=256,
-        initializer_range=0.3,
+    config = classifier_config(
         pad_token_id=0,
         id2label={number: f"LABEL_{number}" for number in range(2 if family == "token-classifier" else 1)},
     )

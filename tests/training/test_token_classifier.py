@@ -12,6 +12,7 @@ import pytest
 import torch
 from tests.conftest import MakeTokenizer
 from tests.documents.test_documents import commands
+from tests.tiny_classifiers import classifier_config
 from tests.training.test_run import StoppedError, identical, stop_before_step, weights
 from transformers import AutoModelForTokenClassification, LlamaConfig, LlamaForTokenClassification
 
@@ -117,16 +118,7 @@ def start_of_text() -> str | None:
 @pytest.fixture
 def start(start_of_text: str | None, tmp_path: Path, make_tokenizer: MakeTokenizer) -> Start:
     torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=340,
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=256,
-        initializer_range=0.3,
-    )
+    config = classifier_config()
     network: Any = LlamaForTokenClassification(config)
     tokenizer: Any = make_tokenizer()
     tokenizer.bos_token = start_of_text

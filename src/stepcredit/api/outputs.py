@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import weakref
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from html import escape
@@ -46,11 +47,11 @@ class RecordList(Sequence[Record], Generic[Record, Result]):
         self.path, self.result = path, result
         self._workplace = workplace if workplace.holds(path) else None
 
-    def _read(self) -> Iterable[Record]:
-        raise NotImplementedError
+    @abstractmethod
+    def _read(self) -> Iterable[Record]: ...
 
-    def _to_json(self) -> Callable[[Record], dict[str, Any]]:
-        raise NotImplementedError
+    @abstractmethod
+    def _to_json(self) -> Callable[[Record], dict[str, Any]]: ...
 
     @cached_property
     def _records(self) -> list[Record]:
