@@ -79,7 +79,7 @@ def test_arguments_of_the_template(make_tokenizer: MakeTokenizer) -> None:
     ("options", "message"),
     [
         ({"template_arg": ("thinking",)}, "'thinking' is not NAME=VALUE"),
-        ({"template_arg": ("messages=1",)}, "messages is not yours to set"),
+        ({"template_arg": ("messages=1",)}, "messages cannot be set"),
         ({"template_date": "29.11.2026"}, "'29.11.2026' is not a date"),
     ],
 )

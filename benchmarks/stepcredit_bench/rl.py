@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 class Options:
     """Options of ``stepcredit bench rl``."""
 
-    prompts: int = option("problems per step", default=8)
-    responses: int = option("completions of each", default=64)
-    steps: int = option("steps that are timed, after one that is not", default=3)
-    max_new_tokens: int = option("limit of a completion", default=64)
-    threads: int | None = option("threads; default is all processors", default=None)
-    seed: int = option("seed of problems and draws", default=0)
+    prompts: int = option("number of problems per step", default=8)
+    responses: int = option("number of completions per problem", default=64)
+    steps: int = option("number of steps that are timed, after one that is not", default=3)
+    max_new_tokens: int = option("largest number of tokens per completion", default=64)
+    threads: int | None = option("number of threads; default is all processors", default=None)
+    seed: int = option("seed of problems and samples", default=0)
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "prompts", "responses", "steps", "max_new_tokens", "threads")

@@ -22,14 +22,16 @@ class Options:
         default="lab",
         choices=("lab", "smollm2-135m", "tiny"),
     )
-    strategy: str = option("how the tree grows", default="beam", choices=tuple(STRATEGIES))
-    problems: int = option("problems searched side by side", default=4)
-    width: int = option("responses held at once", default=16)
-    expand: int = option("continuations of each kept partial response; divides --width", default=4)
-    max_new_tokens: int = option("limit of a response", default=64)
-    turns: int = option("turns of each side; the fastest counts", default=2)
-    threads: int | None = option("threads of each side; default is all processors", default=None)
-    seed: int = option("seed of problems, draws and weights", default=0)
+    strategy: str = option("search strategy", default="beam", choices=tuple(STRATEGIES))
+    problems: int = option("number of problems, searched side by side", default=4)
+    width: int = option("number of partial responses held at once", default=16)
+    expand: int = option(
+        "number of continuations of each kept partial response; must divide --width", default=4
+    )
+    max_new_tokens: int = option("largest number of tokens per response", default=64)
+    turns: int = option("how many times each side runs; the fastest counts", default=2)
+    threads: int | None = option("number of threads; default is all processors", default=None)
+    seed: int = option("seed of problems, samples and weights", default=0)
 
 
 @dataclass(frozen=True, kw_only=True)

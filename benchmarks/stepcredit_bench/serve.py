@@ -21,16 +21,18 @@ class Options:
     """Options of ``stepcredit bench serve``."""
 
     shape: str = option(
-        "the lab's models, or a shape with random weights; tiny only shows that it runs",
+        "the lab's models, or a shape with random weights; tiny only checks that it runs",
         default="lab",
         choices=("lab", "smollm2-135m", "tiny"),
     )
     concurrency: tuple[int, ...] = option(
-        "clients that ask at once (may be repeated)", default=(1, 4, 16, 64), metavar="N"
+        "number of clients that send requests at the same time (may be repeated)",
+        default=(1, 4, 16, 64),
+        metavar="N",
     )
-    responses: int = option("responses in each request", default=4)
-    requests: int = option("most requests per measurement", default=2000)
-    seconds: float = option("seconds after which a measurement sends no more", default=20.0)
+    responses: int = option("number of responses per request", default=4)
+    requests: int = option("largest number of requests per measurement", default=2000)
+    seconds: float = option("seconds after which a measurement sends no more requests", default=20.0)
     seed: int = option("seed of texts and weights", default=0)
 
     def __post_init__(self) -> None:

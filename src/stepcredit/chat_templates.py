@@ -57,7 +57,7 @@ class ChatSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatOptions:
-    """How conversations become tokens; what is not given is as a reward model's prm.json says."""
+    """How conversations become tokens; the defaults are those in a reward model's prm.json."""
 
     template_arg: tuple[str, ...] = option(
         "argument of the chat template, e.g. enable_thinking=false (may be repeated); kept in prm.json, "
@@ -150,7 +150,7 @@ def parse_arguments(texts: Sequence[str]) -> dict[str, Any]:
                 f"{text!r} is not NAME=VALUE", where="--template-arg", hint="write enable_thinking=false"
             )
         if name in _OURS:
-            raise UserError(f"{name} is not yours to set", where="--template-arg", hint="leave it out")
+            raise UserError(f"{name} cannot be set", where="--template-arg", hint="leave it out")
         try:
             arguments[name] = json.loads(value)
         except (ValueError, RecursionError):

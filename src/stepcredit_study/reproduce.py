@@ -51,8 +51,8 @@ class Options:
         many=True,
     )
     scale: str | None = option(
-        "lab (the default) or paper (models and data for a node of 8 GPUs); for word-problems "
-        "full (the default) or tiny; for gsm8k gsm8k or tiny",
+        "lab (the default) or paper (models and data for a node of 8 GPUs); word-problems: full (the "
+        "default) or tiny; gsm8k: gsm8k (the default) or tiny",
         default=None,
     )
     model: str | None = option(

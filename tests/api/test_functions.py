@@ -222,8 +222,8 @@ MISTAKES: dict[str, Callable[[], Any]] = {
         ["x"],
         num_smaples=3,  # type: ignore[call-arg]
     ),
-    "num_samples: 0 is not at least 1": lambda: stepcredit.sample(["x"], model=MID, num_samples=0),
-    "top_p: 7 is not above 0 and at most 1": lambda: stepcredit.sample(["x"], model=MID, top_p=7),
+    "num_samples: must be at least 1, got 0": lambda: stepcredit.sample(["x"], model=MID, num_samples=0),
+    "top_p: must be above 0 and at most 1, got 7": lambda: stepcredit.sample(["x"], model=MID, top_p=7),
     "prompts[0]: is of type int. Pass a record": lambda: stepcredit.sample([3], model=MID),
     "prompts: is of type dict, which has no rows.": lambda: stepcredit.sample({"prompt": "x"}, model=MID),
     "rollouts[1]: field 'response' must be a string, not 3": lambda: stepcredit.grade(
@@ -232,7 +232,7 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "score(): takes either rollouts, or text= with prompt=": lambda: stepcredit.score(prm=MID),  # type: ignore[call-overload]
     "text: needs the problem too. Pass prompt TEXT": lambda: stepcredit.score(text="b", prm=MID),  # type: ignore[call-overload]
     "graded: there are no rollouts to train on": lambda: stepcredit.train([], model=MID),
-    "scores: is no mapping of names to sources": lambda: stepcredit.evaluate_best_of_n(
+    "scores: is not a mapping from names to sources": lambda: stepcredit.evaluate_best_of_n(
         graded_rollouts(),
         scores=["s"],  # type: ignore[arg-type]
     ),

@@ -118,7 +118,7 @@ def test_development_problems_are_named_and_not_reported(
     [
         (["--n", "64"], "--n: the smallest number of responses"),
         (["--weighted", "cubic"], "--weighted: 'cubic' is not a vote"),
-        (["--dev-fraction", "2"], "--dev-fraction: 2 is not between 0 and 1"),
+        (["--dev-fraction", "2"], "--dev-fraction: must be between 0 and 1, got 2"),
         (["--scores", "prm=missing.jsonl"], "the name 'prm' appears twice"),
         (["--aggregate", "median"], "--aggregate: scorer 'prm' has no 'median'"),
         (["--dev-scores", "x"], "--dev-scores: needs --dev"),

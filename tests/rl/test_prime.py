@@ -93,7 +93,7 @@ def test_a_response_does_not_move_its_own_baseline() -> None:
 @pytest.mark.parametrize(
     ("rewards", "outcomes", "prompts", "words"),
     [
-        ([np.zeros(1)] * 3, [0.0] * 3, [0, 0, 1], "response 2: is the only one to its prompt"),
+        ([np.zeros(1)] * 3, [0.0] * 3, [0, 0, 1], "response 2: is the only response to its prompt"),
         (
             [np.zeros(1)] * 2,
             [0.0],

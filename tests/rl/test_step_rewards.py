@@ -88,7 +88,7 @@ def test_several_turns_with_ids_that_do_not_say_who_wrote_them_are_refused(prm: 
 
 
 def test_ids_of_another_tokenizer_are_noticed(prm: ImplicitPRM) -> None:
-    with pytest.raises(DataError, match=r"does not hold its text .* tokenizer="):
+    with pytest.raises(DataError, match=r"does not contain its text .* tokenizer="):
         StepRewards(prm)([PROMPT], [RIGHT], [[7, 8, 9]])
 
 

@@ -252,7 +252,7 @@ def test_what_runs_no_judge_is_refused(
 ) -> None:
     command = ["score", str(rows), "--prm", "m", "--family", "generative", "--judge-generator", name]
     assert main([*command, "--out", str(tmp_path / "scores.jsonl")]) == 2
-    assert f"--judge-generator: nothing called '{name}' runs a judge" in capsys.readouterr().err
+    assert f"--judge-generator: '{name}' cannot run a judge" in capsys.readouterr().err
 
 
 def test_a_run_that_was_broken_off_goes_on_to_the_same_scores(

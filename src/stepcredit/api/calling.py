@@ -74,7 +74,9 @@ class Workplace:
             return ()
         if not isinstance(sources, Mapping):
             raise UserError(
-                "is no mapping of names to sources", where=argument, hint=f"write {argument}={{'prm': ...}}"
+                "is not a mapping from names to sources",
+                where=argument,
+                hint=f"write {argument}={{'prm': ...}}",
             )
         if wrong := [name for name in sources if "=" in name]:
             raise UserError(f"the name {wrong[0]!r} has an equals sign", where=argument)

@@ -104,7 +104,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("bench serve", "requests per second and latency of a server", "stepcredit_bench.serve"),
     Command(
         "bench search",
-        "search that keeps what its models have read, beside one that reads it anew",
+        "search that keeps its models' state, beside search without state",
         "stepcredit_bench.search",
     ),
     Command(

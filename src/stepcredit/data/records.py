@@ -156,7 +156,7 @@ def _response(row: Mapping[str, Any], where: str) -> tuple[str, tuple[Message, .
             raise DataError(
                 f"field {field!r} belongs to a response that is one text, not to turns",
                 where=where,
-                hint="leave it out, or take stepcredit.rl.token_rewards for token ids with a loss mask",
+                hint="leave it out, or use stepcredit.rl.token_rewards for token ids with a loss mask",
             )
     return response, turns
 

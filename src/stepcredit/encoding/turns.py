@@ -252,5 +252,5 @@ def _refusal(problem: str, rollout: Rollout) -> EncodingError:
         "not-encodable",
         problem,
         where=rollout.id,
-        hint="make a row of each assistant's turn, with what came before it as the prompt",
+        hint="make one row per assistant's turn, with everything before it as the prompt",
     )

@@ -149,7 +149,7 @@ class OpenAIGenerator:
                         if unreachable >= self._limits.concurrency:
                             raise self._no_use(f"cannot be reached ({trouble})") from trouble
                         if isinstance(trouble, RefusedError) and trouble.status in _HOPELESS_STATUSES:
-                            raise self._no_use(f"refuses ({trouble})") from trouble
+                            raise self._no_use(f"refuses the request ({trouble})") from trouble
                         yield GenerationFailure(request.prompt.id, (index,), str(trouble))
                     else:
                         unreachable = 0

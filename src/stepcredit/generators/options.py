@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.chat_templates import parse_arguments
 from stepcredit.checkpoints import LoadOptions
 from stepcredit.errors import UserError
-from stepcredit.options import option
+from stepcredit.options import check_at_least_one, option
 
 if TYPE_CHECKING:
     from stepcredit.types import Generator, Sampling
@@ -50,7 +50,7 @@ class SamplingOptions:
                 bounds = f"at least {least:g}" if most == math.inf else f"above 0 and at most {most:g}"
                 if name == "min_p":
                     bounds = "between 0 and 1"
-                raise UserError(f"{value:g} is not {bounds}", where="--" + name.replace("_", "-"))
+                raise UserError(f"must be {bounds}, got {value:g}", where="--" + name.replace("_", "-"))
         if "" in self.stop:
             raise UserError("an empty text would end every response", where="--stop")
 
@@ -113,11 +113,9 @@ class GeneratorOptions:
     def __post_init__(self) -> None:
         if self.model is None and self.generator != "fake":
             raise UserError("--model is missing", hint="name the policy's directory or hub name")
-        for name in ("batch_samples", "batch_tokens", "concurrency", "tensor_parallel", "data_parallel"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"{getattr(self, name)} is not at least 1", where="--" + name.replace("_", "-")
-                )
+        check_at_least_one(
+            self, "batch_samples", "batch_tokens", "concurrency", "tensor_parallel", "data_parallel"
+        )
 
     @property
     def name(self) -> str:

@@ -152,7 +152,7 @@ class VLLMGenerator:
         )
         self._abilities = self._copies.abilities
         if not self._abilities.takes_seeds:
-            warn("vLLM takes no seeds on a CPU, so --seed decides nothing here: another run draws otherwise")
+            warn("vLLM takes no seeds on a CPU, so --seed has no effect: another run draws other samples")
 
     @property
     def name(self) -> str:

@@ -25,10 +25,14 @@ class GraderOptions:
         metavar="REGEX",
     )
     tolerance: float | None = option(
-        "numeric: largest relative difference that counts as equal", default=None
+        "numeric: largest relative difference that counts as equal; default is 1e-6", default=None
     )
-    time_limit: float | None = option("seconds per answer; one that takes longer is wrong", default=None)
-    memory_limit: int | None = option("code: megabytes of memory per program", default=None)
+    time_limit: float | None = option(
+        "seconds per answer; one that takes longer is wrong; default is 5 for math, 10 for code, 30 for "
+        "reasoning-gym and functions",
+        default=None,
+    )
+    memory_limit: int | None = option("code: megabytes of memory per program; default is 1024", default=None)
     allow_unsafe_code: bool = option(
         "code: run programs even if this system cannot sandbox them; use it only in a container",
         default=False,

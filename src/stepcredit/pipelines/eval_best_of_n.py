@@ -182,7 +182,7 @@ def _development(options: Options) -> Development | None:
         raise UserError("cannot be given with --dev-fraction", where="--dev", hint="choose on one of them")
     if options.dev_fraction is not None:
         if not 0.0 < options.dev_fraction < 1.0:
-            raise UserError(f"{options.dev_fraction:g} is not between 0 and 1", where="--dev-fraction")
+            raise UserError(f"must be between 0 and 1, got {options.dev_fraction:g}", where="--dev-fraction")
         return Development(share=options.dev_fraction)
     assert options.dev is not None
     names = [name for name, _ in named_files(options.scores, "--scores")]

@@ -38,7 +38,7 @@ def run(options: Options) -> StepResultOutput:
 
     fraction = options.dev_fraction
     if fraction is not None and not 0.0 < fraction < 1.0:
-        raise UserError(f"{fraction:g} is not between 0 and 1", where="--dev-fraction")
+        raise UserError(f"must be between 0 and 1, got {fraction:g}", where="--dev-fraction")
     with locked(options.inputs.out):
         evaluation = evaluate_prm_bench(
             read_parts(options.inputs, "prmbench"),

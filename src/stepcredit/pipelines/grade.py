@@ -39,7 +39,7 @@ class Options(GraderOptions):
     format: str = option("format of the input: rollouts, or that of another tool", default="rollouts")
     regrade: bool = option("also replace existing verdicts", default=False)
     ray: str | None = option(
-        "spread the work over this Ray cluster, or over this machine's cores: local",
+        "address of the Ray cluster to spread the work over; local starts one on this machine's cores",
         default=None,
         metavar="ADDRESS",
     )

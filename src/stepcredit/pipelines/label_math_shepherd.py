@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.errors import DataError, UserError
 from stepcredit.generators.options import ADDED_SETTINGS, GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.grading.options import GraderOptions, grader_of
-from stepcredit.options import OutputResult, argument, option
+from stepcredit.options import OutputResult, argument, check_at_least_one, option
 from stepcredit.steps import RULE_NAMES
 from stepcredit.wording import quantity
 
@@ -67,8 +67,7 @@ class Options:
     overwrite: bool = option("replace the existing output and start over", default=False)
 
     def __post_init__(self) -> None:
-        if self.num_completions < 1:
-            raise UserError(f"{self.num_completions} is not at least 1", where="--num-completions")
+        check_at_least_one(self, "num_completions")
         if not self.label_beta > 0:
             raise UserError(f"must be above 0, got {self.label_beta}", where="--label-beta")
         if self.adaptive is not None and not 0 < self.adaptive < 1:

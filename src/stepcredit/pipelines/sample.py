@@ -66,9 +66,7 @@ class Options:
     overwrite: bool = option("replace the existing output and start over", default=False)
 
     def __post_init__(self) -> None:
-        if self.num_samples < 1:
-            raise UserError(f"{self.num_samples} is not at least 1", where="--num-samples")
-        check_at_least_one(self, "limit")
+        check_at_least_one(self, "num_samples", "limit")
         parse_shard(self.shard)
         is_task = str(self.prompts).startswith(PREFIX)
         if is_task and (self.column or self.subset):

@@ -93,7 +93,7 @@ def as_rollouts(
         drawn = tokens.text(ids)
         if text.strip() not in drawn:
             raise DataError(
-                f"its token ids decode to {drawn[:40]!r}, which does not hold its text {text[:40]!r}",
+                f"its token ids decode to {drawn[:40]!r}, which does not contain its text {text[:40]!r}",
                 where=name,
                 hint="pass tokenizer=, the policy's own",
             )
@@ -122,8 +122,8 @@ def _assistant_text(completion: Completion, name: str) -> str:
     content = turns[0].get("content") if is_plain else None
     if not isinstance(content, str):
         raise DataError(
-            "has several turns, or a tool call: a reward of its text would be one of other tokens",
+            "has several turns or a tool call, so its text does not say which tokens the policy wrote",
             where=name,
-            hint="take stepcredit.rl.token_rewards, which reads token ids and the trainer's loss mask",
+            hint="use stepcredit.rl.token_rewards, which reads token ids and the trainer's loss mask",
         )
     return content

@@ -57,7 +57,7 @@ def lay_out(
     """
     if score.scored_text is not None and score.scored_text != response:
         raise UserError(
-            f"{score.scorer} scores a rewritten text, whose places are not those of the tokens",
+            f"{score.scorer} scores a rewritten text, whose offsets do not fit the tokens",
             hint="score with --convention clean",
         )
     starts = token_starts(tokenizer, response, token_ids)

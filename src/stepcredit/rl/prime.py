@@ -98,7 +98,7 @@ def _check(
             raise DataError("has a reward that is not a finite number", where=where)
         if counts[prompt_ids[place]] < 2:
             raise DataError(
-                "is the only one to its prompt, so there is nothing to compare it with",
+                "is the only response to its prompt, so there is nothing to compare it with",
                 where=where,
                 hint="draw at least two responses to each prompt",
             )

@@ -126,7 +126,7 @@ class VerlRewards:
     def _process(self, trajectory: Trajectory) -> NDArray[np.float64]:
         if trajectory.mask is None and trajectory.num_turns > 2:
             raise UserError(
-                f"a conversation of {trajectory.num_turns} turns has no response_mask, so that tokens of "
+                f"a conversation of {trajectory.num_turns} turns has no response_mask, so tokens of "
                 "tools would be rewarded",
                 where="verl",
                 hint="let the trainer compute rewards after the rollout, where verl has the mask",
@@ -175,7 +175,7 @@ def laid_out(scores: Sequence[float], lengths: Sequence[int], width: int) -> NDA
             rows[row, :length] = score.tokens
         else:
             raise DataError(
-                f"has {length} tokens and rewards for {len(score.tokens)}: they are of another response",
+                f"has {length} tokens and rewards for {len(score.tokens)}: they belong to another response",
                 where=f"response {row}",
             )
     return rows

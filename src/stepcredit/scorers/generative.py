@@ -287,7 +287,7 @@ def _generator_options(settings: ScorerSettings, judge: Judge) -> GeneratorOptio
     is_server = source.startswith(("http://", "https://"))
     if not is_server and source not in _LOCAL:
         raise UserError(
-            f"nothing called {source!r} runs a judge",
+            f"{source!r} cannot run a judge",
             where="--judge-generator",
             hint=f"use {', '.join(_LOCAL)} or the address of a server, e.g. http://localhost:8000/v1",
         )

@@ -211,7 +211,11 @@ def _check(checkpoint: Checkpoint) -> float:
     """Refuse what does not fit together; gives the beta to use."""
     settings, card, where = checkpoint.settings, checkpoint.card, checkpoint.settings.directory
     if settings.reference_free and settings.reference is not None:
-        raise UserError("a reference-free score has no reference", where="--reference", hint="leave one out")
+        raise UserError(
+            "a reference-free score has no reference",
+            where="--reference",
+            hint="leave out --reference or --reference-free",
+        )
     if card is not None and card.family != "implicit":
         raise CheckpointError(
             f"is a {card.family} model, not an implicit PRM", where=where, hint="use load_scorer"

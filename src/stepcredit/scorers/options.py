@@ -100,7 +100,7 @@ class ScorerOptions(ImplicitOptions):
         metavar="TEXT",
     )
     max_step_tokens: int | None = option(
-        "with --steps thinking: put neighbouring steps together while they have at most this many tokens",
+        "with --steps thinking: merge neighbouring steps as long as the result has at most this many tokens",
         default=None,
     )
     convention: str = option(
@@ -110,8 +110,8 @@ class ScorerOptions(ImplicitOptions):
         choices=("clean", "processbench", "best-of-n"),
     )
     aggregate: str | None = option(
-        "how a model that scores steps gets the response's reward from them: min, last, mean, "
-        "sum or product (token-head: also token-mean; log-probability: sum, mean or min)",
+        "how a response's reward is computed from its step scores, for models that score steps: min, last, "
+        "mean, sum or product (token-head: also token-mean; log-probability: sum, mean or min)",
         default=None,
     )
 
@@ -123,8 +123,8 @@ class ScorerOptions(ImplicitOptions):
         metavar="URL",
     )
     judge: str | None = option(
-        "generative: what the judge is asked and how its verdicts are read, a YAML file; default is the "
-        "shipped one, steps",
+        "generative: YAML file that says what the judge is asked and how its verdicts are read; default is "
+        "the shipped one, steps",
         default=None,
         metavar="FILE",
     )

@@ -109,7 +109,7 @@ class PooledReader:
             raise TokenError(
                 f"{source} gives probabilities, though outputs were asked for",
                 item,
-                hint="use a vLLM whose pooling interface knows use_activation",
+                hint="use a vLLM whose pooling interface supports use_activation",
             )
         return rows
 

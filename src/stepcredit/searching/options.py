@@ -52,7 +52,11 @@ class SearchOptions:
     def __post_init__(self) -> None:
         check_at_least_one(self, "width", "expand", "depth", "budget", "lookahead")
         if self.strategy in EXPANDING and self.width % self.expand:
-            raise UserError(f"{self.width} is not a multiple of --expand {self.expand}", where="--width")
+            raise UserError(
+                f"{self.width} is not a multiple of --expand {self.expand}",
+                where="--width",
+                hint=f"use e.g. --width {self.expand * math.ceil(self.width / self.expand)}",
+            )
         if not 0 < self.softmax_temperature < math.inf:
             raise UserError(
                 f"must be above 0 and finite, got {self.softmax_temperature}", where="--softmax-temperature"

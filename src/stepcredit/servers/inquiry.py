@@ -51,7 +51,7 @@ class Inquiry:
             return self.server.post(address, body, read)
         except RefusedError as refusal:
             raise UserError(
-                f"the server refuses ({refusal})",
+                f"the server refuses the request ({refusal})",
                 where=self.base_url,
                 hint="check the address, the model's name, its context length and OPENAI_API_KEY",
             ) from refusal

@@ -132,7 +132,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failed(_: Request, __: Exception) -> JSONResponse:
-        return _refusal(RequestError(500, "failed; the server's own output says why", None))
+        return _refusal(RequestError(500, "the server failed to answer; its own output says why", None))
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
@@ -159,7 +159,9 @@ def _add_health(app: FastAPI, service: Service) -> None:
             batcher.waiting_tokens >= service.options.queue_tokens for batcher in service.batchers.values()
         )
         if service.closing or full:
-            raise RequestError(503, "is ending" if service.closing else "the queue is full", None)
+            raise RequestError(
+                503, "the server is shutting down" if service.closing else "the queue is full", None
+            )
         return {"status": "ready"}
 
     @app.get("/metrics", tags=["health"])
@@ -197,7 +199,7 @@ def _add_scores(app: FastAPI, service: Service) -> None:
         known = [value for value in values if value is not None]
         if len(known) < len(values):
             names = ", ".join(["reward", *scores[0].aggregates])
-            raise RequestError(422, f"no aggregate {request.by!r} here; use one of {names}", "by")
+            raise RequestError(422, f"there is no aggregate {request.by!r}; use one of {names}", "by")
         answer = {"model": name, "index": known.index(max(known))}
         return JSONResponse({**answer, "scores": [_to_json(score, request) for score in scores]})
 

@@ -22,12 +22,12 @@ class ServerOptions:
     port: int = option("port to listen on; 0 picks a free one", default=8080)
     batch_tokens: int = option("largest number of tokens per batch, over all clients", default=16384)
     exact: bool = option(
-        "score each request in a batch of its own, so that its scores do not depend on others in any digit; "
-        "many small requests then take longer",
+        "score each request in a batch of its own, so that its scores do not depend on other requests at "
+        "all; many small requests then take longer",
         default=False,
     )
     queue_tokens: int = option(
-        "largest number of waiting tokens; beyond it requests are refused with 429 and a time to retry after",
+        "largest number of waiting tokens; when it is reached, requests are refused with 429 and Retry-After",
         default=1 << 20,
     )
     max_responses: int = option("largest number of responses per request", default=256)

@@ -47,7 +47,8 @@ class Service:
         if len(rollouts) > self.options.max_responses:
             raise RequestError(
                 422,
-                f"{len(rollouts)} are more than {self.options.max_responses}; send several requests",
+                f"has {len(rollouts)}, more than the limit of {self.options.max_responses}; "
+                "send several requests",
                 field,
             )
         try:

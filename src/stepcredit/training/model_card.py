@@ -8,13 +8,9 @@ from typing import Any
 
 from stepcredit.checkpoints import PRMCard
 from stepcredit.errors import UserError
+from stepcredit.objectives import OBJECTIVES
 from stepcredit.training.heldout import HELDOUT_METRICS, no_better_than_chance
 from stepcredit.wording import quantity
-
-_USE = {
-    "implicit": "prm = ImplicitPRM.from_pretrained({name!r})",
-}
-_OTHER_USE = "prm = load_scorer({name!r})"
 
 
 def model_card(card: PRMCard, *, name: str, base: str, manifest: Mapping[str, Any]) -> str:
@@ -26,9 +22,11 @@ def model_card(card: PRMCard, *, name: str, base: str, manifest: Mapping[str, An
         base: Initial weights.
         manifest: Counts, ledger and held-out metrics of the run.
     """
-    loader = "ImplicitPRM" if card.family == "implicit" else "load_scorer"
-    module = "stepcredit" if card.family == "implicit" else "stepcredit.scorers"
-    use = _USE.get(card.family, _OTHER_USE).format(name=name)
+    loader, load = "load_scorer", "load_scorer"
+    if card.family == "implicit":
+        loader, load = "ImplicitPRM", "ImplicitPRM.from_pretrained"
+    objective = OBJECTIVES.get((card.objective or "").partition(" ")[0])
+    labels = "step labels" if objective is not None and objective.needs_step_labels else "answer labels alone"
     lines = [
         "---",
         f"base_model: {base}",
@@ -38,12 +36,11 @@ def model_card(card: PRMCard, *, name: str, base: str, manifest: Mapping[str, An
         f"# {name}",
         "",
         f"A process reward model (family: {card.family}) that `stepcredit` trained from `{base}` with the "
-        f"objective {card.objective}, on answer labels"
-        + (" and step labels." if card.objective == "step-ce" else " alone."),
+        f"objective {card.objective}, on {labels}.",
         "",
         "```python",
-        f"from {module} import {loader}",
-        use,
+        f"from stepcredit import {loader}",
+        f"prm = {load}({name!r})",
         "score = prm.score(prompt, response)",
         "[(step.text, step.reward) for step in score.steps]",
         "```",

@@ -1,0 +1,32 @@
+"""A model card says on which labels its model was trained, and how to load it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stepcredit.checkpoints import PRMCard
+from stepcredit.training.model_card import model_card
+
+MANIFEST: dict[str, Any] = {
+    "counts": {"examples": 8, "rollouts": 8},
+    "ledger": {"trained_tokens": 80, "flops": 1e6, "flops_formula": "6 N D"},
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "objective", "labels", "load"),
+    [
+        ("implicit", "ce", "answer labels alone", "prm = ImplicitPRM.from_pretrained('prm')"),
+        ("implicit", "dpo", "answer labels alone", "prm = ImplicitPRM.from_pretrained('prm')"),
+        ("value-head", "token-ce", "answer labels alone", "prm = load_scorer('prm')"),
+        ("value-head", "step-ce (dataset-balanced)", "step labels", "prm = load_scorer('prm')"),
+        ("token-classifier", "label-ce", "step labels", "prm = load_scorer('prm')"),
+    ],
+)
+def test_it_names_the_labels_and_the_loader(family: str, objective: str, labels: str, load: str) -> None:
+    card = PRMCard(family=family, objective=objective, step_rule="newline")
+    text = model_card(card, name="prm", base="base", manifest=MANIFEST)
+    assert f"with the objective {objective}, on {labels}.\n" in text
+    assert f"\n{load}\n" in text
