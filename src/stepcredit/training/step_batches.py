@@ -67,10 +67,10 @@ def make_step_batch(
         )
 
     def batches(sequences: Sequence[Encoded]) -> tuple[ForwardBatch, ...]:
-        def lengths(unit: int) -> list[int]:
-            return [len(sequences[row].token_ids) for row in data.units[unit]]
+        def of_unit(unit: int) -> list[Encoded]:
+            return [sequences[row] for row in data.units[unit]]
 
-        return tuple(batch(plan, sequences) for plan in plan_forwards(units, lengths, cut))
+        return tuple(batch(plan, sequences) for plan in plan_forwards(units, of_unit, cut))
 
     own = [example.encoded for example in data.examples]
     return StepBatch(

@@ -259,7 +259,7 @@ class PRMTrainer(Trainer):
         if self.reference is not None and self._log_probs_of_heldout is None:
             self._log_probs_of_heldout = list(self.reference(encoded))
         reference = self._log_probs_of_heldout
-        plans = plan_forwards(range(len(examples)), lambda index: [len(encoded[index].token_ids)], self._cut)
+        plans = plan_forwards(range(len(examples)), lambda index: [encoded[index]], self._cut)
         rows: list[tuple[int, float, float]] = []
         has_log_ratios = False
         for plan in plans:
