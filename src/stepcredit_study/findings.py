@@ -20,6 +20,7 @@ from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.seeds import Measurement, Seeds
 from stepcredit_study.pages.finding import Finding
 from stepcredit_study.pages.findings import RESULTS, write_finding, write_findings_page
+from stepcredit_study.pages.second_lab import FOLDER
 from stepcredit_study.reproduce import NAMES, module_of
 from stepcredit_study.word_problems.verdicts import verdict_cells
 
@@ -58,8 +59,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
     parser.add_argument("--page", type=Path, default=Path("docs/findings.md"))
     arguments = parser.parse_args()
-    for finding, numbers in concluded_again(arguments.results):
-        write_finding(finding, arguments.results / finding.name, numbers)
+    for folder in (arguments.results, arguments.results / FOLDER):
+        for finding, numbers in concluded_again(folder):
+            write_finding(finding, folder / finding.name, numbers)
     write_findings_page(arguments.results, arguments.page, NAMES, in_word_problems(arguments.results))
 
 

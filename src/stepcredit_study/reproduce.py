@@ -51,8 +51,8 @@ class Options:
         many=True,
     )
     scale: str | None = option(
-        "lab (the default) or paper (models and data for a node of 8 GPUs); word-problems: full (the "
-        "default) or tiny; gsm8k: gsm8k (the default) or tiny",
+        "lab (the default), lab2 (the second lab) or paper (models and data for a node of 8 GPUs); "
+        "word-problems: full (the default) or tiny; gsm8k: gsm8k (the default) or tiny",
         default=None,
     )
     model: str | None = option(
@@ -162,7 +162,7 @@ def run(options: Options) -> CommandResult:
             name: experiment for name, experiment in experiments.items() if not experiment.lab_only
         }
         if not experiments:
-            raise UserError("needs the truth of every step, which only the lab has", where=options.names[0])
+            raise UserError("needs the truth of every step, which only a lab has", where=options.names[0])
     if options.dry_run:
         commands = plan(list(experiments.values()), scale, options.out)
         return DryRun(commands=commands, is_lab=scale.is_lab)

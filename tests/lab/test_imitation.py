@@ -19,6 +19,7 @@ from stepcredit.lab.imitation import (
     schedule,
     train_policy,
 )
+from stepcredit.lab.labs import FIRST, LABS, SECOND, Lab
 from stepcredit.lab.policies import POLICY_NAMES, policy_path
 from stepcredit.lab.task import parse_problem, split_of
 from stepcredit.lab.tokenizer import make_tokenizer
@@ -40,7 +41,7 @@ def test_the_loss_is_the_mean_over_response_tokens_and_end_of_turn() -> None:
 
 
 def test_policies_learn_from_their_own_split_and_see_all_domains() -> None:
-    recipe = dataclasses.replace(RECIPES["mid"], num_steps=3)
+    recipe = dataclasses.replace(RECIPES["lab"]["mid"], num_steps=3)
     steps = list(batches(recipe))
     assert [len(step) for step in steps] == [128 + 16 + 16] * 3
     problems = [parse_problem(prompt) for step in steps for prompt, _ in step]
@@ -62,22 +63,36 @@ def test_a_saved_policy_can_be_read_by_everybody(tmp_path: Path) -> None:
     assert {oct(file.stat().st_mode & 0o777) for file in tmp_path.iterdir()} == {"0o644"}
 
 
+@pytest.mark.parametrize("lab", LABS.values(), ids=LABS)
 @pytest.mark.parametrize("name", POLICY_NAMES)
-def test_a_shipped_policy_was_made_by_the_recipe_as_it_stands(name: str) -> None:
-    record = json.loads((policy_path(name) / TRAINING_RECORD).read_text())
-    assert record["recipe"] == json.loads(json.dumps(dataclasses.asdict(RECIPES[name])))
-    assert len(record["losses"]) == RECIPES[name].num_steps
+def test_a_shipped_policy_was_made_by_the_recipe_as_it_stands(name: str, lab: Lab) -> None:
+    record = json.loads((policy_path(name, lab.name) / TRAINING_RECORD).read_text())
+    recipe = RECIPES[lab.name][name]
+    taught = dataclasses.asdict(recipe) | {"tutor": dataclasses.asdict(lab.tutor(recipe.tutor))}
+    assert record["recipe"] == json.loads(json.dumps(taught))
+    assert len(record["losses"]) == recipe.num_steps
+
+
+def test_each_lab_teaches_its_own_problems() -> None:
+    recipe = dataclasses.replace(RECIPES["lab2"]["mid"], num_steps=2)
+    steps = list(batches(recipe, SECOND))
+    assert [len(step) for step in steps] == [80 + 5 + 5] * 2
+    problems = [parse_problem(prompt) for step in steps for prompt, _ in step]
+    assert {split_of(problem) for problem in problems} == {"policy"}
+    assert sum(problem.modulus == 50 for problem in problems) == 2 * 5
+    assert {problem.modulus for problem in problems} == {50, 130}
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["mid", "strong"])
-def test_the_first_steps_of_the_command_have_the_recorded_losses(name: str) -> None:
+@pytest.mark.parametrize(("name", "lab"), [("mid", FIRST), ("strong", FIRST), ("mid", SECOND)])
+def test_the_first_steps_of_the_command_have_the_recorded_losses(name: str, lab: Lab) -> None:
     """The same weights, data and optimiser: within 2% over six steps, whatever the machine's rounding."""
-    recipe = RECIPES[name]
+    recipe = RECIPES[lab.name][name]
     if recipe.start_from is None:
-        model = new_model(recipe.seed)
+        model = new_model(recipe.seed, lab)
     else:
-        model = LlamaForCausalLM.from_pretrained(policy_path(recipe.start_from), dtype=torch.float32)
-    losses = train_policy(recipe, model, stop_after=6)
-    recorded = json.loads((policy_path(name) / TRAINING_RECORD).read_text())["losses"][:6]
+        path = policy_path(recipe.start_from, lab.name)
+        model = LlamaForCausalLM.from_pretrained(path, dtype=torch.float32)
+    losses = train_policy(recipe, model, lab, stop_after=6)
+    recorded = json.loads((policy_path(name, lab.name) / TRAINING_RECORD).read_text())["losses"][:6]
     np.testing.assert_allclose(losses, recorded, rtol=0.02)

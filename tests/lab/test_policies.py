@@ -19,7 +19,7 @@ from stepcredit.lab.imitation import TRAINING_RECORD, make_policies
 from stepcredit.lab.oracles import check_steps
 from stepcredit.lab.policies import POLICY_NAMES, export_policies, policy_path
 from stepcredit.lab.task import Problem, draw_problems
-from stepcredit.lab.tutor import SYMBOLS, Tutor, tutor_named
+from stepcredit.lab.tutor import SYMBOLS, TUTORS, Tutor
 from stepcredit.lab.values import value_table
 
 FULL = "STEPCREDIT_REMAKE_POLICIES"
@@ -107,12 +107,12 @@ def test_exported_policies_are_copies(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", POLICY_NAMES)
 def test_a_policy_has_its_tutors_knowledge_and_misconceptions(name: str) -> None:
-    check_knowledge(policy_path(name), tutor_named(name))
+    check_knowledge(policy_path(name), TUTORS[name])
 
 
 @pytest.mark.parametrize("name", POLICY_NAMES)
 def test_a_policy_is_as_often_right_as_its_tutor_and_hardly_ever_miscopies(name: str) -> None:
-    check_accuracy(policy_path(name), tutor_named(name))
+    check_accuracy(policy_path(name), TUTORS[name])
 
 
 def check_knowledge(directory: Path, tutor: Tutor) -> None:
@@ -146,10 +146,10 @@ def check_accuracy(directory: Path, tutor: Tutor) -> None:
 def test_the_command_makes_policies_that_behave_as_the_shipped_ones(tmp_path: Path) -> None:
     make_policies(tmp_path)
     for name in POLICY_NAMES:
-        check_knowledge(tmp_path / name, tutor_named(name))
-        check_accuracy(tmp_path / name, tutor_named(name))
-        remade, _ = fact_probabilities(tmp_path / name, tutor_named(name))
-        shipped, _ = fact_probabilities(policy_path(name), tutor_named(name))
+        check_knowledge(tmp_path / name, TUTORS[name])
+        check_accuracy(tmp_path / name, TUTORS[name])
+        remade, _ = fact_probabilities(tmp_path / name, TUTORS[name])
+        shipped, _ = fact_probabilities(policy_path(name), TUTORS[name])
         assert 0.5 * np.abs(remade - shipped).sum(axis=-1).mean() < 0.05
         losses, recorded = (
             json.loads((directory / TRAINING_RECORD).read_text())["losses"]

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from stepcredit.errors import UserError
+from stepcredit.lab.labs import FIRST
 from stepcredit.lab.oracles import check_steps
 from stepcredit.lab.task import DOMAINS, Problem, draw_problems
-from stepcredit.lab.tutor import MID, STRONG, SYMBOLS, TUTORS, WEAK, Tutor, misconceptions, tutor_named
+from stepcredit.lab.tutor import MID, STRONG, SYMBOLS, TUTORS, WEAK, Tutor, misconceptions
 
 
 def test_the_standard_facts_are_240_and_the_tutors_misconceive_40_30_and_10_per_cent_of_them() -> None:
@@ -90,6 +91,6 @@ def test_nothing_is_written_for_no_problems_and_bases_do_not_mix() -> None:
 
 
 def test_an_unknown_tutor_says_which_there_are() -> None:
-    assert tutor_named("strong") is STRONG
+    assert FIRST.tutor("strong") is STRONG
     with pytest.raises(UserError, match="weak, mid, strong"):
-        tutor_named("perfect")
+        FIRST.tutor("perfect")

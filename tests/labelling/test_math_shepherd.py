@@ -11,7 +11,7 @@ import pytest
 from tests.tutor_generator import TutorGenerator
 from tests.tutor_rollouts import tutor_rollouts
 
-from stepcredit.lab.oracles import STEP_RULE
+from stepcredit.lab.checks import STEP_RULE
 from stepcredit.lab.task import parse_problem
 from stepcredit.lab.tutor import WEAK
 from stepcredit.lab.values import step_values

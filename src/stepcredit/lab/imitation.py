@@ -1,4 +1,4 @@
-"""How the lab's policies learn to write as the tutors do.
+"""How the labs' policies learn to write as the tutors do.
 
 The mid policy is trained from scratch, weak and strong are fine-tuned from it: Muon on the weight matrices,
 AdamW on the rest, each solution seen once.
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch.nn import functional
 
-from stepcredit.lab.task import DOMAINS, STANDARD, draw_problems
-from stepcredit.lab.tokenizer import ASSISTANT, CONTEXT_LENGTH, END_OF_TURN, USER, make_tokenizer
-from stepcredit.lab.tutor import MID, STRONG, WEAK, Tutor
+from stepcredit.lab.labs import FIRST, SECOND, Lab
+from stepcredit.lab.task import draw_problems
+from stepcredit.lab.tokenizer import ASSISTANT, END_OF_TURN, USER
 from stepcredit.runs import Progress, atomic_directory, write_json
 
 if TYPE_CHECKING:
@@ -28,12 +28,15 @@ TRAINING_RECORD: Final = "training.json"
 """File in a policy's directory: how it was made and the loss of each step."""
 
 
+_TEXTS_AT_ONCE: Final = 20
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How a policy is made.
 
     Attributes:
-        tutor: Whose solutions it learns from.
+        tutor: Name of the tutor whose solutions it learns from.
         start_from: Name of the policy whose weights it starts from; ``None`` is from scratch.
         num_steps: Optimiser steps.
         solutions: Solutions of standard problems in a step; none is seen twice.
@@ -43,7 +46,7 @@ class Recipe:
         seed: Fixes initial weights, problems and what the tutor writes.
     """
 
-    tutor: Tutor
+    tutor: str
     start_from: str | None
     num_steps: int
     solutions: int = 128
@@ -53,18 +56,46 @@ class Recipe:
     seed: int = 0
 
 
-RECIPES: Final[dict[str, Recipe]] = {
-    "mid": Recipe(tutor=MID, start_from=None, num_steps=240, seed=1),
-    "weak": Recipe(tutor=WEAK, start_from="mid", num_steps=100, matrix_lr=0.01, rest_lr=0.0025, seed=2),
-    "strong": Recipe(tutor=STRONG, start_from="mid", num_steps=100, matrix_lr=0.01, rest_lr=0.0025, seed=3),
+RECIPES: Final[dict[str, dict[str, Recipe]]] = {
+    FIRST.name: {
+        "mid": Recipe(tutor="mid", start_from=None, num_steps=240, seed=1),
+        "weak": Recipe(tutor="weak", start_from="mid", num_steps=100, matrix_lr=0.01, rest_lr=0.0025, seed=2),
+        "strong": Recipe(
+            tutor="strong", start_from="mid", num_steps=100, matrix_lr=0.01, rest_lr=0.0025, seed=3
+        ),
+    },
+    SECOND.name: {
+        "mid": Recipe(tutor="mid", start_from=None, num_steps=700, solutions=80, other_solutions=5, seed=1),
+        "weak": Recipe(
+            tutor="weak",
+            start_from="mid",
+            num_steps=100,
+            solutions=80,
+            other_solutions=5,
+            matrix_lr=0.01,
+            rest_lr=0.0025,
+            seed=2,
+        ),
+        "strong": Recipe(
+            tutor="strong",
+            start_from="mid",
+            num_steps=100,
+            solutions=80,
+            other_solutions=5,
+            matrix_lr=0.01,
+            rest_lr=0.0025,
+            seed=3,
+        ),
+    },
 }
+"""Lab to the recipes of its policies, in the order in which they are made."""
 
 
-def new_model(seed: int) -> LlamaForCausalLM:
+def new_model(seed: int, lab: Lab = FIRST) -> LlamaForCausalLM:
     """A model with random weights: 3 layers, width 96, 0.36 million parameters."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = make_tokenizer()
+    tokenizer = lab.tokenizer()
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -72,7 +103,7 @@ def new_model(seed: int) -> LlamaForCausalLM:
         intermediate_size=288,
         num_hidden_layers=3,
         num_attention_heads=4,
-        max_position_embeddings=CONTEXT_LENGTH,
+        max_position_embeddings=lab.context_length,
         tie_word_embeddings=False,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
@@ -81,16 +112,17 @@ def new_model(seed: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def batches(recipe: Recipe) -> Iterator[list[tuple[str, str]]]:
+def batches(recipe: Recipe, lab: Lab = FIRST) -> Iterator[list[tuple[str, str]]]:
     """For each optimiser step, its (problem, response) pairs, all written by the recipe's tutor."""
     parts: list[list[tuple[str, str]]] = []
     sizes: list[int] = []
-    for index, domain in enumerate(DOMAINS.values()):
-        size = recipe.solutions if domain == STANDARD else recipe.other_solutions
+    tutor = lab.tutor(recipe.tutor)
+    for index, domain in enumerate(lab.domains.values()):
+        size = recipe.solutions if domain == lab.standard else recipe.other_solutions
         problems = draw_problems(
             "policy", seed=recipe.seed, count=size * recipe.num_steps, domain=domain, distinct=False
         )
-        responses = recipe.tutor.write(problems, seed=[recipe.seed, index])
+        responses = tutor.write(problems, seed=[recipe.seed, index])
         parts.append([(p.text, response) for p, response in zip(problems, responses, strict=True)])
         sizes.append(size)
     for step in range(recipe.num_steps):
@@ -106,6 +138,15 @@ def response_loss(
 ) -> torch.Tensor:
     """Mean negative log-likelihood (nats a token) of the responses, end-of-turn included."""
     texts = [f"{USER}{prompt}{ASSISTANT}{response}{END_OF_TURN}" for prompt, response in pairs]
+    texts.sort(key=len)  # texts of about one length have little padding
+    parts = [texts[first : first + _TEXTS_AT_ONCE] for first in range(0, len(texts), _TEXTS_AT_ONCE)]
+    losses = torch.cat([_token_losses(model, tokenizer, part) for part in parts])
+    return losses.mean()
+
+
+def _token_losses(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
+) -> torch.Tensor:
     encoded = tokenizer(
         texts, padding=True, padding_side="right", return_tensors="pt", add_special_tokens=False
     )
@@ -114,21 +155,26 @@ def response_loss(
     # Right padding cannot be attended to by what precedes it, so the causal mask is enough.
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
     scored = (in_response[:, :-1] & mask[:, 1:]).flatten()
-    return functional.cross_entropy(logits.flatten(0, 1)[scored], ids[:, 1:].flatten()[scored])
+    return functional.cross_entropy(
+        logits.flatten(0, 1)[scored], ids[:, 1:].flatten()[scored], reduction="none"
+    )
 
 
-def train_policy(recipe: Recipe, model: LlamaForCausalLM, *, stop_after: int | None = None) -> list[float]:
+def train_policy(
+    recipe: Recipe, model: LlamaForCausalLM, lab: Lab = FIRST, *, stop_after: int | None = None
+) -> list[float]:
     """Train ``model`` in place.
 
     Args:
         recipe: How.
         model: Where to start.
+        lab: Whose problems and tutors.
         stop_after: Makes only so many of the recipe's steps, as its schedule has them.
 
     Returns:
         The loss of each step, nats a response token.
     """
-    tokenizer = make_tokenizer()
+    tokenizer = lab.tokenizer()
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "model.layers" in name]
     rest = [p for name, p in model.named_parameters() if not (p.ndim == 2 and "model.layers" in name)]
     optimisers: list[torch.optim.Optimizer] = [
@@ -138,8 +184,8 @@ def train_policy(recipe: Recipe, model: LlamaForCausalLM, *, stop_after: int | N
     peaks = [recipe.matrix_lr, recipe.rest_lr]
     model.train()
     losses = []
-    with Progress(f"training the {recipe.tutor.name} policy", recipe.num_steps, "steps") as progress:
-        for step, pairs in enumerate(islice(batches(recipe), stop_after)):
+    with Progress(f"training the {recipe.tutor} policy", recipe.num_steps, "steps") as progress:
+        for step, pairs in enumerate(islice(batches(recipe, lab), stop_after)):
             for optimiser, peak in zip(optimisers, peaks, strict=True):
                 optimiser.param_groups[0]["lr"] = peak * schedule(step, recipe.num_steps)
             loss = response_loss(model, tokenizer, pairs)
@@ -158,25 +204,26 @@ def schedule(step: int, num_steps: int) -> float:
     return min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * step / num_steps))
 
 
-def make_policies(directory: str | Path) -> None:
-    """Make all policies and save them as ``directory/<name>``; about five minutes of one core."""
-    for name, recipe in RECIPES.items():
+def make_policies(directory: str | Path, lab: Lab = FIRST) -> None:
+    """Make all policies of a lab and save them as ``directory/<name>``; minutes of one core."""
+    for name, recipe in RECIPES[lab.name].items():
         if recipe.start_from is None:
-            model = new_model(recipe.seed)
+            model = new_model(recipe.seed, lab)
         else:
             model = _load(Path(directory) / recipe.start_from)
-        losses = train_policy(recipe, model)
+        losses = train_policy(recipe, model, lab)
         with atomic_directory(Path(directory) / name) as target:
-            save_policy(model, target)
-            record = {"recipe": asdict(recipe), "losses": [round(loss, 4) for loss in losses]}
+            save_policy(model, target, lab)
+            taught = {"tutor": asdict(lab.tutor(recipe.tutor))}
+            record = {"recipe": asdict(recipe) | taught, "losses": [round(loss, 4) for loss in losses]}
             write_json(target / TRAINING_RECORD, record)
 
 
-def save_policy(model: LlamaForCausalLM, directory: Path) -> None:
+def save_policy(model: LlamaForCausalLM, directory: Path, lab: Lab = FIRST) -> None:
     """Save as an ordinary Hugging Face checkpoint in bfloat16, with tokenizer and chat template."""
     torch.nn.Module.to(model, torch.bfloat16)
     model.save_pretrained(directory)
-    make_tokenizer().save_pretrained(directory)
+    lab.tokenizer().save_pretrained(directory)
     for file in directory.iterdir():
         file.chmod(0o644)  # safetensors writes files that only their owner can read
 

@@ -1,43 +1,17 @@
-"""Which step of a response is wrong, by rule."""
+"""Which steps of a response are wrong, by rule."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
 
+from stepcredit.lab.checks import STEP_RULE, StepCheck
+from stepcredit.lab.second import oracle as second
 from stepcredit.lab.task import ANSWER_MARK, Problem, apply, parse_problem
-from stepcredit.steps import StepRule, split
-from stepcredit.types import Rollout, Step, StepLabel
-
-STEP_RULE: Final = StepRule("newline")
-"""How the lab's responses are cut into steps."""
+from stepcredit.steps import split
+from stepcredit.types import Rollout, StepLabel
 
 _CALCULATION = re.compile(r"([0-9])([-+*<>])([0-9])=([0-9])")
 _ANSWER = re.compile(rf"{ANSWER_MARK}([0-9])")
-
-
-@dataclass(frozen=True, slots=True)
-class StepCheck:
-    """What is right and wrong in one step; a malformed step has nothing right.
-
-    Attributes:
-        step: The step, with its place in the response.
-        expected: What the right solution says here; empty past its end.
-        well_formed: It is a calculation such as ``7*8=6``, or an answer such as ``#6``.
-        carried: It starts from the digit that the step before states (the problem's, for the first step).
-        operation: Operation and operand are the problem's next ones; for an answer: none is left.
-        follows: What it states follows from what it says itself, whether that was the task or not.
-        right: It and every step before it are those of the right solution.
-    """
-
-    step: Step
-    expected: str
-    well_formed: bool
-    carried: bool
-    operation: bool
-    follows: bool
-    right: bool
 
 
 def check_steps(problem: Problem, response: str) -> tuple[StepCheck, ...]:
@@ -45,6 +19,8 @@ def check_steps(problem: Problem, response: str) -> tuple[StepCheck, ...]:
 
     White space around a step is ignored.
     """
+    if problem.modulus > 10:
+        return second.check_steps(problem, response)
     expected = problem.solution.split("\n")
     checks: list[StepCheck] = []
     digit: int | None = problem.start
@@ -81,7 +57,7 @@ def _check_line(
 
 
 def first_wrong_step(problem: Problem, response: str) -> int | None:
-    """Index of the first step that is not the right solution's, or ``None``.
+    """Index of the first wrong step, whether a later one undoes it or not, or ``None``.
 
     ``None`` does not mean that the response is right: it may end too soon.
     """
@@ -89,7 +65,9 @@ def first_wrong_step(problem: Problem, response: str) -> int | None:
 
 
 def label_steps(rollout: Rollout) -> tuple[StepLabel, ...]:
-    """True step labels: 1 up to the first wrong step, 0 from it on.
+    """True step labels: 1 for right steps, 0 for wrong ones.
+
+    In the first lab all steps from the first wrong one on are wrong; in the second a step can undo an error.
 
     Raises:
         DataError: The rollout's prompt is not a problem of the lab.

@@ -40,7 +40,12 @@ ANSWER_PATTERN: Final = rf"^{ANSWER_MARK}([0-9])$"
 SPLIT_SHARES: Final[dict[str, int]] = {"policy": 40, "train": 30, "development": 10, "test": 20}
 """Share of all problems, in per cent, that each split draws from; no problem is in two splits."""
 
-_PROBLEM = re.compile(r"(?:([0-9]):)?([0-9])((?:[-+*<>][0-9])+)=")
+LARGEST_OPERAND: Final = 9
+_PROBLEM = re.compile(r"(?:([0-9]+):)?([0-9]+)((?:[-+*<>][0-9])+)=")
+
+
+def _is_modulus(modulus: int) -> bool:
+    return SMALLEST_OPERAND < modulus <= 10 or (modulus % 10 == 0 and 10 < modulus < 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,8 @@ class Domain:
     Attributes:
         name: Part of the prompt ids, except for the standard domain.
         operations: Symbols to choose from, keys of :data:`OPERATIONS`.
-        modulus: Number of digits, 3 to 10. Where it is not 10 the problem says so: ``5:3*4+2=``.
+        modulus: Results are below it: 3 to 10, of one digit, or a multiple of 10 up to 990, of two or
+            three digits. Where it is not 10 the problem says so: ``5:3*4+2=``.
         fewest: Smallest number of operations.
         most: Largest number of operations.
     """
@@ -68,8 +74,11 @@ class Domain:
                 f"operations {self.operations!r} must be different ones of {''.join(OPERATIONS)!r}",
                 where=f"lab domain {self.name!r}",
             )
-        if not SMALLEST_OPERAND < self.modulus <= 10:
-            raise UserError(f"modulus {self.modulus} is not in 3..10", where=f"lab domain {self.name!r}")
+        if not _is_modulus(self.modulus):
+            raise UserError(
+                f"modulus {self.modulus} is not in 3..10, nor a multiple of 10 below 1000",
+                where=f"lab domain {self.name!r}",
+            )
         if not 1 <= self.fewest <= self.most:
             raise UserError(
                 f"numbers of operations {self.fewest}..{self.most} are not a range from 1 up",
@@ -96,10 +105,10 @@ class Problem:
     """One problem: ``start``, then operation after operation.
 
     Attributes:
-        start: First digit, below ``modulus``.
+        start: First number, below ``modulus``.
         operations: One symbol an operation.
         operands: As many digits, below ``modulus``.
-        modulus: Number of digits.
+        modulus: All results are below it.
     """
 
     start: int
@@ -112,11 +121,16 @@ class Problem:
         """What the policy is asked."""
         pairs = zip(self.operations, self.operands, strict=True)
         marker = "" if self.modulus == 10 else f"{self.modulus}:"
-        return f"{marker}{self.start}{''.join(f'{symbol}{operand}' for symbol, operand in pairs)}="
+        steps = "".join(f"{symbol}{operand}" for symbol, operand in pairs)
+        return f"{marker}{self.number(self.start)}{steps}="
+
+    def number(self, value: int) -> str:
+        """How a result is written: one digit, or two to three where the modulus is above 10."""
+        return str(value) if self.modulus <= 10 else f"{value:02d}"
 
     @property
     def results(self) -> tuple[int, ...]:
-        """The right digit after each operation."""
+        """The right number after each operation."""
         digits, digit = [], self.start
         for symbol, operand in zip(self.operations, self.operands, strict=True):
             digit = apply(symbol, digit, operand, self.modulus)
@@ -125,8 +139,8 @@ class Problem:
 
     @property
     def answer(self) -> str:
-        """The last right digit."""
-        return str(self.results[-1])
+        """The last right number."""
+        return self.number(self.results[-1])
 
     @property
     def solution(self) -> str:
@@ -134,16 +148,16 @@ class Problem:
         return self.write(self.results)
 
     def write(self, results: tuple[int, ...] | list[int]) -> str:
-        """The response that states ``results`` (one digit an operation) and carries them forward."""
-        lines, digit = [], self.start
+        """The response that states ``results`` (one number an operation) and carries them forward."""
+        lines, value = [], self.start
         for symbol, operand, result in zip(self.operations, self.operands, results, strict=True):
-            lines.append(f"{digit}{symbol}{operand}={result}")
-            digit = result
-        return "\n".join([*lines, f"{ANSWER_MARK}{digit}"])
+            lines.append(f"{self.number(value)}{symbol}{operand}={self.number(result)}")
+            value = result
+        return "\n".join([*lines, f"{ANSWER_MARK}{self.number(value)}"])
 
 
 def apply(symbol: str, digit: int, operand: int, modulus: int = 10) -> int:
-    """The right result of one operation, a digit below ``modulus``."""
+    """The right result of one operation, a number below ``modulus``."""
     return OPERATIONS[symbol](digit, operand) % modulus
 
 
@@ -157,11 +171,12 @@ def parse_problem(prompt: PromptText) -> Problem:
     match = _PROBLEM.fullmatch(text)
     if match is None:
         raise DataError(
-            f"{text!r} is not a problem of the lab", hint="write one such as '7*8+5-3=', with single digits"
+            f"{text!r} is not a problem of the lab",
+            hint="write one such as '7*8+5-3=', with single digits, or '130:63*7+5-8='",
         )
     marker, start, rest = match.groups()
     problem = Problem(int(start), rest[::2], tuple(int(digit) for digit in rest[1::2]), int(marker or 10))
-    if not problem.modulus > SMALLEST_OPERAND or max(problem.start, *problem.operands) >= problem.modulus:
+    if not _is_modulus(problem.modulus) or max(problem.start, *problem.operands) >= problem.modulus:
         raise DataError(f"{text!r} has a digit that base {problem.modulus} does not have")
     return problem
 
@@ -239,7 +254,8 @@ def _stream(split: str, seed: int, domain: Domain) -> Iterator[Problem]:
         lengths = generator.integers(domain.fewest, domain.most + 1, size=block)
         starts = generator.integers(0, domain.modulus, size=block)
         symbols = generator.integers(0, len(domain.operations), size=(block, domain.most))
-        operands = generator.integers(SMALLEST_OPERAND, domain.modulus, size=(block, domain.most))
+        largest = min(domain.modulus - 1, LARGEST_OPERAND)
+        operands = generator.integers(SMALLEST_OPERAND, largest + 1, size=(block, domain.most))
         for length, start, row, numbers in zip(
             lengths.tolist(), starts.tolist(), symbols.tolist(), operands.tolist(), strict=True
         ):

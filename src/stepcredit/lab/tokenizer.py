@@ -1,7 +1,8 @@
-"""The lab's tokenizer: one token a character, as an ordinary fast Hugging Face tokenizer."""
+"""The labs' tokenizers: one token per character or known word, as ordinary fast Hugging Face tokenizers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from stepcredit.lab.task import ANSWER_MARK, OPERATIONS
@@ -13,7 +14,7 @@ PAD, UNKNOWN, END_OF_TURN = "<|pad|>", "<|unknown|>", "<|end|>"
 USER, ASSISTANT = "<|user|>", "<|assistant|>"
 CHARACTERS: Final = "0123456789" + "".join(OPERATIONS) + "=:" + ANSWER_MARK + "\n"
 CONTEXT_LENGTH: Final = 256
-"""Longest sequence in tokens."""
+"""Longest sequence of the first lab, in tokens."""
 
 CHAT_TEMPLATE: Final = (
     "{% for message in messages %}"
@@ -29,18 +30,28 @@ CHAT_TEMPLATE: Final = (
 )
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Build the tokenizer.
+def make_tokenizer(
+    words: Sequence[str] = (), *, context_length: int = CONTEXT_LENGTH
+) -> PreTrainedTokenizerFast:
+    """Build a tokenizer.
 
-    Characters outside the task become ``<|unknown|>``, one token each, so offsets stay right for any text.
+    What is outside the task becomes ``<|unknown|>``, a token per character, or per word of small letters
+    where there are words, so offsets stay right for any text.
+
+    Args:
+        words: Tokens beside the characters of the task: words of small letters, with a space before them
+            or without, and further characters.
+        context_length: Longest sequence in tokens.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     special = [PAD, UNKNOWN, END_OF_TURN, USER, ASSISTANT]
-    vocabulary = {token: index for index, token in enumerate([*special, *CHARACTERS])}
+    vocabulary = {token: index for index, token in enumerate([*special, *CHARACTERS, *words])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    backend.pre_tokenizer = pre_tokenizers.Split(
+        Regex(r" ?[a-z]+|[\s\S]" if words else r"[\s\S]"), behavior="isolated"
+    )
     backend.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -49,7 +60,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         eos_token=END_OF_TURN,
         extra_special_tokens=[USER, ASSISTANT],
         clean_up_tokenization_spaces=False,
-        model_max_length=CONTEXT_LENGTH,
+        model_max_length=context_length,
         padding_side="left",
     )
     tokenizer.chat_template = CHAT_TEMPLATE

@@ -16,7 +16,6 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float, Int
 
-from stepcredit.errors import UserError
 from stepcredit.lab.task import OPERATIONS, SMALLEST_OPERAND, Problem, apply
 
 MISCONCEPTION_SEED: Final = 20241202
@@ -113,17 +112,6 @@ WEAK: Final = Tutor("weak", misconceived=0.4, slip=0.03)
 MID: Final = Tutor("mid", misconceived=0.3, slip=0.015)
 STRONG: Final = Tutor("strong", misconceived=0.1, slip=0.01)
 TUTORS: Final[dict[str, Tutor]] = {tutor.name: tutor for tutor in (WEAK, MID, STRONG)}
-
-
-def tutor_named(name: str) -> Tutor:
-    """The tutor called ``weak``, ``mid`` or ``strong``.
-
-    Raises:
-        UserError: There is no such tutor.
-    """
-    if name not in TUTORS:
-        raise UserError(f"there is no tutor {name!r}", where="lab", hint=f"use {', '.join(TUTORS)}")
-    return TUTORS[name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from stepcredit.lab.oracles import STEP_RULE
+from stepcredit.lab.checks import STEP_RULE
+from stepcredit.lab.second.tutor import SecondTutor
+from stepcredit.lab.second.values import value_table as second_value_table
 from stepcredit.lab.task import ANSWER_MARK, Problem
 from stepcredit.lab.tutor import SYMBOLS, Tutor
 from stepcredit.steps import split
@@ -85,17 +87,21 @@ def value_table(tutor: Tutor, problem: Problem) -> Float[np.ndarray, "steps_and_
     return table
 
 
-def prefix_value(tutor: Tutor, problem: Problem, prefix: str) -> float:
+def prefix_value(tutor: Tutor | SecondTutor, problem: Problem, prefix: str) -> float:
     """Exact P(final answer right | prefix) under the tutor; NaN for what it could not go on from."""
+    if isinstance(tutor, SecondTutor):
+        return second_value_table(tutor, problem).of_prefix(prefix)
     return _value(read_prefix(problem, prefix), value_table(tutor, problem), problem)
 
 
-def step_values(tutor: Tutor, problem: Problem, response: str) -> Float[np.ndarray, " steps"]:
+def step_values(tutor: Tutor | SecondTutor, problem: Problem, response: str) -> Float[np.ndarray, " steps"]:
     """Exact P(final answer right | response up to the end of the step), for each step.
 
-    The steps are those of :data:`stepcredit.lab.oracles.STEP_RULE`. From a step on that a tutor could
+    The steps are those of :data:`stepcredit.lab.checks.STEP_RULE`. From a step on that a tutor could
     not go on from (see :func:`read_prefix`), values are NaN.
     """
+    if isinstance(tutor, SecondTutor):
+        return second_value_table(tutor, problem).of_steps(response)
     table = value_table(tutor, problem)
     ends = [step.end for step in split(response, STEP_RULE)]
     return np.array([_value(read_prefix(problem, response[:end]), table, problem) for end in ends])

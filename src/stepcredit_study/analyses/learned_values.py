@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from stepcredit.evaluation.score_columns import ScoreColumns
 from stepcredit.evaluation.step_metrics import step_probabilities
+from stepcredit.lab.second.tutor import SecondTutor
 from stepcredit.lab.task import ANSWER_MARK, parse_problem
 from stepcredit.lab.tutor import Tutor
 from stepcredit.lab.values import step_values
@@ -102,7 +103,9 @@ class LearnedValues:
             yield self.where(key == value)
 
 
-def of_scores(rollouts: Iterable[Rollout], columns: ScoreColumns, tutor: Tutor) -> LearnedValues:
+def of_scores(
+    rollouts: Iterable[Rollout], columns: ScoreColumns, tutor: Tutor | SecondTutor
+) -> LearnedValues:
     """Values of a score file beside a tutor's exact ones."""
     places = {identifier: row for row, identifier in enumerate(columns.ids)}
 
@@ -114,7 +117,7 @@ def of_scores(rollouts: Iterable[Rollout], columns: ScoreColumns, tutor: Tutor) 
     return _beside_exact(rollouts, values, tutor)
 
 
-def of_labels(rollouts: Iterable[Rollout], tutor: Tutor) -> LearnedValues:
+def of_labels(rollouts: Iterable[Rollout], tutor: Tutor | SecondTutor) -> LearnedValues:
     """Step labels, such as Monte-Carlo estimates, beside a tutor's exact values."""
     return _beside_exact(
         rollouts, lambda rollout: [label.label for label in rollout.step_labels or ()], tutor
@@ -122,7 +125,7 @@ def of_labels(rollouts: Iterable[Rollout], tutor: Tutor) -> LearnedValues:
 
 
 def _beside_exact(
-    rollouts: Iterable[Rollout], values: Callable[[Rollout], Sequence[float]], tutor: Tutor
+    rollouts: Iterable[Rollout], values: Callable[[Rollout], Sequence[float]], tutor: Tutor | SecondTutor
 ) -> LearnedValues:
     problems: dict[str, int] = {}
     seen: set[tuple[int, str]] = set()

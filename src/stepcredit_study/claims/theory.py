@@ -17,7 +17,6 @@ from pathlib import Path
 
 from stepcredit.data import read_rollouts
 from stepcredit.evaluation.score_columns import read_score_columns
-from stepcredit.lab.tutor import tutor_named
 from stepcredit.types import Rollout
 from stepcredit_study.analyses import learned_values, propositions
 from stepcredit_study.analyses.proposition_findings import (
@@ -35,7 +34,7 @@ from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.measuring import TestBed
 from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below
-from stepcredit_study.frame.world import LAB, Responses, World
+from stepcredit_study.frame.world import Responses, World
 from stepcredit_study.pages.finding import (
     Cell,
     Check,
@@ -108,7 +107,7 @@ def measure(world: World, files: Files) -> Measurement:
     )
     for name, log_weights in weights.items():
         numbers |= propositions.weight_numbers(name, log_weights, NUM_SAMPLES)
-    tutor = tutor_named(world.scale.generators[world.scale.base].removeprefix(LAB))
+    tutor = world.tutor
     learned = {
         name: learned_values.of_labels(read_rollouts(labels), tutor) for name, labels in files.labels.items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 from functools import cached_property
@@ -28,6 +29,8 @@ from stepcredit_study.frame.world import Responses
 
 AGGREGATES = ("min", "mean", "sum", "last")
 """What may stand for a response; which one is chosen on development problems."""
+
+_FACT = re.compile(r"([0-9]+[-+*<>][0-9])=")
 
 
 class TestBed:
@@ -154,13 +157,8 @@ def development_accuracies(
 
 
 def sightings(graded: Path) -> float:
-    """How often a fact of the lab, such as ``7*8``, stands in the responses: mean over those that do."""
-    counts = Counter(
-        line.partition("=")[0]
-        for rollout in read_rollouts(graded)
-        for line in rollout.response.splitlines()
-        if "=" in line
-    )
+    """How often a fact of a lab, such as ``7*8``, stands in the responses: mean over those that do."""
+    counts = Counter(fact for rollout in read_rollouts(graded) for fact in _FACT.findall(rollout.response))
     return counts.total() / max(1, len(counts))
 
 

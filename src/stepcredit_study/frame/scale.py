@@ -10,12 +10,13 @@ from typing import Any
 from stepcredit.errors import UserError
 from stepcredit.generators.options import GeneratorOptions, SamplingOptions
 from stepcredit.grading.options import GraderOptions
+from stepcredit.lab.labs import LABS
 from stepcredit.recipes import read_settings
 from stepcredit.training.config import TrainConfig
 from stepcredit.typed_values import typed_record
 from stepcredit.wording import suggestion
 
-SCALES = ("lab", "paper")
+SCALES = ("lab", "lab2", "paper")
 RECIPES = Path(__file__).parents[1] / "recipes"
 LEAST_TRAIN_RESPONSES = 8
 """The experiments compare up to so many responses to an instruction."""
@@ -83,10 +84,10 @@ class Scale:
     """A recipe of all experiments.
 
     Attributes:
-        name: ``lab`` or ``paper``.
+        name: ``lab``, ``lab2`` or ``paper``.
         base: Generator whose weights every model starts from, and whose responses it is trained on.
-        generators: Name to model: a hub id or directory, or ``lab:POLICY``.
-        prompts: ``train``, ``dev`` and ``test`` to a file or hub data set, or ``lab:SPLIT``.
+        generators: Name to model: a hub id or directory, or ``lab:POLICY`` (``lab2:POLICY``).
+        prompts: ``train``, ``dev`` and ``test`` to a file or hub data set, or ``lab:SPLIT`` (``lab2:SPLIT``).
         other_kinds: Instructions of other kinds.
         sizes: How much data.
         similar_prompts: Near-duplicate instructions share this part of their three-character pieces.
@@ -129,12 +130,13 @@ class Scale:
     @property
     def is_lab(self) -> bool:
         """Whether the truth of every step is known."""
-        return self.name == "lab"
+        return self.name in LABS
 
     @property
     def setting(self) -> str:
         """Where an experiment takes place, as the beginning of what differs from the paper."""
-        return "The lab's world and policies" if self.is_lab else "Models and data of the paper's sizes"
+        settings = {"lab": "The lab's world and policies", "lab2": "The second lab's world and policies"}
+        return settings.get(self.name, "Models and data of the paper's sizes")
 
     def config(self, method: str, **changes: Any) -> TrainConfig:
         """Training settings of a method.
@@ -180,7 +182,7 @@ def read_scale(name: str, *, quick: bool = False) -> Scale:
     """The recipe of a scale.
 
     Args:
-        name: ``lab`` or ``paper``.
+        name: ``lab``, ``lab2`` or ``paper``.
         quick: Its small sizes.
 
     Raises:

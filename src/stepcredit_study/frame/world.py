@@ -13,8 +13,10 @@ from typing import Any
 
 from stepcredit.generators.options import GeneratorOptions, SamplingOptions
 from stepcredit.lab.files import write_prompts, write_true_labels
+from stepcredit.lab.labs import FIRST, LABS, Lab
 from stepcredit.lab.policies import export_policy
-from stepcredit.lab.task import DOMAINS, STANDARD
+from stepcredit.lab.second.tutor import SecondTutor
+from stepcredit.lab.tutor import Tutor
 from stepcredit.pipelines import (
     baseline,
     grade,
@@ -30,7 +32,11 @@ from stepcredit.pipelines.driver import Store
 from stepcredit.searching.options import SearchOptions
 from stepcredit_study.frame.scale import Scale
 
-LAB = "lab:"
+
+def lab_source(source: str) -> tuple[Lab, str] | None:
+    """The lab that a recipe's ``lab:NAME`` or ``lab2:NAME`` names, and NAME; else ``None``."""
+    name, colon, rest = source.partition(":")
+    return (LABS[name], rest) if colon and name in LABS else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +83,20 @@ class World:
     def model(self, name: str) -> Path | str:
         """A generator's weights: a directory or hub id."""
         source = self.scale.generators[name]
-        if not source.startswith(LAB):
+        shipped = lab_source(source)
+        if shipped is None:
             return source
-        out = self.store.root / "policies" / name
-        return self.store.write(out, partial(export_policy, source.removeprefix(LAB)))
+        lab, policy = shipped
+        out = self.store.root / "policies" / (name if lab is FIRST else f"{lab.name}-{name}")
+        return self.store.write(out, partial(export_policy, policy, lab=lab.name))
+
+    @property
+    def tutor(self) -> Tutor | SecondTutor:
+        """Whom the base imitates (in a lab)."""
+        shipped = lab_source(self.scale.generators[self.scale.base])
+        assert shipped is not None, "only a lab's policies have tutors"
+        lab, policy = shipped
+        return lab.tutor(policy)
 
     @property
     def base(self) -> Path | str:
@@ -91,12 +107,16 @@ class World:
         """Problems of ``train``, ``dev`` or ``test``, or instructions of another kind."""
         source = self.scale.prompts[split] if kind is None else self.scale.other_kinds[kind].prompts
         assert source is not None, "a kind without prompts comes graded"
-        if not source.startswith(LAB):
+        drawn = lab_source(source)
+        if drawn is None:
             return Path(source)
-        lab_split, _, domain = source.removeprefix(LAB).partition("/")
+        lab, rest = drawn
+        lab_split, _, domain = rest.partition("/")
         settings: dict[str, Any] = {"split": lab_split, "domain": domain, "count": count, "seed": self.seed}
+        if lab is not FIRST:
+            settings["domain"] = domain or lab.standard.name
         out = self.store.path("prompts", kind or split, settings, ".jsonl")
-        settings["domain"] = DOMAINS[domain] if domain else STANDARD
+        settings["domain"] = lab.domains[domain] if domain else lab.standard
         return self.store.write(out, lambda path: write_prompts(path, **settings))
 
     def sampled(

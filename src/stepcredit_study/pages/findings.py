@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +14,10 @@ from stepcredit.reports.page import write_page
 from stepcredit.reports.plots import standalone
 from stepcredit.runs import atomic_path, write_json
 from stepcredit.typed_values import typed_record
-from stepcredit.wording import quantity
-from stepcredit_study.pages.finding import Check, Finding, Verdict
+from stepcredit_study.pages.finding import Finding
 from stepcredit_study.pages.page import render_findings
 from stepcredit_study.pages.plots import draw
+from stepcredit_study.pages.second_lab import COLUMN, FOLDER, second_cells, second_sizes, tally
 from stepcredit_study.pages.text import claims_table, finding_markdown, finding_text, whys
 
 __all__ = [
@@ -115,29 +114,6 @@ def write_findings_page(
         temporary.write_text(text, encoding="utf-8")
 
 
-def _tally(checks: Sequence[Check]) -> str:
-    """How many claims hold: those that somebody published, and the questions of our own."""
-    words: dict[Verdict, str] = {
-        "holds": "hold",
-        "does not hold": "do not hold",
-        "undecided": "are undecided",
-        "not measured": "are not measured",
-    }
-
-    def counted(part: Sequence[Check]) -> str:
-        counts = Counter(check.verdict for check in part)
-        return ", ".join(f"{counts[verdict]} {word}" for verdict, word in words.items() if counts[verdict])
-
-    parts = {
-        "published": [check for check in checks if check.is_published],
-        "other": [check for check in checks if not check.is_published],
-    }
-    sentences = [
-        f"of {quantity(len(part), f'{name} claim')} {counted(part)}" for name, part in parts.items() if part
-    ]
-    return f"In a synthetic world, {'; '.join(sentences)}. Other worlds may count otherwise."
-
-
 def findings_page(
     results: str | Path,
     folder: str | Path,
@@ -152,31 +128,41 @@ def findings_page(
         folder: Where the page will lie; links are relative to it.
         order: Names of the findings in the order of the page.
         elsewhere: Number of a claim to what was found in the word problems.
+
+    Where findings of the second lab lie beside the results, there is a column for them.
     """
     results = Path(results)
-    findings = read_findings(results, order)
-    checks = [check for finding in findings for check in finding.checks]
+    findings, second = read_findings(results, order), read_findings(results / FOLDER, order)
+    worlds = {COLUMN: second_cells(findings, second), "word problems": elsewhere or {}}
+    measured_again = {finding.name for finding in second}
     parts = [
         "# The paper's findings, repeated",
         "Claims of [arXiv:2412.01981](https://arxiv.org/abs/2412.01981) and of its critics beside what "
-        "`stepcredit reproduce` measured in a synthetic world, [the lab](lab.md). A claim *holds* if the "
-        "whole 95% interval over seeds, which redraw problems, responses and training, lies on the claim's "
-        "side; it *does not hold* if the whole interval lies on the other side; otherwise it is *undecided*. "
-        "A claim with several parts does not hold if one part does not, and is undecided if one part is. "
-        "Intervals are Student's, so an end may lie outside the possible range; nothing is corrected for the "
-        "number of claims; and the lab's policies are the same in all seeds, so an interval says nothing "
-        "about other policies or problems. Unless another unit is named, the paper's numbers are accuracies "
-        "on MATH-500 in per cent, means over three generators and best-of-4, 16 and 64. This page is made "
-        "from the results by `make findings`; [how to run and extend the experiments](reproduction.md).",
-        *([] if checks else ["No results are published yet."]),
+        "`stepcredit reproduce` measured in a synthetic world, [the lab](lab.md)."
+        f"{second_sizes(second)} A claim *holds* if the whole 95% interval over seeds, which redraw "
+        "problems, responses and training, lies on the claim's side; it *does not hold* if the whole "
+        "interval lies on the other side; otherwise it is *undecided*. A claim with several parts does not "
+        "hold if one part does not, and is undecided if one part is. Intervals are Student's, so an end may "
+        "lie outside the possible range; nothing is corrected for the number of claims; and the lab's "
+        "policies are the same in all seeds, so an interval says nothing about other policies or problems. "
+        "Unless another unit is named, the paper's numbers are accuracies on MATH-500 in per cent, means "
+        "over three generators and best-of-4, 16 and 64. This page is made from the results by `make "
+        "findings`; [how to run and extend the experiments](reproduction.md).",
+        *([] if findings else ["No results are published yet."]),
     ]
     for number, finding in enumerate(findings, 1):
-        link = Path(os.path.relpath(results / finding.name / "README.md", folder)).as_posix()
-        parts += [f"## {number}. {finding.title}", f"{finding.purpose} [Tables and plots]({link}).", ""]
-        parts += [claims_table(finding.checks, f"{number}.", elsewhere), whys(finding.checks, f"{number}.")]
+        links = f"[Tables and plots]({_link(results / finding.name, folder)})"
+        if finding.name in measured_again:
+            links += f", [those of the second lab]({_link(results / FOLDER / finding.name, folder)})"
+        parts += [f"## {number}. {finding.title}", f"{finding.purpose} {links}.", ""]
+        parts += [claims_table(finding.checks, f"{number}.", worlds), whys(finding.checks, f"{number}.")]
         investigation = results / finding.name / INVESTIGATION
         if investigation.is_file():
             parts.append(investigation.read_text(encoding="utf-8").strip())
-    if checks:
-        parts += ["## How many claims hold", _tally(checks)]
+    if findings:
+        parts += ["## How many claims hold", tally(findings, second)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _link(result: Path, folder: str | Path) -> str:
+    return Path(os.path.relpath(result / "README.md", folder)).as_posix()

@@ -102,24 +102,26 @@ def _made(settings: Mapping[str, Any], seeds: int) -> Iterator[str]:
 
 
 def claims_table(
-    checks: Sequence[Check], prefix: str = "", elsewhere: Mapping[str, str] | None = None
+    checks: Sequence[Check], prefix: str = "", elsewhere: Mapping[str, Mapping[str, str]] | None = None
 ) -> str:
     """Number, claim, verdict, published and own numbers as a Markdown table.
 
     Args:
         checks: The claims.
         prefix: Before each number, such as ``3.`` for a page's third finding.
-        elsewhere: Number of a claim to what was found in the word problems; a column of its own where one
-            of these claims is among them.
+        elsewhere: Another world to what was found there, by the number of a claim; it has a column where
+            one of these claims is among them.
     """
     rows = [
         (f"{prefix}{number}", check.claim, f"**{check.verdict}**", check.paper, check.here)
         for number, check in enumerate(checks, 1)
     ]
-    if not elsewhere or elsewhere.keys().isdisjoint(row[0] for row in rows):
+    numbers = {row[0] for row in rows}
+    worlds = {world: cells for world, cells in (elsewhere or {}).items() if numbers & cells.keys()}
+    if not worlds:
         return _markdown(("", "claim", "verdict", "paper", "here"), rows)
-    wider = [(*row, elsewhere.get(row[0], _ABSENT)) for row in rows]
-    return _markdown(("", "claim", "verdict in the lab", "paper", "lab", "word problems"), wider)
+    wider = [(*row, *(cells.get(row[0], _ABSENT) for cells in worlds.values())) for row in rows]
+    return _markdown(("", "claim", "verdict in the lab", "paper", "lab", *worlds), wider)
 
 
 def whys(checks: Sequence[Check], prefix: str = "") -> str:

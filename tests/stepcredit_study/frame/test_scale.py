@@ -11,7 +11,7 @@ from stepcredit_study.frame.scale import SCALES, read_scale, resized
 @pytest.mark.parametrize("name", SCALES)
 def test_every_recipe_is_read_and_every_method_has_settings(name: str, quick: bool) -> None:
     scale = read_scale(name, quick=quick)
-    assert scale.is_lab == (name == "lab")
+    assert scale.is_lab == (name != "paper")
     assert scale.base in scale.generators
     assert set(scale.prompts) == {"train", "dev", "test"}
     for method in (*scale.methods, "verifier"):
@@ -70,7 +70,7 @@ def test_a_launched_command_takes_all_devices_and_an_engine_what_it_is_told() ->
 
 
 def test_mistakes_are_told() -> None:
-    with pytest.raises(UserError, match="Use lab, paper"):
+    with pytest.raises(UserError, match="Use lab, lab2, paper"):
         read_scale("moon")
     scale = read_scale("lab")
     with pytest.raises(UserError, match="no method 'magic'"):

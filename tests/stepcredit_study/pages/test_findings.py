@@ -259,7 +259,7 @@ def test_the_page_of_findings_has_claim_paper_here_verdict_and_why(tmp_path: Pat
     write_findings_page(results, tmp_path / "docs" / "findings.md")
     text = (tmp_path / "docs" / "findings.md").read_text()
     beginning, _, tally = text.partition("## How many claims hold")
-    assert "In a synthetic world, of 3 published claims 1 hold, 1 do not hold, 1 are undecided." in tally
+    assert "In the first lab, of 3 published claims 1 holds, 1 does not hold, 1 is undecided." in tally
     assert "published claims" not in beginning
     assert "## 1. Does it | hold?" in text
     assert "| 1.2 | It fails. | **does not hold** | 0 \\| 1 | -2.0 |" in text
@@ -276,3 +276,43 @@ def test_what_another_world_showed_stands_beside_the_lab_where_it_was_measured(t
     assert "| **does not hold** | 0 \\| 1 | -2.0 | **holds** (0.1) |" in text
     assert "| It holds. | **holds** | 1 > 0 | +2.0 [+1.0, +3.0] | – |" in text
     assert "nowhere" not in text
+
+
+def test_the_second_lab_stands_beside_the_first_claim_by_claim(tmp_path: Path) -> None:
+    settings = {
+        "scale": {
+            "name": "lab2",
+            "sizes": {"train_prompts": 40, "train_responses": 8, "test_prompts": 9, "test_responses": 64},
+        }
+    }
+    verdicts = (
+        Check(claim="It holds.", paper="1 > 0", here="+0.5", verdict="does not hold"),
+        Check(claim="It fails.", paper="0 | 1", here="-1.0", verdict="does not hold"),
+    )
+    write_finding(FINDING, tmp_path / "made-up", NUMBERS)
+    write_finding(replace(FINDING, name="other"), tmp_path / "other", NUMBERS)
+    second = replace(FINDING, checks=verdicts, settings=settings)
+    write_finding(second, tmp_path / "lab2" / "made-up", NUMBERS)
+    text = findings_page(tmp_path, tmp_path, elsewhere={"1.2": "**holds** (0.1)"})
+    beginning, _, tally = text.partition("## How many claims hold")
+    assert "5 seeds, 40 problems with 8 responses to train on, and 9 with 64 to be tested on" in beginning
+    assert "| verdict in the lab | paper | lab | second lab | word problems |" in text
+    assert "| 1 > 0 | +2.0 [+1.0, +3.0] | **does not hold** (+0.5) | – |" in text
+    assert "| 0 \\| 1 | -2.0 | **does not hold** (-1.0) | **holds** (0.1) |" in text
+    assert "| 1.3 | It may. | **undecided** | 0 | 0 | not measured | – |" in text
+    assert "| 2.1 | It holds. | **holds** | 1 > 0 | +2.0 [+1.0, +3.0] | not measured |" in text
+    assert "[those of the second lab](lab2/made-up/README.md)" in text
+    assert "(lab2/other/README.md)" not in text
+    assert "In the first lab, of 6 published claims 2 hold, 2 do not hold, 2 are undecided." in tally
+    assert "In the second lab, of 2 published claims 2 do not hold." in tally
+    assert (
+        "Of 2 published claims measured in both, 0 hold in both worlds, 1 holds in one and not in the "
+        "other, 1 holds in neither, and the verdict on 0 is undecided in at least one." in tally
+    )
+
+
+def test_without_a_second_lab_the_page_has_no_column_for_it(tmp_path: Path) -> None:
+    write_finding(FINDING, tmp_path / "made-up", NUMBERS)
+    text = findings_page(tmp_path, tmp_path)
+    assert "second lab" not in text
+    assert "| verdict | paper | here |" in text

@@ -1,0 +1,1 @@
+"""The second lab: longer numbers, three styles, detours, checks, unsystematic slips and corrections."""
