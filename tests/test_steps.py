@@ -225,7 +225,7 @@ def test_the_most_tokens_are_a_part_of_the_rule() -> None:
     assert StepRule.text("thinking", 512) == "thinking:512"
     assert StepRule.text("newline", None) == "newline"
     for steps in ("newline", None):
-        with pytest.raises(UserError, match="--max-step-tokens: only steps of the rule thinking are grouped"):
+        with pytest.raises(UserError, match="--max-step-tokens: only the rule thinking merges steps"):
             StepRule.text(steps, 512)
     with pytest.raises(UserError, match="'many' is not a number of tokens"):
         StepRule.parse("thinking:many")

@@ -26,7 +26,7 @@ class Options:
         choices=("lab", "smollm2-135m", "tiny"),
     )
     concurrency: tuple[int, ...] = option(
-        "number of clients that send requests at the same time (may be repeated)",
+        "numbers of clients that send requests at the same time, comma-separated",
         default=(1, 4, 16, 64),
         metavar="N",
     )

@@ -130,7 +130,7 @@ class Client(_Calls):
 
     Raises:
         MissingExtraError: httpx is not installed.
-        UserError: The address is none.
+        UserError: It is not an address.
     """
 
     def __init__(

@@ -116,7 +116,7 @@ class StepRule:
             return steps
         if steps is None or cls.parse(steps).kind != "thinking":
             raise UserError(
-                "only steps of the rule thinking are grouped",
+                "only the rule thinking merges steps",
                 where="--max-step-tokens",
                 hint="pass --steps thinking",
             )
@@ -134,7 +134,7 @@ class StepRule:
 
     @property
     def max_tokens(self) -> int | None:
-        """Most tokens up to which neighbouring steps are put together; ``None`` leaves them as they are."""
+        """Most tokens up to which neighbouring steps are merged; ``None`` leaves them as they are."""
         return int(self.parameter) if self.kind == "thinking" and self.parameter else None
 
     def pattern(self) -> re.Pattern[str]:
@@ -196,7 +196,7 @@ def _pieces(response: str, rule: StepRule) -> Iterator[tuple[bool, int]]:
 def grouped(
     steps: Sequence[Step], ends: Sequence[int], max_tokens: int | None
 ) -> tuple[tuple[Step, ...], tuple[int, ...]]:
-    """Neighbouring steps put together as long as they have no more tokens than ``max_tokens``.
+    """Neighbouring steps merged as long as they have no more tokens than ``max_tokens``.
 
     Args:
         steps: They tile a text.

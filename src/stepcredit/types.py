@@ -1,4 +1,4 @@
-"""Records that travel between the rooms, and the protocols between them; torch is not imported."""
+"""The records that packages exchange, and the protocols between them; torch is not imported."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Sampling:
         max_new_tokens: Tokens after which a response is cut off (``finish_reason`` ``length``).
         stop: Strings that end a response; the stop string itself is not part of the response.
         keep_stop: Whether it is, with the whole token that completes it. Then the response is not over: it
-            can go on from there, so this is how a step is drawn.
+            can be continued from there, so this is how a step is drawn.
         seed: Sample ``i`` of a prompt draws from a random stream of (seed, prompt id, ``i``, response
             prefix) only.
         log_probs: How many candidates of each token are asked for, with their log-probabilities, of a server
@@ -283,7 +283,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class GenerationFailure:
-    """A request that could not be answered, with the reason; the run goes on."""
+    """A request that could not be answered, with the reason; the run continues."""
 
     prompt_id: str
     indices: tuple[int, ...]

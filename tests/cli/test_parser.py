@@ -17,7 +17,7 @@ class Inner:
     """Inner things."""
 
     rate: float = option("a rate", default=0.5)
-    size: int = option("a size", default=3)
+    size: int | None = option("a size; default is the machine's", default=None)
     most: int = option("the largest size", default=9, flag="--max-size")
 
 
@@ -146,3 +146,9 @@ def test_the_outer_default_of_a_nested_dataclass_counts_and_is_shown() -> None:
     parser = OneLineParser()
     add_settings(parser, Outer)
     assert "(default: 9.0)" in parser.format_help()
+
+
+def test_only_one_default_is_shown() -> None:
+    parser = OneLineParser()
+    add_settings(parser, Outer)
+    assert "a size (default: 8)" in " ".join(parser.format_help().split())

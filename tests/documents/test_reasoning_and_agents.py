@@ -56,7 +56,7 @@ def test_the_page_runs_from_top_to_bottom(workplace: Path, capsys: pytest.Captur
     assert [len(score["steps"]) for score in read("turns.jsonl")] == [2, 1]
     assert [len(score["steps"]) for score in read("lines.jsonl")] == [3, 1]
     assert read("turns.jsonl")[0]["scored_text"].endswith("The tool says 7.\nThe answer is 7")
-    assert "1 of these states one inside its thinking only" in capsys.readouterr().out
+    assert "1 of these states one only inside its thinking" in capsys.readouterr().out
     assert [line["response"] for line in read("rollouts.jsonl")] == [
         line["completion"] for line in read("trl.jsonl")
     ]

@@ -254,7 +254,7 @@ def test_an_answer_inside_the_thinking_only_is_none_and_counted(options: Options
     assert [line["prediction"] for line in read(options.out)] == [None, "2", None, None]
     assert result.counts["no_prediction"] == 3
     assert result.counts["only_in_thinking"] == 2
-    assert "2 of these state one inside their thinking only, which is no answer" in result.to_text()
+    assert "2 of these state one only inside their thinking, which does not count" in result.to_text()
 
 
 def test_the_answer_of_several_turns_is_in_the_last(options: Options) -> None:

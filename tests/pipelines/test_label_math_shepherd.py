@@ -228,5 +228,5 @@ def test_results_are_plain_json(graded: Path, tmp_path: Path) -> None:
 
 
 def test_labels_belong_to_steps_that_are_not_put_together(graded: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--steps thinking:9: labels belong to steps of text"):
+    with pytest.raises(UserError, match="--steps thinking:9: step labels need steps that do not depend"):
         label_math_shepherd.run(_options(graded, tmp_path / "labelled.jsonl", steps="thinking:9"))

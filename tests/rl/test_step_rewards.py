@@ -83,7 +83,7 @@ def test_several_turns_with_ids_that_do_not_say_who_wrote_them_are_refused(prm: 
     ]
     ids = prm.encoding.tokenizer(RIGHT)["input_ids"]  # type: ignore[attr-defined]
     for completion in (turns, turns[:1]):
-        with pytest.raises(DataError, match=r"^completion-1: has several turns, or a tool call.*loss mask"):
+        with pytest.raises(DataError, match=r"^completion-1: has several turns or a tool call.*loss mask"):
             StepRewards(prm)([PROMPT] * 2, [answers([RIGHT])[0], completion], [ids, ids])
 
 

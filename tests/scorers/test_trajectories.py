@@ -121,7 +121,7 @@ def test_kinds_whose_format_knows_one_text_refuse_turns(pair: tuple[Path, Path])
     scorer = load_scorer(pair[0], reference=pair[1], beta=BETA, convention="processbench")
     with pytest.raises(UserError, match="r: the response is a list of turns, where this takes one text"):
         list(scorer.score_all([ROW]))
-    with pytest.raises(UserError, match="--max-step-tokens: the format processbench does not group steps"):
+    with pytest.raises(UserError, match="--max-step-tokens: the format processbench does not merge steps"):
         load_scorer(pair[0], reference=pair[1], beta=BETA, convention="processbench", steps="thinking:9")
 
 

@@ -48,9 +48,9 @@ def sample(
     Args:
         prompts: A file, ``hub:NAME[:SPLIT]`` or ``reasoning-gym:TASK``; records, dictionaries or texts; a
             data set or a frame.
-        out: File to write. A call that was stopped goes on where it was; without it the rows are kept until
-            what is returned is gone.
-        config: YAML file of options, or the name of a shipped recipe; keywords win over it.
+        out: File to write. A call that was stopped resumes from it. Without it the rows are kept as long as
+            the returned object exists.
+        config: YAML file of options, or the name of a shipped recipe; keywords override it.
         **options: The command's options.
 
     Returns:
@@ -81,7 +81,7 @@ def grade(
         grader: ``math``, ``numeric``, ``exact``, ``choice``, ``code``, ``reasoning-gym``,
             ``python:module:function``, or a function of (response, answer) in a module that can be imported.
         out: File to write; see :func:`sample`.
-        config: YAML file of options, or the name of a shipped recipe; keywords win over it.
+        config: YAML file of options, or the name of a shipped recipe; keywords override it.
         **options: The command's options.
 
     Returns:
@@ -111,11 +111,11 @@ def train(
         graded: Graded rollouts: a file; records or dictionaries; a data set or a frame.
         out: Directory of the model; see :func:`sample`.
         dev: Graded rollouts of other prompts, for held-out metrics and for choosing the weights to keep.
-        config: YAML file of options, or the name of a shipped recipe such as ``small``; keywords win over it.
+        config: YAML file of options, or the name of a shipped recipe such as ``small``; keywords override it.
         **options: The command's options.
 
     Returns:
-        The model; ``load()`` makes it ready to score.
+        The model; ``load()`` loads it for scoring.
 
     Raises:
         UserError: A mistake in the options or the input, or the model cannot be used as asked.
@@ -161,7 +161,7 @@ def score(
         text: One solution to score, instead of rollouts.
         prompt: The problem that ``text`` answers.
         out: File to write; see :func:`sample`.
-        config: YAML file of options, or the name of a shipped recipe; keywords win over it.
+        config: YAML file of options, or the name of a shipped recipe; keywords override it.
         **options: The command's options.
 
     Returns:
@@ -195,7 +195,7 @@ def search(
     Args:
         prompts: A file or ``hub:NAME[:SPLIT]``; records, dictionaries or texts; a data set or a frame.
         out: File to write; see :func:`sample`. The trees lie beside it.
-        config: YAML file of options, or the name of a shipped recipe; keywords win over it.
+        config: YAML file of options, or the name of a shipped recipe; keywords override it.
         **options: The command's options.
 
     Returns:
@@ -229,7 +229,7 @@ def evaluate_best_of_n(
         dev: Graded rollouts of development problems, to choose on.
         dev_scores: Their scores, under the same names.
         out: Folder for results, tables and report; without it nothing is written.
-        config: YAML file of options, or the name of a shipped recipe; keywords win over it.
+        config: YAML file of options, or the name of a shipped recipe; keywords override it.
         **options: The command's options.
 
     Returns:
@@ -265,12 +265,12 @@ def evaluate_steps(
 
     Args:
         data: Rollouts with step labels: a file or ``hub:DATASET[:SPLIT]``; records or dictionaries; a data
-            set or a frame; or a mapping of names to such parts.
+            set or a frame; or a mapping from data-set names to such rollouts.
         scores: Name of each scorer (``SCORER/PART`` for one part, ``SCORER/dev`` for ``dev``) to its scores.
         prm: Name of each model that scores the data first to its directory.
         dev: Labelled rollouts, not reported, to tune a threshold on.
         out: Folder for data, scores, tables and report; without it nothing is kept.
-        config: YAML file of options, or the name of a shipped recipe; keywords win over it.
+        config: YAML file of options, or the name of a shipped recipe; keywords override it.
         **options: The command's options.
 
     Returns:

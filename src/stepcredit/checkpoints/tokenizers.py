@@ -73,7 +73,7 @@ def load_tokenizer(
     if chat is not None and card is not None and card.template_date is None and reads_clock(tokenizer):
         warn(
             f"{source}: its chat template reads the clock, and prm.json has no date: it was trained with the "
-            f"dates of its days, and is scored with {settings.date}; train it again to fix the date"
+            f"date of the day, and is scored with {settings.date}; train it again to fix the date"
         )
     return tokenizer
 

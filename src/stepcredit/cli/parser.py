@@ -45,7 +45,10 @@ def add_settings(parser: argparse.ArgumentParser, options_class: type) -> None:
 
 def _add_setting(target: Any, setting: Setting) -> None:
     metadata = setting.field.metadata
-    text = (metadata["help"] + _default_text(setting)).replace("%", "%%")
+    about, default = metadata["help"], _default_text(setting)
+    if default:  # A command's own default takes the place of the one that the option describes.
+        about = about.partition("; default is ")[0]
+    text = (about + default).replace("%", "%%")
     many = get_origin(setting.kind) is tuple
     if setting.positional:
         target.add_argument(

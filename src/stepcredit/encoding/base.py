@@ -108,7 +108,7 @@ class StepEncoding(ABC):
     ) -> None:
         if step_rule.max_tokens is not None and not self.groups_steps:
             raise UserError(
-                f"the format {self.name} does not group steps",
+                f"the format {self.name} does not merge steps",
                 where="--max-step-tokens",
                 hint="leave it out, or use an implicit reward model, a value head or a token head",
             )

@@ -220,7 +220,7 @@ def _steps(text: str, turns: Sequence[Turn], rule: StepRule) -> tuple[Step, ...]
 def _grouped_by_turn(
     steps: tuple[Step, ...], ends: tuple[int, ...], begins: Sequence[int], rule: StepRule
 ) -> tuple[tuple[Step, ...], tuple[int, ...]]:
-    """Steps put together within turns only."""
+    """Steps merged within turns only."""
     if rule.max_tokens is None:
         return steps, ends
     kept: list[int] = []

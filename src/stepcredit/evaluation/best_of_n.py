@@ -101,7 +101,7 @@ def usable_sizes(
     smallest = int(num_responses.min())
     wanted = sorted(set(ns))
     if not wanted or wanted[0] < 1:
-        raise UserError(f"sizes must be 1 or more, not {', '.join(map(str, wanted)) or 'none'}", where="--n")
+        raise UserError(f"sizes must be at least 1, not {', '.join(map(str, wanted)) or 'none'}", where="--n")
     kept = tuple(n for n in wanted if n <= smallest)
     if not kept:
         raise UserError(

@@ -34,7 +34,7 @@ class Options(ImplicitOptions):
 
     data: Path = argument("rollouts that are graded, step-labelled, or both")
     format: str = option("format of DATA: rollouts, or that of another tool", default="rollouts")
-    n: tuple[int, ...] = option("numbers of responses to choose from", default=(4, 16, 64))
+    n: tuple[int, ...] = option("numbers of responses to choose from, comma-separated", default=(4, 16, 64))
     out: Path = option("folder for the score files, conventions.json and tables.md", metavar="DIR")
     draws: int = option("bootstrap draws over problems", default=10_000)
     seed: int = option("seed of the bootstrap", default=0)

@@ -85,8 +85,8 @@ _NOTES = {
     ),
     "no_prediction": ("states no answer", "state no answer"),
     "only_in_thinking": (
-        "of these states one inside its thinking only, which is no answer",
-        "of these state one inside their thinking only, which is no answer",
+        "of these states one only inside its thinking, which does not count",
+        "of these state one only inside their thinking, which does not count",
     ),
     "unread": (
         "was wrong because its answer or the reference could not be read as a whole",

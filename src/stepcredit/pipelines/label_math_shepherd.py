@@ -164,7 +164,7 @@ def _step_rule(options: Options) -> StepRule:
     rule = StepRule.parse(options.steps)
     if rule.max_tokens is not None:
         raise UserError(
-            "labels belong to steps of text, which no tokenizer puts together",
+            "step labels need steps that do not depend on a tokenizer",
             where=f"--steps {rule}",
             hint="use --steps thinking",
         )

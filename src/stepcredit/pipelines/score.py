@@ -172,7 +172,7 @@ def _check(options: Options, path: Path, out: Path) -> None:
     if options.html.absolute() == out.absolute():
         raise UserError("is also the score file", where=options.html, hint="choose another --html")
     if options.html_rows < 1:
-        raise UserError(f"must be 1 or more, got {options.html_rows}", where="--html-rows")
+        raise UserError(f"must be at least 1, got {options.html_rows}", where="--html-rows")
 
 
 def _run_text(options: Options) -> TextResult:

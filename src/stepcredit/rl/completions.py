@@ -1,7 +1,7 @@
 """A trainer's completions as rollouts: the tokens as they were drawn, and whether each has ended.
 
-The token ids win over the text, which a trainer may have parsed or trimmed. A completion that does not end
-with a control token was cut off, so that no end-of-turn is scored.
+The token ids take precedence over the text, which a trainer may have parsed or trimmed. A completion that
+does not end with a control token was cut off, so no end-of-turn is scored.
 """
 
 from __future__ import annotations

@@ -27,10 +27,10 @@ _LAYOUTS: tuple[Layout, ...] = ("tokens", "steps")
 
 
 def check_layout(layout: str) -> None:
-    """Refuse what is no layout.
+    """Refuse an unknown layout.
 
     Raises:
-        UserError: It is none.
+        UserError: There is no such layout.
     """
     if layout not in _LAYOUTS:
         raise UserError(f"there is no layout {layout!r}", hint=suggestion(layout, _LAYOUTS))

@@ -1,4 +1,4 @@
-"""An implicit PRM that goes on learning from the policy's own graded rollouts (PRIME, arXiv:2502.01456)."""
+"""An implicit PRM that keeps learning from the policy's own graded rollouts (PRIME, arXiv:2502.01456)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class OnlinePRM:
         seed: Seed of adapters and of the order of rollouts.
 
     Attributes:
-        scorer: Gives rewards with the present weights.
+        scorer: Gives rewards with the current weights.
 
     Raises:
         UserError: Settings are not those of an implicit reward model, or there are several processes.
@@ -179,7 +179,7 @@ class OnlinePRM:
         return float(loss)
 
     def save(self, directory: str | Path) -> None:
-        """Write the present weights as a trained PRM, whole or not at all; what is there is replaced."""
+        """Write the current weights as a trained PRM, whole or not at all; what is there is replaced."""
         config = self.config
         card = PRMCard(
             family=config.family,

@@ -33,7 +33,7 @@ class StepRewards:
     """A reward function with the signature of TRL's ``GRPOTrainer`` and ``RLOOTrainer``.
 
     A completion that was cut off is scored without an end-of-turn. One without text is not scored: the
-    reward of an end-of-turn alone may be the highest of all, and a policy would find it.
+    reward of an end-of-turn alone may be the highest of all, and the policy would learn to stop at once.
 
     Args:
         prm: A scorer, a :class:`~stepcredit.client.Client`, or what names one: a directory, a hub id or
@@ -85,7 +85,7 @@ class StepRewards:
         Args:
             prompts: One per completion: text, or messages.
             completions: Text, or messages.
-            completion_ids: The tokens as drawn, which win over the text.
+            completion_ids: The tokens as drawn, which take precedence over the text.
             log_metric: Takes the shares of completions that were cut off, empty or not scored.
             columns: The data set's, of which ``tools`` is read: the tools of each completion's conversation.
 

@@ -1,4 +1,4 @@
-"""Guided search: partial responses are drawn step by step, and a reward model says which to go on from."""
+"""Guided search: partial responses are drawn step by step, and a reward model says which to continue."""
 
 from stepcredit.searching.choice import choose_best, choose_by_vote
 from stepcredit.searching.driver import Searcher, SearchFailure

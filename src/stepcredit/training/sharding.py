@@ -28,8 +28,8 @@ def prepare_launch(precision: str) -> None:
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if asked not in ("no", "bf16" if precision == "bfloat16" else "no"):
         raise UserError(
-            f"{asked} was asked for, but the run's precision is {precision}; the policy would round "
-            "otherwise than the reference",
+            f"{asked} was asked for, but the run's precision is {precision}; the policy would be "
+            "rounded differently from the reference",
             where="accelerate launch --mixed_precision",
             hint="leave it out, and pass --precision to stepcredit",
         )
