@@ -23,7 +23,7 @@ class ServerOptions:
     batch_tokens: int = option("largest number of tokens per batch, over all clients", default=16384)
     exact: bool = option(
         "score each request in a batch of its own, so that its scores do not depend on other requests at "
-        "all; many small requests then take longer",
+        "all; many small requests can then take longer",
         default=False,
     )
     queue_tokens: int = option(
