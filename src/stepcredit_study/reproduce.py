@@ -35,6 +35,8 @@ NAMES = (
     "critics",
     "search",
     "rl",
+    "positive-control",
+    "kto",
 )
 ALL = "all"
 GSM8K = "gsm8k"

@@ -16,6 +16,7 @@ from stepcredit.lab.oracles import label_steps
 from stepcredit.lab.policies import POLICY_NAMES, export_policies, policy_path
 from stepcredit.lab.task import STANDARD, Domain, make_prompts
 from stepcredit.runs import Manifest, Output
+from stepcredit.types import Rollout
 
 
 def write_policies(directory: Path, *, overwrite: bool = False) -> None:
@@ -46,15 +47,41 @@ def write_prompts(
     _write(path, Manifest("lab prompts", settings), map(prompt_to_json, prompts), overwrite)
 
 
-def write_true_labels(graded: Path, path: Path, *, overwrite: bool = False) -> None:
+def write_true_labels(
+    graded: Path, path: Path, *, to_first_wrong: bool = False, overwrite: bool = False
+) -> None:
     """Write the rollouts of ``graded`` with the rule oracle's label of every step.
+
+    Args:
+        graded: Any rollouts.
+        path: File to write.
+        to_first_wrong: Responses end with their first wrong step, as process labels are collected
+            (arXiv:2305.20050).
+        overwrite: Replace what lies there.
 
     Raises:
         UserError: Something else lies at ``path`` and ``overwrite`` is off.
     """
-    labelled = (replace(rollout, step_labels=label_steps(rollout)) for rollout in read_rollouts(graded))
-    manifest = Manifest("lab step labels", {}, inputs=[graded])
+    labelled: Iterator[Rollout] = map(_labelled, read_rollouts(graded))
+    if to_first_wrong:
+        labelled = map(_to_first_wrong, labelled)
+    settings: dict[str, object] = {"to_first_wrong": True} if to_first_wrong else {}
+    manifest = Manifest("lab step labels", settings, inputs=[graded])
     _write(path, manifest, map(rollout_to_json, labelled), overwrite)
+
+
+def _labelled(rollout: Rollout) -> Rollout:
+    return replace(rollout, step_labels=label_steps(rollout))
+
+
+def _to_first_wrong(rollout: Rollout) -> Rollout:
+    """Without what follows the first wrong step; a response that is cut counts as cut off by a limit."""
+    labels = rollout.step_labels or ()
+    kept = next((number for number, label in enumerate(labels, 1) if label.label < 0.5), len(labels))
+    if kept == len(labels):
+        return rollout
+    response = rollout.response[: labels[kept - 1].end]
+    return replace(rollout, response=response, step_labels=labels[:kept], finish_reason="length")
 
 
 def _write(path: Path, manifest: Manifest, rows: Iterator[dict[str, Any]], overwrite: bool) -> None:

@@ -40,6 +40,11 @@ STEP_MODELS = ("math-shepherd", "math-shepherd-tokens", "autopsv")
 UNTRAINED = ("log-probability", "self-consistency", "shortest", "random")
 METHODS = (*OBJECTIVES, *BALANCED, *BASELINES, *UNTRAINED)
 
+OVER_STEP_MODELS = "An implicit PRM beats step models trained on Monte-Carlo and AutoPSV labels."
+STEP_MODELS_BELOW_VOTE = "Step models trained on Monte-Carlo and AutoPSV labels pick worse than plain voting."
+KTO_WEAKEST = "KTO makes the weakest implicit PRM."
+"""Claims that other experiments repeat in a setting of their own."""
+
 PAPER_AVERAGES: Mapping[str, str] = {
     "implicit-dpo": "50.4",
     "implicit-kto": "45.7",
@@ -227,7 +232,7 @@ def _over_step_models(seeds: Seeds) -> Check:
     gains = {name: _best_over(seeds, name) for name in STEP_MODELS}
     of_ce = {name: seeds.difference("average/implicit-ce", f"average/{name}") for name in STEP_MODELS}
     return Check(
-        claim="An implicit PRM beats step models trained on Monte-Carlo and AutoPSV labels.",
+        claim=OVER_STEP_MODELS,
         paper="DPO 50.4, Math-Shepherd 47.8, AutoPSV 45.7",
         here=f"the objective that is best on development problems minus {format_estimates(gains)}; "
         f"CE minus {format_estimates(of_ce)}",
@@ -270,7 +275,7 @@ def _vote_checks(seeds: Seeds) -> list[Check]:
             is_below,
         ),
         check(
-            "Step models trained on Monte-Carlo and AutoPSV labels pick worse than plain voting.",
+            STEP_MODELS_BELOW_VOTE,
             "Math-Shepherd 47.8, AutoPSV 45.7",
             STEP_MODELS,
             is_below,
@@ -299,7 +304,7 @@ def _objective_checks(seeds: Seeds) -> list[Check]:
             why=chosen,
         ),
         Check(
-            claim="KTO makes the weakest implicit PRM.",
+            claim=KTO_WEAKEST,
             paper="KTO 45.7, the others 48.4 to 50.4",
             here=f"minus implicit-kto: {format_estimates(behind)}",
             verdict=all_of([is_above(estimate) for estimate in behind.values()]),

@@ -52,6 +52,8 @@ LABELS = ("soft-labels", "hard-labels")
 VALUE_SOURCES = (*OBJECTIVES, *HEADS, *LABELS)
 """Models, and the labels that the heads learn from."""
 
+CE_ORDERS_BETTER = "Implicit values (CE) order prefixes better than value heads on Monte-Carlo labels."
+
 DEPTH = 3
 NUM_TREES = 4
 POSITIONS = ("1", "2", "3", "4", "answer")
@@ -241,7 +243,7 @@ def _value_checks(seeds: Seeds) -> list[Check]:
             "probability of a right answer.",
         ),
         Check(
-            claim="Implicit values (CE) order prefixes better than value heads on Monte-Carlo labels.",
+            claim=CE_ORDERS_BETTER,
             paper="argued from Proposition 3.2: hard labels overestimate, soft ones underestimate",
             here=format_estimates(gains, percent=False, digits=2),
             verdict=all_of([is_above(gain) for gain in gains.values()]),

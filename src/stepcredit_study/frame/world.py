@@ -233,21 +233,33 @@ class World:
         )
         return self.store.make("label math-shepherd", options.label, options)
 
-    def true_labels(self) -> Path:
-        """True step labels of the train set, by the lab's rule."""
-        source = self.train_set()
-        settings = {"data": f"{source.parent.name}/{source.name}"}
-        out = self.store.path("label true", "true", settings, ".jsonl")
-        return self.store.write(out, partial(write_true_labels, source))
+    def true_labels(self, data: Path | None = None, *, to_first_wrong: bool = False) -> Path:
+        """True step labels by the lab's rule.
 
-    def autopsv(self, data: Path | None = None) -> Path:
-        """Step labels from an outcome verifier's confidence; its threshold is chosen on the dev set."""
+        Args:
+            data: Graded rollouts; default is the train set.
+            to_first_wrong: Responses end with their first wrong step.
+        """
+        source = data or self.train_set()
+        settings: dict[str, Any] = {"data": f"{source.parent.name}/{source.name}"}
+        if to_first_wrong:
+            settings["to_first_wrong"] = True
+        out = self.store.path("label true", "true", settings, ".jsonl")
+        return self.store.write(out, partial(write_true_labels, source, to_first_wrong=to_first_wrong))
+
+    def autopsv(self, data: Path | None = None, **changes: Any) -> Path:
+        """Step labels from an outcome verifier's confidence; its threshold is chosen on the dev set.
+
+        Args:
+            data: Graded rollouts; default is the train set.
+            changes: Settings of the verifier's training that differ from the scale's.
+        """
         options = label_autopsv.Options(
             graded=data or self.train_set(),
             model=str(self.base),
             dev=self.dev_set(),
             out=Path(),
-            config=self.scale.config("verifier"),
+            config=self.scale.config("verifier", **changes),
             seed=self.seed,
         )
         return self.store.make("label autopsv", "labels", options)
