@@ -36,7 +36,6 @@ NAMES = (
     "search",
     "rl",
     "positive-control",
-    "kto",
 )
 ALL = "all"
 GSM8K = "gsm8k"

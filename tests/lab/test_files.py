@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,23 @@ def test_true_labels_are_the_oracles(tmp_path: Path) -> None:
     (labelled,) = read_rollouts(tmp_path / "labelled.jsonl")
     assert labelled.step_labels == label_steps(rollout)
     assert labelled.response == rollout.response
+
+
+def test_true_labels_may_end_with_the_first_wrong_step(tmp_path: Path) -> None:
+    """What follows an error is left out; a right response stays whole."""
+    wrong = Rollout(
+        id="p/0", prompt_id="p", prompt="7*8+5-3=", response="7*8=6\n6+5=2\n2-3=9\n#9", finish_reason="stop"
+    )
+    right = replace(wrong, id="p/1", response="7*8=6\n6+5=1\n1-3=8\n#8")
+    write_rows(tmp_path / "graded.jsonl", map(rollout_to_json, (wrong, right)))
+    write_true_labels(tmp_path / "graded.jsonl", tmp_path / "cut.jsonl", to_first_wrong=True)
+    cut, whole = read_rollouts(tmp_path / "cut.jsonl")
+    assert cut.response == "7*8=6\n6+5=2\n"
+    assert cut.step_labels == label_steps(wrong)[:2]
+    assert cut.finish_reason == "length"
+    assert whole == replace(right, step_labels=label_steps(right))
+    with pytest.raises(UserError, match="made with other settings"):
+        write_true_labels(tmp_path / "graded.jsonl", tmp_path / "cut.jsonl")
 
 
 def test_policies_are_written_once(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from stepcredit.evaluation.labelled_steps import join_labels
 from stepcredit.evaluation.localisation import localise
 from stepcredit.evaluation.score_columns import read_score_columns
 from stepcredit.generators.options import GeneratorOptions
-from stepcredit.lab.files import write_prompts
-from stepcredit.lab.oracles import label_steps
+from stepcredit.lab.files import to_first_wrong, with_true_labels, write_prompts
 from stepcredit.lab.policies import policy_path
 from stepcredit.lab.tutor import MID
 from stepcredit.pipelines import sample, score, train
@@ -29,18 +27,8 @@ pytestmark = pytest.mark.long
 
 
 def _write(path: Path, rollouts: Iterable[Rollout]) -> Path:
-    labelled = (replace(rollout, step_labels=label_steps(rollout)) for rollout in rollouts)
-    write_rows(path, map(rollout_to_json, labelled))
+    write_rows(path, map(rollout_to_json, rollouts))
     return path
-
-
-def _up_to_first_error(rollout: Rollout) -> Rollout:
-    """The response cut after its first wrong step, as process labels are collected (arXiv:2305.20050)."""
-    labels = label_steps(rollout)
-    wrong = next((number for number, label in enumerate(labels) if label.label < 0.5), None)
-    if wrong is None or wrong == len(labels) - 1:
-        return rollout
-    return replace(rollout, response=rollout.response[: labels[wrong].end], finish_reason="length")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +36,8 @@ def training_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Different responses of the mid tutor to 1000 problems."""
     distinct: dict[tuple[str, str], Rollout] = {}
     for rollout in tutor_rollouts(MID, 1000, 2):
-        distinct.setdefault((rollout.prompt_id, rollout.response), _up_to_first_error(rollout))
+        labelled = to_first_wrong(with_true_labels(rollout))
+        distinct.setdefault((rollout.prompt_id, rollout.response), labelled)
     return _write(tmp_path_factory.mktemp("train") / "labelled.jsonl", distinct.values())
 
 
@@ -67,7 +56,8 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
             draw=LabSampling().options(training=False),
         )
     )
-    return _write(directory / "labelled.jsonl", read_rollouts(directory / "rollouts.jsonl"))
+    drawn = read_rollouts(directory / "rollouts.jsonl")
+    return _write(directory / "labelled.jsonl", map(with_true_labels, drawn))
 
 
 @pytest.mark.parametrize(

@@ -62,20 +62,21 @@ def write_true_labels(
     Raises:
         UserError: Something else lies at ``path`` and ``overwrite`` is off.
     """
-    labelled: Iterator[Rollout] = map(_labelled, read_rollouts(graded))
+    labelled: Iterator[Rollout] = map(with_true_labels, read_rollouts(graded))
     if to_first_wrong:
-        labelled = map(_to_first_wrong, labelled)
+        labelled = map(to_first_wrong, labelled)
     settings: dict[str, object] = {"to_first_wrong": True} if to_first_wrong else {}
     manifest = Manifest("lab step labels", settings, inputs=[graded])
     _write(path, manifest, map(rollout_to_json, labelled), overwrite)
 
 
-def _labelled(rollout: Rollout) -> Rollout:
+def with_true_labels(rollout: Rollout) -> Rollout:
+    """The rollout with the rule oracle's label of every step."""
     return replace(rollout, step_labels=label_steps(rollout))
 
 
-def _to_first_wrong(rollout: Rollout) -> Rollout:
-    """Without what follows the first wrong step; a response that is cut counts as cut off by a limit."""
+def to_first_wrong(rollout: Rollout) -> Rollout:
+    """A labelled rollout without what follows its first wrong step; one that is cut counts as cut off."""
     labels = rollout.step_labels or ()
     kept = next((number for number, label in enumerate(labels, 1) if label.label < 0.5), len(labels))
     if kept == len(labels):

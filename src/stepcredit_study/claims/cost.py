@@ -38,12 +38,11 @@ from stepcredit_study.pages.finding import (
 )
 
 IMPLICIT = CE, DPO, NCA, KTO = "implicit-ce", "implicit-dpo", "implicit-nca", "implicit-kto"
-HEAD, SHEPHERD, AUTOPSV = "outcome-head", "math-shepherd", "autopsv"
-SHEPHERD_TOKENS = "math-shepherd-tokens"
+HEAD, AUTOPSV = "outcome-head", "autopsv"
+SHEPHERD, SHEPHERD_TOKENS = "math-shepherd", "math-shepherd-tokens"
 METHODS = (*IMPLICIT, HEAD, SHEPHERD, SHEPHERD_TOKENS, AUTOPSV)
 RESPONSES = (2, 4, 8)
-DOUBLED = "doubled"
-"""All responses to twice as many instructions."""
+DOUBLED = "doubled"  # all responses to twice as many instructions
 NEVER_LEVEL = "Math-Shepherd does not draw level with CE even on twice the instructions."
 
 PAPER: Mapping[str, tuple[str, str, str]] = {
@@ -188,7 +187,7 @@ def _parts_table(seeds: Seeds, amount: str) -> Table:
             lambda numbers: numbers[f"{method}/{amount}/{part}"] / total(numbers, CE, amount, UNSHARED)
         )
 
-    names = ("collection" + UNSHARED, "labelling" + UNSHARED, "labelling", "training")
+    names = (f"collection{UNSHARED}", f"labelling{UNSHARED}", "labelling", "training")
     return Table(
         title=f"Where the operations go, at {amount} responses",
         columns=("sampling responses", "labelling steps", "labelling, prefixes shared", "training"),

@@ -18,7 +18,6 @@ from typing import Any
 from stepcredit.data import read_rollouts
 from stepcredit.evaluation.score_columns import read_score_columns
 from stepcredit.lab.oracles import label_steps
-from stepcredit.lab.tutor import tutor_named
 from stepcredit.types import Rollout
 from stepcredit_study.analyses import learned_values
 from stepcredit_study.claims.cost import NEVER_LEVEL
@@ -29,7 +28,7 @@ from stepcredit_study.frame.measuring import TestBed, development_accuracies
 from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below
 from stepcredit_study.frame.variants import DPO_AND_CE, Variants, measure_variants, score_variants
-from stepcredit_study.frame.world import LAB, World
+from stepcredit_study.frame.world import World
 from stepcredit_study.pages.finding import (
     Check,
     Estimate,
@@ -105,10 +104,9 @@ def measure(world: World, files: Files) -> Measurement:
     variants, base = files.variants, world.scale.base
     numbers = measure_variants(world, variants)
     bed = TestBed(variants.test[base], world.scale.n)
-    tutor = tutor_named(world.scale.generators[base].removeprefix(LAB))
     for name, scores in variants.test_scores.items():
         numbers[f"{name}/step AUC"] = bed.step_auc(scores[base])
-        values = learned_values.of_scores(bed.distinct, read_score_columns(scores[base]), tutor)
+        values = learned_values.of_scores(bed.distinct, read_score_columns(scores[base]), world.tutor)
         numbers[f"{name}/rank-correlation"] = values.rank_correlation()
     for name in DPO_AND_CE:
         numbers[f"{name}/development"] = max(

@@ -10,7 +10,6 @@ model separates the first wrong step from right ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from stepcredit_study.frame.experiment import Experiment
@@ -46,29 +45,18 @@ def prepare(world: World) -> Variants:
     labelled = {MONTE_CARLO: world.math_shepherd()}
     if world.scale.is_lab:
         labelled[TRUE] = world.true_labels()
-    return score_variants(world, two_stages(world, world.train_set(), labelled))
-
-
-def two_stages(world: World, graded: Path, labelled: Mapping[str, Path]) -> dict[str, Path]:
-    """The models of both objectives.
-
-    Args:
-        world: Where they are trained.
-        graded: Responses whose final answers the first stage learns from, and the control once more.
-        labelled: Kind of step labels to responses that have them.
-    """
     models: dict[str, Path] = {}
     for method in DPO_AND_CE:
-        first = models[method] = world.train(method, graded)
+        first = models[method] = world.train(method)
         # The reward keeps its scale, so that the second stage goes on where the first one ended.
         beta = world.scale.config(method).beta
         second = world.scale.config("second-stage")
         models[variant(method, CONTROL)] = world.train(
-            method, graded, start_from=first, learning_rate=second.learning_rate, epochs=second.epochs
+            method, start_from=first, learning_rate=second.learning_rate, epochs=second.epochs
         )
         for name, data in labelled.items():
             models[variant(method, name)] = world.train("second-stage", data, start_from=first, beta=beta)
-    return models
+    return score_variants(world, models)
 
 
 def measure(world: World, variants: Variants) -> Measurement:
@@ -92,7 +80,12 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             "second stage on true labels, which only the lab has."
         ),
         tables=(_table(seeds, scale),),
-        checks=label_checks(seeds),
+        checks=tuple(
+            _check(seeds, method, labels)
+            for method in DPO_AND_CE
+            for labels in (MONTE_CARLO, TRUE)
+            if variant(method, labels) in seeds
+        ),
         plots=(_plot(seeds),),
     )
 
@@ -114,16 +107,6 @@ def _table(seeds: Seeds, scale: Scale) -> Table:
         ("gain", "first wrong step AUC", "paper's average"),
         caption=" The AUC is that of the step reward, first wrong steps against right steps before any "
         "error.",
-    )
-
-
-def label_checks(seeds: Seeds) -> tuple[Check, ...]:
-    """What each kind of labels adds to each objective."""
-    return tuple(
-        _check(seeds, method, labels)
-        for method in DPO_AND_CE
-        for labels in (MONTE_CARLO, TRUE)
-        if variant(method, labels) in seeds
     )
 
 

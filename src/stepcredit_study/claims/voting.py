@@ -39,7 +39,6 @@ from stepcredit_study.pages.finding import (
 
 METHODS = (*OBJECTIVES, *BALANCED, *BASELINES, "log-probability")
 ALONE, VOTE, TUNED = "alone", "vote", "vote, tuned"
-WEAKEST_GAINS_MOST = "Voting adds more to the objective that is weakest alone than to the others on average."
 
 PAPER: Mapping[str, tuple[str, str]] = {
     "implicit-dpo": ("50.4", "51.5"),
@@ -184,7 +183,7 @@ def _checks(seeds: Seeds) -> list[Check]:
             why=_why_votes_dilute(seeds),
         ),
         Check(
-            claim=WEAKEST_GAINS_MOST,
+            claim="Voting adds more to the objective that is weakest alone than to the others on average.",
             paper="KTO, the weakest, gains 4.7, the others 1.1 to 3.5",
             here=f"difference {format_estimate(more, sign=True)} (the weakest is identified on the other "
             "seeds)",

@@ -17,6 +17,7 @@ from stepcredit.typed_values import typed_record
 from stepcredit_study.pages.finding import Finding
 from stepcredit_study.pages.page import render_findings
 from stepcredit_study.pages.plots import draw
+from stepcredit_study.pages.repeated import repeated_cells
 from stepcredit_study.pages.second_lab import COLUMN, FOLDER, second_cells, second_sizes, tally
 from stepcredit_study.pages.text import claims_table, finding_markdown, finding_text, whys
 
@@ -133,7 +134,11 @@ def findings_page(
     """
     results = Path(results)
     findings, second = read_findings(results, order), read_findings(results / FOLDER, order)
-    worlds = {COLUMN: second_cells(findings, second), "word problems": elsewhere or {}}
+    worlds = {
+        **repeated_cells(findings),
+        COLUMN: second_cells(findings, second),
+        "word problems": elsewhere or {},
+    }
     measured_again = {finding.name for finding in second}
     parts = [
         "# The paper's findings, repeated",

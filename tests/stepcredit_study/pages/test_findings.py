@@ -316,3 +316,15 @@ def test_without_a_second_lab_the_page_has_no_column_for_it(tmp_path: Path) -> N
     text = findings_page(tmp_path, tmp_path)
     assert "second lab" not in text
     assert "| verdict | paper | here |" in text
+
+
+def test_a_claim_that_is_repeated_in_a_setting_of_its_own_stands_beside_the_first(tmp_path: Path) -> None:
+    check = Check(claim="It fails.", paper="not there", here="+7.0", verdict="undecided")
+    again = replace(FINDING, name="positive-control", checks=(check,), plots=(), tables=())
+    write_finding(FINDING, tmp_path / "made-up", NUMBERS)
+    write_finding(again, tmp_path / "positive-control", NUMBERS)
+    text = findings_page(tmp_path, tmp_path, order=("made-up", "positive-control"))
+    first, _, second = text.partition("## 2.")
+    assert "| verdict in the lab | paper | lab | where heads can succeed |" in first
+    assert "| **does not hold** | 0 \\| 1 | -2.0 | **undecided** (+7.0) |" in first
+    assert "where heads can succeed" not in second

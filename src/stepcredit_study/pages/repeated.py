@@ -1,0 +1,34 @@
+"""Claims that one experiment measures and another repeats in a setting of its own, beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from stepcredit_study.pages.finding import Finding
+
+SETTINGS: Final[Mapping[str, str]] = {"positive-control": "where heads can succeed"}
+"""Experiments that repeat claims of others, to what a column calls their setting."""
+
+
+def repeated_cells(findings: Sequence[Finding]) -> dict[str, dict[str, str]]:
+    """Setting to verdicts and numbers there, by the number that the claim has where it was first measured.
+
+    Args:
+        findings: In the order in which a page numbers them. A claim is repeated if its sentence is the same.
+    """
+    numbers = {
+        check.claim: f"{number}.{place}"
+        for number, finding in enumerate(findings, 1)
+        if finding.name not in SETTINGS
+        for place, check in enumerate(finding.checks, 1)
+    }
+    return {
+        SETTINGS[finding.name]: {
+            numbers[check.claim]: f"**{check.verdict}** ({check.here})"
+            for check in finding.checks
+            if check.claim in numbers
+        }
+        for finding in findings
+        if finding.name in SETTINGS
+    }
