@@ -52,15 +52,23 @@ def test_true_labels_are_the_oracles(tmp_path: Path) -> None:
 def test_true_labels_may_end_with_the_first_wrong_step(tmp_path: Path) -> None:
     """What follows an error is left out; a right response stays whole."""
     wrong = Rollout(
-        id="p/0", prompt_id="p", prompt="7*8+5-3=", response="7*8=6\n6+5=2\n2-3=9\n#9", finish_reason="stop"
+        id="p/0",
+        prompt_id="p",
+        prompt="7*8+5-3=",
+        response="7*8=6\n6+5=2\n2-3=9\n#9",
+        finish_reason="stop",
+        response_token_ids=(1, 2, 3),
+        tokenizer="sha256:0",
     )
     right = replace(wrong, id="p/1", response="7*8=6\n6+5=1\n1-3=8\n#8")
-    write_rows(tmp_path / "graded.jsonl", map(rollout_to_json, (wrong, right)))
+    write_rows(tmp_path / "graded.jsonl", [rollout_to_json(rollout) for rollout in (wrong, right)])
     write_true_labels(tmp_path / "graded.jsonl", tmp_path / "cut.jsonl", to_first_wrong=True)
     cut, whole = read_rollouts(tmp_path / "cut.jsonl")
     assert cut.response == "7*8=6\n6+5=2\n"
     assert cut.step_labels == label_steps(wrong)[:2]
     assert cut.finish_reason == "length"
+    # Recorded tokens are those of the whole response: training would refuse the row for them.
+    assert cut.response_token_ids is None
     assert whole == replace(right, step_labels=label_steps(right))
     with pytest.raises(UserError, match="made with other settings"):
         write_true_labels(tmp_path / "graded.jsonl", tmp_path / "cut.jsonl")

@@ -14,7 +14,7 @@ from stepcredit.evaluation.labelled_steps import join_labels
 from stepcredit.evaluation.localisation import localise
 from stepcredit.evaluation.score_columns import read_score_columns
 from stepcredit.generators.options import GeneratorOptions
-from stepcredit.lab.files import to_first_wrong, with_true_labels, write_prompts
+from stepcredit.lab.files import cut_at_first_wrong, with_true_labels, write_prompts
 from stepcredit.lab.policies import policy_path
 from stepcredit.lab.tutor import MID
 from stepcredit.pipelines import sample, score, train
@@ -36,7 +36,7 @@ def training_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Different responses of the mid tutor to 1000 problems."""
     distinct: dict[tuple[str, str], Rollout] = {}
     for rollout in tutor_rollouts(MID, 1000, 2):
-        labelled = to_first_wrong(with_true_labels(rollout))
+        labelled = cut_at_first_wrong(with_true_labels(rollout))
         distinct.setdefault((rollout.prompt_id, rollout.response), labelled)
     return _write(tmp_path_factory.mktemp("train") / "labelled.jsonl", distinct.values())
 

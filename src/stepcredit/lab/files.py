@@ -64,7 +64,7 @@ def write_true_labels(
     """
     labelled: Iterator[Rollout] = map(with_true_labels, read_rollouts(graded))
     if to_first_wrong:
-        labelled = map(to_first_wrong, labelled)
+        labelled = map(cut_at_first_wrong, labelled)
     settings: dict[str, object] = {"to_first_wrong": True} if to_first_wrong else {}
     manifest = Manifest("lab step labels", settings, inputs=[graded])
     _write(path, manifest, map(rollout_to_json, labelled), overwrite)
@@ -75,14 +75,24 @@ def with_true_labels(rollout: Rollout) -> Rollout:
     return replace(rollout, step_labels=label_steps(rollout))
 
 
-def to_first_wrong(rollout: Rollout) -> Rollout:
-    """A labelled rollout without what follows its first wrong step; one that is cut counts as cut off."""
+def cut_at_first_wrong(rollout: Rollout) -> Rollout:
+    """A labelled rollout without what follows its first wrong step; one that is cut counts as cut off.
+
+    The tokens that were drawn are those of the whole response, so one that is cut no longer has them.
+    """
     labels = rollout.step_labels or ()
     kept = next((number for number, label in enumerate(labels, 1) if label.label < 0.5), len(labels))
     if kept == len(labels):
         return rollout
     response = rollout.response[: labels[kept - 1].end]
-    return replace(rollout, response=response, step_labels=labels[:kept], finish_reason="length")
+    return replace(
+        rollout,
+        response=response,
+        step_labels=labels[:kept],
+        finish_reason="length",
+        response_token_ids=None,
+        tokenizer=None,
+    )
 
 
 def _write(path: Path, manifest: Manifest, rows: Iterator[dict[str, Any]], overwrite: bool) -> None:

@@ -60,7 +60,7 @@ USUAL: Mapping[str, float] = {
 
 def concluded(scale: Scale, changes: Mapping[str, float] | None = None) -> Finding:
     """What follows from these accuracies; areas and correlations are those of a good model unless given."""
-    numbers = USUAL | {"step AUC": 0.98, "rank-correlation": 0.6} | (changes or {})
+    numbers: dict[str, float] = {"step AUC": 0.98, "rank-correlation": 0.6, **USUAL, **(changes or {})}
 
     def rule(name: str) -> float:
         method, _, kind = name.rpartition("/")
