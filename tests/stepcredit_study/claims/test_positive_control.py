@@ -9,7 +9,7 @@ import pytest
 from tests.stepcredit_study.made_up import MadeUp, check_of, verdicts
 
 from stepcredit.data import rollout_to_json, score_to_json, write_rows
-from stepcredit.lab.oracles import STEP_RULE
+from stepcredit.lab.checks import STEP_RULE
 from stepcredit.lab.task import draw_problems
 from stepcredit.pipelines.driver import Plan, Store
 from stepcredit.steps import split
