@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import re
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.context import ForkServerProcess
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from stepcredit.cli import main
+from tests.processes import CONTEXT, start
+
 from stepcredit.runs import Manifest, Output, read_manifest
 
 NUM_OTHERS = 10
 _REFUSED = re.compile(r"stepcredit: error: .*: is being written by process \d+ on \S+ since .*")
-
-# The processes are forked from one that has imported everything, so that they start within milliseconds.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    [
-        "scipy.stats",
-        "stepcredit.evaluation.best_of_n_evaluation",
-        "stepcredit.logprobs",
-        "stepcredit.reports.evaluation",
-        "stepcredit.training.run",
-        "tests.cli.racing",
-        "transformers",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -46,36 +27,6 @@ class Race:
 
     codes: list[int]
     refused: list[str]
-
-
-def _run(words: Sequence[str], log: Path, barrier: Barrier | None, delay: float) -> None:
-    with open(log, "wb") as handle:
-        os.dup2(handle.fileno(), 1)
-        os.dup2(handle.fileno(), 2)
-    if barrier is not None:
-        barrier.wait()
-    time.sleep(delay)
-    code = main(words)
-    sys.stdout.flush()
-    os._exit(code)
-
-
-def start(
-    words: Sequence[str], log: Path, barrier: Barrier | None = None, delay: float = 0.0
-) -> ForkServerProcess:
-    """Run a command in another process, after a delay from when all wait at the barrier."""
-    process = CONTEXT.Process(target=_run, args=(words, log, barrier, delay))
-    process.start()
-    return process
-
-
-def run_alone(words: Sequence[str], log: Path) -> float:
-    """Run the command once, in a process of its own; gives the seconds that it took."""
-    started = time.monotonic()
-    process = start(words, log)
-    process.join()
-    assert process.exitcode == 0, log.read_text()
-    return time.monotonic() - started
 
 
 def race(words: Sequence[str], logs_in: Path, seconds: float) -> Race:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.cli.racing import check_manifests, contents, race, run_alone
+from tests.cli.racing import check_manifests, contents, race
+from tests.processes import run_alone
 from tests.tutor_rollouts import tutor_rollouts
 
 from stepcredit.data import rollout_to_json, write_rows

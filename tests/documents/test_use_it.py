@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.documents.test_documents import blocks, commands
+from tests.processes import Server
 
 from stepcredit.cli import main
 from stepcredit.client import Client
@@ -80,26 +77,14 @@ def test_the_python_of_the_search_page_prints_a_response_for_each_problem(
 
 @contextmanager
 def running(words: list[str]) -> Iterator[str]:
-    """The address of a server that a command of the page started, which then ends as it is asked to."""
-    command = [sys.executable, "-m", "stepcredit", *words[1:]]
-    port = command.index("--port") + 1 if "--port" in command else None
-    command = [*command, "--port", "0"] if port is None else [*command[:port], "0", *command[port + 1 :]]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if match := re.search(r"at http://\S+:(\d+)", line):
-            yield f"http://127.0.0.1:{match[1]}"
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=60)
-            assert process.returncode == 0
-            return
-    raise AssertionError("".join(said))
+    """The address of a server that a command of the page started, on a port of its own."""
+    with Server([*words[2:], "--port", "0"], Path("server.log")) as server:
+        yield server.address
 
 
 def test_the_servers_of_the_serving_page_answer_its_client(workplace: Path) -> None:
     first, both = commands("docs/serving.md")
+    assert first[:2] == both[:2] == ["stepcredit", "serve"]
     (block,) = blocks("docs/serving.md", "python")
     names: dict[str, Any] = {}
     with running(first) as address:

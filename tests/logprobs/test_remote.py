@@ -114,6 +114,10 @@ def test_faults_that_may_pass_are_tried_again(server: ModelServer) -> None:
     assert len(remote(server, retries=4).of(ENCODED[:1])[0]) == 3
 
 
+SLOW = "no whole answer within 0.3 seconds|no connection .timed out"
+"""On a busy machine the time may run out before there is a connection."""
+
+
 @pytest.mark.parametrize(
     ("reply", "kind", "message"),
     [
@@ -128,8 +132,8 @@ def test_faults_that_may_pass_are_tried_again(server: ModelServer) -> None:
             r"no answer \(status 503: busy\)\. Check that the server is running",
         ),
         (broken.close, UserError, "no answer .no connection"),
-        (broken.silent, UserError, "no whole answer within 0.3 seconds"),
-        (broken.drip_body, UserError, "no whole answer within 0.3 seconds"),
+        (broken.silent, UserError, SLOW),
+        (broken.drip_body, UserError, SLOW),
         (Reply(b'{"choices": [{"logp'), DataError, "not JSON"),
     ],
 )

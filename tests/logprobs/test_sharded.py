@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ import pytest
 import torch
 import torch.distributed as distributed
 from tests.logprobs.tiny_models import prompt_groups, tiny_model
+from tests.processes import run_ranks
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
-from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 
 from stepcredit.logprobs import enable_log_probs, enable_packing, pack, pad, token_log_probs
 from stepcredit.logprobs.projection import target_log_probs
@@ -93,33 +92,24 @@ CHECKS: dict[str, Callable[[int, DeviceMesh], None]] = {
 }
 
 
-def _worker(rank: int, port: int, results: str) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    distributed.init_process_group("gloo", rank=rank, world_size=RANKS)
-    mesh = init_device_mesh("cpu", (RANKS,))
+def _work(results: Path) -> None:
+    distributed.init_process_group("gloo")
+    rank, mesh = distributed.get_rank(), init_device_mesh("cpu", (RANKS,))
     for name, check in CHECKS.items():
         check(rank, mesh)
         if rank == 0:
-            (Path(results) / name).touch()
+            (results / name).touch()
     distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def passed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
+def passed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Names of the checks that both processes passed."""
-    results = tmp_path_factory.mktemp("checks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    failure: Exception | None = None
-    try:
-        spawn(_worker, args=(port, str(results)), nprocs=RANKS)
-    except ProcessRaisedException as error:
-        failure = error
-    yield {path.name for path in results.iterdir()}
-    if failure is not None:
-        raise failure
+    folder = tmp_path_factory.mktemp("checks")
+    results = folder / "passed"
+    results.mkdir()
+    run_ranks(partial(_work, results), folder / "log")
+    return {path.name for path in results.iterdir()}
 
 
 @pytest.mark.slow

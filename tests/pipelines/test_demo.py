@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.processes import kill_when
 
 from stepcredit import ImplicitPRM
 from stepcredit.checkpoints import PRMCard
@@ -132,15 +130,7 @@ def test_other_settings_in_the_same_directory_are_refused(
 @pytest.mark.parametrize("stage", ["train/rollouts.jsonl", "prm.partial", "test-mid/graded.jsonl"])
 def test_a_demo_that_was_killed_goes_on_and_ends_the_same(demo: Path, tmp_path: Path, stage: str) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "stepcredit", "demo", "--out", str(out), *SMALL]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(out.glob(stage + "*")):
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when(["demo", "--out", str(out), *SMALL], tmp_path / "log", lambda: any(out.glob(stage + "*")))
     assert not (out / "report.html").exists()
     assert main(["demo", "--out", str(out), *SMALL]) == 0
     assert (out / "report.html").is_file()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.killed import partial_rows, run_until_killed
+from tests.processes import partial_rows, run_until_killed
 from tests.tutor_rollouts import tutor_rollouts
 
 from stepcredit.cli import main
@@ -127,8 +127,8 @@ def test_a_process_that_was_killed_while_it_labels_is_the_same_run(
     words += ["--model", str(policy_path("mid")), "--verifier", str(world / "verifier"), "--device", "cpu"]
     words += ["--learning-rate", "5e-4", "--batch-size", "8", "--steps", "newline"]
     killed, whole = tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"
-    pieces = "import stepcredit.pipelines.label_autopsv as command; command._READ_AT_ONCE = 7"
-    run_until_killed([*words, "--out", str(killed)], rows=10, before=pieces)
+    pieces = {"stepcredit.pipelines.label_autopsv._READ_AT_ONCE": 7}
+    run_until_killed([*words, "--out", str(killed)], tmp_path / "log", rows=10, settings=pieces)
     assert partial_rows(killed) == 10
     for out in (killed, whole):
         assert main([*words, "--out", str(out)]) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.killed import partial_rows, run_until_killed
+from tests.processes import partial_rows, run_until_killed
 from tests.tutor_generator import TutorGenerator
 from tests.tutor_rollouts import tutor_rollouts
 
@@ -141,8 +141,8 @@ def test_a_process_that_was_killed_is_the_same_run(
     words += ["--num-completions", "3", "--steps", "newline", "--max-new-tokens", "32"]
     words += ["--grader", "exact", "--answer-pattern", r"#(\d)\s*$", "--adaptive", "0.2"]
     killed, whole = tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"
-    pieces = "import stepcredit.pipelines.label_math_shepherd as command; command._PREFIXES_AT_ONCE = 5"
-    run_until_killed([*words, "--out", str(killed)], rows=23, before=pieces)
+    pieces = {"stepcredit.pipelines.label_math_shepherd._PREFIXES_AT_ONCE": 5}
+    run_until_killed([*words, "--out", str(killed)], tmp_path / "log", rows=23, settings=pieces)
     assert partial_rows(killed) == 23
     for out in (killed, whole):
         assert main([*words, "--out", str(out)]) == 0

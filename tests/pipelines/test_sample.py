@@ -1,17 +1,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.processes import kill_when
 
 from stepcredit.checkpoints import load_tokenizer, tokenizer_hash
 from stepcredit.data import read_rollouts
@@ -374,20 +370,9 @@ def test_what_was_drawn_is_what_is_scored(lab_prompts: Path, tmp_path: Path) -> 
 def test_a_process_killed_at_work_draws_the_same_when_run_again(lab_prompts: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     settings = ["--num-samples", "8", "--max-new-tokens", "64", "--model", str(LAB.model)]
-    command = [sys.executable, "-m", "stepcredit", "sample", str(lab_prompts), *settings]
-    process = subprocess.Popen(
-        [*command, "--out", str(out), "--batch-samples", "4"],
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    words = ["sample", str(lab_prompts), *settings, "--out", str(out), "--batch-samples", "4"]
     partial = tmp_path / "out.jsonl.partial"
-    deadline = time.monotonic() + 120
-    while not (partial.exists() and partial.stat().st_size > 10_000):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when(words, tmp_path / "log", lambda: partial.exists() and partial.stat().st_size > 10_000)
     assert not out.exists()
     with open(partial, "rb+") as handle:  # Wherever the kill fell, cut the last line in its middle.
         handle.truncate(partial.stat().st_size - 25)

@@ -1,14 +1,14 @@
 import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.racing import run_alone, start
+from tests.processes import kill_when, run_alone
 from tests.servers.stub_server import Reply, stub_server
 
 from stepcredit.cli import main
@@ -208,11 +208,7 @@ def test_a_process_killed_again_and_again_ends_with_the_same_bytes(tmp_path: Pat
     log, killed = tmp_path / "log", tmp_path / "killed.jsonl"
     run_alone([*words, str(tmp_path / "whole.jsonl")], log)
     for has_come_far in (one_piece_is_done, rows_are_being_written):
-        process = start([*words, str(killed)], log)
-        while process.is_alive() and not has_come_far(killed):
-            time.sleep(0.005)
-        process.kill()
-        process.join()
+        kill_when([*words, str(killed)], log, partial(has_come_far, killed))
         assert not killed.exists()
     run_alone([*words, str(killed)], log)
     assert killed.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.killed import partial_rows, run_until_killed
+from tests.processes import partial_rows, run_until_killed
 from tests.servers.stub_server import Reply, stub_server
 
 from stepcredit.checkpoints import load_tokenizer
@@ -187,12 +187,12 @@ def test_a_killed_search_goes_on_and_leaves_what_one_run_leaves(
     prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
-    pieces = "import stepcredit.pipelines.search as search; search._PROBLEMS_IN_PIECE = 2"
+    pieces = {"stepcredit.pipelines.search._PROBLEMS_IN_PIECE": 2}
     monkeypatch.setattr(search, "_PROBLEMS_IN_PIECE", 2)
     search.run(_options(prompts, whole))
     words = f"search {prompts} --out {killed} --prm {BETTER} --reference {POLICY} --beta 0.5 --steps newline"
     words += f" --model {POLICY} --width 8 --expand 4 --max-new-tokens 64"
-    run_until_killed(words.split(), rows=3, before=pieces)
+    run_until_killed(words.split(), tmp_path / "log", rows=3, settings=pieces)
     assert partial_rows(killed) == 3
     search.run(_options(prompts, killed))
     assert killed.read_bytes() == whole.read_bytes()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
-import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.processes import Server
 
 from stepcredit.cli import main
 from stepcredit.client import Client
@@ -20,22 +19,14 @@ from stepcredit.lab.task import make_prompts
 from stepcredit.pipelines import serve
 from stepcredit.pipelines.serve import Options
 from stepcredit.serving.options import ServerOptions
-from stepcredit_bench.serving import ServerProcess
 
 MODEL = ["--prm", str(policy_path("strong")), "--reference", str(policy_path("mid")), "--beta", "0.5"]
 WORDS = [*MODEL, "--steps", "newline"]
 PROMPT, RESPONSE = "7*8+5-3=", "7*8=6\n6+5=1\n1-3=8\n#8"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServerProcess]:
-    server = ServerProcess(*WORDS)
-    yield server
-    assert server.end()[0].startswith("ended, ")
-
-
 @pytest.mark.slow
-def test_score_and_search_use_a_server_as_they_use_a_model(server: ServerProcess, tmp_path: Path) -> None:
+def test_score_and_search_use_a_server_as_they_use_a_model(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     rows = [
         {"id": prompt.id, "prompt": prompt.prompt, "answer": prompt.answer}
@@ -46,9 +37,10 @@ def test_score_and_search_use_a_server_as_they_use_a_model(server: ServerProcess
     files = {name: str(tmp_path / f"{name}.jsonl") for name in ("here", "there", "scores", "remote")}
     search = ["search", str(prompts), *policy, "--width", "8"]
     assert main([*search, *MODEL, "--steps", "newline", "--out", files["here"]]) == 0
-    assert main([*search, "--prm", server.address, "--out", files["there"]]) == 0
     assert main(["score", files["here"], *MODEL, "--steps", "newline", "--out", files["scores"]]) == 0
-    assert main(["score", files["there"], "--prm", server.address, "--out", files["remote"]]) == 0
+    with Server(WORDS, tmp_path / "log") as server:
+        assert main([*search, "--prm", server.address, "--out", files["there"]]) == 0
+        assert main(["score", files["there"], "--prm", server.address, "--out", files["remote"]]) == 0
     for ours, theirs in (("here", "there"), ("scores", "remote")):
         left, right = (
             [json.loads(line) for line in Path(files[name]).read_text().splitlines()]
@@ -59,33 +51,33 @@ def test_score_and_search_use_a_server_as_they_use_a_model(server: ServerProcess
 
 
 @pytest.mark.slow
-def test_what_was_accepted_is_answered_before_it_ends() -> None:
-    server = ServerProcess(*WORDS, "--batch-tokens", "40")
+def test_what_was_accepted_is_answered_before_it_ends(tmp_path: Path) -> None:
+    server = Server([*WORDS, "--batch-tokens", "40"], tmp_path / "log")
     with concurrent.futures.ThreadPoolExecutor(8) as pool, Client(server.address, retries=0) as client:
         client.score(PROMPT, [RESPONSE])
         asked = [pool.submit(client.score, PROMPT, [RESPONSE] * 32) for _ in range(8)]
         time.sleep(0.05)
-        server.process.send_signal(signal.SIGTERM)
+        server.process.terminate()
         answered = 0
         for future in asked:
             error = future.exception(timeout=60)  # Some may have come too late to be accepted.
             assert error is None or "does not answer" in str(error)
             answered += error is None
-    out, errors = server.wait()
-    assert server.process.returncode == 0, errors
-    assert out == f"ended, {answered + 1} requests answered\n"
-    assert "Traceback" not in errors
+    said = server.end()
+    assert said.splitlines()[-1] == f"ended, {answered + 1} requests answered"
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_under_load_every_request_is_answered() -> None:
-    first = ServerProcess(*WORDS)
+def test_killed_and_started_again_under_load_every_request_is_answered(tmp_path: Path) -> None:
+    first = Server(WORDS, tmp_path / "first.log")
     port = first.address.rpartition(":")[2]
     with concurrent.futures.ThreadPoolExecutor(4) as pool, Client(first.address, retries=12) as client:
         asked = [pool.submit(client.score, PROMPT, [RESPONSE]) for _ in range(60)]
         time.sleep(0.1)
-        first.kill()
-        second = ServerProcess(*WORDS, "--port", port)
+        first.process.kill()
+        first.process.join()
+        second = Server([*WORDS, "--port", port], tmp_path / "second.log")
         assert len({future.result(timeout=120)[0].reward for future in asked}) <= 3
     second.end()
 

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.processes import kill_when
 from tests.tutor_rollouts import tutor_rollouts
 
 from stepcredit.checkpoints import (
@@ -349,18 +346,7 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(model: Path, tmp_path:
     settings = replace(SETTINGS, batch_size=2, epochs=3.0, save_every=7, log_every=10)
     words = f"train {graded} --model {model} --out {killed} --device cpu --beta 0.5 --learning-rate 1e-3"
     words += f" --batch-size 2 --epochs 3 --save-every 7 --steps newline --dev {graded}"
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stepcredit", *words.split()],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while not (tmp_path / "killed.partial" / "checkpoint-42").exists():
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when(words.split(), tmp_path / "log", (tmp_path / "killed.partial" / "checkpoint-42").exists)
     assert not killed.exists()
     run(options(model, graded, whole, config=settings, dev=graded))
     run(options(model, graded, killed, config=settings, dev=graded))

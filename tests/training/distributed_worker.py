@@ -1,13 +1,9 @@
-"""Runs in each of two processes: the train command for several settings, then a sharded model's gradient.
-
-Arguments: model directory, graded rollouts, output directory, a file to write gradients' differences to.
-"""
+"""Runs in each of two processes: the train command for several settings, then a sharded model's gradient."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +90,19 @@ def stop_midway(words: list[str]) -> None:
     PRMTrainer.training_step = original  # type: ignore[method-assign]
 
 
-if __name__ == "__main__":
-    model, graded, out, differences_file = sys.argv[1:]
+def work(model: str, graded: str, out: Path, differences_file: Path) -> None:
+    """What each of the processes does.
+
+    Args:
+        model: Directory of a model.
+        graded: Graded rollouts.
+        out: Directory of what is trained.
+        differences_file: Receives the differences of the gradients.
+    """
     for name, extra in RUNS.items():
-        assert main(command(model, graded, Path(out) / name, extra)) == 0
-    stop_midway(command(model, graded, Path(out) / "stopped", RESUMED))
+        assert main(command(model, graded, out / name, extra)) == 0
+    stop_midway(command(model, graded, out / "stopped", RESUMED))
     differences = sharded_differences(model, graded)
     if torch.distributed.get_rank() == 0:
-        Path(differences_file).write_text(json.dumps(differences))
+        differences_file.write_text(json.dumps(differences))
     torch.distributed.destroy_process_group()

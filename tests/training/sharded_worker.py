@@ -1,12 +1,11 @@
 """Runs in each of two processes: the train command as ``accelerate launch`` starts it with FSDP2.
 
 accelerate shards over accelerators only, so each process takes its CPU for one; everything else is as
-on a node of GPUs. Arguments: model, a model with tied embeddings, graded rollouts, output directory.
+on a node of GPUs.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +65,20 @@ def training_step_of_sharded(stop: list[int]) -> Any:
     return training_step
 
 
-if __name__ == "__main__":
-    *models, graded, out = sys.argv[1:]
+def work(models: tuple[str, str], graded: str, out: Path) -> None:
+    """What each of the processes does.
+
+    Args:
+        models: Directories of a model, and of one with tied embeddings.
+        graded: Graded rollouts.
+        out: Directory of what is trained.
+    """
     pretend_accelerators()
     stop: list[int] = []
     PRMTrainer.training_step = training_step_of_sharded(stop)  # type: ignore[method-assign]
     for name in RUNS:
-        assert main(command((models[0], models[1]), graded, Path(out), name)) == 0
-    again = [*command((models[0], models[1]), graded, Path(out) / "resumed", "ce"), "--save-every", "2"]
+        assert main(command(models, graded, out, name)) == 0
+    again = [*command(models, graded, out / "resumed", "ce"), "--save-every", "2"]
     stop.append(STOPPED_BEFORE)
     with pytest.raises(StoppedError):
         main(again)

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.processes import run_ranks
+from tests.training.distributed_worker import RESUMED, RUNS, command, work
 
 from stepcredit.cli import main
 from stepcredit.data import rollout_to_json, write_rows
 from stepcredit.types import Rollout
-
-WORKER = Path(__file__).with_name("distributed_worker.py")
-
-
-def worker() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("distributed_worker", WORKER)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 def log(directory: Path) -> list[dict[str, Any]]:
@@ -38,18 +25,9 @@ def test_two_processes_train_as_one_does(tiny_model: Path, rollouts: list[Rollou
     graded = tmp_path / "graded.jsonl"
     write_rows(graded, map(rollout_to_json, rollouts))
     differences = tmp_path / "differences.json"
-    arguments = [str(tiny_model), str(graded), str(tmp_path / "two"), str(differences)]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run(
-        [*launcher, str(WORKER), *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    module = worker()
-    for name, extra in module.RUNS.items():
-        assert main(module.command(str(tiny_model), str(graded), tmp_path / "one" / name, extra)) == 0
+    run_ranks(partial(work, str(tiny_model), str(graded), tmp_path / "two", differences), tmp_path / "log")
+    for name, extra in RUNS.items():
+        assert main(command(str(tiny_model), str(graded), tmp_path / "one" / name, extra)) == 0
         one, two = log(tmp_path / "one" / name), log(tmp_path / "two" / name)
         assert len(one) == len(two) >= 4
         for expected, actual in zip(one, two, strict=True):
@@ -57,6 +35,6 @@ def test_two_processes_train_as_one_does(tiny_model: Path, rollouts: list[Rollou
     assert max(json.loads(differences.read_text()).values()) < 1e-5
     stopped = tmp_path / "two" / "stopped"
     assert (stopped.with_name("stopped.partial") / "checkpoint-2").is_dir()
-    assert main(module.command(str(tiny_model), str(graded), stopped, module.RESUMED)) == 0
+    assert main(command(str(tiny_model), str(graded), stopped, RESUMED)) == 0
     for expected, actual in zip(log(tmp_path / "one" / "ce"), log(stopped), strict=True):
         assert actual == pytest.approx(expected, rel=1e-4, abs=1e-5), "two processes, then one"

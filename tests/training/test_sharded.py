@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
 import shlex
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,6 +15,8 @@ import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType, prepare_multi_gpu_env
 from safetensors.torch import load_file
+from tests.processes import run_ranks
+from tests.training import sharded_worker
 from tests.training.conftest import save_tiny_model
 from transformers import AutoModelForCausalLM, TrainingArguments
 
@@ -33,17 +32,7 @@ from stepcredit.training.sharding import is_sharded, prepare_launch
 from stepcredit.training.snapshots import check_snapshot
 from stepcredit.types import Rollout
 
-WORKER = Path(__file__).with_name("sharded_worker.py")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "training.md"
-
-
-def worker() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("sharded_worker", WORKER)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 def launch_commands() -> list[list[str]]:
@@ -95,23 +84,11 @@ def test_two_sharded_processes_train_as_one_whole_does(
     graded = tmp_path / "graded.jsonl"
     write_rows(graded, map(rollout_to_json, rollouts))
     models = (str(tiny_model), str(save_tiny_model(tmp_path / "tied", tied=True)))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*launcher, str(WORKER), *models, str(graded), str(tmp_path / "two")],
-        env={
-            **os.environ,
-            **launch_environment(launch_commands()[0]),
-            "ACCELERATE_TORCH_DEVICE": "cpu",
-            "OMP_NUM_THREADS": "1",
-        },
-        capture_output=True,
-        text=True,
-    )
-    said = [line for line in done.stderr.splitlines() if "rank0" in line]
-    assert done.returncode == 0, "\n".join(said[-30:] or [done.stderr[-4000:]])
-    module = worker()
-    for name in module.RUNS:
-        assert main(module.command(models, str(graded), tmp_path / "one", name)) == 0
+    environment = {**launch_environment(launch_commands()[0]), "ACCELERATE_TORCH_DEVICE": "cpu"}
+    work = partial(sharded_worker.work, models, str(graded), tmp_path / "two")
+    run_ranks(work, tmp_path / "log", environment)
+    for name in sharded_worker.RUNS:
+        assert main(sharded_worker.command(models, str(graded), tmp_path / "one", name)) == 0
         one, two = (tmp_path / side / name for side in ("one", "two"))
         rough = "bfloat16" in name
         assert_same_log(one, two, *((0.02, 0.02) if rough else (1e-4, 1e-5)))
