@@ -200,6 +200,12 @@ def _status_mb(field: str) -> float:
     raise RuntimeError(f"/proc/self/status has no {field}")
 
 
+def process_age() -> float:
+    """Seconds since this process was started, imports included (Linux)."""
+    ticks = int(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
 def resident_mb() -> float:
     """Resident memory of this process now, in MiB (Linux)."""
     return _status_mb("VmRSS")

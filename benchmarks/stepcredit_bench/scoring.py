@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from stepcredit.logprobs import LocalTokenLogProbs, pad
+from stepcredit.logprobs.float32_products import fit_to_processor
 from stepcredit.types import Encoded
 from stepcredit_bench.processes import Side, SideReport, compare
 from stepcredit_bench.workload import random_model, response_groups
@@ -53,14 +54,18 @@ class ScoreWork:
 class _ScoreSide(ABC):
     """Two models and the work; a response's outcome is its log-ratio, in nats."""
 
+    device = "cpu"
+
     def __init__(self, work: ScoreWork, dtype: str) -> None:
         self.work = work
         self.dtype = dtype
 
     def load(self) -> None:
         self.sequences = self.work.sequences()
-        self.policy = random_model(self.work.shape, seed=self.work.seed + 1, dtype=self.dtype)
-        self.reference = random_model(self.work.shape, seed=self.work.seed + 2, dtype=self.dtype)
+        self.policy, self.reference = (
+            random_model(self.work.shape, seed=self.work.seed + number, dtype=self.dtype, device=self.device)
+            for number in (1, 2)
+        )
 
     def warm_up(self) -> None:
         self.log_ratios(self.sequences[:PUBLISHED_BATCH])
@@ -77,6 +82,12 @@ class _ScoreSide(ABC):
 
 class OurSide(_ScoreSide):
     """Packed, prompts once, projection at scored positions only, in pieces."""
+
+    def load(self) -> None:
+        """The models, as ``stepcredit score`` runs them."""
+        super().load()
+        for model in (self.policy, self.reference):
+            fit_to_processor(model)
 
     def log_ratios(self, sequences: list[Encoded]) -> list[float]:
         """Sum over each response of policy minus reference."""
@@ -99,7 +110,7 @@ class PublishedSide(_ScoreSide):
         ratios: list[float] = []
         for start in range(0, len(sequences), PUBLISHED_BATCH):
             chosen = sequences[start : start + PUBLISHED_BATCH]
-            batch = pad(chosen)
+            batch = pad(chosen).to(self.device)
             per_token = self._log_probs(self.policy, batch) - self._log_probs(self.reference, batch)
             for row, item in enumerate(chosen):
                 ratios.append(per_token[row, item.scored_start - 1 : len(item.token_ids) - 1].sum().item())

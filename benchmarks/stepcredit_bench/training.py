@@ -26,7 +26,7 @@ from stepcredit.training.examples import Example
 from stepcredit.training.reference import AutocastLogProbs, StoredReference
 from stepcredit.training.trainer import PRMTrainer
 from stepcredit_bench.training_work import TrainWork
-from stepcredit_bench.workload import SHAPES, random_model
+from stepcredit_bench.workload import SHAPES, random_model, word_tokenizer
 
 ADAM_BETAS = (0.9, 0.95)
 MAX_GRAD_NORM = 1.0
@@ -34,6 +34,8 @@ MAX_GRAD_NORM = 1.0
 
 class _TrainSide(ABC):
     """A turn trains anew from the initial weights; its outcome is the loss of each step."""
+
+    device = "cpu"
 
     def __init__(self, work: TrainWork) -> None:
         self.work = work
@@ -44,10 +46,14 @@ class _TrainSide(ABC):
         self.prepare()
 
     def prepare(self) -> None:
-        self.policy = random_model(self.work.shape, seed=self.work.seed + 1)
+        self.policy = self.initial_model()
+
+    def initial_model(self) -> Any:
+        """The policy before training, and the reference."""
+        return random_model(self.work.shape, seed=self.work.seed + 1, device=self.device)
 
     def warm_up(self) -> None:
-        tokens = torch.tensor([self.data.examples[0].encoded.token_ids])
+        tokens = torch.tensor([self.data.examples[0].encoded.token_ids], device=self.device)
         with self.autocast():
             self.policy(input_ids=tokens).logits.float().mean().backward()
         self.policy.zero_grad(set_to_none=True)
@@ -64,7 +70,7 @@ class _TrainSide(ABC):
 
     def autocast(self) -> torch.autocast:
         """What Trainer runs a forward pass in."""
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.work.autocast_dtype is not None)
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.work.autocast_dtype is not None)
 
     def arguments(self) -> dict[str, Any]:
         """Settings that both Trainer-based sides share."""
@@ -78,7 +84,7 @@ class _TrainSide(ABC):
             "weight_decay": 0.0,
             "max_grad_norm": MAX_GRAD_NORM,
             "bf16": self.work.precision == "bfloat16",
-            "use_cpu": True,
+            "use_cpu": self.device == "cpu",
             "logging_steps": 1,
             "save_strategy": "no",
             "report_to": [],
@@ -128,7 +134,7 @@ class OurSide(_TrainSide):
             objective_settings=ObjectiveSettings(),
             data=self.data,
             reference=StoredReference(
-                AutocastLogProbs(source, "cpu", self.work.autocast_dtype),
+                AutocastLogProbs(source, self.device, self.work.autocast_dtype),
                 [example.encoded for example in self.data.examples],
             ),
             batch_size=self.work.units_per_step,
@@ -153,7 +159,7 @@ class TrlSide(_TrainSide):
     def prepare(self) -> None:
         """The policy, and what this side needs besides."""
         super().prepare()
-        self.reference = random_model(self.work.shape, seed=self.work.seed + 1)
+        self.reference = self.initial_model()
 
     def train(self) -> list[float]:
         """Train."""
@@ -190,25 +196,11 @@ class TrlSide(_TrainSide):
             ref_model=self.reference,
             args=DPOConfig(**settings),
             train_dataset=Dataset.from_list(rows),
-            processing_class=stand_in_tokenizer(SHAPES[self.work.shape]["vocab_size"]),
+            processing_class=word_tokenizer(SHAPES[self.work.shape]["vocab_size"]),
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         return _losses(trainer.state.log_history)
-
-
-def stand_in_tokenizer(vocab_size: int) -> Any:
-    """TRL asks it for the padding token only, as rows are tokenised already."""
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    words = {f"t{token}": token for token in range(vocab_size)}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="t1")),
-        pad_token="t0",
-        unk_token="t1",
-        eos_token="t2",
-    )
 
 
 class PlainSide(_TrainSide):
@@ -217,7 +209,7 @@ class PlainSide(_TrainSide):
     def prepare(self) -> None:
         """The policy, and what this side needs besides."""
         super().prepare()
-        self.reference = random_model(self.work.shape, seed=self.work.seed + 1)
+        self.reference = self.initial_model()
         self.policy.train()
 
     def train(self) -> list[float]:
@@ -250,7 +242,7 @@ class PlainSide(_TrainSide):
     def _loss(self, part: Sequence[Example]) -> torch.Tensor:
         """The sum of the losses of its units."""
         sequences = [example.encoded for example in part]
-        batch = pad(sequences)
+        batch = pad(sequences).to(self.device)
         scored = torch.zeros_like(batch.input_ids, dtype=torch.bool)
         for row, item in enumerate(sequences):
             scored[row, item.scored_start : len(item.token_ids)] = True
@@ -262,7 +254,7 @@ class PlainSide(_TrainSide):
         if self.work.objective == "dpo":
             chosen, rejected = rewards.chunk(2)
             return -functional.logsigmoid(chosen - rejected).sum()
-        labels = torch.tensor([example.label for example in part])
+        labels = torch.tensor([example.label for example in part], device=self.device)
         return functional.binary_cross_entropy_with_logits(rewards, labels, reduction="sum")
 
     def _sums(self, model: Any, batch: Any, scored: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,14 @@ SHAPES: Mapping[str, Mapping[str, int]] = {
         "num_attention_heads": 9,
         "num_key_value_heads": 3,
     },
+    "llama-1b": {
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
     "tiny": {
         "vocab_size": 512,
         "hidden_size": 32,
@@ -37,7 +45,14 @@ SHAPES: Mapping[str, Mapping[str, int]] = {
 """Llama-type shapes with tied embeddings; ``tiny`` only shows that a benchmark runs."""
 
 
-def random_model(shape: str, *, seed: int, dtype: str = "float32", vocab_size: int | None = None) -> Any:
+def random_model(
+    shape: str,
+    *,
+    seed: int,
+    dtype: str = "float32",
+    vocab_size: int | None = None,
+    device: str = "cpu",
+) -> Any:
     """A model with the random weights of ``seed``, the same in every process, rounded to ``dtype``.
 
     Args:
@@ -45,13 +60,16 @@ def random_model(shape: str, *, seed: int, dtype: str = "float32", vocab_size: i
         seed: Of the weights.
         dtype: Format of the weights.
         vocab_size: In the place of the shape's own.
+        device: Where the weights are drawn and stay; another device draws others.
     """
     torch.manual_seed(seed)
     settings: dict[str, Any] = {**SHAPES[shape], "tie_word_embeddings": True, "pad_token_id": 0}
     if vocab_size is not None:
         settings["vocab_size"] = vocab_size
     config = LlamaConfig(**settings, max_position_embeddings=CONTEXT_LENGTH)
-    return LlamaForCausalLM(config).to(getattr(torch, dtype)).eval()
+    with torch.device(device):
+        model = LlamaForCausalLM(config)
+    return model.to(getattr(torch, dtype)).eval()
 
 
 @torch.no_grad()
@@ -65,6 +83,24 @@ def never_ends(model: Any, end_token: int) -> Any:
     weights += direction
     weights[end_token] -= 2 * direction
     return model
+
+
+def word_tokenizer(vocab_size: int) -> Any:
+    """A tokenizer whose words ``t0``, ``t1``, ... are the tokens; a prompt is its words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"t{token}": token for token in range(vocab_size)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="t1"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="t0",
+        unk_token="t1",
+        eos_token="t2",
+        chat_template="{% for message in messages %}{{ message['content'] }}"
+        "{% if message['role'] == 'assistant' %} t2{% endif %}{% endfor %}",
+    )
 
 
 def response_groups(

@@ -8,7 +8,7 @@ from tests.logprobs.naive import naive_target_log_probs
 from torch import Tensor
 
 from stepcredit.logprobs.projection import (
-    LOGIT_CHUNK_BYTES,
+    LOGIT_TILE_BYTES,
     LogitTransform,
     default_chunk_size,
     target_log_probs,
@@ -160,7 +160,8 @@ def test_confident_logits_stay_finite() -> None:
 
 
 def test_the_default_chunk_is_bounded_by_bytes() -> None:
-    assert default_chunk_size(49152) * 49152 * 4 <= LOGIT_CHUNK_BYTES
+    assert default_chunk_size(49152) * 49152 * 4 <= LOGIT_TILE_BYTES["cpu"]
+    assert default_chunk_size(128256, "cuda") >= 1000
     assert default_chunk_size(10**9) == 1
 
 
@@ -168,3 +169,15 @@ def test_a_chunk_must_hold_a_row() -> None:
     hidden, weight, targets, _, _ = inputs(2, torch.float32, bias=False)
     with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
         target_log_probs(hidden, weight, targets, chunk_size=0)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 6])
+def test_tokens_without_any_probability_are_left_out(chunk_size: int) -> None:
+    """Also where a whole tile of the vocabulary has none."""
+    hidden, weight, _, _, _ = inputs(3, torch.float64, bias=False)
+    bias = torch.zeros(VOCABULARY, dtype=torch.float64)
+    bias[6:] = float("-inf")
+    targets = torch.tensor([0, 5, 3])
+    log_probs = target_log_probs(hidden, weight, targets, bias=bias, chunk_size=chunk_size)
+    expected = (hidden @ weight[:6].T).log_softmax(dim=1)[range(3), targets]
+    torch.testing.assert_close(log_probs, expected)

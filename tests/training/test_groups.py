@@ -103,7 +103,7 @@ def trl(policy: Any, reference: Any, data: TrainingSet, work: Path) -> tuple[flo
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
-    from stepcredit_bench.training import stand_in_tokenizer
+    from stepcredit_bench.workload import word_tokenizer
 
     class AsTokenised(DPOTrainer):
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
@@ -131,7 +131,7 @@ def trl(policy: Any, reference: Any, data: TrainingSet, work: Path) -> tuple[flo
             gradient_checkpointing=False,
         ),
         train_dataset=Dataset.from_list(rows),
-        processing_class=stand_in_tokenizer(50),
+        processing_class=word_tokenizer(50),
     )
     for model in (policy, reference):
         _exact_head(model)

@@ -100,7 +100,13 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "bench score", "speed and memory of scoring, beside the published evaluator", "stepcredit_bench.score"
     ),
+    Command(
+        "bench growth",
+        "how time and memory grow with rollouts, length, group size and steps",
+        "stepcredit_bench.growth",
+    ),
     Command("bench rl", "what rewards cost in a step of GRPO", "stepcredit_bench.rl"),
+    Command("bench sample", "speed and memory of sampling, beside other engines", "stepcredit_bench.sample"),
     Command("bench serve", "requests per second and latency of a server", "stepcredit_bench.serve"),
     Command(
         "bench search",

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from stepcredit.logprobs.float32_products import computes_in_float32
+
 _MOST_SAMPLES = 2048
 _HOST_MEMORY = 4 << 30
 """Bytes that a model on the CPU may use beside its weights."""
@@ -48,7 +50,8 @@ class BatchLimits:
         heads = config.num_attention_heads
         kv_heads = getattr(config, "num_key_value_heads", None) or heads
         width = getattr(config, "head_dim", None) or config.hidden_size // heads
-        token_bytes = 2 * config.num_hidden_layers * kv_heads * width * weight.element_size()
+        element_size = 4 if computes_in_float32(model) else weight.element_size()
+        token_bytes = 2 * config.num_hidden_layers * kv_heads * width * element_size
         drawn = int(_DRAW_SHARE * memory) // (config.vocab_size * _DRAW_BYTES)
         return cls(
             samples=samples or max(1, min(_MOST_SAMPLES, drawn)),

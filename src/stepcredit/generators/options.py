@@ -250,12 +250,13 @@ def _transformers(options: GeneratorOptions, *, continues: bool) -> Generator:
     from stepcredit.generators.limits import BatchLimits
     from stepcredit.generators.transformers import TransformersGenerator
     from stepcredit.keyvalues import PrefixStore
+    from stepcredit.logprobs.float32_products import fit_to_processor
 
     assert options.model is not None
     tokenizer = load_tokenizer(
         options.directory(), trust_remote_code=options.load.trust_remote_code, chat=options.load.chat
     )
-    model = load_model(options.model, options.load)
+    model = fit_to_processor(load_model(options.model, options.load))
     limits = BatchLimits.fitting(model, samples=options.batch_samples, cached_tokens=options.batch_tokens)
     return TransformersGenerator(
         model,

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from stepcredit.logprobs.float32_products import computes_in_float32
 from stepcredit.logprobs.forward import causal_lm_of, inference_log_probs, input_device
 from stepcredit.logprobs.packing import batches_by_length, pack, pad
 from stepcredit.logprobs.prefixes import batches_by_prefix
@@ -72,6 +73,7 @@ class LocalTokenLogProbs:
                 "dtype": str(causal_lm.dtype),
                 "attention": causal_lm.config._attn_implementation,
                 "share_prefixes": self.share_prefixes,
+                **({"products": "float32"} if computes_in_float32(causal_lm) else {}),
                 "code": CODE_VERSION,
                 "torch": version("torch"),
                 "transformers": version("transformers"),

@@ -1,11 +1,12 @@
 """Log-probabilities of target tokens from hidden states, without the (tokens x vocabulary) matrix.
 
-The vocabulary projection, the soft cap and the log-softmax run piece by piece, forward and backward; only
-one piece of the logits exists at a time. Shape legend: N scored positions, D hidden width, V vocabulary.
+The vocabulary projection, the soft cap and the log-softmax run tile by tile, forward and backward; only one
+tile of the logits exists at a time. Shape legend: N scored positions, D hidden width, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor, Partial, Replicate
 
-LOGIT_CHUNK_BYTES = 16 * 2**20
-"""Size of one chunk of float32 logits where no chunk size is given: it stays in a large CPU cache."""
+LOGIT_TILE_BYTES = {"cpu": 8 * 2**20}
+"""Size of one tile of float32 logits where no chunk size is given: it stays in a large CPU cache."""
+_ACCELERATOR_TILE_BYTES = 512 * 2**20
+"""Products of an accelerator must be large, and its memory is not a cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +54,17 @@ class LogitTransform:
 IDENTITY = LogitTransform()
 
 
-def default_chunk_size(vocabulary: int) -> int:
-    """Rows whose float32 logits take about :data:`LOGIT_CHUNK_BYTES`, at least 1."""
-    return max(1, LOGIT_CHUNK_BYTES // (4 * vocabulary))
+def default_chunk_size(vocabulary: int, device_type: str = "cpu") -> int:
+    """Rows whose float32 logits take about the size of a tile on such a device, at least 1."""
+    return max(1, LOGIT_TILE_BYTES.get(device_type, _ACCELERATOR_TILE_BYTES) // (4 * vocabulary))
 
 
 class _TargetLogProbs(torch.autograd.Function):
-    """Forward over chunks of rows; backward over tiles of the vocabulary with as many logits each.
+    """Forward and backward over tiles of the vocabulary, each with all rows.
 
-    With all rows in a tile, each part of the weight's gradient is one product, rounded once and never added
-    to. Between the two only the inputs and one log-sum-exp per row are kept.
+    So the weight is read and cast once, its products are large, and each part of its gradient is one
+    product, rounded once and never added to. Between the two only the inputs and one log-sum-exp per row are
+    kept.
     """
 
     @staticmethod
@@ -74,19 +78,24 @@ class _TargetLogProbs(torch.autograd.Function):
         chunk_size: int,
         compute_dtype: torch.dtype,
     ) -> Tensor:
-        cast_weight = weight.detach().to(compute_dtype)
-        log_normalisers = hidden.new_empty(hidden.shape[0], dtype=_statistics_dtype(compute_dtype))
-        log_probs = torch.empty_like(log_normalisers)
-        for start in range(0, hidden.shape[0], chunk_size):
-            rows = slice(start, start + chunk_size)
-            logits = _logits(hidden[rows].to(compute_dtype), cast_weight, bias, transform)
-            picked = logits.gather(1, targets[rows, None])[:, 0]
+        cast_hidden = hidden.detach().to(compute_dtype)
+        statistics = _statistics_dtype(compute_dtype)
+        log_normalisers = hidden.new_full((hidden.shape[0],), float("-inf"), dtype=statistics)
+        picked = torch.zeros_like(log_normalisers)
+        for tile in _tiles(hidden.shape[0], weight.shape[0], chunk_size):
+            tile_weight = weight[tile].detach().to(compute_dtype)
+            logits = _logits(cast_hidden, tile_weight, None if bias is None else bias[tile], transform)
+            inside, columns = _targets_inside(targets - tile.start, logits.shape[1])
+            picked[inside] = logits[inside, columns]
             # Twice as fast on CPU as logsumexp, which also slows down where exponentials are denormal.
-            log_probs[rows] = logits.log_softmax(dim=1).gather(1, targets[rows, None])[:, 0]
-            log_normalisers[rows] = picked - log_probs[rows]
+            largest = logits.amax(dim=1)
+            normalisers = largest - logits.log_softmax(dim=1).amax(dim=1)
+            # A tile in which no token has any probability has no softmax.
+            normalisers = torch.where(largest.isneginf(), largest, normalisers)
+            log_normalisers = torch.logaddexp(log_normalisers, normalisers)
         ctx.save_for_backward(hidden, weight, bias, targets, log_normalisers)
         ctx.transform, ctx.chunk_size, ctx.compute_dtype = transform, chunk_size, compute_dtype
-        return log_probs
+        return picked - log_normalisers
 
     @staticmethod
     @once_differentiable
@@ -100,14 +109,11 @@ class _TargetLogProbs(torch.autograd.Function):
         fresh = torch.empty_like if hidden.shape[0] > 0 else torch.zeros_like
         grad_weight = fresh(weight) if wants_weight else None
         grad_bias = fresh(bias) if wants_bias else None
-        vocabulary = weight.shape[0]
-        tile_size = max(1, ctx.chunk_size * vocabulary // max(1, hidden.shape[0]))
-        for start in range(0, vocabulary if hidden.shape[0] > 0 else 0, tile_size):
-            tile = slice(start, min(start + tile_size, vocabulary))
+        for tile in _tiles(hidden.shape[0], weight.shape[0], ctx.chunk_size):
             tile_weight = weight[tile].detach().to(ctx.compute_dtype)
             tile_bias = None if bias is None else bias[tile]
             logits = _logits(cast_hidden, tile_weight, tile_bias, ctx.transform)
-            grad_logits = _logits_gradient(logits, log_normalisers, targets - start, incoming)
+            grad_logits = _logits_gradient(logits, log_normalisers, targets - tile.start, incoming)
             ctx.transform.backward_(grad_logits, logits)
             if grad_bias is not None:
                 grad_bias[tile] = grad_logits.sum(dim=0)
@@ -126,9 +132,22 @@ def _logits_gradient(
 ) -> Tensor:
     """``incoming * (onehot(target) - softmax)`` within a tile; targets count from the tile's start."""
     grad = torch.sub(logits, log_normalisers[:, None]).exp_().mul_(-incoming[:, None])
-    (inside,) = torch.where((tile_targets >= 0) & (tile_targets < logits.shape[1]))
-    grad.index_put_((inside, tile_targets[inside]), incoming[inside], accumulate=True)
+    inside, columns = _targets_inside(tile_targets, logits.shape[1])
+    grad.index_put_((inside, columns), incoming[inside], accumulate=True)
     return grad
+
+
+def _tiles(rows: int, vocabulary: int, chunk_size: int) -> Iterator[slice]:
+    """Parts of the vocabulary; a tile has about as many logits as ``chunk_size`` whole rows."""
+    size = max(1, chunk_size * vocabulary // max(1, rows))
+    for start in range(0, vocabulary if rows > 0 else 0, size):
+        yield slice(start, min(start + size, vocabulary))
+
+
+def _targets_inside(tile_targets: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Rows whose target lies in a tile, and its column there; targets count from the tile's start."""
+    (inside,) = torch.where((tile_targets >= 0) & (tile_targets < width))
+    return inside, tile_targets[inside]
 
 
 def _statistics_dtype(compute_dtype: torch.dtype) -> torch.dtype:
@@ -184,15 +203,14 @@ def target_log_probs(
         targets: Token ids in ``[0, vocabulary)``.
         bias: Output bias.
         transform: Scale and soft cap of the logits.
-        chunk_size: Rows projected at once, at least 1; by default as many as fit
-            :data:`LOGIT_CHUNK_BYTES`. The backward holds as many logits, of all rows and some of the
-            vocabulary. It changes memory and speed, not values.
+        chunk_size: How many logits exist at once, as a number of whole rows, at least 1; by default by the
+            device (:func:`default_chunk_size`). It changes memory and speed, not values.
 
     Returns:
         Log-probabilities in nats, float32 (float64 for float64 input).
     """
     if chunk_size is None:
-        chunk_size = default_chunk_size(weight.shape[0])
+        chunk_size = default_chunk_size(weight.shape[0], hidden.device.type)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     log_probs: Tensor = _TargetLogProbs.apply(  # type: ignore[no-untyped-call]

@@ -24,6 +24,9 @@ from stepcredit.logprobs.short_attention import is_short, short_attention
 
 IMPLEMENTATION = "stepcredit_segments"
 
+MOST_MASKED = 2**22
+"""Entries of one mask: longer segments attend in blocks of queries."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segments:
@@ -113,21 +116,26 @@ def segment_attention(
             continue
         context = sum(lengths[link] for link in chain[:-1])
         windowed = sliding_window is not None and sliding_window < context + lengths[index]
-        mask = None
-        if context > 0 or windowed:
-            mask = visible(lengths[index], context, sliding_window, query.device)
-        outputs.append(
-            _attend(
-                piece,
-                own_keys,
-                own_values,
-                mask,
-                scaling=scaling,
-                dropout=dropout,
-                softcap=softcap,
-            )
-        )
+        how: dict[str, Any] = {"scaling": scaling, "dropout": dropout, "softcap": softcap}
+        if context > 0 or windowed or softcap is not None:
+            outputs.append(_attend_in_blocks(piece, own_keys, own_values, sliding_window, **how))
+        else:
+            outputs.append(_attend(piece, own_keys, own_values, None, **how))
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _attend_in_blocks(query: Tensor, key: Tensor, value: Tensor, window: int | None, **how: Any) -> Tensor:
+    """As :func:`_attend` of the last tokens to all, by blocks of queries, so that no mask is quadratic."""
+    length, total = query.shape[2], key.shape[2]
+    size = max(1, MOST_MASKED // total)
+    outputs = []
+    for start in range(0, length, size):
+        rows = query[:, :, start : start + size]
+        end = total - length + start + rows.shape[2]
+        begin = 0 if window is None else max(0, end - rows.shape[2] - window + 1)
+        mask = visible(rows.shape[2], end - begin - rows.shape[2], window, query.device)
+        outputs.append(_attend(rows, key[:, :, begin:end], value[:, :, begin:end], mask, **how))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 
 def _attend(
@@ -164,7 +172,8 @@ def _attend(
     if mask is None:
         mask = visible(query.shape[2], key.shape[2] - query.shape[2], None, query.device)
     weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    statistics = torch.promote_types(weights.dtype, torch.float32)
+    weights = weights.softmax(dim=-1, dtype=statistics).to(query.dtype)
     return functional.dropout(weights, p=dropout) @ value
 
 

@@ -28,6 +28,7 @@ from stepcredit.checkpoints import (
 from stepcredit.encoding import BestOfNEncoding, ChatEncoding, Encoding, ProcessBenchEncoding
 from stepcredit.errors import CheckpointError, UserError
 from stepcredit.logprobs import CachedTokenLogProbs, DeferredTokenLogProbs, LocalTokenLogProbs
+from stepcredit.logprobs.float32_products import fit_to_processor, needs_float32
 from stepcredit.logprobs.local import CODE_VERSION
 from stepcredit.runs import warn
 from stepcredit.scorers.base import Shared
@@ -114,7 +115,10 @@ class Checkpoint:
             load_weights: Loads it where it is not an ordinary language model.
         """
         tokenizer = self.tokenizer
-        model = load_model(self.path, self.load) if load_weights is None else load_weights(self)
+        if load_weights is None:
+            model = fit_to_processor(load_model(self.path, self.load))
+        else:
+            model = load_weights(self)
         check_vocabulary(model, tokenizer, self.settings.directory)
         return model
 
@@ -258,7 +262,7 @@ def _load_reference(
     recorded = None if checkpoint.card is None else checkpoint.card.reference
     is_adapter = (checkpoint.path / "adapter_config.json").is_file()
     if given is None and is_adapter and (recorded is None or recorded.adapter_off):
-        model = load_model(checkpoint.path, load) if policy is None else policy
+        model = fit_to_processor(load_model(checkpoint.path, load)) if policy is None else policy
         off = LocalTokenLogProbs(model, weights_hash=checkpoint.content_hash, adapter_off=True)
         return off, context_length(model.config)
     source, path = _locate_reference(checkpoint, given)
@@ -271,7 +275,7 @@ def _load_reference(
         )
 
     def log_probs() -> LocalTokenLogProbs:
-        model = load_model(path, load)
+        model = fit_to_processor(load_model(path, load))
         check_vocabulary(model, checkpoint.tokenizer, path)
         return LocalTokenLogProbs(model, weights_hash=content_hash(path, also=load.unsafe_patterns))
 
@@ -279,9 +283,11 @@ def _load_reference(
         loaded = log_probs()
         return loaded, context_length(loaded.model.config)
     # What is in the cache already needs no model.
+    device = pick_device(load.device)
     identity = {
         "weights": content_hash(path, also=load.unsafe_patterns),
-        "load": [load.dtype, pick_device(load.device), load.device_map, load.attention],
+        "load": [load.dtype, device, load.device_map, load.attention],
+        **({"products": "float32"} if needs_float32(load.dtype, device) else {}),
         "versions": [CODE_VERSION, version("torch"), version("transformers")],
     }
     return DeferredTokenLogProbs(log_probs, identity, cache), _recorded_limit(path, load)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from stepcredit.cli import main
+from stepcredit_bench.processes import SideReport
+from stepcredit_bench.sample import Result
+from stepcredit_bench.sampling import (
+    ContinuousSide,
+    GenerateSide,
+    OurSide,
+    SampleBenchmark,
+    SampleWork,
+    write_policy,
+)
+from stepcredit_bench.vllm_engine import VllmEngine
+
+SMALL = {"shape": "tiny", "num_prompts": 2, "samples": 3, "max_new_tokens": 5}
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("policy")
+    write_policy(folder, "tiny", seed=1, dtype="float32")
+    return folder
+
+
+@pytest.mark.parametrize("side_class", [OurSide, GenerateSide, ContinuousSide])
+def test_every_engine_draws_every_token(
+    side_class: type[OurSide | GenerateSide | ContinuousSide], policy: Path
+) -> None:
+    work = SampleWork(model=str(policy), **SMALL)  # type: ignore[arg-type]
+    side = side_class(work)
+    side.load()
+    side.warm_up()
+    side.prepare()
+    outcome = side.run()
+    assert outcome["tokens"] == work.num_tokens == 30
+    assert outcome["first_row_seconds"] > 0
+    assert outcome["start_seconds"] > 0
+
+
+def test_operations_by_hand() -> None:
+    work = SampleWork(model="", shape="tiny", num_prompts=1, samples=2, max_new_tokens=3)
+    length = len(work.prompts()[0])
+    layer = 32 * 32 * 2 + 32 * 16 * 2 + 32 * 64 * 3
+    read = 2 * (2 * (layer * length + 2 * 32 * length * (length + 1) // 2) + 512 * 32)
+    # The third token of a response is drawn and not read.
+    drawn = 2 * (2 * (layer * 2 + 2 * 32 * (2 * length + 3)) + 512 * 32 * 2)
+    assert work.operations() == read + 2 * drawn
+
+
+def report(seconds: float, own_cpu_seconds: float, **outcome: float) -> SideReport:
+    return SideReport(
+        seconds=(seconds,),
+        cpu_seconds=(own_cpu_seconds,),
+        outcome={"tokens": 30, "first_row_seconds": 0.5, "start_seconds": 8.0, **outcome},
+        imports_mb=1.0,
+        loaded_mb=2.0,
+        peak_mb=300.0,
+    )
+
+
+def test_ratios_by_hand() -> None:
+    work = SampleWork(model="", **SMALL)  # type: ignore[arg-type]
+    sides = {"ours": report(2.0, 1.0), "vllm": report(4.0, 0.0, cpu_seconds=3.0, peak_mb=900.0)}
+    benchmark = SampleBenchmark(
+        work=work, sides=sides, products_per_second=work.operations() * 2, failures={"generate": "no"}
+    )
+    printed = Result(benchmark=benchmark).to_json()
+    assert printed["speedup"] == {"vllm": 3.0}
+    assert printed["engines"]["ours"]["tokens_per_second"] == 15.0
+    assert printed["engines"]["ours"]["tokens_per_second_with_start"] == 3.0
+    assert printed["engines"]["ours"]["utilisation"] == 0.5
+    assert (printed["engines"]["vllm"]["peak_mb"], printed["engines"]["ours"]["peak_mb"]) == (900.0, 300.0)
+    assert Result(benchmark=benchmark).to_text().endswith("generate failed: no")
+
+
+def test_the_environment_must_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "sample", "--vllm", str(tmp_path)]) == 2
+    assert f"{tmp_path}: holds no bin/python" in capsys.readouterr().err
+
+
+def test_an_engine_that_ends_says_why() -> None:
+    """This environment has no vLLM, or one that cannot load a model that is not there."""
+    with pytest.raises(RuntimeError, match="vLLM ended during start:\n"):
+        VllmEngine(Path(sys.executable), {"threads": 1, "model": "nowhere", "dtype": "float32", "context": 8})
