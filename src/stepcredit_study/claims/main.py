@@ -238,7 +238,8 @@ def _over_step_models(seeds: Seeds) -> Check:
         verdict=all_of([is_above(estimate) for estimate in gains.values()]),
         why="The objective is chosen among four on development problems; each had as many settings "
         f"as each step model. CE alone is reported too. To a single response {_heads_add(seeds)}: where new "
-        "heads learn so little, the difference may be due to the size of the model.",
+        "heads learn so little, the difference may be theirs and not their labels'. `positive-control` "
+        "repeats the claim where heads on true labels succeed.",
     )
 
 

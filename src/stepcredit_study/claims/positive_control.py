@@ -1,4 +1,4 @@
-"""A positive control: claims about heads and label tokens, repeated where these can succeed.
+"""A positive control: claims about value heads, repeated where these can succeed.
 
 Purpose: in the lab's main experiment new heads hardly learn, so that the implicit PRM's lead over them may
 measure nothing else. With more problems, fewer responses to each and smaller batches, heads on true labels
@@ -52,11 +52,11 @@ TRAINING: Mapping[str, Any] = {
 """Of everything that learns from step labels, and of AutoPSV's verifier. Weights are the last ones: what
 never saw the rest of a wrong response says nothing of whole responses, by which weights would be chosen."""
 
-TRUE_HEAD, TRUE_TOKENS, TRUE_RATIO = "head, true", "tokens, true", "log-ratio, true"
-SOFT_HEAD, SOFT_TOKENS, AUTOPSV_HEAD = "head, Monte-Carlo", "tokens, Monte-Carlo", "head, AutoPSV"
-STEP_MODELS = (SOFT_HEAD, SOFT_TOKENS, AUTOPSV_HEAD)
+TRUE_HEAD, TRUE_RATIO = "head, true", "log-ratio, true"
+SOFT_HEAD, AUTOPSV_HEAD = "head, Monte-Carlo", "head, AutoPSV"
+STEP_MODELS = (SOFT_HEAD, AUTOPSV_HEAD)
 HALF = "implicit-ce, half of the instructions"
-MODELS = (*DPO_AND_CE, HALF, TRUE_HEAD, TRUE_TOKENS, TRUE_RATIO, *STEP_MODELS)
+MODELS = (*DPO_AND_CE, HALF, TRUE_HEAD, TRUE_RATIO, *STEP_MODELS)
 LABELS, MAJORITY, ORACLE = "true labels themselves", "majority", "oracle"
 
 NOT_HERE = "not in this setting"
@@ -94,8 +94,6 @@ def prepare(world: World) -> Files:
     models[TRUE_RATIO] = world.train("implicit-ce", true, **{**TRAINING, "objective": "step-ce", "epochs": 1})
     heads = {TRUE_HEAD: true, SOFT_HEAD: soft, AUTOPSV_HEAD: world.autopsv(train, **TRAINING)}
     models |= {name: world.train("math-shepherd", data, **TRAINING) for name, data in heads.items()}
-    for name, data in ((TRUE_TOKENS, true), (SOFT_TOKENS, soft)):
-        models[name] = world.train("math-shepherd-tokens", data, **TRAINING)
     return Files(score_variants(world, models), train)
 
 
@@ -135,7 +133,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
     return Finding(
         name="positive-control",
         title="Does the implicit PRM still lead where heads can succeed?",
-        purpose="Heads and label tokens on true labels as a control, and claims about them repeated.",
+        purpose="Value heads on true labels as a control, and claims about them repeated.",
         differs=(
             f"{scale.setting}; {num_problems(scale):,} training problems with {RESPONSES} responses to each "
             f"instead of {scale.sizes.train_prompts:,} with {scale.sizes.train_responses}, of equal ones the "
@@ -143,8 +141,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         ),
         tables=(_table(seeds, scale),),
         checks=(
-            _succeeds(seeds, "value heads", TRUE_HEAD),
-            _succeeds(seeds, "label tokens", TRUE_TOKENS),
+            _succeeds(seeds),
             _over_step_models(seeds),
             _below_vote(seeds),
             _level(seeds),
@@ -176,17 +173,18 @@ def _table(seeds: Seeds, scale: Scale) -> Table:
     )
 
 
-def _succeeds(seeds: Seeds, words: str, name: str) -> Check:
-    area, behind = seeds.of(f"{name}/step AUC"), seeds.difference(LABELS, name)
+def _succeeds(seeds: Seeds) -> Check:
+    area, behind = seeds.of(f"{TRUE_HEAD}/step AUC"), seeds.difference(LABELS, TRUE_HEAD)
+    ratio_area, ratio_behind = seeds.of(f"{TRUE_RATIO}/step AUC"), seeds.difference(LABELS, TRUE_RATIO)
     return Check(
-        claim=f"The control: {words} on true labels find first wrong steps (AUC above {LEAST_AUC:g}) and "
+        claim=f"The control: value heads on true labels find first wrong steps (AUC above {LEAST_AUC:g}) and "
         f"pick within {100 * MOST_BEHIND:.0f} points of the labels themselves.",
         paper="not published",
         here=f"AUC {format_estimate(area)}; the labels' own pick minus theirs "
         f"{format_estimate(behind, sign=True)}",
         verdict=all_of([is_above(area, LEAST_AUC), is_below(behind, MOST_BEHIND)]),
-        why=f"Log-ratios on the same labels: AUC {format_estimate(seeds.of(f'{TRUE_RATIO}/step AUC'))}, "
-        f"behind by {format_estimate(seeds.difference(LABELS, TRUE_RATIO), sign=True)}.",
+        why=f"Log-ratios on the same labels: AUC {format_estimate(ratio_area)}, behind by "
+        f"{format_estimate(ratio_behind, sign=True)}.",
     )
 
 
@@ -199,7 +197,7 @@ def _over_step_models(seeds: Seeds) -> Check:
 
     leads = {name: lead(name) for name in STEP_MODELS}
     over = {
-        label: {name: seeds.difference(method, name) for name in (*STEP_MODELS, TRUE_HEAD, TRUE_TOKENS)}
+        label: {name: seeds.difference(method, name) for name in (*STEP_MODELS, TRUE_HEAD, TRUE_RATIO)}
         for method, label in DPO_AND_CE.items()
     }
     return Check(
