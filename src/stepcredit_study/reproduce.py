@@ -36,6 +36,7 @@ NAMES = (
     "search",
     "rl",
     "positive-control",
+    "kto",
 )
 ALL = "all"
 GSM8K = "gsm8k"

@@ -9,7 +9,7 @@ a temperature chosen on development problems, because a value head's score alrea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from stepcredit_study.pages.finding import (
 
 METHODS = (*OBJECTIVES, *BALANCED, *BASELINES, "log-probability")
 ALONE, VOTE, TUNED = "alone", "vote", "vote, tuned"
+WEAKEST_GAINS_MOST = "Voting adds more to the objective that is weakest alone than to the others on average."
 
 PAPER: Mapping[str, tuple[str, str]] = {
     "implicit-dpo": ("50.4", "51.5"),
@@ -165,7 +166,7 @@ def _checks(seeds: Seeds) -> list[Check]:
     def weakest(known: Seeds) -> str:
         return min(OBJECTIVES, key=lambda name: known.of(f"{name}/{ALONE}").mean)
 
-    more = seeds.named_by_others(weakest, _extra_gain)
+    more = seeds.named_by_others(weakest, extra_gain)
     alone = [seeds.of(f"{name}/{ALONE}").mean for name in OBJECTIVES]
     return [
         Check(
@@ -183,7 +184,7 @@ def _checks(seeds: Seeds) -> list[Check]:
             why=_why_votes_dilute(seeds),
         ),
         Check(
-            claim="Voting adds more to the objective that is weakest alone than to the others on average.",
+            claim=WEAKEST_GAINS_MOST,
             paper="KTO, the weakest, gains 4.7, the others 1.1 to 3.5",
             here=f"difference {format_estimate(more, sign=True)} (the weakest is identified on the other "
             "seeds)",
@@ -216,9 +217,15 @@ def _why_votes_dilute(seeds: Seeds) -> str:
     )
 
 
-def _extra_gain(numbers: Measurement, weakest: str) -> float:
-    """How much more voting adds to one objective than to the others on average."""
-    gains = {name: numbers[f"{name}/{VOTE}"] - numbers[f"{name}/{ALONE}"] for name in OBJECTIVES}
+def extra_gain(numbers: Measurement, weakest: str, among: Sequence[str] = OBJECTIVES) -> float:
+    """How much more voting adds to one objective than to the others on average.
+
+    Args:
+        numbers: With ``NAME/alone`` and ``NAME/vote``.
+        weakest: The one.
+        among: All of them.
+    """
+    gains = {name: numbers[f"{name}/{VOTE}"] - numbers[f"{name}/{ALONE}"] for name in among}
     others = [gain for name, gain in gains.items() if name != weakest]
     return gains[weakest] - sum(others) / len(others)
 

@@ -7,7 +7,10 @@ from typing import Final
 
 from stepcredit_study.pages.finding import Finding
 
-SETTINGS: Final[Mapping[str, str]] = {"positive-control": "where heads can succeed"}
+SETTINGS: Final[Mapping[str, str]] = {
+    "positive-control": "where heads can succeed",
+    "kto": "KTO with z above 0",
+}
 """Experiments that repeat claims of others, to what a column calls their setting."""
 
 
