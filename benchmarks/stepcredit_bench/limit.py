@@ -1,7 +1,7 @@
 """What a machine allows: operations and bytes of a model's work, beside the measured rates of both.
 
-Utilisation is a side's operations by its seconds and the rate that the model's own matrix products reach on
-their own, in the same run. Shape legend: T positions that the layers compute, S positions of the head.
+Utilisation is a side's operations by its processor seconds and the rate that the model's own matrix products
+reach on their own, in the same run.
 """
 
 from __future__ import annotations
@@ -177,15 +177,18 @@ def _products(states: Tensor, weight: Tensor, grad: Tensor | None) -> Iterator[T
 
 
 def _fastest(once: Any, *, at_least: float) -> float:
-    """Seconds of the fastest of the repetitions within a time; at least one."""
+    """Seconds of the fastest of the repetitions within a time; at least one.
+
+    Processor seconds per thread, so that waiting for a processor that others use does not count.
+    """
     best = float("inf")
+    threads = torch.get_num_threads()
     end = time.perf_counter() + at_least
     while True:
-        start = time.perf_counter()
+        start = time.process_time()
         once()
-        now = time.perf_counter()
-        best = min(best, now - start)
-        if now >= end:
+        best = min(best, (time.process_time() - start) / threads)
+        if time.perf_counter() >= end:
             return best
 
 

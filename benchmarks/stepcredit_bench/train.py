@@ -50,7 +50,10 @@ class Options:
     )
     learning_rate: float = option("constant learning rate", default=1e-5)
     beta: float = option("scale of the log-ratio", default=0.1)
-    tokens_per_forward: int = option("largest number of tokens per forward pass of stepcredit", default=1280)
+    tokens_per_forward: int | None = option(
+        "largest number of tokens per forward pass of stepcredit; default is chosen as in training",
+        default=None,
+    )
     seed: int = option("seed of tokens and weights", default=0)
 
 
@@ -86,7 +89,7 @@ class Result:
             **ratios,
             "sides": sides,
             **bench.rates,
-            "bytes": work.bytes_moved(),
+            "bytes": bench.bytes_moved,
             "predicted_seconds": bench.predicted_seconds(),
             "shape": work.shape,
             "workload": work.workload,
@@ -94,7 +97,8 @@ class Result:
             "steps": work.steps,
             f"{work.unit}s_per_step": work.units_per_step,
             "others_per_pass": work.others_per_pass,
-            "tokens_per_forward": work.tokens_per_forward,
+            "tokens_per_forward": bench.sides["ours"].outcome["tokens_per_forward"],
+            "passes": bench.sides["ours"].outcome["passes"],
             "tokens": work.num_tokens,
             "precision": work.precision,
             "threads": bench.threads,
@@ -128,7 +132,7 @@ class Result:
         lines.append(
             f"limit: {bench.rates['products_per_second'] / 1e9:.1f} billion operations per second in the "
             f"model's products alone, {bench.rates['bytes_per_second'] / 1e9:.1f} GB per second copied; so "
-            f"stepcredit's {bench.operations('ours'):.3g} operations and {work.bytes_moved():.3g} bytes "
+            f"stepcredit's {bench.operations('ours'):.3g} operations and {bench.bytes_moved:.3g} bytes "
             f"take {bench.predicted_seconds():.1f} s"
         )
         return "\n".join([*lines, NOTE])

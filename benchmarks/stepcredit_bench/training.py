@@ -1,9 +1,10 @@
 """Training beside TRL's ``DPOTrainer`` and a plain PyTorch loop, on the same units in the same order.
 
 All sides: products in bf16 under autocast with float32 weights, AdamW with the same settings, clipping
-at 1, a constant learning rate, no activation checkpointing. Ours computes the reference once, before
-training, and that pass is in its time; the others run it live, as they do by default, on every unit.
-Under autocast on a CPU TRL's head runs in float32, so a part of the ratio to TRL is the CPU's.
+at 1, a constant learning rate; activations are kept, but for those that our side recomputes at little cost.
+Ours computes the reference once, before training, and that pass is in its time; the others run it live, as
+they do by default, on every unit. Under autocast on a CPU TRL's head runs in float32, so a part of the ratio
+to TRL is the CPU's.
 """
 
 from __future__ import annotations
@@ -22,8 +23,12 @@ from stepcredit.errors import MissingExtraError
 from stepcredit.logprobs import LocalTokenLogProbs, enable_log_probs, enable_packing, pad
 from stepcredit.objectives import ObjectiveSettings
 from stepcredit.scorers.implicit import implicit_record
+from stepcredit.training.budget import tokens_per_forward
+from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import Example
+from stepcredit.training.recomputing import recompute_cheap
 from stepcredit.training.reference import AutocastLogProbs, StoredReference
+from stepcredit.training.step_batches import StepBatch
 from stepcredit.training.trainer import PRMTrainer
 from stepcredit_bench.training_work import TrainWork
 from stepcredit_bench.workload import SHAPES, random_model, word_tokenizer
@@ -39,6 +44,7 @@ class _TrainSide(ABC):
 
     def __init__(self, work: TrainWork) -> None:
         self.work = work
+        self.details: dict[str, int] = {}
 
     def load(self) -> None:
         self.data = self.work.data
@@ -62,7 +68,7 @@ class _TrainSide(ABC):
         """Train; what an earlier turn left behind (a trainer holds itself in cycles) is freed before."""
         gc.collect()
         self.policy.zero_grad(set_to_none=True)
-        return {"losses": self.train()}
+        return {"losses": self.train(), **self.details}
 
     @abstractmethod
     def train(self) -> list[float]:
@@ -100,7 +106,14 @@ def _losses(log_history: list[dict[str, Any]]) -> list[float]:
 
 
 class _InOrder(PRMTrainer):
-    """Our trainer without shuffling, so that the sides see the same batches."""
+    """Our trainer without shuffling, so that the sides see the same batches; it counts its passes."""
+
+    num_passes = 0
+
+    def make_step_batch(self, units: Sequence[int]) -> StepBatch:
+        step = super().make_step_batch(units)
+        self.num_passes += len(step.forwards)
+        return step
 
     def get_train_dataloader(self) -> Any:
         size, total = self.units_per_step, len(self.data.units)
@@ -120,11 +133,18 @@ class OurSide(_TrainSide):
         super().prepare()
         enable_log_probs(self.policy)
         self.packed = enable_packing(self.policy)
+        recompute_cheap(self.policy)
 
     def train(self) -> list[float]:
         """Train."""
         from transformers import PrinterCallback, TrainingArguments
 
+        config = TrainConfig(
+            precision=self.work.precision,
+            group_prompts=self.work.workload == "group",
+            tokens_per_forward=self.work.tokens_per_forward,
+        )
+        tokens = tokens_per_forward(self.policy, self.data, config, packed=self.packed)
         source = LocalTokenLogProbs(self.policy, weights_hash="random")
         trainer = _InOrder(
             self.policy,
@@ -138,11 +158,12 @@ class OurSide(_TrainSide):
                 [example.encoded for example in self.data.examples],
             ),
             batch_size=self.work.units_per_step,
-            tokens_per_forward=self.work.tokens_per_forward,
+            tokens_per_forward=tokens,
             packed=self.packed,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+        self.details = {"tokens_per_forward": tokens, "passes": trainer.num_passes}
         return _losses(trainer.state.log_history)
 
 

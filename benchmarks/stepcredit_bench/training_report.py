@@ -12,6 +12,8 @@ from stepcredit_bench.training import OurSide, PlainSide, TrlSide
 from stepcredit_bench.training_work import TrainWork
 
 _LIMIT = "products"
+_ROWS = 1024
+"""Positions per product: about those of a forward pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +57,16 @@ class TrainBenchmark:
         seconds = min(self.sides[side].cpu_seconds) / self.threads
         return self.operations(side) / seconds / self.rates["products_per_second"]
 
+    @property
+    def bytes_moved(self) -> float:
+        """By our side, of weights and what belongs to them."""
+        return self.work.bytes_moved(self.sides["ours"].outcome["passes"])
+
     def predicted_seconds(self) -> float:
         """Of our side: its operations and bytes at the measured rates, one after the other."""
         return (
             self.operations("ours") / self.rates["products_per_second"]
-            + self.work.bytes_moved() / self.rates["bytes_per_second"]
+            + self.bytes_moved / self.rates["bytes_per_second"]
         )
 
     def memory_ratio(self, other: str) -> float:
@@ -79,15 +86,17 @@ def run_train_benchmark(
     sides: dict[str, Callable[[], Side]] = {
         name: partial(side, work) for name, side in sides_of(work).items()
     }
-    rows = min(work.tokens_per_forward, work.num_tokens)
-    sides[_LIMIT] = partial(ProductsSide, work.shape, rows=rows, dtype=work.precision, backward=True)
+    sides[_LIMIT] = partial(ProductsSide, work.shape, rows=_ROWS, dtype=work.precision, backward=True)
     reports = compare(sides, turns=turns, threads=threads, on_turn=on_turn)
     limit = reports.pop(_LIMIT)
     return TrainBenchmark(work=work, threads=threads, sides=reports, rates=limit.outcome)
 
 
 def sides_of(work: TrainWork) -> dict[str, type[OurSide | TrlSide | PlainSide]]:
-    """Name to side; TRL has no trainer for CE on single responses."""
-    if work.objective == "ce":
-        return {"ours": OurSide, "plain_loop": PlainSide}
-    return {"ours": OurSide, "trl_dpo": TrlSide, "plain_loop": PlainSide}
+    """Name to side. TRL has no trainer for CE; to a group's pairs the plain loop adds nothing but time."""
+    sides: dict[str, type[OurSide | TrlSide | PlainSide]] = {"ours": OurSide}
+    if work.objective == "dpo":
+        sides["trl_dpo"] = TrlSide
+    if work.objective == "ce" or work.workload == "pairs":
+        sides["plain_loop"] = PlainSide
+    return sides

@@ -42,7 +42,7 @@ class TrainWork:
         others_per_pass: Pairs, or responses for CE, of one forward pass of the other sides.
         learning_rate: Constant.
         beta: Scale of the log-ratio.
-        tokens_per_forward: Our side's token budget of one forward pass.
+        tokens_per_forward: Our side's token budget of one forward pass; ``None`` is chosen as by default.
         precision: ``bfloat16``; or ``float32``, in which the sides' losses agree closely.
         seed: Of tokens and weights.
     """
@@ -56,7 +56,7 @@ class TrainWork:
     others_per_pass: int = 8
     learning_rate: float = 1e-5
     beta: float = 0.1
-    tokens_per_forward: int = 1280
+    tokens_per_forward: int | None = None
     precision: str = "bfloat16"
     seed: int = 0
 
@@ -120,10 +120,11 @@ class TrainWork:
             training_operations(self.shape, work) + forward_operations(self.shape, work) for work in works
         )
 
-    def bytes_moved(self) -> float:
-        """By our side, of weights, gradients and moments: in the optimizer, and after a step's first pass."""
-        passes = sum(
-            -(-shared_work(self.sequences_of_step(step)).tokens // self.tokens_per_forward) - 1
-            for step in range(self.steps)
-        )
-        return num_parameters(self.shape) * float(OPTIMIZER_BYTES * self.steps + _PASS_BYTES * passes)
+    def bytes_moved(self, passes: int) -> float:
+        """By our side, of weights, gradients and moments: in the optimizer, and after a step's first pass.
+
+        Args:
+            passes: Forward passes of all steps.
+        """
+        moved = OPTIMIZER_BYTES * self.steps + _PASS_BYTES * (passes - self.steps)
+        return num_parameters(self.shape) * float(moved)

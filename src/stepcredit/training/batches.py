@@ -105,6 +105,19 @@ def plan_forwards(
     return mine + [filler] * (max(len(share) for share in shares) - len(mine))
 
 
+def pass_sizes(
+    groups: Sequence[Sequence[int]], sequences: Callable[[int], Sequence[Encoded]], *, packed: bool
+) -> list[int]:
+    """Tokens of a forward pass over all units of each group.
+
+    Args:
+        groups: Units.
+        sequences: Of a unit.
+        packed: Whether sequences lie in one row.
+    """
+    return [_Costs(group, sequences, packed=packed).of(group) for group in groups]
+
+
 class _Costs:
     """What passes over some units take, in positions; equal sequences are computed once.
 

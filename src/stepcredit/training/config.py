@@ -126,7 +126,8 @@ class TrainConfig:
     )
     tokens_per_forward: int | None = option(
         "largest number of tokens per forward pass; larger batches are split and their gradients "
-        "accumulated; default is 2048 on a CPU, 16384 elsewhere",
+        "accumulated; default is up to 2048 on a CPU, up to 16384 elsewhere, by the sizes of the model and "
+        "of the device's memory; with --group-prompts a prompt's responses together may take more",
         default=None,
     )
     layout: str = option(

@@ -15,6 +15,7 @@ from stepcredit.checkpoints import quiet
 from stepcredit.objectives import ObjectiveSettings
 from stepcredit.runs import Ledger, warn
 from stepcredit.scorers.kinds import get_kind
+from stepcredit.training.budget import tokens_per_forward
 from stepcredit.training.callbacks import LastLine, LogFile, TokenProgress, reporting_callbacks
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.heldout import WHAT_TO_TRY, no_better_than_chance
@@ -117,7 +118,7 @@ def make_trainer(
         heldout=inputs.heldout,
         sums=sums,
         batch_size=config.batch_size,
-        tokens_per_forward=config.token_budget(session.arguments.device.type),
+        tokens_per_forward=tokens_per_forward(models.policy, inputs.data, config, packed=models.packed),
         packed=models.packed,
         group_prompts=config.group_prompts,
         keep_best=config.keep_best,

@@ -11,6 +11,7 @@ from stepcredit.errors import UserError
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.inputs import Inputs
 from stepcredit.training.policy import load_policy, packs
+from stepcredit.training.recomputing import recompute_cheap
 from stepcredit.training.reference import has_own_network, make_reference
 from stepcredit.training.session import Session
 from stepcredit.training.sources import Sources
@@ -61,4 +62,7 @@ def load_models(
     if policy is None:
         policy = load_policy(name, config, load, device)
     check_vocabulary(policy, inputs.tokenizer, name)
-    return Models(policy=policy, packed=packs(policy, inputs.data, config), reference=reference)
+    packed = packs(policy, inputs.data, config)
+    if packed and device.type == "cpu" and not session.sharded and not config.gradient_checkpointing:
+        recompute_cheap(policy)
+    return Models(policy=policy, packed=packed, reference=reference)
