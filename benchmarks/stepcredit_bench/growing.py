@@ -101,7 +101,11 @@ DIMENSIONS: Mapping[str, Dimension] = {
         ("grade", "convert", "score", "eval"),
     ),
     "length": Dimension(
-        "tokens", 8192, 2, lambda size: Input(steps=8, step_tokens=size // 8), ("score", "model", "sample")
+        "tokens",
+        8192,
+        2,
+        lambda size: Input(problems=2, responses=4, steps=8, step_tokens=size // 8),
+        ("score", "model", "sample"),
     ),
     "group": Dimension(
         "responses", 256, 2, lambda size: Input(responses=size), ("score", "model", "sample", "eval")

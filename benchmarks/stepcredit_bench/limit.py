@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from stepcredit.logprobs.prefixes import prefix_tree
+from stepcredit.logprobs.projection import LOGIT_TILE_BYTES
 from stepcredit.types import Encoded
 from stepcredit_bench.workload import SHAPES
 
@@ -146,10 +147,10 @@ class ProductsSide:
         products: list[tuple[tuple[int, int], float, int]] = [
             (size, sizes["num_hidden_layers"], self.rows) for size in _layer_products(self.shape)
         ]
-        # The head runs in pieces of about this many logits.
-        head_rows = min(self.rows, max(1, 2**22 // sizes["vocab_size"]))
-        pieces = self.rows / head_rows
-        products.append(((sizes["vocab_size"], sizes["hidden_size"]), pieces, head_rows))
+        # The head runs in tiles of the vocabulary.
+        tokens = min(sizes["vocab_size"], max(1, LOGIT_TILE_BYTES["cpu"] // (4 * self.rows)))
+        tiles = sizes["vocab_size"] / tokens
+        products.append(((tokens, sizes["hidden_size"]), tiles, self.rows))
         for (outputs, inputs), times, rows in products:
             operations += times * factor * 2.0 * rows * outputs * inputs
             seconds += times * self._seconds(outputs, inputs, rows, at_least=_SHORTEST)

@@ -14,7 +14,7 @@ import torch
 
 from stepcredit.checkpoints import LoadOptions, load_model, load_tokenizer
 from stepcredit.generators.transformers import TransformersGenerator
-from stepcredit.logprobs.float32_products import fit_to_processor
+from stepcredit.logprobs.float32_products import fit_to_processor, needs_float32
 from stepcredit.types import GenerationRequest, Prompt, Rollout, Sampling
 from stepcredit_bench.limit import ProductsSide, Work, forward_operations
 from stepcredit_bench.processes import Side, SideReport, compare, process_age
@@ -266,8 +266,8 @@ class SampleBenchmark:
 
     def utilisation(self, name: str) -> float:
         """Share of the products' own rate that an engine reaches, by processor seconds."""
-        rate = self.work.operations() / self.cpu_seconds(name)
-        return rate / self.products_per_second
+        seconds = self.cpu_seconds(name) / self.work.threads
+        return self.work.operations() / seconds / self.products_per_second
 
 
 def run_sample_benchmark(
@@ -298,7 +298,11 @@ def run_sample_benchmark(
                 raise
             failures[name] = str(error).strip().splitlines()[-1]
     products = partial(
-        ProductsSide, work.shape, rows=work.samples * work.num_prompts, dtype=work.dtype, backward=False
+        ProductsSide,
+        work.shape,
+        rows=work.samples * work.num_prompts,
+        dtype="float32" if needs_float32(work.dtype, work.device) else work.dtype,
+        backward=False,
     )
     rate = compare({"products": products}, turns=1, threads=work.threads, on_turn=on_turn)["products"]
     return SampleBenchmark(

@@ -1,8 +1,9 @@
-"""Time and memory of scoring responses, beside the published evaluator."""
+"""Time and memory of scoring responses, beside the published evaluator and vLLM."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.options import check_at_least_one, option
@@ -35,6 +36,11 @@ class Options:
         default="float32",
         choices=DTYPES,
     )
+    vllm: Path | None = option(
+        "folder of vLLM's environment, made by scripts/vllm_environment.sh; without it vLLM is left out",
+        default=None,
+        metavar="DIR",
+    )
     seed: int = option("seed of tokens and weights", default=0)
 
 
@@ -54,6 +60,8 @@ class Result:
         sides = {
             name: {
                 **report.to_json(),
+                "cpu_seconds": bench.cpu_seconds(name),
+                "peak_mb": bench.peak_mb(name),
                 "responses_per_second": bench.num_responses / report.best_seconds,
                 "scored_tokens_per_second": bench.num_scored / report.best_seconds,
             }
@@ -63,12 +71,17 @@ class Result:
         for name in bench.sides:
             if name != "ours":
                 ratios[f"speedup_vs_{name}"] = bench.speedup(name)
-                ratios[f"memory_ratio_vs_{name}"] = bench.memory_ratio(name)
+                ratios[f"cpu_speedup_vs_{name}"] = bench.cpu_seconds(name) / bench.cpu_seconds("ours")
+                if name != "vllm":  # its weights are loaded together with what it works with
+                    ratios[f"memory_ratio_vs_{name}"] = bench.memory_ratio(name)
                 ratios[f"total_memory_ratio_vs_{name}"] = bench.total_memory_ratio(name)
                 ratios[f"largest_difference_vs_{name}"] = bench.largest_difference(name)
         return {
             **ratios,
             "sides": sides,
+            "operations": bench.operations,
+            "products_per_second": bench.products_per_second,
+            "utilisation": bench.utilisation,
             "shape": bench.work.shape,
             "responses": bench.num_responses,
             "scored_tokens": bench.num_scored,
@@ -88,16 +101,21 @@ class Result:
         for name, report in bench.sides.items():
             lines.append(
                 f"{name:<22}{bench.num_responses / report.best_seconds:>12.2f}{report.best_seconds:>10.1f}"
-                f"{report.peak_mb:>10.0f}{report.working_mb:>12.0f}"
+                f"{bench.peak_mb(name):>10.0f}{report.working_mb:>12.0f}"
             )
-        lines += [
-            f"against {name}: {bench.speedup(name):.2f} x the speed, "
-            f"{bench.memory_ratio(name):.2f} of the working memory (beyond libraries and weights; "
-            f"{bench.total_memory_ratio(name):.2f} with them), log-ratios within "
-            f"{bench.largest_difference(name):.2g} nats per token"
-            for name in bench.sides
-            if name != "ours"
-        ]
+        for name in bench.sides:
+            if name == "ours":
+                continue
+            memory = f"{bench.total_memory_ratio(name):.2f} of the memory"
+            if name != "vllm":
+                memory += f" ({bench.memory_ratio(name):.2f} beyond libraries and weights)"
+            cheaper = bench.cpu_seconds(name) / bench.cpu_seconds("ours")
+            lines.append(
+                f"against {name}: {bench.speedup(name):.2f} x the speed, "
+                f"1/{cheaper:.2f} of the processor time, {memory}, "
+                f"log-ratios within {bench.largest_difference(name):.2g} nats per token"
+            )
+        lines.append(f"ours reaches {bench.utilisation:.0%} of the rate of its matrix products alone")
         return "\n".join(lines)
 
 
@@ -107,9 +125,11 @@ def run(options: Options) -> Result:
 
     from stepcredit.runs import Progress
     from stepcredit_bench.scoring import ScoreWork, run_score_benchmark
+    from stepcredit_bench.vllm_engine import vllm_python
 
     check_at_least_one(options, "groups", "responses", "turns", "threads")
-    sides = 2 if options.dtype == options.published_dtype else 3
+    vllm = None if options.vllm is None else vllm_python(options.vllm)
+    sides = 3 + (options.dtype != options.published_dtype) + (vllm is not None)
     with Progress("bench score", options.turns * sides, "turns", every=1.0) as progress:
         benchmark = run_score_benchmark(
             ScoreWork(
@@ -120,6 +140,7 @@ def run(options: Options) -> Result:
             ),
             dtype=options.dtype,
             published_dtype=options.published_dtype,
+            vllm=vllm,
             turns=options.turns,
             threads=options.threads or os.cpu_count() or 1,
             on_turn=lambda name, seconds: progress.advance(extra=f"{name} took {seconds:.1f} s"),

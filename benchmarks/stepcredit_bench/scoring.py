@@ -6,22 +6,28 @@ positions; log-softmax over the whole vocabulary; gather.
 
 from __future__ import annotations
 
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from stepcredit.logprobs import LocalTokenLogProbs, pad
-from stepcredit.logprobs.float32_products import fit_to_processor
+from stepcredit.logprobs.float32_products import fit_to_processor, needs_float32
 from stepcredit.types import Encoded
+from stepcredit_bench.limit import ProductsSide, forward_operations, shared_work
 from stepcredit_bench.processes import Side, SideReport, compare
-from stepcredit_bench.workload import random_model, response_groups
+from stepcredit_bench.vllm_engine import VllmEngine
+from stepcredit_bench.workload import CONTEXT_LENGTH, random_model, response_groups
 
 PUBLISHED_BATCH = 2
+PRODUCT_ROWS = 2048
+"""Positions of a forward pass on a CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +130,45 @@ class PublishedSide(_ScoreSide):
         return gathered.float()
 
 
+class VllmSide:
+    """vLLM's log-probabilities of prompts, by an engine for each of the two models, one after the other."""
+
+    def __init__(self, work: ScoreWork, dtype: str, python: Path, threads: int) -> None:
+        self.work, self.dtype, self.python, self.threads = work, dtype, python, threads
+
+    def load(self) -> None:
+        """Write the models and start both engines."""
+        self.folder = tempfile.TemporaryDirectory(prefix="bench-score-")
+        sequences = [{"tokens": item.token_ids, "start": item.scored_start} for item in self.work.sequences()]
+        self.engines = []
+        for number in (1, 2):
+            path = f"{self.folder.name}/{number}"
+            model = random_model(self.work.shape, seed=self.work.seed + number, dtype=self.dtype)
+            model.save_pretrained(path)
+            del model
+            settings = {
+                "model": path,
+                "dtype": self.dtype,
+                "threads": self.threads,
+                "context": CONTEXT_LENGTH,
+                "sequences": sequences,
+            }
+            self.engines.append(VllmEngine(self.python, settings))
+
+    def warm_up(self) -> None:
+        """Starting did it."""
+
+    def prepare(self) -> None:
+        """A turn changes nothing."""
+
+    def run(self) -> dict[str, Any]:
+        """Log-ratios; processor seconds and peak memory of both engines."""
+        policy, reference = (engine.ask("score") for engine in self.engines)
+        pairs = zip(policy["log_probs"], reference["log_probs"], strict=True)
+        both = {name: policy[name] + reference[name] for name in ("cpu_seconds", "peak_mb")}
+        return {"log_ratios": [ours - theirs for ours, theirs in pairs], **both}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreBenchmark:
     """How fast and in how much memory each side scored.
@@ -134,7 +179,9 @@ class ScoreBenchmark:
         published_dtype: The published side's.
         threads: Threads of each side.
         num_scored: Scored tokens.
-        sides: Reports: ``ours``, ``published`` and, where the formats differ, ``published_same_dtype``.
+        sides: Reports: ``ours``, ``published``, where the formats differ ``published_same_dtype``, and where
+            it is asked for ``vllm``.
+        products_per_second: Operations per second of the models' products on their own, in our format.
     """
 
     work: ScoreWork
@@ -143,6 +190,7 @@ class ScoreBenchmark:
     threads: int
     num_scored: int
     sides: dict[str, SideReport]
+    products_per_second: float
 
     @property
     def num_responses(self) -> int:
@@ -153,13 +201,34 @@ class ScoreBenchmark:
         """Our responses/s over those of another side."""
         return self.sides[other].best_seconds / self.sides["ours"].best_seconds
 
+    def cpu_seconds(self, name: str) -> float:
+        """Processor seconds of the cheapest turn, in the processes that did the work."""
+        report = self.sides[name]
+        return float(report.outcome.get("cpu_seconds", min(report.cpu_seconds)))
+
+    def peak_mb(self, name: str) -> float:
+        """Peak resident memory (MiB) of the processes that did the work."""
+        report = self.sides[name]
+        return float(report.outcome.get("peak_mb", report.peak_mb))
+
+    @property
+    def operations(self) -> float:
+        """Floating-point operations of both models' products, what responses share counted once."""
+        return 2 * forward_operations(self.work.shape, shared_work(self.work.sequences()))
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the products' own rate that ours reaches, by processor seconds."""
+        seconds = self.cpu_seconds("ours") / self.threads
+        return self.operations / seconds / self.products_per_second
+
     def memory_ratio(self, other: str) -> float:
         """Our working memory over another side's: the peak, beyond libraries and loaded weights."""
         return self.sides["ours"].working_mb / self.sides[other].working_mb
 
     def total_memory_ratio(self, other: str) -> float:
         """Our peak resident memory over another side's, libraries and both models' weights included."""
-        return self.sides["ours"].peak_mb / self.sides[other].peak_mb
+        return self.peak_mb("ours") / self.peak_mb(other)
 
     def largest_difference(self, other: str) -> float:
         """Largest difference of a response's log-ratio between the sides, in nats per scored token."""
@@ -174,17 +243,32 @@ def run_score_benchmark(
     *,
     dtype: str,
     published_dtype: str,
+    vllm: Path | None,
     turns: int,
     threads: int,
     on_turn: Callable[[str, float], None],
 ) -> ScoreBenchmark:
-    """Score by turns, each side in its own process."""
+    """Score by turns, each side in its own process.
+
+    Args:
+        work: What to score.
+        dtype: Format of our weights and products, and of vLLM's.
+        published_dtype: The published side's.
+        vllm: Interpreter of vLLM's environment; ``None`` leaves vLLM out.
+        turns: Turns of each side.
+        threads: Threads of each side.
+        on_turn: Called after each turn.
+    """
     sides: dict[str, Callable[[], Side]] = {
         "ours": partial(OurSide, work, dtype),
         "published": partial(PublishedSide, work, published_dtype),
     }
     if published_dtype != dtype:
         sides["published_same_dtype"] = partial(PublishedSide, work, dtype)
+    if vllm is not None:
+        sides["vllm"] = partial(VllmSide, work, dtype, vllm, threads)
+    computed = "float32" if needs_float32(dtype, "cpu") else dtype
+    sides["products"] = partial(ProductsSide, work.shape, rows=PRODUCT_ROWS, dtype=computed, backward=False)
     reports = compare(sides, turns=turns, threads=threads, on_turn=on_turn)
     return ScoreBenchmark(
         work=work,
@@ -192,5 +276,6 @@ def run_score_benchmark(
         published_dtype=published_dtype,
         threads=threads,
         num_scored=sum(item.num_scored for item in work.sequences()),
+        products_per_second=reports.pop("products").outcome["products_per_second"],
         sides=reports,
     )

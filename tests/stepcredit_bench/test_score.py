@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stepcredit_bench.limit import forward_operations, shared_work
 from stepcredit_bench.processes import SideReport
 from stepcredit_bench.score import Options, Result
 from stepcredit_bench.scoring import OurSide, PublishedSide, ScoreBenchmark, ScoreWork
@@ -35,7 +36,9 @@ def report(seconds: float, peak_mb: float, log_ratio: float) -> SideReport:
 
 
 def test_ratios_by_hand() -> None:
+    operations = 2 * forward_operations("tiny", shared_work(WORK.sequences()))
     benchmark = ScoreBenchmark(
+        products_per_second=operations / 2,
         work=WORK,
         dtype="bfloat16",
         published_dtype="float32",
@@ -50,7 +53,11 @@ def test_ratios_by_hand() -> None:
     shortest = min(item.num_scored for item in WORK.sequences())
     assert printed["largest_difference_vs_published"] == pytest.approx(0.5 / shortest)
     assert printed["sides"]["ours"]["responses_per_second"] == 3.0
-    assert "against published: 6.00 x the speed" in Result(benchmark=benchmark).to_text()
+    # Two seconds of two threads' processor time are one of the machine's, in half of which all could be done.
+    assert (printed["utilisation"], printed["cpu_speedup_vs_published"]) == (2.0, 6.0)
+    text = Result(benchmark=benchmark).to_text()
+    assert "against published: 6.00 x the speed, 1/6.00 of the processor time, 0.33 of the memory" in text
+    assert text.endswith("ours reaches 200% of the rate of its matrix products alone")
 
 
 def test_the_defaults_are_the_stated_comparison() -> None:

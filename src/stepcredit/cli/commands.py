@@ -98,7 +98,9 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("eval leaderboard", "rank all evaluations in a folder", "stepcredit.pipelines.eval_leaderboard"),
     Command(
-        "bench score", "speed and memory of scoring, beside the published evaluator", "stepcredit_bench.score"
+        "bench score",
+        "speed and memory of scoring, beside the published evaluator and vLLM",
+        "stepcredit_bench.score",
     ),
     Command(
         "bench growth",

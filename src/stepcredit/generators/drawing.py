@@ -60,8 +60,9 @@ def token_weights(
     Returns:
         Weights in double precision; the largest of a row is 1 and dropped tokens are exactly 0.
     """
-    scaled = logits.double() / truncation.temperature
-    weights = (scaled - scaled.amax(dim=-1, keepdim=True)).exp_()
+    # In place: new memory of this size costs more than the arithmetic.
+    scaled = logits.to(torch.float64, copy=True).div_(truncation.temperature)
+    weights = scaled.sub_(scaled.amax(dim=-1, keepdim=True)).exp_()
     vocabulary = weights.shape[-1]
     if 0 < truncation.top_k < vocabulary:
         floor = weights.topk(truncation.top_k, dim=-1).values[:, -1:]

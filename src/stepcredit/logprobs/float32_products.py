@@ -17,6 +17,8 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 _MARK = "_stepcredit_computes_in_float32"
+_WHOLE_WEIGHT = 2**21
+"""Numbers of a weight that are made float32 at once: 8 MiB stay in a large CPU cache."""
 
 
 @cache
@@ -72,8 +74,21 @@ def computes_in_float32(model: Any) -> bool:
 
 
 def _linear(self: nn.Linear, states: Tensor) -> Tensor:
+    states = states.float()
     bias = None if self.bias is None else self.bias.float()
-    return functional.linear(states.float(), self.weight.float(), bias)
+    if self.weight.numel() <= _WHOLE_WEIGHT:
+        return functional.linear(states, self.weight.float(), bias)
+    # A head's weight would take more memory than all else, and leave the cache before it is used.
+    size = max(1, _WHOLE_WEIGHT // self.in_features)
+    parts = [
+        functional.linear(
+            states,
+            self.weight[start : start + size].float(),
+            None if bias is None else bias[start : start + size],
+        )
+        for start in range(0, self.out_features, size)
+    ]
+    return torch.cat(parts, dim=-1)
 
 
 def _embedding(self: nn.Embedding, ids: Tensor) -> Tensor:
