@@ -87,6 +87,13 @@ def test_a_cpus_passes_are_modest_beside_a_large_model(monkeypatch: pytest.Monke
     assert chosen(config, monkeypatch) == max(256, budget._states(model, config) // 2 // per_token)
 
 
+def test_a_tiny_models_passes_keep_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, config = llama(), TrainConfig()
+    assert not budget.keeps_much(model, config)
+    monkeypatch.setattr(budget, "_MODEST", 2047 * budget._token_bytes(model, config))
+    assert budget.keeps_much(model, config)
+
+
 def test_a_token_takes_what_a_pass_keeps_for_it() -> None:
     model = llama()
     measured = budget._token_bytes(model, TrainConfig())

@@ -67,6 +67,12 @@ def tokens_per_forward(policy: nn.Module, data: TrainingSet, config: TrainConfig
     return max(_LEAST, min(wanted, room // per_token))
 
 
+def keeps_much(policy: nn.Module, config: TrainConfig) -> bool:
+    """Whether a pass of the device's usual size keeps more than is modest until it goes back."""
+    usual = default_token_budget(input_device(policy).type)
+    return usual * _token_bytes(policy, config) > _MODEST
+
+
 def _states(policy: nn.Module, config: TrainConfig) -> int:
     """Bytes of weights, of what belongs to the trained ones, and of those that are cast for a step."""
     weights = list(policy.parameters())

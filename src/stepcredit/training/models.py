@@ -8,6 +8,7 @@ from typing import Any
 
 from stepcredit.checkpoints import LoadOptions, check_vocabulary
 from stepcredit.errors import UserError
+from stepcredit.training.budget import keeps_much
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.inputs import Inputs
 from stepcredit.training.policy import load_policy, packs
@@ -63,6 +64,7 @@ def load_models(
         policy = load_policy(name, config, load, device)
     check_vocabulary(policy, inputs.tokenizer, name)
     packed = packs(policy, inputs.data, config)
-    if packed and device.type == "cpu" and not session.sharded and not config.gradient_checkpointing:
+    may_recompute = packed and device.type == "cpu" and not session.sharded
+    if may_recompute and not config.gradient_checkpointing and keeps_much(policy, config):
         recompute_cheap(policy)
     return Models(policy=policy, packed=packed, reference=reference)
