@@ -19,7 +19,7 @@ from stepcredit_study.claims.voting import ALONE, VOTE, WEAKEST_GAINS_MOST, extr
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.measuring import TestBed, choose_aggregate
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, few_seeds, is_above
 from stepcredit_study.frame.variants import Variants, measure_variants, score_variants
 from stepcredit_study.frame.world import World
 from stepcredit_study.pages.finding import (
@@ -72,7 +72,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
     return Finding(
         name="kto",
         title="Is KTO the weakest objective where its z is above 0?",
-        purpose="KTO at a setting that raises z, beside the other objectives.",
+        purpose=f"KTO at a setting that raises z, beside the other objectives{few_seeds(seeds)}.",
         differs=f"{scale.setting}; KTO's setting differs from the recipe's in this: {changed}.",
         tables=(_table(seeds, scale),),
         checks=(_is_tested(seeds), _weakest(seeds), _gains_most(seeds)),

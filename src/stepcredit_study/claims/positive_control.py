@@ -26,7 +26,7 @@ from stepcredit_study.claims.theory import CE_ORDERS_BETTER
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.measuring import TestBed, development_accuracies
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, few_seeds, is_above, is_below
 from stepcredit_study.frame.variants import DPO_AND_CE, Variants, measure_variants, score_variants
 from stepcredit_study.frame.world import World
 from stepcredit_study.pages.finding import (
@@ -133,7 +133,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
     return Finding(
         name="positive-control",
         title="Does the implicit PRM still lead where heads can succeed?",
-        purpose="Value heads on true labels as a control, and claims about them repeated.",
+        purpose=f"Value heads on true labels as a control, and claims about them repeated{few_seeds(seeds)}.",
         differs=(
             f"{scale.setting}; {num_problems(scale):,} training problems with {RESPONSES} responses to each "
             f"instead of {scale.sizes.train_prompts:,} with {scale.sizes.train_responses}, of equal ones the "
@@ -152,7 +152,8 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             "The true labels' own pick is a response without a wrong step; an oracle also takes those that "
             "are right by chance.",
             "CE and DPO have the recipe's settings, which were chosen for fewer problems with more "
-            "responses; those of the step models were looked for in this setting, which favours these.",
+            "responses; those of the step models were looked for in this setting, with true labels, which "
+            "favours these.",
         ),
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stepcredit.stats import student_quantile
+from stepcredit.wording import quantity as counted
 from stepcredit_study.pages.finding import Estimate, Verdict
 
 Measurement = Mapping[str, float]
@@ -83,6 +84,15 @@ def estimate(values: Sequence[float]) -> Estimate:
     variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
     reach = student_quantile(count - 1) * math.sqrt(variance / count)
     return Estimate(mean=mean, low=mean - reach, high=mean + reach, values=tuple(values))
+
+
+def few_seeds(seeds: Seeds, usual: int = 5) -> str:
+    """How many seeds there are, where that is fewer than usual: the end of a sentence."""
+    count = len(seeds.measurements)
+    if count >= usual:
+        return ""
+    undecided = ", without an interval, so that nothing is decided" if count == 1 else ""
+    return f" (on {counted(count, 'seed')}{undecided})"
 
 
 def is_above(quantity: Estimate, bound: float = 0.0) -> Verdict:

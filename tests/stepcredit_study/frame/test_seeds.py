@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from stepcredit.stats import student_quantile
-from stepcredit_study.frame.seeds import Seeds, all_of, estimate, is_above, is_below, is_no_gain
+from stepcredit_study.frame.seeds import Seeds, all_of, estimate, few_seeds, is_above, is_below, is_no_gain
 from stepcredit_study.pages.finding import Estimate, Verdict, format_estimate
 
 
@@ -34,6 +34,11 @@ def test_one_seed_has_no_interval_and_decides_nothing() -> None:
     assert (result.low, result.high) == (None, None)
     assert is_above(result) == is_below(result, 1.0) == "undecided"
     assert format_estimate(result) == "70.0"
+
+
+def test_a_page_says_how_many_seeds_there_are_where_they_are_few() -> None:
+    said = [few_seeds(Seeds([{"gain": 0.1}] * count)) for count in (1, 2, 5)]
+    assert said == [" (on 1 seed, without an interval, so that nothing is decided)", " (on 2 seeds)", ""]
 
 
 def test_differences_are_taken_within_a_seed() -> None:
