@@ -52,7 +52,7 @@ class Input:
         for problem in range(self.problems):
             for index in range(self.responses):
                 text = "".join(self._step(draw) for _ in range(self.steps - 1))
-                answer = draw.randrange(3)
+                answer = (problem + index) % 3  # right by turns, so that there is something to learn
                 yield {
                     "id": f"{problem}/{index}",
                     "prompt_id": str(problem),
@@ -105,12 +105,14 @@ DIMENSIONS: Mapping[str, Dimension] = {
         8192,
         2,
         lambda size: Input(problems=2, responses=4, steps=8, step_tokens=size // 8),
-        ("score", "model", "sample"),
+        ("score", "model", "sample", "train"),
     ),
     "group": Dimension(
-        "responses", 256, 2, lambda size: Input(responses=size), ("score", "model", "sample", "eval")
+        "responses", 256, 2, lambda size: Input(responses=size), ("score", "model", "sample", "eval", "train")
     ),
-    "steps": Dimension("steps", 500, 2, lambda size: Input(steps=size), ("score", "model", "heat map")),
+    "steps": Dimension(
+        "steps", 500, 2, lambda size: Input(steps=size), ("score", "model", "heat map", "train")
+    ),
 }
 
 
@@ -157,11 +159,14 @@ class Stage:
         self._holder = tempfile.TemporaryDirectory(prefix="growth-")
         self.folder = Path(self._holder.name)
         self.rollouts, self.scores = self.folder / "rollouts.jsonl", self.folder / "scores.jsonl"
-        if self.name in ("model", "sample"):
+        if self.name in ("model", "sample", "train"):
             tokenizer = load_tokenizer(policy_path("mid"))
             self.model = random_model(self.shape, seed=self.seed + 1, vocab_size=len(tokenizer))
             self.model.config.max_position_embeddings = 2 * DIMENSIONS["length"].largest
             never_ends(self.model, tokenizer.eos_token_id)
+            if self.name == "train":
+                for saved in (self.model, tokenizer):
+                    saved.save_pretrained(self.folder / "model")
         wanted, self.given = self.given, Input(problems=2, responses=2)
         self._write()
         STAGES[self.name](self)
@@ -241,6 +246,22 @@ def _eval(stage: Stage) -> None:
     stage.command("eval", "best-of-n", stage.rollouts, *words, "--out", stage.folder / "eval")
 
 
+def _train(stage: Stage) -> None:
+    words = (
+        "--objective",
+        "ce",
+        "--batch-size",
+        "64",
+        "--group-prompts",
+        "--steps",
+        "newline",
+        "--overwrite",
+    )
+    stage.command(
+        "train", stage.rollouts, "--model", stage.folder / "model", *words, "--out", stage.folder / "prm"
+    )
+
+
 STAGES: Mapping[str, Callable[[Stage], None]] = {
     "grade": _grade,
     "convert": _convert,
@@ -249,8 +270,10 @@ STAGES: Mapping[str, Callable[[Stage], None]] = {
     "eval": _eval,
     "model": _score_by_model,
     "sample": _sample,
+    "train": _train,
 }
-"""``score`` runs no model, ``model`` scores by one that is policy and reference, ``sample`` draws from it."""
+"""``score`` runs no model; ``model`` scores by one that is policy and reference, ``sample`` draws from it,
+``train`` is an epoch of CE from it."""
 
 
 @dataclass(frozen=True, slots=True)

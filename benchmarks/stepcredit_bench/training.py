@@ -133,7 +133,8 @@ class OurSide(_TrainSide):
         super().prepare()
         enable_log_probs(self.policy)
         self.packed = enable_packing(self.policy)
-        recompute_cheap(self.policy)
+        if self.device == "cpu":  # as training does
+            recompute_cheap(self.policy)
 
     def train(self) -> list[float]:
         """Train."""

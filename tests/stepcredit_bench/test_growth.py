@@ -77,7 +77,7 @@ def test_curves_are_drawn_with_their_exponents() -> None:
 def test_what_cannot_be_measured_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for words, message in (
         (["--points", "1"], "--points: must be at least 2, got 1"),
-        (["--stage", "train"], "--stage: 'train' is no stage"),
+        (["--stage", "serve"], "--stage: 'serve' is no stage"),
         (["--largest", "3"], "--largest: has no room for 4 sizes"),
     ):
         assert main(["bench", "growth", *words]) == 2
