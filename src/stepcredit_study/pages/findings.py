@@ -124,8 +124,8 @@ def findings_page(
     """Claim, paper, here, verdict and why of every published finding, as Markdown.
 
     Args:
-        results: Folder of published results. Where ``investigation.md`` lies beside a finding's results, its
-            text stands under the finding.
+        results: Folder of published results. Where ``investigation.md`` lies beside a finding's results, also
+            those of the second lab, its text stands under the finding.
         folder: Where the page will lie; links are relative to it.
         order: Names of the findings in the order of the page.
         elsewhere: Number of a claim to what was found in the word problems.
@@ -161,9 +161,12 @@ def findings_page(
             links += f", [those of the second lab]({_link(results / FOLDER / finding.name, folder)})"
         parts += [f"## {number}. {finding.title}", f"{finding.purpose} {links}.", ""]
         parts += [claims_table(finding.checks, f"{number}.", worlds), whys(finding.checks, f"{number}.")]
-        investigation = results / finding.name / INVESTIGATION
-        if investigation.is_file():
-            parts.append(investigation.read_text(encoding="utf-8").strip())
+        for investigation in (
+            results / finding.name / INVESTIGATION,
+            results / FOLDER / finding.name / INVESTIGATION,
+        ):
+            if investigation.is_file():
+                parts.append(investigation.read_text(encoding="utf-8").strip())
     if findings:
         parts += ["## How many claims hold", tally(findings, second)]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -293,6 +293,7 @@ def test_the_second_lab_stands_beside_the_first_claim_by_claim(tmp_path: Path) -
     write_finding(replace(FINDING, name="other"), tmp_path / "other", NUMBERS)
     second = replace(FINDING, checks=verdicts, settings=settings)
     write_finding(second, tmp_path / "lab2" / "made-up", NUMBERS)
+    (tmp_path / "lab2" / "made-up" / "investigation.md").write_text("In the second lab it is too short.\n")
     text = findings_page(tmp_path, tmp_path, elsewhere={"1.2": "**holds** (0.1)"})
     beginning, _, tally = text.partition("## How many claims hold")
     assert "5 seeds, 40 problems with 8 responses to train on, and 9 with 64 to be tested on" in beginning
@@ -303,6 +304,7 @@ def test_the_second_lab_stands_beside_the_first_claim_by_claim(tmp_path: Path) -
     assert "| 2.1 | It holds. | **holds** | 1 > 0 | +2.0 [+1.0, +3.0] | not measured |" in text
     assert "[those of the second lab](lab2/made-up/README.md)" in text
     assert "(lab2/other/README.md)" not in text
+    assert text.index("In the second lab it is too short.") < text.index("## 2. ")
     assert "In the first lab, of 6 published claims 2 hold, 2 do not hold, 2 are undecided." in tally
     assert "In the second lab, of 2 published claims 2 do not hold." in tally
     assert (
