@@ -78,6 +78,11 @@ class _Calls:
             )
         return answer
 
+    def _unsendable(self) -> UserError:
+        return UserError(
+            "cannot be sent half of a surrogate pair, which is not valid text", where=self.address
+        )
+
     def _unreachable(self, error: Exception) -> UserError:
         return UserError(
             f"does not answer ({error or type(error).__name__})",
@@ -97,6 +102,16 @@ class _Calls:
         return [score_from_json(row, f"{self.address}: score {place}") for place, row in enumerate(rows)]
 
 
+def _sent(text: PromptText) -> Any:
+    """Text, or turns without what is null in them, as fields of tables are that other turns have."""
+    if isinstance(text, str):
+        return text
+    return [
+        {name: value for name, value in turn.items() if value is not None or name == "content"}
+        for turn in text
+    ]
+
+
 def _body(
     prompt: PromptText,
     responses: Sequence[PromptText],
@@ -107,8 +122,8 @@ def _body(
     tools: Sequence[Any] | None,
 ) -> dict[str, Any]:
     return {
-        "prompt": prompt if isinstance(prompt, str) else list(prompt),
-        "responses": [response if isinstance(response, str) else list(response) for response in responses],
+        "prompt": _sent(prompt),
+        "responses": [_sent(response) for response in responses],
         "tokens": tokens,
         "finished": finished,
         **({} if model is None else {"model": model}),
@@ -213,6 +228,8 @@ class Client(_Calls):
             wait = next(waits, None)
             try:
                 response = self._http.request(method, path, json=body)
+            except UnicodeEncodeError as error:
+                raise self._unsendable() from error
             except self._httpx.TransportError as error:
                 if wait is None:
                     raise self._unreachable(error) from error
@@ -274,6 +291,8 @@ class AsyncClient(_Calls):
             wait = next(waits, None)
             try:
                 response = await self._http.request(method, path, json=body)
+            except UnicodeEncodeError as error:
+                raise self._unsendable() from error
             except self._httpx.TransportError as error:
                 if wait is None:
                     raise self._unreachable(error) from error

@@ -63,7 +63,8 @@ def unwritten_call(messages: Sequence[Message], text: str) -> str | None:
     """The name of a function that is called in the turns and not in the text; ``None`` if all are there."""
     for message in messages:
         for call in message.get("tool_calls") or ():
-            name = str((call.get("function") or call).get("name", ""))
+            function = call.get("function")
+            name = str((function if isinstance(function, Mapping) else call).get("name", ""))
             if name not in text:
                 return name
     return None

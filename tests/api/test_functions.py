@@ -225,6 +225,9 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "num_samples: must be at least 1, got 0": lambda: stepcredit.sample(["x"], model=MID, num_samples=0),
     "top_p: must be above 0 and at most 1, got 7": lambda: stepcredit.sample(["x"], model=MID, top_p=7),
     "prompts[0]: is of type int. Pass a record": lambda: stepcredit.sample([3], model=MID),
+    "prompts[0]: column 'prompt' holds a value that JSON cannot": lambda: stepcredit.sample(
+        ["\ud800"], model=MID
+    ),
     "prompts: is of type dict, which has no rows.": lambda: stepcredit.sample({"prompt": "x"}, model=MID),
     "rollouts[1]: field 'response' must be a string, not 3": lambda: stepcredit.grade(
         [{"prompt": "a", "response": "1", "answer": "1"}, {"prompt": "a", "response": 3}], grader="exact"

@@ -168,3 +168,35 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="there are 2, whose models would drift apart"):
         OnlinePRM(policy_path("mid"), config())
+
+
+def test_a_step_that_fails_leaves_nothing_for_the_next_one(
+    online: OnlinePRM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untouched = OnlinePRM(policy_path("mid"), config())
+    step = online._trainer.training_step
+
+    def failing(*arguments: Any) -> Any:
+        step(*arguments)
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="out of memory"):
+        patched.setattr(online._trainer, "training_step", failing)
+        online.update(batch(False, True))
+    for prm in (online, untouched):
+        prm.update(batch(True, False))
+    assert gap(online) == gap(untouched)
+
+
+@pytest.mark.parametrize("outcome", [None, float("nan")])
+def test_no_number_is_no_verdict(online: OnlinePRM, outcome: Any) -> None:
+    OnlineStepRewards(online, lambda **_: [1.0, outcome])([PROMPT] * 2, [RIGHT, WRONG])
+    twin = OnlinePRM(policy_path("mid"), config())
+    twin.update(batch(True))
+    assert gap(online) == pytest.approx(gap(twin), abs=1e-5)
+
+
+@pytest.mark.parametrize("outcomes", [None, [1.0]])
+def test_one_outcome_per_completion_is_needed(online: OnlinePRM, outcomes: Any) -> None:
+    with pytest.raises(UserError, match=r"outcome: gives \d outcomes? for 2 completions"):
+        OnlineStepRewards(online, lambda **_: outcomes)([PROMPT] * 2, [RIGHT, WRONG])

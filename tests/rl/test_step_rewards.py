@@ -145,3 +145,16 @@ def test_a_steps_reward_lies_on_its_last_token(prm: ImplicitPRM, client: Client)
 def test_a_layout_that_there_is_not_is_refused(prm: ImplicitPRM) -> None:
     with pytest.raises(UserError, match=r"no layout 'step'. Did you mean 'steps'"):
         StepRewards(prm).per_token([PROMPT], [[1]], layout="step")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("content", [None, [{"type": "text", "text": RIGHT}]])
+def test_a_turn_without_plain_text_is_read_by_its_ids(prm: ImplicitPRM, content: Any) -> None:
+    ids = ids_of(prm.encoding.tokenizer, RIGHT)  # type: ignore[attr-defined]
+    turn: Any = {"role": "assistant", "content": content, "reasoning_content": None}
+    assert StepRewards(prm)([PROMPT], [[turn]], [ids]) == StepRewards(prm)([PROMPT], [RIGHT], [ids])
+
+
+@pytest.mark.parametrize("padding", [-100, 10**6])
+def test_ids_that_are_no_tokens_are_refused(prm: ImplicitPRM, padding: int) -> None:
+    with pytest.raises(DataError, match=f"token {padding} is not one of the tokenizer's 24"):
+        StepRewards(prm).per_token([PROMPT], [[1, padding]])

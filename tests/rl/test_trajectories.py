@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from tests.rl.conftest import PROMPT, RIGHT, WRONG, ids_of, lab_prm
 from stepcredit.errors import DataError, UserError
 from stepcredit.lab.policies import policy_path
 from stepcredit.rl import StepRewards, token_rewards
+from stepcredit.rl.trajectories import _on_steps
 from stepcredit.scorers.implicit import ImplicitPRM
 from stepcredit.scorers.kinds import load_scorer
+from stepcredit.steps import StepRule
 
 
 def prompt_ids(prm: ImplicitPRM) -> list[int]:
@@ -101,3 +104,30 @@ def test_other_kinds_of_reward_models_are_refused() -> None:
     other = load_scorer(policy_path("mid"), family="log-probability", steps="newline")
     with pytest.raises(UserError, match="does not score tokens by their ids"):
         token_rewards(other, [[5]], [[5]])
+
+
+def test_a_step_inside_the_token_of_another_one_has_no_reward_of_its_own() -> None:
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<end>": 0, "a;b;c": 1, "x;": 2}, unk_token="<end>"))
+    words.decoder = decoders.Fuse()
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>")
+    encoding: Any = SimpleNamespace(tokenizer=tokenizer, step_rule=StepRule.parse("separator:;"))
+    # a; and b; and cx; and x; where the second starts in the first token and so does the third.
+    rewards = _on_steps(np.array([1.0, 10.0, 100.0]), [1, 2, 2], np.ones(3, dtype=bool), encoding)
+    assert rewards.tolist() == [1.0, 10.0, 100.0]
+
+
+@pytest.mark.parametrize("mask", [[0, 2], [-1, 1], [0, 0.5]])
+def test_a_mask_of_other_numbers_is_refused(prm: ImplicitPRM, mask: Any) -> None:
+    with pytest.raises(DataError, match="trajectory 0: has a mask of other numbers than 0 and 1"):
+        token_rewards(prm, [prompt_ids(prm)], [[1, 2]], [mask])
+
+
+def test_tensors_are_taken_too(prm: ImplicitPRM) -> None:
+    prompt, response, mask = prompt_ids(prm), [1, 2], [0, 1]
+    (expected,) = token_rewards(prm, [prompt], [response], [mask])
+    tensors: Any = [torch.tensor([numbers]) for numbers in (prompt, response, mask)]
+    (rewards,) = token_rewards(prm, *tensors)
+    assert rewards.tolist() == expected.tolist()

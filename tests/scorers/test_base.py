@@ -119,3 +119,13 @@ def test_empty_responses_are_said_once(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err == ""
     Fixed([1.0]).score("?", "")
     assert "warning: 1 response is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response"), [("\ud800", "a"), ("a", "\ud800"), ([{"role": "user", "content": "\udfff"}], "a")]
+)
+def test_half_a_surrogate_pair_is_a_user_error(prompt: Any, response: str) -> None:
+    row: dict[str, Any] = {"id": "a", "prompt_id": "p", "prompt": prompt, "response": response}
+    for given in ((prompt, response), row, Rollout(**row)):
+        with pytest.raises(DataError, match="half of a surrogate pair"):
+            list(Fixed([1.0]).score_all([given]))

@@ -6,7 +6,7 @@ import dataclasses
 
 from tests.searching.fakes import SAMPLING, DigitPolicy, DigitScorer, problems
 
-from stepcredit.searching import STRATEGIES, Searcher, SearchFailure, SearchSettings, Tree, choose_best
+from stepcredit.searching import STRATEGIES, Node, Searcher, SearchFailure, SearchSettings, Tree, choose_best
 from stepcredit.types import Sampling
 
 
@@ -56,3 +56,10 @@ def test_tokens_are_counted_once() -> None:
     distinct = {(node.response, node.ended): node for node in tree.nodes}
     assert len(distinct) < len(tree.nodes)
     assert tree.scored_tokens == sum(len(node.text) for node in distinct.values())
+
+
+def test_a_search_may_go_deeper_than_python_recurses() -> None:
+    node = Node(id=0)
+    for number in range(1, 2001):
+        node = Node(id=number, parent=node, num_tokens=3)
+    assert (node.depth, node.length) == (2000, 6000)

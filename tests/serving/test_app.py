@@ -109,7 +109,8 @@ GOOD: dict[str, Any] = {"prompt": PROMPT, "responses": RESPONSES}
         ({**GOOD, "temperature": 1}, 422, "temperature"),
         ({**GOOD, "model": "../other"}, 404, "model"),
         ({"prompt": PROMPT}, 422, "responses"),
-        ({**GOOD, "prompt": [{"role": "user"}]}, 422, "prompt"),
+        ({**GOOD, "prompt": [{"role": "user"}]}, 422, "prompt.0.content"),
+        ({**GOOD, "responses": ["a", [{"role": "assistant", "content": 5}]]}, 422, "responses.1.0.content"),
     ],
 )
 def test_mistakes_name_the_field(body: Any, status: int, field: str, client: TestClient) -> None:
@@ -219,7 +220,7 @@ def test_a_failure_of_the_model_is_json_and_the_next_request_is_answered(
         broken.setattr(service.batchers["lab"].scorer, "judge", lambda _: 1 / 0)
         failed = client.post("/v1/score", json=GOOD)
     assert failed.status_code == 500
-    assert "server's own output" in failed.json()["error"]["message"]
+    assert "its own output" in failed.json()["error"]["message"]
     assert client.post("/v1/score", json=GOOD).status_code == 200
 
 
@@ -257,3 +258,18 @@ def test_a_generative_judge_is_served_like_any_other_model() -> None:
     assert rewards == [[1.0, 1.0, 1.0, 0.0]] * 2
     assert model["id"] == "judge"
     assert batcher.step_rule == "newline"
+
+
+@pytest.mark.parametrize("function", ["add", ["add"], 5, None])
+def test_calls_of_tools_may_have_any_form(function: Any, client: TestClient) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": function}]}
+    turns = [{"role": "user", "content": PROMPT}, call, {"role": "tool", "content": "9"}]
+    assert client.post("/v1/score", json={"prompt": turns, "responses": ["7"]}).status_code == 200
+
+
+def test_half_a_surrogate_pair_in_a_tool_is_the_callers_mistake(client: TestClient) -> None:
+    body = json.dumps({**GOOD, "tools": [{"name": "\ud800"}]})
+    response = client.post("/v1/score", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 422
+    assert response.json()["error"]["field"] == "responses.0"
+    assert "surrogate" in response.json()["error"]["message"]

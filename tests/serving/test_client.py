@@ -165,3 +165,26 @@ def test_no_server_is_one_line() -> None:
         Client("http://127.0.0.1:9", retries=1).score("p", ["r"])
     with pytest.raises(UserError, match="not the address of a server"):
         Client("localhost:8080")
+
+
+def test_rows_of_one_prompt_id_keep_their_own_prompts(address: str) -> None:
+    rollouts = [
+        Rollout(id=prompt, prompt_id="same", prompt=prompt, response=RESPONSES[0])
+        for prompt in (PROMPT, "2*3=")
+    ]
+    remote = [score.reward for score in RemoteScorer(address).score_all(rollouts)]
+    assert remote == pytest.approx([score.reward for score in lab_scorer().score_all(rollouts)], abs=1e-5)
+
+
+def test_fields_of_turns_that_are_null_are_not_sent(address: str) -> None:
+    turn: Any = {"role": "user", "content": PROMPT, "refusal": None}
+    weighted: Any = turn | {"weight": 1}
+    with Client(address) as client:
+        assert client.score([turn], ["7"]) == client.score([{"role": "user", "content": PROMPT}], ["7"])
+        with pytest.raises(UserError, match=r"refuses at prompt\.0\.weight \(Extra inputs"):
+            client.score([weighted], ["7"])
+
+
+def test_half_a_surrogate_pair_is_not_sent(address: str) -> None:
+    with Client(address) as client, pytest.raises(UserError, match="half of a surrogate pair"):
+        client.score(PROMPT, ["\ud800"])

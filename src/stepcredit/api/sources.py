@@ -68,13 +68,13 @@ def _row(row: Any, where: str) -> dict[str, Any]:
     from stepcredit.data.rows import Malformed, checked
 
     if isinstance(row, Prompt):
-        return prompt_to_json(row)
-    if isinstance(row, Rollout):
-        return rollout_to_json(row)
-    if isinstance(row, ResponseScore):
-        return score_to_json(row)
-    if isinstance(row, str) and where.startswith("prompts["):
-        return {"prompt": row}
+        row = prompt_to_json(row)
+    elif isinstance(row, Rollout):
+        row = rollout_to_json(row)
+    elif isinstance(row, ResponseScore):
+        row = score_to_json(row)
+    elif isinstance(row, str) and where.startswith("prompts["):
+        row = {"prompt": row}
     if not isinstance(row, Mapping):
         raise DataError(
             f"is of type {type(row).__name__}",

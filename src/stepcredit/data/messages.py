@@ -105,4 +105,4 @@ def _digest(*contents: PromptText) -> str:
         item if isinstance(item, str) else json.dumps(list(item), ensure_ascii=False, sort_keys=True)
         for item in contents
     ]
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()

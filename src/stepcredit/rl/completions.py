@@ -32,15 +32,27 @@ class PolicyTokens:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.hash = tokenizer_hash(tokenizer)
+        self._size = len(tokenizer)
         self._control_ids = special_token_ids(tokenizer) - {tokenizer.unk_token_id}
 
     def text(self, token_ids: Sequence[int]) -> str:
-        """The text without control tokens."""
+        """The text without control tokens.
+
+        Raises:
+            DataError: A token is not in the vocabulary.
+        """
+        wrong = next((int(token_id) for token_id in token_ids if not 0 <= token_id < self._size), None)
+        if wrong is not None:
+            raise DataError(
+                f"token {wrong} is not one of the tokenizer's {self._size:,}",
+                where="completion_ids",
+                hint="pass ids without padding, and tokenizer=, the policy's own",
+            )
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     def has_ended(self, token_ids: Sequence[int]) -> bool:
         """Whether the policy ended its turn: the last token is a control token."""
-        return bool(token_ids) and token_ids[-1] in self._control_ids
+        return len(token_ids) > 0 and int(token_ids[-1]) in self._control_ids
 
 
 def as_rollouts(
@@ -117,13 +129,12 @@ def _assistant_text(completion: Completion, name: str) -> str:
     """
     if isinstance(completion, str):
         return completion
-    turns = list(completion)
-    is_plain = len(turns) == 1 and turns[0].get("role") == "assistant" and not turns[0].get("tool_calls")
-    content = turns[0].get("content") if is_plain else None
-    if not isinstance(content, str):
+    text, turns = response_turns(list(completion), "completion", name)
+    one = turns is None or len(turns) == 1
+    if not one or (turns is not None and turns[0].get("tool_calls")):
         raise DataError(
             "has several turns or a tool call, so its text does not say which tokens the policy wrote",
             where=name,
             hint="use stepcredit.rl.token_rewards, which reads token ids and the trainer's loss mask",
         )
-    return content
+    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ from stepcredit.training.session import Session, training_arguments
 from stepcredit.training.sources import Sources
 from stepcredit.training.trainer import PRMTrainer
 from stepcredit.types import Message, Rollout
+from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -169,13 +171,16 @@ class OnlinePRM:
         trainer = self._trainer
         optimizer = trainer.optimizer
         assert optimizer is not None
-        with quiet(), torch.enable_grad():
-            loss = trainer.training_step(self._model, trainer.make_step_batch(units))
-        if self.config.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(self._model.parameters(), self.config.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        trainer.sums.clear()
+        try:
+            with quiet(), torch.enable_grad():
+                loss = trainer.training_step(self._model, trainer.make_step_batch(units))
+            if self.config.max_grad_norm:
+                torch.nn.utils.clip_grad_norm_(self._model.parameters(), self.config.max_grad_norm)
+            optimizer.step()
+        finally:
+            # A step that fails halfway leaves nothing that the next one would add to.
+            optimizer.zero_grad()
+            trainer.sums.clear()
         return float(loss)
 
     def save(self, directory: str | Path) -> None:
@@ -238,21 +243,32 @@ class OnlineStepRewards(StepRewards):
             outcomes = self.outcome(
                 prompts=prompts, completions=completions, completion_ids=completion_ids, **columns
             )
-            done = self.prm.update(
-                [
-                    replace(rollout, correct=None if outcome is None else outcome > 0.5)
-                    for rollout, outcome in zip(
-                        self.rollouts(prompts, completions, completion_ids, columns.get("tools")),
-                        outcomes,
-                        strict=True,
-                    )
-                ]
-            )
+            rollouts = self.rollouts(prompts, completions, completion_ids, columns.get("tools"))
+            done = self.prm.update(_graded(rollouts, outcomes))
             if log_metric is not None and done.loss is not None:
                 log_metric(f"{self.__name__}/loss", done.loss)
         if self.update == "before":
             rewards = super().__call__(prompts, completions, completion_ids, log_metric, **columns)
         return rewards
+
+
+def _graded(rollouts: Sequence[Rollout], outcomes: Sequence[float | None] | None) -> list[Rollout]:
+    """Rollouts with their verdicts; an outcome that is no number, like ``None``, is no verdict.
+
+    Raises:
+        DataError: There is not one outcome per completion.
+    """
+    given = [] if outcomes is None else list(outcomes)
+    if len(given) != len(rollouts):
+        raise DataError(
+            f"gives {quantity(len(given), 'outcome')} for {quantity(len(rollouts), 'completion')}",
+            where="outcome",
+            hint="return one number, or None, per completion",
+        )
+    return [
+        replace(rollout, correct=None if outcome is None or math.isnan(outcome) else bool(outcome > 0.5))
+        for rollout, outcome in zip(rollouts, given, strict=True)
+    ]
 
 
 def _is_training(log_metric: Callable[[str, float], None] | None) -> bool:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stepcredit.encoding.chat import ChatEncoding
 from stepcredit.encoding.token_starts import token_starts
 from stepcredit.errors import DataError, UserError
+from stepcredit.rewards import step_rewards
 from stepcredit.rl.layout import Layout, check_layout, on_last_tokens
 from stepcredit.scorers.base import ResponseScorer
 from stepcredit.scorers.implicit import ImplicitPRM
@@ -88,7 +89,13 @@ def _check(
                 where=f"trajectory {place}",
                 hint="pass one 0 or 1 per token of the response",
             )
-        if not prompt:
+        if not np.isin(np.asarray(mask), (0, 1)).all():
+            raise DataError(
+                "has a mask of other numbers than 0 and 1",
+                where=f"trajectory {place}",
+                hint="pass 1 where the policy wrote the token, else 0",
+            )
+        if not len(prompt):
             raise DataError("has no prompt", where=f"trajectory {place}", hint="pass the prompt's token ids")
 
 
@@ -123,6 +130,6 @@ def _on_steps(
         steps = split(text, encoding.step_rule)
         starts = token_starts(encoding.tokenizer, text, ids)
         steps, ends = grouped(steps, step_token_ends(starts, steps), encoding.step_rule.max_tokens)
-        sums = np.add.reduceat(np.append(rewards[start:end], 0.0), [0, *ends])[:-1]
+        sums = step_rewards(rewards[start:end], ends, beta=1.0).rewards
         laid_out[start:end] = on_last_tokens(steps, sums.tolist(), starts)
     return laid_out

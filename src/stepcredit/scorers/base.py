@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -40,18 +41,29 @@ def as_rollout(response: Response, position: int = 0) -> Rollout:
     Raises:
         DataError: It is no response.
     """
-    if isinstance(response, Rollout):
-        return response
     where = f"response {position + 1}"
+    if isinstance(response, Rollout):
+        return _checked(response, response.id)
     if isinstance(response, Mapping):
-        return rollout_from_json(response, where, position)
+        return _checked(rollout_from_json(response, where, position), where)
     if isinstance(response, tuple | list) and len(response) == 2:
-        return rollout_from_json({"prompt": response[0], "response": response[1]}, where, position)
+        row = {"prompt": response[0], "response": response[1]}
+        return _checked(rollout_from_json(row, where, position), where)
     raise DataError(
         f"is neither a Rollout, a dict nor a (prompt, response) pair but a {type(response).__name__}",
         where=where,
         hint="score a list of them, or one response with score(prompt, response)",
     )
+
+
+def _checked(rollout: Rollout, where: str) -> Rollout:
+    """A rollout whose texts a tokenizer can read; those of files are checked where they are read."""
+    parts = [rollout.prompt, rollout.response, rollout.turns, rollout.extras.get("tools")]
+    try:
+        json.dumps(parts, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        raise DataError("holds half of a surrogate pair, which is not valid text", where=where) from error
+    return rollout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

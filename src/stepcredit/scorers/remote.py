@@ -110,7 +110,8 @@ def _groups(rollouts: Iterable[Rollout]) -> Iterator[list[Rollout]]:
     """Neighbours with one prompt and the same tools that have all ended, or all not."""
 
     def alike(rollout: Rollout) -> tuple[Any, ...]:
-        return rollout.prompt_id, rollout.finish_reason == "length", str(rollout.extras.get("tools"))
+        # Rows with one prompt id may hold different prompts.
+        return rollout.prompt, rollout.finish_reason == "length", str(rollout.extras.get("tools"))
 
     for _, neighbours in groupby(rollouts, key=alike):
         group: list[Rollout] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -56,12 +56,19 @@ class Node:
     @property
     def depth(self) -> int:
         """Draws from the root to here."""
-        return 0 if self.parent is None else self.parent.depth + 1
+        return sum(1 for _ in self._path()) - 1
 
     @property
     def length(self) -> int:
         """Tokens drawn from the root to here."""
-        return self.num_tokens + (0 if self.parent is None else self.parent.length)
+        return sum(node.num_tokens for node in self._path())
+
+    def _path(self) -> Iterator[Node]:
+        """This node, its parent and so on to the root: as many as the search was deep, so no recursion."""
+        node: Node | None = self
+        while node is not None:
+            yield node
+            node = node.parent
 
     @property
     def text(self) -> str:

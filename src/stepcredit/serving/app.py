@@ -126,9 +126,12 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = [str(part) for part in first["loc"] if part != "body"]
-        return _refusal(RequestError(422, str(first["msg"]), ".".join(place) or None))
+        # Where a field may be one of several things, the one that was read furthest is what was meant.
+        furthest = max(error.errors(), key=lambda problem: len(problem["loc"]))
+        names = [str(part) for part in furthest["loc"] if part != "body"]
+        # The things that it may be have names of their own, which no request holds.
+        place = [name for name in names if "[" not in name and name != "str"]
+        return _refusal(RequestError(422, str(furthest["msg"]), ".".join(place) or None))
 
     @app.exception_handler(Exception)
     async def failed(_: Request, __: Exception) -> JSONResponse:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from stepcredit.conversations import plain_text
 from stepcredit.encoding import EncodingError
+from stepcredit.errors import DataError
 from stepcredit.scorers.base import ResponseScorer
 from stepcredit.types import ResponseScore, Rollout
 
@@ -103,7 +104,7 @@ class Batcher:
 
         Raises:
             QueueFullError: Too much is waiting.
-            EncodingError: A response cannot be scored; ``where`` is its id.
+            DataError: A response cannot be scored; ``where`` is its id.
         """
         loop = asyncio.get_running_loop()
         sizes = [self._size(rollout) for rollout in rollouts]
@@ -124,9 +125,13 @@ class Batcher:
         self._queue.put(items)  # As one, so that the worker never sees a part of a request.
         try:
             scores = await asyncio.gather(*(item.future for item in items))
-        except EncodingError as error:
-            place = int(str(error.where).rpartition(":")[2])
-            raise EncodingError(error.kind, error.problem, where=rollouts[place].id) from error
+        except DataError as error:
+            # Whoever asked knows a response by the id that it gave it.
+            own = {item.rollout.id: rollout.id for item, rollout in zip(items, rollouts, strict=True)}
+            where = own.get(str(error.where), error.where)
+            if isinstance(error, EncodingError):
+                raise EncodingError(error.kind, error.problem, where=where) from error
+            raise DataError(error.problem, where=where, hint=error.hint) from error
         finally:
             # What nobody waits for any more is passed over by the worker.
             for item in items:

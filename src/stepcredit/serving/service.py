@@ -62,6 +62,8 @@ class Service:
             hint = "" if error.kind == "too-long" else f" ({error.kind})"
             raise RequestError(422, f"{error.problem}{hint}", f"{field}.{error.where}") from error
         except UserError as error:
+            if error.where in {rollout.id for rollout in rollouts}:
+                raise RequestError(422, error.problem, f"{field}.{error.where}") from error
             raise RequestError(422, str(error), field) from error
 
     def close(self) -> None:
