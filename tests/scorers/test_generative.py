@@ -78,6 +78,16 @@ def test_without_log_probabilities_a_score_is_the_share_of_answers_that_say_righ
     assert scores[0].scorer == "generative: fake, 4 answers, reward is min"
 
 
+def test_solutions_that_are_judged_alike_keep_their_own_steps() -> None:
+    def script(request: GenerationRequest, _: int) -> str:
+        return answer(verdict_words(question_of(request)))
+
+    solutions = ["1 + 1 = 2\n2 + 2 = 5", "1 + 1 = 2\n\n2 + 2 = 5\n", "1 + 1 = 2 \n 2 + 2 = 5"]
+    for solution, score in zip(solutions, scorer(script).score_all(rollouts(solutions)), strict=True):
+        assert "".join(step.text for step in score.steps) == solution
+        assert [step.reward for step in score.steps] == [1, 0]
+
+
 def test_an_answer_with_another_count_is_drawn_again_and_never_shifted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -131,10 +131,11 @@ class GenerativeScorer(ResponseScorer):
             cases = [self._case(rollout) for rollout in window]
             distinct = {case.prompt.id: case for case in cases}
             self._judge(list(distinct.values()))
-            for rollout, case in zip(window, cases, strict=True):
-                case = distinct[case.prompt.id]
+            for rollout, own in zip(window, cases, strict=True):
+                case = distinct[own.prompt.id]
                 if case.scores:
-                    yield self._score(rollout, case)
+                    # What is judged alike may differ in the blanks between its steps.
+                    yield self._score(rollout, own.steps, case)
                     continue
                 error = self._no_verdicts(rollout, case)
                 if on_skip is None:
@@ -231,7 +232,7 @@ class GenerativeScorer(ResponseScorer):
             scores[number] = scores[number] if probability is None else probability
         return np.array(scores)
 
-    def _score(self, rollout: Rollout, case: _Case) -> ResponseScore:
+    def _score(self, rollout: Rollout, steps: Sequence[Step], case: _Case) -> ResponseScore:
         scores = np.mean(case.scores, axis=0)
         aggregates = aggregate(scores)
         ids = rollout.response_token_ids
@@ -241,7 +242,7 @@ class GenerativeScorer(ResponseScorer):
             reward=aggregates[self.response_aggregate],
             steps=tuple(
                 StepScore(step.index, step.text, step.start, step.end, float(score), float(score))
-                for step, score in zip(case.steps, scores, strict=True)
+                for step, score in zip(steps, scores, strict=True)
             ),
             aggregates=aggregates,
             num_tokens=len(rollout.response.split()) if ids is None else len(ids),
