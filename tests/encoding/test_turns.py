@@ -105,6 +105,18 @@ def test_a_turn_that_was_cut_off_has_no_end(family: str, make_tokenizer: MakeTok
     assert whole.num_scored == cut.num_scored + 1
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_turn_that_was_cut_off_before_its_first_token_leaves_no_tool_to_be_scored(
+    family: str, make_tokenizer: MakeTokenizer
+) -> None:
+    encoding = ChatEncoding(FAMILIES[family].tokenizer(make_tokenizer), NEWLINE)
+    silent: Message = {"role": "assistant", "content": ""}
+    cut = encoding.encode(trajectory([*TURNS[:2], silent], finish_reason="length"))
+    whole = encoding.encode(trajectory(TURNS[:1]))
+    assert cut.encoded.scored_ids == whole.encoded.scored_ids
+    assert cut.encoded.step_ends[-1] == cut.encoded.num_scored == len(cut.token_ends)
+
+
 def test_what_follows_the_assistants_last_turn_is_left_out(make_tokenizer: MakeTokenizer) -> None:
     encoding = ChatEncoding(FAMILIES["llama"].tokenizer(make_tokenizer), NEWLINE)
     assert encoding.encode(trajectory(TURNS[:6])) == encoding.encode(trajectory(TURNS[:3]))

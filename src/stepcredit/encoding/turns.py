@@ -76,6 +76,8 @@ def encode_turns(encoding: Tokenises, rollout: Rollout) -> EncodedSteps:
     places = [place for place, turn in enumerate(written) if turn is not None]
     if not places or places[0] == 0:
         raise EncodingError("nothing-to-score", "the response has no tokens", where=rollout.id)
+    # A last turn that was cut off before its first token leaves a tool's or a user's at the end.
+    ids = ids[: places[-1] + 1]
     begins = list(accumulate((turn.end - turn.start + len(BETWEEN) for turn in turns), initial=0))
     own = accumulate(
         (
