@@ -13,6 +13,7 @@ from tests.searching.fakes import LINES, SAMPLING, DigitPolicy, DigitScorer, pro
 
 from stepcredit.searching import STRATEGIES, Searcher, SearchSettings, Tree, choose_best
 from stepcredit.searching.particle import resample
+from stepcredit.types import GenerationRequest, Rollout
 
 STEPWISE = ("beam", "dvts", "particle", "lookahead")
 
@@ -112,6 +113,27 @@ def test_lookahead_judges_a_step_by_where_it_leads() -> None:
     further = [node for node in tree.nodes if node.fate == "lookahead"]
     assert further
     assert all(node.text.strip() == "5" for node in further)
+
+
+class CountingPolicy(DigitPolicy):
+    """Knows how many tokens it drew."""
+
+    num_drawn = 0
+
+    def _rollout(self, request: GenerationRequest, index: int) -> Rollout:
+        rollout = super()._rollout(request, index)
+        self.num_drawn += rollout.extras["num_generated_tokens"]
+        return rollout
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_search_costs_what_was_drawn(name: str) -> None:
+    """Also where a look-ahead follows steps of equal text, which are followed once."""
+    policy = CountingPolicy()
+    settings = SearchSettings(width=16, expand=4, lookahead=2)
+    searcher = Searcher(policy, DigitScorer(), STRATEGIES[name], settings, SAMPLING, ("\n",))
+    (tree,) = (tree for tree in searcher.search(problems(1)) if isinstance(tree, Tree))
+    assert tree.generated_tokens == policy.num_drawn > 0
 
 
 @pytest.mark.parametrize("name", STEPWISE)

@@ -121,12 +121,15 @@ class Searcher:
             if search.tree.prompt.id in failed:
                 continue
             assert search.draw is not None
-            nodes = []
+            nodes: list[Node] = []
+            paid: dict[str, int] = {}
             for parent, index in zip(search.draw.parents, search.draw.indices, strict=True):
                 rollout = drawn[_request_id(search.tree.prompt, parent, index)]
                 nodes.append(self._node(search.tree, search.draw, parent, index, rollout))
+                paid[rollout.id] = nodes[-1].num_tokens  # equal texts are continued once
                 if search.draw.scored:
                     rollouts.append((search.tree, nodes[-1], rollout))
+            search.tree.generated_tokens += sum(paid.values())
             fresh.append((search, nodes))
         self._score(rollouts)
         for search, nodes in fresh:
@@ -155,7 +158,6 @@ class Searcher:
         if not node.whole and node.length >= self._whole.max_new_tokens:
             node.cut_off = True
         tree.nodes.append(node)
-        tree.generated_tokens += node.num_tokens
         return node
 
     def _score(self, drawn: Sequence[tuple[Tree, Node, Rollout]]) -> None:

@@ -175,6 +175,8 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             "two numbers of responses that cost next to as much. Operations count two for each parameter and "
             "token that is drawn or scored for the first time; an implicit reward model scores with two "
             "models, and a text that comes several times is scored once.",
+            "These runs count a greedy continuation that look-ahead search draws once for each step that it "
+            "follows, also where steps of equal text share it, so look-ahead comes out dearer than it is.",
             f"Picking has {POOL * scale.largest_n} responses to each problem, and each of its accuracies is "
             "the exact expectation over all subsets.",
         ),
