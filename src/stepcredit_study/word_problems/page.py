@@ -25,8 +25,8 @@ def page(results: Mapping[str, Any]) -> str:
     lines = [
         _TITLES[results["source"]],
         "",
-        "A language model writes solutions of grade-school word problems, and reward models judge them. What "
-        "is measured, on which problems, and on which data choices are made was "
+        "A language model writes solutions of grade-school word problems, and reward models judge them. The "
+        "measures, the problems and the data on which choices are made were "
         "[decided beforehand](../../preregistration.md).",
         "",
         "```sh",
