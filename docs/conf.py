@@ -10,7 +10,7 @@ author = "the authors of stepcredit"
 project_copyright = author
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "**/investigation.md"]  # They stand in findings.md.
 nitpicky = False
 
 myst_heading_anchors = 4
