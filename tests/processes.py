@@ -158,7 +158,7 @@ class Server:
 
     def __init__(self, words: Sequence[str], log: Path) -> None:
         self.log = log
-        log.touch()
+        log.write_text("")  # An earlier server may have written where it listened.
         self.process = start(["serve", "--port", "0", *words], log)
         while not (match := re.search(r"at http://\S+:(\d+)", log.read_text())):
             assert self.process.is_alive(), log.read_text()

@@ -170,7 +170,7 @@ def test_sizes_stop_at_the_smallest_number_of_responses() -> None:
     assert usable_sizes([64, 1, 4, 4], np.array([5, 9])) == ((1, 4), (64,))
     with pytest.raises(UserError, match="smallest number of responses to a problem is 5"):
         usable_sizes([8], np.array([5, 9]))
-    with pytest.raises(UserError, match="1 or more"):
+    with pytest.raises(UserError, match="must be at least 1"):
         usable_sizes([0, 1], np.array([5]))
 
 

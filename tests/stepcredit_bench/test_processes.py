@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.processes import CONTEXT
 
 from stepcredit_bench.processes import compare, peak_mb, reset_peak, resident_mb
 
@@ -73,6 +74,14 @@ def test_a_failing_side_tells_why() -> None:
 
 
 def test_peak_memory_counts_from_the_reset() -> None:
+    """In a process of its own, in which nothing else is freed meanwhile."""
+    process = CONTEXT.Process(target=_take_and_give_back)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def _take_and_give_back() -> None:
     block = bytearray(64 * 2**20)
     del block
     reset_peak()

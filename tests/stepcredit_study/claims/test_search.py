@@ -85,7 +85,7 @@ def test_on_a_tiny_lab(tiny_world: World) -> None:
         assert 0 <= measured[f"{USUAL}/{strategy}/4/accuracy"] <= measured[f"{USUAL}/{strategy}/4/coverage"]
     # Responses are equally long here, so a search as wide as picking draws as much; looking ahead more.
     assert measured[f"{USUAL}/beam/4/tokens"] == pytest.approx(measured[f"{USUAL}/{PICK}/4/tokens"], rel=0.2)
-    assert measured[f"{USUAL}/lookahead/4/tokens"] > 1.3 * measured[f"{USUAL}/beam/4/tokens"]
+    assert measured[f"{USUAL}/lookahead/4/tokens"] > 1.2 * measured[f"{USUAL}/beam/4/tokens"]
     assert measured[f"{USUAL}/beam/4/at tokens"] == pytest.approx(
         measured[f"{USUAL}/{PICK}/4/accuracy"], abs=0.2
     )
