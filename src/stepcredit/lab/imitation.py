@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -56,38 +56,21 @@ class Recipe:
     seed: int = 0
 
 
-RECIPES: Final[dict[str, dict[str, Recipe]]] = {
-    FIRST.name: {
-        "mid": Recipe(tutor="mid", start_from=None, num_steps=240, seed=1),
-        "weak": Recipe(tutor="weak", start_from="mid", num_steps=100, matrix_lr=0.01, rest_lr=0.0025, seed=2),
-        "strong": Recipe(
-            tutor="strong", start_from="mid", num_steps=100, matrix_lr=0.01, rest_lr=0.0025, seed=3
-        ),
-    },
-    SECOND.name: {
-        "mid": Recipe(tutor="mid", start_from=None, num_steps=700, solutions=80, other_solutions=5, seed=1),
-        "weak": Recipe(
-            tutor="weak",
-            start_from="mid",
-            num_steps=100,
-            solutions=80,
-            other_solutions=5,
-            matrix_lr=0.01,
-            rest_lr=0.0025,
-            seed=2,
-        ),
-        "strong": Recipe(
-            tutor="strong",
-            start_from="mid",
-            num_steps=100,
-            solutions=80,
-            other_solutions=5,
-            matrix_lr=0.01,
-            rest_lr=0.0025,
-            seed=3,
-        ),
-    },
+_FIRST: Final = {
+    "mid": Recipe(tutor="mid", start_from=None, num_steps=240, seed=1),
+    "weak": Recipe(tutor="weak", start_from="mid", num_steps=100, matrix_lr=0.01, rest_lr=0.0025, seed=2),
+    "strong": Recipe(tutor="strong", start_from="mid", num_steps=100, matrix_lr=0.01, rest_lr=0.0025, seed=3),
 }
+_SECOND: Final = {
+    name: replace(
+        recipe,
+        num_steps=700 if recipe.start_from is None else recipe.num_steps,
+        solutions=80,
+        other_solutions=5,
+    )
+    for name, recipe in _FIRST.items()
+}
+RECIPES: Final[dict[str, dict[str, Recipe]]] = {FIRST.name: _FIRST, SECOND.name: _SECOND}
 """Lab to the recipes of its policies, in the order in which they are made."""
 
 
