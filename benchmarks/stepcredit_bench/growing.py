@@ -189,7 +189,8 @@ class Stage:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         STAGES[self.name](self)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        # Differences first: each is exactly 0 when no process was started.
+        seconds = (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
         # A process that is forked to ask git for the commit looks as large as this one.
         has_workers = self.name == "grade"
         return {"children_seconds": seconds, "children_mb": after.ru_maxrss / 1024 if has_workers else 0.0}
