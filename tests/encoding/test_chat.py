@@ -153,6 +153,29 @@ def test_over_long_sequences_are_refused(make_tokenizer: MakeTokenizer) -> None:
     assert caught.value.kind == "too-long"
 
 
+def test_equal_responses_to_a_prompt_are_encoded_once(make_tokenizer: MakeTokenizer) -> None:
+    encoding = ChatEncoding(make_tokenizer(), StepRule("newline"), max_tokens=40)
+    first, again = encoding.encode(rollout("a\nb", id="r1")), encoding.encode(rollout("a\nb", id="r2"))
+    assert first is again
+    others = [
+        rollout("a\nc"),
+        rollout("a\nb", finish_reason="length"),
+        rollout("a\nb", extras={"steps": ["a\nb"]}),
+        rollout("a\nb", prompt="another question"),
+    ]
+    for other in others:
+        fresh = ChatEncoding(make_tokenizer(), StepRule("newline"), max_tokens=40)
+        assert encoding.encode(other) == fresh.encode(other) != first
+
+
+def test_an_error_names_the_row_that_it_is_about(make_tokenizer: MakeTokenizer) -> None:
+    encoding = ChatEncoding(make_tokenizer(), StepRule("newline"), max_tokens=10)
+    for name in ("r1", "r2"):
+        with pytest.raises(EncodingError, match=f"^{name}: prompt and response have") as caught:
+            encoding.encode(rollout("5 pens. " * 20, id=name))
+        assert caught.value.kind == "too-long"
+
+
 def test_conversations_are_prompts_too(make_tokenizer: MakeTokenizer) -> None:
     tokenizer = make_tokenizer()
     prompt: list[Message] = [

@@ -35,7 +35,7 @@ def full(tmp_path: Path) -> DemoSummary:
         ),
         commands=("stepcredit train a.jsonl --out <prm>",),
         versions={"torch": "2.13.0"},
-        seconds={"sampling": 30.4, "training": 95.0},
+        seconds={"sampling": 30.4, "training": 95.0, "together": 101.0},
         files={"prm/": "the reward model"},
         git_commit="0123456789abcdef",
         finished="2026-01-02T03:04:05Z",
@@ -97,7 +97,7 @@ def test_every_number_of_the_summary_is_on_the_page(tmp_path: Path) -> None:
         *("8,000", "1,000", "39.2%", "0.654", "0.876"),
         *("−2.24", "+0.13", "8+5=9", "first wrong"),
         *("seed42", "2026-01-02 03:04:05", "0123456789ab", "torch2.13.0"),
-        *("30 s", "1 min 35 s", "2 min 05 s", "beta0.5", "lora alphanone", "keep bestyes"),
+        *("30 s", "1 min 35 s", "1 min 41 s", "beta0.5", "lora alphanone", "keep bestyes"),
         *("stepcredit train a.jsonl --out <prm>", "prm/the reward model"),
         *("weighted-sigmoid", "55.0%"),
     ):

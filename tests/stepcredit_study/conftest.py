@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -27,5 +28,8 @@ def tiny_scale() -> Scale:
 
 @pytest.fixture(scope="session")
 def tiny_world(tiny_scale: Scale, tmp_path_factory: pytest.TempPathFactory) -> World:
-    """One seed of it."""
-    return World(tiny_scale, Store(tmp_path_factory.mktemp("tiny-world")), seed=0)
+    """One seed of it; processes that run tests side by side share its folder, as a store allows."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all of this session's processes
+    return World(tiny_scale, Store(folder / "tiny-world"), seed=0)

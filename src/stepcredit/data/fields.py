@@ -112,6 +112,13 @@ def is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value <= LARGEST_COUNT
 
 
+def are_counts(values: list[Any]) -> bool:
+    """As :func:`is_count`, of each; several times faster for a long list."""
+    return {*map(type, values)} <= {int} and (
+        not values or (min(values) >= 0 and max(values) <= LARGEST_COUNT)
+    )
+
+
 def count_field(row: Mapping[str, Any], field: str, where: str, path: str = "") -> int:
     """A whole number, 0 or more."""
     value = row.get(field)
@@ -123,7 +130,7 @@ def count_field(row: Mapping[str, Any], field: str, where: str, path: str = "") 
 def counts_field(row: Mapping[str, Any], field: str, where: str) -> tuple[int, ...]:
     """A list of whole numbers, 0 or more."""
     values = row.get(field)
-    if not isinstance(values, list) or not all(map(is_count, values)):
+    if not isinstance(values, list) or not are_counts(values):
         raise wrong(row, field, "a list of whole numbers from 0 to 2^53", where)
     return tuple(values)
 

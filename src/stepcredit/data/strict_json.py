@@ -61,7 +61,7 @@ def check_depth(value: Any) -> None:
 
 def to_line(row: Any) -> bytes:
     """A value as one line of JSON with its newline."""
-    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    return _ENCODER.encode(row).encode() + b"\n"
 
 
 def _finite(text: str) -> float:
@@ -75,4 +75,5 @@ def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is not allowed")
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PROMPTS_KEPT = 256
+_RESPONSES_KEPT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,8 @@ class ChatEncoding(StepEncoding):
         self._boundary = chat_settings(tokenizer).boundary
         self._has_warned = False
         self._prompt = lru_cache(maxsize=_PROMPTS_KEPT)(self._encode_prompt)
+        # Both in one attribute, so that no other thread sees the responses of one prompt beside another.
+        self._last: tuple[EncodedPrompt | None, dict[Hashable, EncodedSteps]] = None, {}
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
         """Encode one rollout; its steps are those that the row lists, else those of the step rule.
@@ -136,8 +139,26 @@ class ChatEncoding(StepEncoding):
     def _encode(
         self, rollout: Rollout, prompt: EncodedPrompt, known: tuple[Step, ...] | None
     ) -> EncodedSteps:
+        """Equal responses to one prompt, which mostly lie side by side, are encoded once."""
         is_ours = self.tokenizer_hash is not None and rollout.tokenizer == self.tokenizer_hash
         recorded = rollout.response_token_ids if is_ours else None
+        last, alike = self._last
+        if last is not prompt or len(alike) >= _RESPONSES_KEPT:
+            alike = {}
+            self._last = prompt, alike
+        key = rollout.response, rollout.finish_reason == "length", recorded, known
+        if key not in alike:
+            alike[key] = self._encode_anew(rollout, prompt, recorded, known)
+        check_length(alike[key].encoded.token_ids, self.max_tokens, rollout.id)
+        return alike[key]
+
+    def _encode_anew(
+        self,
+        rollout: Rollout,
+        prompt: EncodedPrompt,
+        recorded: tuple[int, ...] | None,
+        known: tuple[Step, ...] | None,
+    ) -> EncodedSteps:
         written = Written.after(prompt.opened, rollout.response)
         if recorded is not None:
             written = Written(rollout.response)
@@ -153,7 +174,6 @@ class ChatEncoding(StepEncoding):
                 "nothing-to-score", "the response has no tokens", where=rollout.id, hint=LEAVE_OUT
             )
         prompt_ids = prompt.head_ids + prompt.tail_ids
-        check_length(prompt_ids + response_ids, self.max_tokens, rollout.id)
         inside = split(written.text, self.step_rule) if known is None else written.inside(known)
         most = self.step_rule.max_tokens if known is None else None
         steps, ends = grouped(inside, step_token_ends(starts, inside), most)

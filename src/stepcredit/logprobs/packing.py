@@ -70,24 +70,23 @@ def pad(
         pad_token_id: What fills the gaps; its value changes nothing.
         side: Where the gaps are.
     """
-    columns = max(len(item.token_ids) for item in encoded)
-    input_ids = torch.full((len(encoded), columns), pad_token_id, dtype=torch.long)
-    attention_mask = torch.zeros_like(input_ids)
-    position_ids = torch.zeros_like(input_ids)
-    source_index = []
-    for row, item in enumerate(encoded):
-        length = len(item.token_ids)
-        first = 0 if side == "right" else columns - length
-        input_ids[row, first : first + length] = torch.tensor(item.token_ids, dtype=torch.long)
-        attention_mask[row, first : first + length] = 1
-        position_ids[row, first : first + length] = torch.arange(length)
-        start = row * columns + first
-        source_index.append(torch.tensor(item.scored_places, dtype=torch.long) + (start - 1))
+    lengths = np.array([len(item.token_ids) for item in encoded])
+    columns = int(lengths.max())
+    gaps = columns - lengths if side == "left" else np.zeros_like(lengths)
+    positions = np.arange(columns) - gaps[:, None]
+    inside = (positions >= 0) & (positions < lengths[:, None])
+    input_ids = np.full((len(encoded), columns), pad_token_id)
+    input_ids[inside] = np.concatenate([np.array(item.token_ids, np.int64) for item in encoded])
+    starts = np.arange(len(encoded)) * columns + gaps
+    source_index = [
+        np.array(item.scored_places, np.int64) + (start - 1)
+        for item, start in zip(encoded, starts, strict=True)
+    ]
     return TokenBatch(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        position_ids=position_ids,
-        source_index=torch.cat(source_index),
+        input_ids=torch.from_numpy(input_ids),
+        attention_mask=torch.from_numpy(inside.astype(np.int64)),
+        position_ids=torch.from_numpy(np.where(inside, positions, 0)),
+        source_index=torch.from_numpy(np.concatenate(source_index)),
         **_scored_tokens(encoded),
     )
 

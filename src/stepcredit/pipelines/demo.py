@@ -7,29 +7,33 @@ the last finished stage when the same command is run again.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stepcredit.generators.options import GeneratorOptions, SamplingOptions
 from stepcredit.options import check_at_least_one, option
 from stepcredit.pipelines import eval_best_of_n, grade, sample, score, train
 from stepcredit.pipelines.driver import Store, command_line
-from stepcredit.runs import atomic_path, locked, read_manifest, write_json
+from stepcredit.runs import atomic_path, beside, locked, may_fork, read_manifest, write_json
+from stepcredit.runs.stopwatch import WHOLE, Stopwatch
 from stepcredit.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from stepcredit.reports.summary import DemoSummary, PolicyFindings
 
+Made = TypeVar("Made")
+
 POLICIES = ("weak", "mid", "strong")
 PRM, REFERENCE = "implicit-prm", "reference-log-probability"
 SCORES = {PRM: "scores.jsonl", REFERENCE: "reference-scores.jsonl"}
-NS = (1, 4, 16, 64)
+NS, AGGREGATE = (1, 4, 16, 64), "min"
 _NUM_EXAMPLES = {"num_wrong": 9, "num_right": 3}
 _FILES = {
     "policies/": "three small language models as ordinary checkpoints; mid is the PRM's start and reference",
@@ -147,41 +151,18 @@ def run(options: Options) -> Result:
 
 
 def _run(options: Options) -> Result:
-    from stepcredit.lab.files import write_policies, write_prompts, write_true_labels
+    from stepcredit.lab.files import write_policies
     from stepcredit.reports.demo import render_demo
     from stepcredit.reports.examples import first_of_each_problem
     from stepcredit.reports.summary import DemoSummary, training_data
 
-    out, overwrite = options.out, options.overwrite
-    stages = _Stages(options)
-    store = Store(out, overwrite=overwrite)
-    watch = _Stopwatch(out / "seconds.json", overwrite=overwrite)
-
-    def responses(folder: str, split: str, count: int) -> None:
-        prompts = out / folder / "prompts.jsonl"
-        write_prompts(prompts, split, seed=options.seed, count=count, overwrite=overwrite)
-        store.run("sample", stages.sample(folder))
-        store.run("grade", stages.grade(folder))
-
-    with watch.stage("policies"):
-        write_policies(out / "policies", overwrite=overwrite)
-    with watch.stage("training responses"):
-        responses("train", "train", options.sizes.train_problems)
-        responses("dev", "development", options.sizes.dev_problems)
-    with watch.stage("training"):
-        store.run("train", stages.train())
-    for policy in POLICIES:
-        folder = f"test-{policy}"
-        with watch.stage("test responses"):
-            responses(folder, "test", options.sizes.test_problems)
-        with watch.stage("scoring"):
-            write_true_labels(
-                out / folder / "graded.jsonl", out / folder / "labelled.jsonl", overwrite=overwrite
-            )
-            store.run("score", stages.score(folder))
-            store.run("score", stages.score_by_reference(folder))
-    with watch.stage("evaluation"):
-        policies = {policy: _findings(stages.evaluate(f"test-{policy}")) for policy in POLICIES}
+    out = options.out
+    watch = Stopwatch(out / "seconds.json", overwrite=options.overwrite)
+    work = _Work(options, watch)
+    with watch.stage(WHOLE):
+        with watch.stage("policies"):
+            write_policies(out / "policies", overwrite=options.overwrite)
+        policies = work.policies()
     manifest = read_manifest(out / "prm") or {}
     summary = DemoSummary(
         seed=options.seed,
@@ -195,7 +176,7 @@ def _run(options: Options) -> Result:
         examples=first_of_each_problem(
             out / "test-mid" / "labelled.jsonl", out / "test-mid" / SCORES[PRM], **_NUM_EXAMPLES
         ),
-        commands=tuple(stages.commands()),
+        commands=tuple(work.stages.commands()),
         versions=manifest.get("versions", {}),
         seconds=watch.seconds,
         files=_FILES,
@@ -206,6 +187,107 @@ def _run(options: Options) -> Result:
     with atomic_path(out / "report.html") as temporary:
         temporary.write_text(render_demo(summary, out), encoding="utf-8")
     return Result(out=out, summary=summary)
+
+
+class _Work:
+    """The demo's stages; a second processor does what need not wait for others.
+
+    Args:
+        options: The demo's.
+        watch: Takes the times.
+    """
+
+    def __init__(self, options: Options, watch: Stopwatch) -> None:
+        self.options, self.watch, self.stages = options, watch, _Stages(options)
+        self.store = Store(options.out, overwrite=options.overwrite)
+
+    def policies(self) -> dict[str, PolicyFindings]:
+        """Run every stage; what was measured on the responses of each policy."""
+        with self._beside("test responses", self._test_responses) as wait:
+            self._train()
+            wait()
+        first, *others = POLICIES
+        with self._beside("scoring and evaluation", partial(self._measure, [first])) as wait:
+            measured = self._measure(others, self.watch)
+            return wait() | measured
+
+    @contextmanager
+    def _beside(self, title: str, work: Callable[[Stopwatch], Made]) -> Iterator[Callable[[], Made]]:
+        """As :func:`~stepcredit.runs.beside`; the processors are shared, and the times of both are taken."""
+        import torch
+
+        from stepcredit.checkpoints import pick_device
+
+        forks = may_fork() and pick_device("auto") == "cpu"
+        if forks:
+            _import_all()
+        threads = torch.get_num_threads()
+
+        def timed() -> tuple[Made, dict[str, float]]:
+            if forks:
+                torch.set_num_threads(1)
+            watch = Stopwatch()
+            return work(watch), watch.seconds
+
+        def waited() -> Made:
+            made, seconds = wait()
+            self.watch.add(seconds)
+            return made
+
+        print(f"{title} ...", file=sys.stderr, flush=True)
+        with beside(timed, forks=forks) as wait:
+            if forks:
+                torch.set_num_threads(max(1, threads - 1))
+            try:
+                yield waited
+            finally:
+                torch.set_num_threads(threads)
+
+    def _train(self) -> None:
+        with self.watch.stage("training responses"):
+            self._draw("train", "train", self.options.sizes.train_problems)
+            self._draw("dev", "development", self.options.sizes.dev_problems)
+        with self.watch.stage("training"):
+            self.store.run("train", self.stages.train())
+
+    def _test_responses(self, watch: Stopwatch) -> None:
+        """Draw and grade, label and score by the reference: all that needs no trained model."""
+        from stepcredit.lab.files import write_true_labels
+
+        for policy in POLICIES:
+            folder = f"test-{policy}"
+            with watch.stage("test responses"):
+                self._draw(folder, "test", self.options.sizes.test_problems)
+                graded = self.options.out / folder / "graded.jsonl"
+                write_true_labels(
+                    graded, graded.with_name("labelled.jsonl"), overwrite=self.options.overwrite
+                )
+            with watch.stage("scoring"):
+                self.store.run("score", self.stages.score_by_reference(folder))
+
+    def _draw(self, folder: str, split: str, count: int) -> None:
+        from stepcredit.lab.files import write_prompts
+
+        options = self.options
+        prompts = options.out / folder / "prompts.jsonl"
+        write_prompts(prompts, split, seed=options.seed, count=count, overwrite=options.overwrite)
+        self.store.run("sample", self.stages.sample(folder))
+        self.store.run("grade", self.stages.grade(folder))
+
+    def _measure(self, policies: Sequence[str], watch: Stopwatch) -> dict[str, PolicyFindings]:
+        findings = {}
+        for policy in policies:
+            with watch.stage("scoring"):
+                self.store.run("score", self.stages.score(f"test-{policy}"))
+            with watch.stage("evaluation"):
+                findings[policy] = _findings(self.options.out / f"test-{policy}")
+        return findings
+
+
+def _import_all() -> None:
+    """What takes seconds to import, once for both processes."""
+    for module in ("generators.transformers", "training.run", "reports.summary"):
+        import_module(f"stepcredit.{module}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +350,9 @@ class _Stages:
     def evaluate(self, folder: str) -> eval_best_of_n.Options:
         directory = self.demo.out / folder
         scores = tuple(f"{name}={directory / file}" for name, file in SCORES.items())
-        return eval_best_of_n.Options(graded=directory / "graded.jsonl", scores=scores, n=NS, aggregate="min")
+        return eval_best_of_n.Options(
+            graded=directory / "graded.jsonl", scores=scores, n=NS, aggregate=AGGREGATE
+        )
 
     def commands(self) -> Iterator[str]:
         """The loop on the mid policy, as it is typed."""
@@ -284,35 +368,20 @@ class _Stages:
             yield command_line(command, options, {})
 
 
-def _findings(options: eval_best_of_n.Options) -> PolicyFindings:
-    """What the files of one policy's test responses show."""
+def _findings(folder: Path) -> PolicyFindings:
+    """What the files of one policy's test responses show: all that the commands would say, each read once."""
+    from stepcredit.data import read_rollouts
+    from stepcredit.evaluation.best_of_n import BestOfNSettings
+    from stepcredit.evaluation.best_of_n_evaluation import evaluate_best_of_n
+    from stepcredit.evaluation.samples import join
+    from stepcredit.evaluation.score_columns import read_score_columns
     from stepcredit.reports.summary import policy_findings
 
-    folder = options.graded.parent
+    rollouts = list(read_rollouts(folder / "labelled.jsonl"))
+    columns = {name: read_score_columns(folder / file) for name, file in SCORES.items()}
     return policy_findings(
-        eval_best_of_n.run(options).evaluation,
-        folder / "labelled.jsonl",
-        scores=folder / SCORES[PRM],
-        reference_scores=folder / SCORES[REFERENCE],
+        evaluate_best_of_n(join(rollouts, columns), BestOfNSettings(ns=NS), aggregate=AGGREGATE),
+        rollouts,
+        scores=columns[PRM],
+        reference_scores=columns[REFERENCE],
     )
-
-
-class _Stopwatch:
-    """Seconds of each stage, kept in a file, so that a run that goes on remembers the earlier ones."""
-
-    def __init__(self, path: Path, *, overwrite: bool) -> None:
-        self.path = path
-        earlier = path.is_file() and not overwrite
-        self.seconds: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if earlier else {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time of a stage, which may come in several parts or runs."""
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            taken = time.monotonic() - started
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + taken, 2)
-            write_json(self.path, self.seconds)

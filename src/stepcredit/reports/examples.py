@@ -154,7 +154,16 @@ def first_of_each_problem(
         if rollout.prompt_id not in seen and len(kind) < limit:
             seen.add(rollout.prompt_id)
             kind.append(rollout)
-    by_id = {score.id: score for score in read_scores(scores)}
+        if len(wrong) == num_wrong and len(right) == num_right:
+            break
+    missing = {rollout.id for rollout in (*wrong, *right)}
+    by_id = {}
+    for score in read_scores(scores):
+        if score.id in missing:
+            missing.remove(score.id)
+            by_id[score.id] = score
+        if not missing:
+            break
     return tuple(example_of(rollout, by_id[rollout.id]) for rollout in (*wrong, *right))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from stepcredit.evaluation.best_of_n_evaluation import BestOfNEvaluation
 from stepcredit.evaluation.labelled_steps import join_labels
 from stepcredit.evaluation.localisation import Localisation, first_error_classes, localise
 from stepcredit.evaluation.results import Comparison, Result, plain
-from stepcredit.evaluation.score_columns import read_score_columns
+from stepcredit.evaluation.score_columns import ScoreColumns
 from stepcredit.reports.examples import Example
 from stepcredit.stats import Interval, ProblemBootstrap
+from stepcredit.types import Rollout
 
 TRAINING_LOG = "prm/train_log.jsonl"
 """In the demo's directory."""
@@ -147,18 +148,21 @@ class DemoSummary:
 
 
 def policy_findings(
-    evaluation: BestOfNEvaluation, labelled: Path, *, scores: Path, reference_scores: Path
+    evaluation: BestOfNEvaluation,
+    rollouts: Sequence[Rollout],
+    *,
+    scores: ScoreColumns,
+    reference_scores: ScoreColumns,
 ) -> PolicyFindings:
     """What one policy's responses show.
 
     Args:
         evaluation: Of picking among them.
-        labelled: The responses with the truth of every step.
+        rollouts: The responses with the truth of every step.
         scores: By the reward model.
         reference_scores: By the reference's own log-probability.
     """
-    rollouts = list(read_rollouts(labelled))
-    steps = join_labels(rollouts, read_score_columns(scores))
+    steps = join_labels(rollouts, scores)
     bootstrap = ProblemBootstrap(steps.num_clusters)
     right, first_wrong = first_error_classes(steps)
     edges = np.histogram_bin_edges(steps.rewards[right | first_wrong], bins=40)
@@ -169,9 +173,7 @@ def policy_findings(
         results=tuple(row for row in evaluation.results if row.method in _REPORTED),
         comparisons=evaluation.comparisons,
         steps=localise(steps, bootstrap=bootstrap),
-        reference_steps=localise(
-            join_labels(rollouts, read_score_columns(reference_scores)), bootstrap=bootstrap
-        ),
+        reference_steps=localise(join_labels(rollouts, reference_scores), bootstrap=bootstrap),
         rewards=RewardHistogram(
             edges=tuple(edges.tolist()),
             right=tuple(np.histogram(steps.rewards[right], edges)[0].tolist()),

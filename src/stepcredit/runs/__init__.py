@@ -1,5 +1,6 @@
 """What every run leaves behind: atomic and resumable outputs, a manifest, a ledger, progress."""
 
+from stepcredit.runs.beside import beside, may_fork
 from stepcredit.runs.hashing import hash_bytes, hash_file, hash_json
 from stepcredit.runs.ledger import Ledger
 from stepcredit.runs.lines import ResumableLines
@@ -17,12 +18,14 @@ __all__ = [
     "ResumableLines",
     "atomic_directory",
     "atomic_path",
+    "beside",
     "check_output",
     "hash_bytes",
     "hash_file",
     "hash_json",
     "locked",
     "manifest_path",
+    "may_fork",
     "read_manifest",
     "run_facts",
     "warn",

@@ -18,6 +18,7 @@ from stepcredit.runs.manifest import Manifest, describe, manifest_path, read_man
 from stepcredit.runs.outputs import atomic_path, check_is_no_folder, check_output, write_json
 from stepcredit.wording import quantity
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _SYNC_SECONDS = 1.0
 _START_ANEW = "pass --overwrite to start over"
 
@@ -198,7 +199,7 @@ class ResumableLines:
         """Write one row; it reaches the disk within about a second."""
         assert self._handle is not None, "append outside `with`"
         self._take(row)
-        self._handle.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        self._handle.write(_ENCODER.encode(row).encode() + b"\n")
         if time.monotonic() - self._last_sync > _SYNC_SECONDS:
             self.sync()
 

@@ -27,7 +27,7 @@ def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     # The libraries read these when they are loaded, which is in the new processes.
     os.environ.update({name: str(_at_most(share, value)) for name, value in earlier.items()})
     pool = ProcessPoolExecutor(
-        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent
     )
     try:
         yield pool
@@ -44,8 +44,8 @@ def _at_most(share: int, value: str | None) -> int:
     return min(share, int(value)) if value and value.isdecimal() and int(value) > 0 else share
 
 
-def _end_with_parent() -> None:
-    """Without this the workers of a killed process would wait for work for ever."""
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone; it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any, Self, TypedDict, Unpack
 
@@ -299,8 +299,16 @@ class WindowedScorer(ResponseScorer):
         except TokenError as error:
             row = next(rollout.id for rollout, encoded in kept if encoded.encoded == error.item)
             raise DataError(error.problem, where=row, hint=error.hint) from error
+        scores: dict[EncodedSteps, ResponseScore] = {}
         for rollout, encoded in kept:
-            yield self._to_score(rollout, encoded, judged[encoded])
+            if encoded not in scores:
+                scores[encoded] = self._to_score(rollout, encoded, judged[encoded])
+            yield replace(
+                scores[encoded],
+                id=rollout.id,
+                prompt_id=rollout.prompt_id,
+                aggregates=dict(scores[encoded].aggregates),
+            )
 
     def _encode(self, rollout: Rollout) -> EncodedSteps:
         try:

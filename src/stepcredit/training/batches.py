@@ -146,11 +146,7 @@ class _Costs:
 
     def of(self, units: Iterable[int]) -> int:
         """Positions of a pass."""
-        rows = {row for unit in units for row in self.rows[unit]}
-        if not self.packed:
-            return len(rows) * max(self.lengths[row] for row in rows)
-        responses = sum(self.lengths[row] - self.prompt_lengths[self.prompts[row]] for row in rows)
-        return responses + sum(self.prompt_lengths[prompt] for prompt in {self.prompts[row] for row in rows})
+        return _Pass(self).size_with(units)
 
     def clusters(self) -> list[list[int]]:
         """Units that share something, those with the longest sequence first."""
@@ -169,30 +165,69 @@ class _Costs:
     def split(self, cluster: Sequence[int], budget: int) -> Iterator[list[int]]:
         """Pieces within the budget; next comes the unit that adds least to what its piece has."""
         left = dict.fromkeys(cluster)
-        piece: list[int] = []
-        rows: set[int] = set()
+        piece = _Pass(self)
 
         def added(unit: int) -> int:
-            return sum(self.lengths[row] for row in self.rows[unit] if row not in rows)
+            return sum(self.lengths[row] for row in self.rows[unit] if row not in piece.rows)
 
         while left:
             paired = len(self.rows[next(iter(left))]) > 1
-            unit = min(left, key=added) if piece and paired else next(iter(left))
-            if piece and self.of([*piece, unit]) > budget:
-                yield piece
-                piece, rows = [], set()
+            unit = min(left, key=added) if piece.units and paired else next(iter(left))
+            if piece.units and piece.size_with([unit]) > budget:
+                yield piece.units
+                piece = _Pass(self)
                 continue
-            piece.append(unit)
-            rows.update(self.rows[unit])
+            piece.add([unit])
             del left[unit]
-        yield piece
+        yield piece.units
 
     def joined(self, pieces: Sequence[list[int]], budget: int) -> list[list[int]]:
         """Consecutive pieces in common passes where they fit."""
-        passes: list[list[int]] = []
+        passes: list[_Pass] = []
         for piece in pieces:
-            if passes and self.of([*passes[-1], *piece]) <= budget:
-                passes[-1] += piece
-            else:
-                passes.append(list(piece))
-        return passes
+            if not passes or passes[-1].size_with(piece) > budget:
+                passes.append(_Pass(self))
+            passes[-1].add(piece)
+        return [passing.units for passing in passes]
+
+
+class _Pass:
+    """A pass that grows; what a further unit costs is found without looking at those that are in it.
+
+    Args:
+        costs: Of its units.
+    """
+
+    def __init__(self, costs: _Costs) -> None:
+        self.costs = costs
+        self.units: list[int] = []
+        self.rows: set[int] = set()
+        self._prompts: set[int] = set()
+        self._longest = self._tokens = 0
+
+    def size_with(self, units: Iterable[int]) -> int:
+        """Positions of the pass if these units were in it too."""
+        costs, fresh = self.costs, self._fresh(units)
+        if not costs.packed:
+            longest = max((costs.lengths[row] for row in fresh), default=0)
+            return (len(self.rows) + len(fresh)) * max(self._longest, longest)
+        return self._tokens + self._added(fresh)
+
+    def add(self, units: Sequence[int]) -> None:
+        """Take units in."""
+        fresh = self._fresh(units)
+        self._tokens += self._added(fresh)
+        self._longest = max([self._longest, *(self.costs.lengths[row] for row in fresh)])
+        self._prompts.update(self.costs.prompts[row] for row in fresh)
+        self.rows |= fresh
+        self.units += units
+
+    def _fresh(self, units: Iterable[int]) -> set[int]:
+        return {row for unit in units for row in self.costs.rows[unit]} - self.rows
+
+    def _added(self, fresh: set[int]) -> int:
+        """Tokens of responses and of prompts that these rows add to a packed pass."""
+        costs = self.costs
+        prompts = {costs.prompts[row] for row in fresh}
+        responses = sum(costs.lengths[row] - costs.prompt_lengths[costs.prompts[row]] for row in fresh)
+        return responses + sum(costs.prompt_lengths[prompt] for prompt in prompts - self._prompts)

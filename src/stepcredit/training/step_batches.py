@@ -82,6 +82,31 @@ def make_step_batch(
     )
 
 
+def lay_out(
+    examples: Sequence[Example], reference: ReferenceLogProbs | None, cut: Cut
+) -> list[tuple[tuple[int, ...], ForwardBatch]]:
+    """Forward passes over responses that are no step: which of them each has, and its tensors.
+
+    Args:
+        examples: The responses.
+        reference: Gives reference log-probabilities; ``None`` without a reference.
+        cut: How they are cut into forward passes.
+    """
+    encoded = [example.encoded for example in examples]
+    known = None if reference is None else list(reference(encoded))
+    forwards = []
+    for plan in plan_forwards(range(len(encoded)), lambda index: [encoded[index]], cut):
+        forward = make_forward_batch(
+            [examples[index] for index in plan.units],
+            [encoded[index] for index in plan.units],
+            None if known is None else [known[index] for index in plan.units],
+            counted=plan.counted,
+            packed=cut.packed,
+        )
+        forwards.append((plan.units, forward))
+    return forwards
+
+
 def make_forward_batch(
     examples: Sequence[Example],
     encoded: Sequence[Encoded],

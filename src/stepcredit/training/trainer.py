@@ -21,13 +21,13 @@ from transformers import Trainer, TrainingArguments
 from stepcredit.objectives import Objective, ObjectiveInput, ObjectiveSettings, get_objective
 from stepcredit.scorers.forward_batch import ForwardBatch
 from stepcredit.scorers.kind import Record
-from stepcredit.training.batches import Cut, EpochSampler, plan_forwards
+from stepcredit.training.batches import Cut, EpochSampler
 from stepcredit.training.examples import Example, TrainingSet
 from stepcredit.training.finite import check_finite
 from stepcredit.training.heldout import heldout_metrics
 from stepcredit.training.sharding import set_precision
 from stepcredit.training.snapshots import save_snapshot
-from stepcredit.training.step_batches import ReferenceLogProbs, StepBatch, make_forward_batch, make_step_batch
+from stepcredit.training.step_batches import ReferenceLogProbs, StepBatch, lay_out, make_step_batch
 from stepcredit.training.step_sums import StepSums
 
 
@@ -95,7 +95,7 @@ class PRMTrainer(Trainer):
         self.keep_best = keep_best
         self.patience = patience
         self.sums = sums or StepSums()
-        self._log_probs_of_heldout: list[Tensor] | None = None
+        self._heldout_forwards: list[tuple[tuple[int, ...], ForwardBatch]] | None = None
 
     # Batches -----------------------------------------------------------------------------------------
 
@@ -255,25 +255,16 @@ class PRMTrainer(Trainer):
     def heldout_now(self) -> dict[str, float]:
         """Metrics of the current weights."""
         examples = self.heldout
-        encoded = [example.encoded for example in examples]
-        if self.reference is not None and self._log_probs_of_heldout is None:
-            self._log_probs_of_heldout = list(self.reference(encoded))
-        reference = self._log_probs_of_heldout
-        plans = plan_forwards(range(len(examples)), lambda index: [encoded[index]], self._cut)
+        if self._heldout_forwards is None:
+            self._heldout_forwards = lay_out(examples, self.reference, self._cut)
         rows: list[tuple[int, float, float]] = []
         has_log_ratios = False
-        for plan in plans:
-            forward = make_forward_batch(
-                [examples[index] for index in plan.units],
-                [encoded[index] for index in plan.units],
-                None if reference is None else [reference[index] for index in plan.units],
-                packed=self.packed,
-            )
+        for units, forward in self._heldout_forwards:
             ((_, record),) = self._evaluated(self.model_wrapped, [forward])
             has_log_ratios = record.log_ratios is not None
             sums = record.rewards if record.log_ratios is None else record.log_ratios.sum(dim=1)
-            if plan.counted:
-                rows += zip(plan.units, record.rewards.tolist(), sums.tolist(), strict=True)
+            if forward.counted:
+                rows += zip(units, record.rewards.tolist(), sums.tolist(), strict=True)
         if self.args.world_size > 1:
             rows = gather_object(rows)
         rewards, log_ratio_sums = np.zeros(len(examples)), np.zeros(len(examples))
