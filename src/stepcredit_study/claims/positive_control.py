@@ -1,8 +1,9 @@
-"""A positive control: claims about value heads, repeated where these can succeed.
+"""A positive control: claims about value heads and label tokens, repeated where these can succeed.
 
 Purpose: in the lab's main experiment new heads hardly learn, so that the implicit PRM's lead over them may
 measure nothing else. With more problems, fewer responses to each and smaller batches, heads on true labels
-pick nearly as well as the labels themselves. Does the implicit PRM still lead there?
+pick nearly as well as the labels themselves. Does the implicit PRM still lead there, and do step labels help
+it in a second stage?
 
 Differs from the paper: it has no such control. True labels end with the first wrong step. Log-ratios on the
 same labels tell what labels are worth from what parameters are.
@@ -22,6 +23,7 @@ from stepcredit.types import Rollout
 from stepcredit_study.analyses import learned_values
 from stepcredit_study.claims.cost import NEVER_LEVEL
 from stepcredit_study.claims.main import OVER_STEP_MODELS, STEP_MODELS_BELOW_VOTE
+from stepcredit_study.claims.step_labels import CONTROL, MONTE_CARLO, TRUE, check_of, second_stages, variant
 from stepcredit_study.claims.theory import CE_ORDERS_BETTER
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.measuring import TestBed, development_accuracies
@@ -51,17 +53,24 @@ TRAINING: Mapping[str, Any] = {
 }
 """Of everything that learns from step labels, and of AutoPSV's verifier. Weights are the last ones: what
 never saw the rest of a wrong response says nothing of whole responses, by which weights would be chosen."""
+RATIO_TRAINING: Mapping[str, Any] = {**TRAINING, "epochs": 1}
+"""Of log-ratios that learn from step labels, from the base or in a second stage."""
 
 TRUE_HEAD, TRUE_RATIO = "head, true", "log-ratio, true"
+TRUE_TOKENS, SOFT_TOKENS = "label tokens, true", "label tokens, Monte-Carlo"
 SOFT_HEAD, AUTOPSV_HEAD = "head, Monte-Carlo", "head, AutoPSV"
-STEP_MODELS = (SOFT_HEAD, AUTOPSV_HEAD)
+STEP_MODELS = (SOFT_HEAD, SOFT_TOKENS, AUTOPSV_HEAD)
 HALF = "implicit-ce, half of the instructions"
-MODELS = (*DPO_AND_CE, HALF, TRUE_HEAD, TRUE_RATIO, *STEP_MODELS)
+SECOND_STAGES = tuple(
+    variant(method, stage) for method in DPO_AND_CE for stage in (CONTROL, MONTE_CARLO, TRUE)
+)
+MODELS = (*DPO_AND_CE, HALF, TRUE_HEAD, TRUE_TOKENS, TRUE_RATIO, *STEP_MODELS, *SECOND_STAGES)
 LABELS, MAJORITY, ORACLE = "true labels themselves", "majority", "oracle"
 
 NOT_HERE = "not in this setting"
 """What the paper says of claims that have an experiment of their own, so that they are counted once."""
 
+CONTROLS = {"value heads": TRUE_HEAD, "label tokens": TRUE_TOKENS}
 LEAST_AUC, MOST_BEHIND = 0.95, 0.05
 """What the control asks of first wrong steps, and of picks beside those of the labels themselves."""
 
@@ -91,9 +100,15 @@ def prepare(world: World) -> Files:
     true, soft = world.true_labels(train, to_first_wrong=True), world.math_shepherd(train)
     models = {name: world.train(name, train) for name in DPO_AND_CE}
     models[HALF] = world.train("implicit-ce", world.select(train, prompts=0.5))
-    models[TRUE_RATIO] = world.train("implicit-ce", true, **{**TRAINING, "objective": "step-ce", "epochs": 1})
+    models[TRUE_RATIO] = world.train("implicit-ce", true, **{**RATIO_TRAINING, "objective": "step-ce"})
     heads = {TRUE_HEAD: true, SOFT_HEAD: soft, AUTOPSV_HEAD: world.autopsv(train, **TRAINING)}
     models |= {name: world.train("math-shepherd", data, **TRAINING) for name, data in heads.items()}
+    tokens = {TRUE_TOKENS: true, SOFT_TOKENS: soft}
+    models |= {name: world.train("math-shepherd-tokens", data, **TRAINING) for name, data in tokens.items()}
+    again = {"batch_size": TRAINING["batch_size"], "epochs": 1}
+    for method in DPO_AND_CE:
+        labelled = {MONTE_CARLO: soft, TRUE: true}
+        models |= second_stages(world, method, models[method], train, labelled, again=again, **RATIO_TRAINING)
     return Files(score_variants(world, models), train)
 
 
@@ -133,7 +148,8 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
     return Finding(
         name="positive-control",
         title="Does the implicit PRM still lead where heads can succeed?",
-        purpose=f"Value heads on true labels as a control, and claims about them repeated{few_seeds(seeds)}.",
+        purpose=f"Value heads and label tokens on true labels as a control, and claims about them "
+        f"repeated{few_seeds(seeds)}.",
         differs=(
             f"{scale.setting}; {num_problems(scale):,} training problems with {RESPONSES} responses to each "
             f"instead of {scale.sizes.train_prompts:,} with {scale.sizes.train_responses}, of equal ones the "
@@ -141,11 +157,12 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         ),
         tables=(_table(seeds, scale),),
         checks=(
-            _succeeds(seeds),
+            *(_succeeds(seeds, kind, name) for kind, name in CONTROLS.items()),
             _over_step_models(seeds),
             _below_vote(seeds),
             _level(seeds),
             _orders(seeds),
+            *(check_of(seeds, method, labels) for method in DPO_AND_CE for labels in (MONTE_CARLO, TRUE)),
         ),
         plots=(_plot(seeds),),
         notes=(
@@ -154,7 +171,8 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             "CE and DPO have the recipe's settings, which were chosen for fewer problems with more "
             "responses; those of the step models were looked for in this setting, with true labels, which "
             "favours these.",
-            "Label tokens and second stages of training, which were to be measured here too, were not.",
+            "Second stages on step labels have the settings of log-ratios on true labels; those on final "
+            "answers have their method's rate, smaller batches and one epoch.",
         ),
     )
 
@@ -175,11 +193,11 @@ def _table(seeds: Seeds, scale: Scale) -> Table:
     )
 
 
-def _succeeds(seeds: Seeds) -> Check:
-    area, behind = seeds.of(f"{TRUE_HEAD}/step AUC"), seeds.difference(LABELS, TRUE_HEAD)
+def _succeeds(seeds: Seeds, kind: str, name: str) -> Check:
+    area, behind = seeds.of(f"{name}/step AUC"), seeds.difference(LABELS, name)
     ratio_area, ratio_behind = seeds.of(f"{TRUE_RATIO}/step AUC"), seeds.difference(LABELS, TRUE_RATIO)
     return Check(
-        claim=f"The control: value heads on true labels find first wrong steps (AUC above {LEAST_AUC:g}) and "
+        claim=f"The control: {kind} on true labels find first wrong steps (AUC above {LEAST_AUC:g}) and "
         f"pick within {100 * MOST_BEHIND:.0f} points of the labels themselves.",
         paper="not published",
         here=f"AUC {format_estimate(area)}; the labels' own pick minus theirs "
@@ -199,7 +217,9 @@ def _over_step_models(seeds: Seeds) -> Check:
 
     leads = {name: lead(name) for name in STEP_MODELS}
     over = {
-        label: {name: seeds.difference(method, name) for name in (*STEP_MODELS, TRUE_HEAD, TRUE_RATIO)}
+        label: {
+            name: seeds.difference(method, name) for name in (*STEP_MODELS, *CONTROLS.values(), TRUE_RATIO)
+        }
         for method, label in DPO_AND_CE.items()
     }
     return Check(

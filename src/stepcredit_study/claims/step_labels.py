@@ -10,7 +10,9 @@ model separates the first wrong step from right ones.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.measuring import TestBed
@@ -45,18 +47,42 @@ def prepare(world: World) -> Variants:
     labelled = {MONTE_CARLO: world.math_shepherd()}
     if world.scale.is_lab:
         labelled[TRUE] = world.true_labels()
+    second = world.scale.config("second-stage")
+    again = {"learning_rate": second.learning_rate, "epochs": second.epochs}
     models: dict[str, Path] = {}
     for method in DPO_AND_CE:
-        first = models[method] = world.train(method)
-        # The reward keeps its scale, so that the second stage goes on where the first one ended.
-        beta = world.scale.config(method).beta
-        second = world.scale.config("second-stage")
-        models[variant(method, CONTROL)] = world.train(
-            method, start_from=first, learning_rate=second.learning_rate, epochs=second.epochs
-        )
-        for name, data in labelled.items():
-            models[variant(method, name)] = world.train("second-stage", data, start_from=first, beta=beta)
+        models[method] = world.train(method)
+        models |= second_stages(world, method, models[method], world.train_set(), labelled, again=again)
     return score_variants(world, models)
+
+
+def second_stages(
+    world: World,
+    method: str,
+    first: Path,
+    answers: Path,
+    labelled: Mapping[str, Path],
+    *,
+    again: Mapping[str, Any],
+    **changes: Any,
+) -> dict[str, Path]:
+    """A model trained further on final answers, and on each kind of step labels.
+
+    Args:
+        world: Where they are trained.
+        method: Objective of the first stage.
+        first: Its model.
+        answers: What it learned from.
+        labelled: Kind of step labels to data with them.
+        again: Settings of further training on final answers that differ from the method's.
+        changes: Settings of training on step labels that differ from those of second stages.
+    """
+    # The reward keeps its scale, so that the second stage goes on where the first one ended.
+    changes = {"beta": world.scale.config(method).beta, **changes}
+    models = {variant(method, CONTROL): world.train(method, answers, start_from=first, **again)}
+    for labels, data in labelled.items():
+        models[variant(method, labels)] = world.train("second-stage", data, start_from=first, **changes)
+    return models
 
 
 def measure(world: World, variants: Variants) -> Measurement:
@@ -81,7 +107,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         ),
         tables=(_table(seeds, scale),),
         checks=tuple(
-            _check(seeds, method, labels)
+            check_of(seeds, method, labels)
             for method in DPO_AND_CE
             for labels in (MONTE_CARLO, TRUE)
             if variant(method, labels) in seeds
@@ -110,8 +136,8 @@ def _table(seeds: Seeds, scale: Scale) -> Table:
     )
 
 
-def _check(seeds: Seeds, method: str, labels: str) -> Check:
-    """Labels must add to what as much further training without them adds."""
+def check_of(seeds: Seeds, method: str, labels: str) -> Check:
+    """What labels add for a method: more than as much further training without them?"""
     first, control, second = method, variant(method, CONTROL), variant(method, labels)
     gain = seeds.difference(second, control)
     step_auc = seeds.difference(f"{second}/step AUC", f"{first}/step AUC") if _has_truth(seeds) else None

@@ -25,11 +25,15 @@ from stepcredit_study.claims.positive_control import (
     MAJORITY,
     MODELS,
     ORACLE,
+    SECOND_STAGES,
     SOFT_HEAD,
+    SOFT_TOKENS,
     TRUE_HEAD,
     TRUE_RATIO,
+    TRUE_TOKENS,
     num_problems,
 )
+from stepcredit_study.claims.step_labels import MONTE_CARLO, TRUE, variant
 from stepcredit_study.claims.theory import CE_ORDERS_BETTER
 from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.seeds import Seeds
@@ -42,14 +46,17 @@ USUAL: Mapping[str, float] = {
     "implicit-dpo": 0.88,
     HALF: 0.85,
     TRUE_HEAD: 0.92,
+    TRUE_TOKENS: 0.93,
     TRUE_RATIO: 0.94,
     SOFT_HEAD: 0.6,
+    SOFT_TOKENS: 0.58,
     AUTOPSV_HEAD: 0.5,
     LABELS: 0.94,
     MAJORITY: 0.45,
     ORACLE: 0.97,
     "pass@1": 0.43,
     "train/responses": 1600,
+    **dict.fromkeys(SECOND_STAGES, 0.9),
 }
 """Accuracies of a world in which the control succeeds and the implicit PRM leads."""
 
@@ -76,17 +83,30 @@ def test_where_the_control_succeeds_and_the_implicit_prm_leads_its_claims_hold(t
     assert not any(check.is_published for check in finding.checks)
 
 
-@pytest.mark.parametrize(
-    "changes", [{f"{TRUE_HEAD}/step AUC": 0.9}, {TRUE_HEAD: 0.8}], ids=["finds too few errors", "picks badly"]
-)
-def test_a_control_that_fails_is_said_to(tiny_scale: Scale, changes: dict[str, float]) -> None:
-    assert concluded(tiny_scale, changes).checks[0].verdict == "does not hold"
+@pytest.mark.parametrize("place", [0, 1], ids=["value heads", "label tokens"])
+@pytest.mark.parametrize("figure", ["/step AUC", ""], ids=["finds too few errors", "picks badly"])
+def test_a_control_that_fails_is_said_to(tiny_scale: Scale, place: int, figure: str) -> None:
+    names = (TRUE_HEAD, TRUE_TOKENS)
+    finding = concluded(tiny_scale, {f"{names[place]}{figure}": 0.8})
+    assert finding.checks[place].verdict == "does not hold"
+    assert finding.checks[1 - place].verdict == "holds"
 
 
 def test_heads_that_catch_up_where_they_can_learn_take_the_claims_with_them(tiny_scale: Scale) -> None:
     finding = concluded(tiny_scale, {SOFT_HEAD: 0.93, f"{SOFT_HEAD}/rank-correlation": 0.8})
     for claim in (OVER_STEP_MODELS, NEVER_LEVEL, CE_ORDERS_BETTER):
         assert check_of(finding, claim).verdict == "does not hold"
+
+
+def test_label_tokens_that_catch_up_take_the_first_claim_with_them(tiny_scale: Scale) -> None:
+    finding = concluded(tiny_scale, {SOFT_TOKENS: 0.93})
+    assert check_of(finding, OVER_STEP_MODELS).verdict == "does not hold"
+
+
+def test_step_labels_that_add_five_points_in_a_second_stage_help(tiny_scale: Scale) -> None:
+    finding = concluded(tiny_scale, {variant("implicit-ce", TRUE): 0.95})
+    assert check_of(finding, f"A second stage on {TRUE} does not help CE").verdict == "does not hold"
+    assert check_of(finding, f"A second stage on {MONTE_CARLO} does not help CE").verdict == "holds"
 
 
 def test_the_objective_is_chosen_on_development_problems(tiny_scale: Scale) -> None:
@@ -109,10 +129,14 @@ def test_heads_learn_from_labels_of_one_set_of_responses_to_more_problems(
     sampled = [options for command, options in plan.steps if command == "sample"]
     assert {options.num_samples for options in sampled} >= {positive_control.RESPONSES}
     heads = [options for command, options in plan.steps if command == "train" and "math-" in options.out.name]
-    assert len(heads) == 3
+    assert len(heads) == 5
     for options in heads:
         assert (options.config.batch_size, options.config.epochs) == (16, 4)
         assert not options.config.keep_best
+    stages = [options for command, options in plan.steps if "second-stage" in options.out.name]
+    assert len(stages) == 4
+    assert {(options.config.learning_rate, options.config.epochs) for options in stages} == {(1e-3, 1)}
+    assert len({options.model for options in stages}) == 2
 
 
 def _scored_alike(rollout: Rollout) -> dict[str, Any]:
