@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -65,13 +66,36 @@ def test_what_was_cut_off_empty_or_too_long_is_logged(prm: ImplicitPRM) -> None:
     texts = ["", BEGUN, RIGHT, "1+1=2\n" * 60]
     ids = [ids_of(tokenizer, text, finished=text == RIGHT) for text in texts]
     logged: dict[str, float] = {}
-    rewards = StepRewards(prm)([PROMPT] * 4, texts, ids, log_metric=logged.__setitem__)
+    with pytest.warns(UserWarning, match="completion-3: .* tokens, more than the context"):
+        rewards = StepRewards(prm)([PROMPT] * 4, texts, ids, log_metric=logged.__setitem__)
     assert [reward is None for reward in rewards] == [True, False, False, True]
     assert logged == {
         "step_rewards_min/clipped": 0.75,
         "step_rewards_min/empty": 0.25,
         "step_rewards_min/unscored": 0.5,
     }
+
+
+def test_nothing_is_logged_of_a_batch_without_completions(prm: ImplicitPRM) -> None:
+    logged: dict[str, float] = {}
+    assert StepRewards(prm)([], [], log_metric=logged.__setitem__) == []
+    assert not logged
+
+
+def test_a_completion_that_cannot_be_read_is_warned_of_once(prm: ImplicitPRM) -> None:
+    rewards = StepRewards(prm)
+    long = "1+1=2\n" * 60
+    with pytest.warns(UserWarning, match="step_rewards_min: not scored, as others like it: completion-1: "):
+        assert rewards([PROMPT] * 2, [RIGHT, long])[1] is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert rewards([PROMPT] * 2, [long, RIGHT])[0] is None
+
+
+def test_tools_that_no_completion_can_be_read_with_are_refused(prm: ImplicitPRM) -> None:
+    """Else every reward would be missing, and a run would go on without any."""
+    with pytest.raises(DataError, match="completion-0: "):
+        StepRewards(prm)([PROMPT] * 2, [RIGHT, WRONG], tools=["add", "add"])
 
 
 def test_several_turns_with_ids_that_do_not_say_who_wrote_them_are_refused(prm: ImplicitPRM) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,8 @@ class StepRewards:
             model's own reward of the whole.
         tokenizer: The policy's, where it is not that of a reward model in this process.
         unscored: Reward of a completion without text, and of one that the model cannot read (longer than its
-            context). ``None`` leaves it out, as TRL does with a reward function that has nothing to say.
+            context). ``None`` leaves it out, as TRL does with a reward function that has nothing to say. The
+            first of each kind that cannot be read is warned of.
 
     Raises:
         UserError: There is no such aggregate.
@@ -66,6 +68,7 @@ class StepRewards:
         self.scorer = prm if isinstance(prm, ResponseScorer) else load_scorer(prm)
         self.aggregate = aggregate
         self.unscored = unscored
+        self._warned: set[str] = set()
         # TRL names a reward function's columns by this.
         self.__name__ = f"step_rewards_{aggregate}"
         own = getattr(getattr(self.scorer, "encoding", None), "tokenizer", None)
@@ -90,11 +93,13 @@ class StepRewards:
             columns: The data set's, of which ``tools`` is read: the tools of each completion's conversation.
 
         Raises:
-            UserError: A completion has several turns, ids cannot be read, or a server does not answer.
+            UserError: A completion has several turns, ids cannot be read, none of the completions can be
+                encoded for another reason than length (a chat template refuses the tools), or a server does
+                not answer.
         """
         rollouts = self.rollouts(prompts, completions, completion_ids, columns.get("tools"))
         scores = self._scores(self.scorer, rollouts)
-        if log_metric is not None:
+        if log_metric is not None and rollouts:
             for name, share in _shares(rollouts, scores).items():
                 log_metric(f"{self.__name__}/{name}", share)
         return [self.unscored if score is None else self._reward(score) for score in scores]
@@ -166,6 +171,13 @@ class StepRewards:
         written = [rollout for rollout in rollouts if rollout.response.strip() or rollout.turns is not None]
         unreadable: list[EncodingError] = []
         scores = {score.id: score for score in scorer.score_all(written, on_skip=unreadable.append)}
+        for error in unreadable:
+            if not scores and error.kind != "too-long":
+                raise error  # what no completion escapes is no matter of completions
+            if error.kind not in self._warned:
+                self._warned.add(error.kind)
+                problem = f"{error.where}: {error.problem}"
+                warnings.warn(f"{self.__name__}: not scored, as others like it: {problem}", stacklevel=3)
         return [scores.get(rollout.id) for rollout in rollouts]
 
     def _reward(self, score: ResponseScore) -> float:
