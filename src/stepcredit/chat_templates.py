@@ -88,7 +88,6 @@ class ChatOptions:
 
         Args:
             own: What a reward model was trained with; other settings than these are refused.
-            where: The reward model, for messages.
 
         Raises:
             UserError: Naming the first option that is not as the model was trained.
@@ -209,7 +208,6 @@ def template_variables(
     """What ``apply_chat_template`` is given besides the conversation: arguments, tools and the fixed clock.
 
     Args:
-        tokenizer: Its settings.
         tools: Schemas of functions that the assistant may call.
         date: In the place of the settings' own.
     """

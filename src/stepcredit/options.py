@@ -48,12 +48,7 @@ def option(
 
 
 def same_option(owner: type, name: str) -> Any:
-    """An option that another command's dataclass has too: the same help, default and choices.
-
-    Args:
-        owner: That dataclass.
-        name: Of its field.
-    """
+    """An option that another command's dataclass has too: the same help, default and choices."""
     return next(
         field(default=known.default, metadata=known.metadata) for known in fields(owner) if known.name == name
     )
@@ -73,7 +68,6 @@ def check_at_least_one(options: Any, *names: str) -> None:
     """Refuse numbers below 1.
 
     Args:
-        options: Instance of an options dataclass.
         names: Its fields that are counts; ``None`` in one of them means that it was not given.
 
     Raises:
@@ -89,7 +83,6 @@ def arguments_of(options: Any, default: Any = None) -> Iterator[str]:
     """The command-line arguments that give these options: positions first, then what is not the default.
 
     Args:
-        options: Instance of an options dataclass.
         default: Instance whose values go without saying; by default each field's own default.
     """
     flags: list[str] = []
@@ -155,7 +148,6 @@ class OutputResult(FieldsResult):
     """The result of a command that writes one output, once.
 
     Attributes:
-        out: The file, or a model's directory.
         already_done: It was there from an earlier run of the same work.
     """
 

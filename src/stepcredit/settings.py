@@ -23,9 +23,7 @@ class Setting:
 
     Attributes:
         path: Field names from the outermost dataclass inwards.
-        field: The dataclass field.
         kind: Its type without ``None``.
-        group: The dataclass that holds it.
         holder: The instance of it that the outer dataclass has by default, if it is nested.
     """
 
@@ -101,8 +99,6 @@ def match_names(
 
     Args:
         content: Values by any spelling of a setting's name, flat or nested as the dataclasses are.
-        settings: What there is.
-        where: What holds them, for messages.
         otherwise: The hint where a name is like none that there is.
 
     Raises:

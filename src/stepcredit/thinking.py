@@ -66,10 +66,6 @@ def paragraph_starts(response: str, blank_lines: re.Pattern[str]) -> list[int]:
     """Where paragraphs after the first start: after blank lines outside of blocks, and after the thinking.
 
     A tag alone is none: it belongs to what it opens or closes.
-
-    Args:
-        response: The response.
-        blank_lines: What they look like.
     """
     starts: list[int] = []
     cut = thinking_end(response)
@@ -112,7 +108,6 @@ def repeated_opening(response: str, opened: str) -> int:
     """How many characters of a response repeat what its prompt ends with, white space aside.
 
     Args:
-        response: The response.
         opened: What :func:`opened_block` gives for its prompt.
     """
     for opening, closing in THINKING_TAGS:

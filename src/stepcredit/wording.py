@@ -10,7 +10,6 @@ def quantity(number: int, noun: str, plural: str | None = None) -> str:
     """A count with its noun: ``1 rollout``, ``12,800 rollouts``, ``0 wrong prefixes``.
 
     Args:
-        number: How many.
         noun: Singular; of several words the last one takes the ending (``wrong step``).
         plural: Where it is not formed by rule.
     """
@@ -21,8 +20,6 @@ def agree(number: int, singular: str, plural: str | None = None) -> str:
     """The word that agrees with a number: a noun, a verb (``differs``, ``differ``) or a pronoun.
 
     Args:
-        number: How many.
-        singular: For exactly one.
         plural: For all other numbers; by rule where it is not given, which is right for nouns only.
     """
     if number == 1:
@@ -34,8 +31,6 @@ def suggestion(name: str, known: Iterable[str], otherwise: str | None = None) ->
     """A hint where a name is not known: the one that was probably meant.
 
     Args:
-        name: What was written.
-        known: The names that there are.
         otherwise: The hint where none is close; by default the list of all names, empty for no hint.
     """
     names = list(known)

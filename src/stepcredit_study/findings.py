@@ -26,11 +26,7 @@ from stepcredit_study.word_problems.verdicts import verdict_cells
 
 
 def concluded_again(results: Path) -> Iterator[tuple[Finding, list[Measurement]]]:
-    """Each published finding as the code concludes it from its measurements, and those.
-
-    Args:
-        results: Folder of published results.
-    """
+    """Each published finding as the code concludes it from its measurements, and those."""
     for name in NAMES:
         path = results / name / RESULTS
         if path.is_file():
@@ -42,11 +38,7 @@ def concluded_again(results: Path) -> Iterator[tuple[Finding, list[Measurement]]
 
 
 def in_word_problems(results: Path) -> dict[str, str]:
-    """Number of a claim to verdicts and numbers in the word problems; nothing where none are published.
-
-    Args:
-        results: Folder of published results.
-    """
+    """Number of a claim to verdicts and numbers in the word problems; nothing where none are published."""
     path = results / "word-problems" / RESULTS
     return verdict_cells(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 

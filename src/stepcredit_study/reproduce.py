@@ -89,7 +89,6 @@ class Result:
     """What was found.
 
     Attributes:
-        out: The run's folder.
         findings: One per experiment.
     """
 
@@ -115,7 +114,6 @@ class DryRun:
 
     Attributes:
         commands: In order, each once.
-        is_lab: Prompts and policies come with the package.
     """
 
     commands: Sequence[PlannedCommand]

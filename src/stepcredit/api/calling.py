@@ -48,8 +48,6 @@ class Workplace:
         """The path of a source, which is written if it is in memory.
 
         Args:
-            source: As a function takes it.
-            argument: Its name in the call, for messages.
             name: Of its file, without extension.
         """
         if is_path(source):
@@ -193,7 +191,6 @@ def takes_options_of(
     """Give a function's help and signature the options of its command.
 
     Args:
-        command: The pipeline.
         apart: Options that the function does not take, because its own arguments say the same.
     """
 

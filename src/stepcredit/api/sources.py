@@ -31,8 +31,6 @@ def write_source(source: Any, path: Path, argument: str) -> None:
 
     Args:
         source: Records, dictionaries, a data set or a frame; texts too, where prompts are wanted.
-        path: The file.
-        argument: Its name in the call, for messages.
 
     Raises:
         DataError: A row is none.

@@ -156,7 +156,6 @@ class PRMCard:
         Args:
             directory: Its weights, and the base that an adapter names, are compared where they are there.
             tokenizer_hash: Of the tokenizer that was loaded.
-            template_hash: Of its chat template.
             also: Further files to fetch of an adapter's base (:attr:`LoadOptions.unsafe_patterns`).
 
         Raises:

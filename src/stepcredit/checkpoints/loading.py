@@ -44,7 +44,6 @@ def load_model(
 
     Args:
         source: Directory, GGUF file, or hub id.
-        options: How to load it.
         model_class: An ``AutoModel...`` class; the default is ``AutoModelForCausalLM``.
         **overrides: Fields of :class:`LoadOptions`.
 

@@ -31,9 +31,7 @@ def save_prm(
     ``directory`` with :func:`stepcredit.runs.atomic_directory`, so that it is never half there.
 
     Args:
-        model: What to save.
         tokenizer: Its tokenizer.
-        card: What it is.
         directory: Where.
         state_dict: The whole weights, where those of ``model`` are sharded over processes.
 

@@ -36,8 +36,6 @@ def load_tokenizer(
     """Load the fast tokenizer of a checkpoint; an adapter without one has its base's.
 
     Args:
-        source: The checkpoint.
-        trust_remote_code: Run Python code that comes with it.
         chat: How conversations become tokens; a reward model's own settings are in its ``prm.json``.
 
     Raises:

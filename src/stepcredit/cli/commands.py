@@ -14,7 +14,6 @@ class Command:
 
     Attributes:
         name: One word, or two for a command of a group (``eval best-of-n``).
-        help: One line.
         module: Holds the dataclass ``Options`` and the function ``run(options) -> CommandResult``; of the
             library, or of a package beside it, which need not be installed.
     """

@@ -13,11 +13,7 @@ class Trial:
     """One setting of a method.
 
     Attributes:
-        settings: What was tried.
-        directory: Its model and scores.
         accuracy: Best-of-n accuracy on the development problems, by its best aggregate.
-        aggregate: That aggregate.
-        training: Ledger of the training.
     """
 
     settings: Mapping[str, Any]
@@ -61,12 +57,9 @@ class MethodResult:
     """What became of a method.
 
     Attributes:
-        name: As in the recipe.
-        trials: All settings that were tried.
         chosen: Which of them, from 0; ``None`` for methods without training.
         aggregate: The score that stands for it, chosen on the development problems.
         accuracy: n to (accuracy, low, high) on the test problems.
-        cost: What it needs.
     """
 
     name: str
@@ -82,11 +75,9 @@ class ComparisonResult:
     """The comparison.
 
     Attributes:
-        out: Its directory.
         methods: In the recipe's order.
         references: ``pass`` and ``majority``: n to (accuracy, low, high).
         comparisons: Paired differences between methods on the test problems.
-        budget: Training runs of each trained method.
         choose_at: Number of responses at which settings were compared.
     """
 

@@ -39,12 +39,7 @@ def starts_array(handle: IO[bytes]) -> bool:
 
 
 class ArrayReader:
-    """Decodes one element of a JSON array at a time, holding little more than that element.
-
-    Args:
-        handle: The file, at its beginning.
-        path: Its name, for messages.
-    """
+    """Decodes one element of a JSON array at a time, holding little more than that element."""
 
     def __init__(self, handle: IO[bytes], path: Path) -> None:
         self._text = io.TextIOWrapper(handle, encoding="utf-8-sig")

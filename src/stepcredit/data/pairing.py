@@ -60,11 +60,9 @@ def pair_responses(
     verdicts says nothing about what is right, so pairs that do not differ are left out.
 
     Args:
-        prompt_ids: Prompt of each response.
         right: Whether each response is right.
         contents: What each response is, to tell pairs that do not differ; by default all differ.
         limit: Most pairs per prompt, at least 1; ``None`` keeps all.
-        seed: Draws the subsets.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
@@ -98,11 +96,9 @@ def balance_responses(
     """Indices that remain when responses of the larger class are dropped at random.
 
     Args:
-        prompt_ids: Prompt of each response.
         right: Whether each response is right.
         how: ``dataset``: the classes become equal over the whole set; ``instruction``: within each
             prompt, so prompts with one class disappear; ``none`` keeps all.
-        seed: Draws what is dropped.
 
     Returns:
         Ascending indices.

@@ -74,13 +74,7 @@ def _is_marked(field: Any, mark: Mapping[bytes, bytes]) -> bool:
 
 
 def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], types: ColumnTypes) -> None:
-    """Write rows a batch at a time.
-
-    Args:
-        path: The file to write.
-        rows: The rows.
-        types: Has seen every one of the rows.
-    """
+    """Write rows a batch at a time."""
     import pyarrow
     import pyarrow.parquet
 

@@ -38,9 +38,6 @@ class EncodingError(DataError):
             ``tag-in-response`` (the text holds the tag at which the model gives its scores),
             ``not-encodable`` (the chat template refuses it, or its listed steps are not its own),
             ``no-verdicts`` (a generative judge gave none, or not one for each step).
-        problem: What is wrong.
-        where: The rollout's id.
-        hint: What the user can do.
     """
 
     def __init__(
@@ -90,8 +87,6 @@ class StepEncoding(ABC):
     """What the formats of step models share.
 
     Args:
-        tokenizer: The model's.
-        step_rule: How responses are split into steps.
         max_tokens: The model's context; longer sequences are refused.
 
     Raises:

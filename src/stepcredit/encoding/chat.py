@@ -74,7 +74,6 @@ class ChatEncoding(StepEncoding):
 
     Args:
         tokenizer: A fast tokenizer with a chat template.
-        step_rule: How responses are split into steps.
         max_tokens: The model's context; longer sequences are refused.
         tokenizer_hash: Identity of the tokenizer. A rollout's ``response_token_ids`` are used where its
             ``tokenizer`` equals this, else its text is tokenised.

@@ -46,9 +46,6 @@ class StepwiseEncoding(StepEncoding):
     """Prompt, then each step and a separator, tokenised apart, as TRL's former ``PRMTrainer`` did.
 
     Args:
-        tokenizer: The model's.
-        step_rule: How responses are split into steps.
-        max_tokens: The model's context.
         separator: TRL's ``step_separator``.
     """
 

@@ -54,7 +54,6 @@ class Turn:
 
     Attributes:
         start: Its first character.
-        end: One past the last that it wrote.
         closed: One past its end-of-turn; ``end`` where it has none.
     """
 

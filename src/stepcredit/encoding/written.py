@@ -19,7 +19,6 @@ class Written:
     """What is tokenised after a prompt, and where that is in the response.
 
     Attributes:
-        text: What the model wrote.
         repeated: Characters at the response's start that the prompt ends with already.
         restored: Characters at the text's start that the response has lost.
     """
@@ -34,7 +33,6 @@ class Written:
 
         Args:
             opened: What the prompt ends with that opens the model's thinking.
-            response: The row's text.
         """
         if opened:
             repeated = repeated_opening(response, opened)

@@ -30,8 +30,6 @@ class Method:
     Attributes:
         kind: ``pass`` (an oracle picks; at n = 1 this is a single response), ``majority``,
             ``best-of-n`` or ``weighted-<kind>`` with one of :data:`VOTE_KINDS`.
-        scorer: Whose scores are used.
-        aggregate: Which of its scores.
     """
 
     kind: str
@@ -49,12 +47,10 @@ class BestOfNSettings:
     """What determines the figures, besides the data.
 
     Attributes:
-        ns: Subset sizes.
         vote_kinds: Which of :data:`VOTE_KINDS` to report.
         first: Take the first n responses in the file, as published evaluators do, instead of the
             expectation over all n-subsets.
         resamples: Random subsets per problem where a weighted vote has no closed form.
-        seed: Of those.
     """
 
     ns: tuple[int, ...] = (1, 4, 16, 64)
@@ -70,7 +66,6 @@ class Outcomes:
 
     Attributes:
         methods: In the order of the results.
-        ns: Subset sizes.
         values: Shape (methods, sizes, problems), in [0, 1].
         resampling_error: Standard error of the mean over problems from random subsets, shape
             (methods, sizes); 0 where the figure is exact.
@@ -121,8 +116,6 @@ def outcomes(
     """Expected accuracy of all methods on each problem.
 
     Args:
-        samples: Graded responses.
-        scorers: Their scores.
         settings: ``ns`` must not exceed the smallest number of responses.
         choices: Scorer name to temperature and calibration of its votes.
     """

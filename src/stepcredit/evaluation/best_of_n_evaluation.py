@@ -48,7 +48,6 @@ class BestOfNEvaluation:
     """Everything that ``eval best-of-n`` found.
 
     Attributes:
-        results: One row for each method and size.
         comparisons: Paired differences of the methods that were chosen beforehand.
         choices: What stands for each scorer in comparisons, and where it was chosen.
         oracle_choices: The best aggregate in hindsight, labelled as such.
@@ -57,7 +56,6 @@ class BestOfNEvaluation:
         curves: ``pass`` and ``majority`` against n, to lie beside the curves in ``diagnostics``.
         responses: What the responses are like, whoever scores them.
         subsets: Which n of N responses the results are about: ``all``, or ``first n in file``.
-        num_problems: Problems that are reported.
         num_responses: Smallest and largest number of responses to a problem.
         num_distinct: Mean number of different responses to a problem.
         excluded: What was left out, by reason.
@@ -96,11 +94,9 @@ def evaluate_best_of_n(
     """Accuracy of every method, with intervals and paired comparisons.
 
     Args:
-        joined: Graded responses and their scores.
         settings: Sizes and votes.
         aggregate: What stands for a scorer in comparisons where nothing is chosen on development problems.
         development: Problems to choose aggregate, temperature and calibration on.
-        draws: Bootstrap draws.
 
     Raises:
         UserError: No size can be used, or a scorer lacks the aggregate.

@@ -54,10 +54,8 @@ class ConventionResult:
     """A result under one convention, with its paired change from the first one's.
 
     Attributes:
-        convention: Which.
         metric: ``best-of-n``: accuracy of the response with the highest score; ``f1``: first wrong steps
             found, with the threshold that is best on these very steps (oracle), as published.
-        n: Responses chosen from.
         value: In [0, 1], with the ends of its interval.
         low: Lower end.
         high: Upper end.
@@ -98,8 +96,6 @@ def best_of_n_by_convention(
         made: Name of each scorer in ``joined`` to how its scores were made (``steps`` and ``reference``);
             the first one's differences, by their minimum and over all subsets, are the baseline.
         ns: Subset sizes, each at most the smallest number of responses.
-        draws: Bootstrap draws over problems.
-        seed: Of the draws.
     """
     by_name = {scorer.name: scorer for scorer in joined.scorers}
     conventions, accuracies = [], []
@@ -164,10 +160,7 @@ def error_finding_by_convention(
     """ProcessBench's F1 under every convention, on the responses that all of them score.
 
     Args:
-        rollouts: With step labels.
         made: Name to how scores were made, and the scores; the first one's differences are the baseline.
-        draws: Bootstrap draws over problems.
-        seed: Of the draws.
 
     Returns:
         The results, and what was left out, by reason.

@@ -16,8 +16,6 @@ class CurvePoint:
     """Accuracy at one n.
 
     Attributes:
-        n: Responses chosen from.
-        accuracy: Of the chosen response, with its interval.
         chosen_score: Expected score of the chosen response, where there is one: it never falls with n,
             accuracy may.
     """

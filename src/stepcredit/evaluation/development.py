@@ -86,9 +86,6 @@ def choose(
 
     Args:
         samples: Development problems; the figures to be reported must come from others.
-        scorers: Scores of their responses.
-        settings: Sizes, and how subsets are drawn.
-        chosen_on: Names the development problems in the result.
     """
     smallest = int(samples.num_responses.min())
     ns = tuple(n for n in settings.ns if n <= smallest) or (smallest,)

@@ -49,7 +49,6 @@ class DifficultyBin:
     Attributes:
         low: Share of right responses, exclusive, except where it equals ``high``.
         high: Inclusive; below 1 in the bin under 1, which has a bin of its own.
-        num_problems: How many there are.
         accuracy: Method label to its mean accuracy on them at the largest n.
     """
 
@@ -116,9 +115,6 @@ def diagnose(
     """All diagnostics of one scorer.
 
     Args:
-        samples: Graded responses.
-        scored: Their scores.
-        aggregate: Which score to diagnose.
         accuracy: Method label to its accuracy on each problem at the largest n, to show by difficulty.
         bootstrap: Over the problems of ``samples``.
     """
@@ -242,7 +238,6 @@ def accuracy_by_difficulty(
     """Accuracy by the share of right responses; none and all right are bins of their own.
 
     Args:
-        samples: Graded responses.
         accuracy: Method label to its accuracy on each problem.
     """
     share = samples.correct.sum(axis=1) / samples.num_responses

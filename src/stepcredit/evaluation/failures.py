@@ -29,12 +29,8 @@ class ShownResponse:
     """A response to look at.
 
     Attributes:
-        id: The rollout's id.
-        response: Its text.
         prediction: Its answer, if one was extracted.
-        score: What the scorer gives it.
         copies: Responses to the problem with the same text.
-        steps: Its steps.
     """
 
     id: str
@@ -50,8 +46,6 @@ class Failure:
     """A problem on which the scorer prefers a wrong response although there is a right one.
 
     Attributes:
-        problem_id: The prompt's id.
-        prompt: What was asked.
         answer: Reference answer, if known.
         right_share: Share of right responses.
         margin: Score of the chosen response minus that of the best right one, in standard deviations of

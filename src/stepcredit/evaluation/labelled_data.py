@@ -21,9 +21,6 @@ class LabelledPart:
     """A part of the data.
 
     Attributes:
-        name: Of the part.
-        rollouts: Its responses.
-        scores: Scorer to its scores.
         steps: Scorer to the labelled steps with its scores.
     """
 
@@ -45,7 +42,6 @@ class LabelledParts:
     """Labelled and scored data.
 
     Attributes:
-        reported: Parts that are evaluated.
         development: Each scorer's steps of the data that thresholds are tuned on, if there is any.
         development_source: Where that is from.
         excluded: What was left out on the way, by reason.

@@ -33,13 +33,11 @@ class LabelledSteps:
     """Labelled and scored steps of many responses, one response after another.
 
     Attributes:
-        ids: Rollout ids.
         problem_ids: Prompt ids; intervals draw problems again.
         clusters: Index in ``problem_ids`` of each response's problem.
         offsets: Response i owns the steps ``offsets[i]:offsets[i + 1]``.
         labels: In [0, 1]; below :data:`WRONG_BELOW` is wrong. NaN where nothing is said, as of the steps
             after a first error.
-        rewards: Step rewards.
         values: Values of the prefixes that end with each step.
         first_wrong: Index within its response of the first wrong step; -1 where none is.
         excluded: Responses left out, by reason.

@@ -63,8 +63,6 @@ def localise(
     """Measure how well scores find the first wrong step.
 
     Args:
-        steps: Labelled and scored steps.
-        quantity: Which scores.
         bootstrap: Over ``steps.clusters``; by default 10,000 draws with seed 0.
     """
     scores = steps.scores(quantity)

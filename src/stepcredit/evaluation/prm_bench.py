@@ -50,7 +50,6 @@ class _Subset:
     """Steps that are reported together.
 
     Attributes:
-        steps: Them.
         categories: Category of each response, numbered, where figures are means over categories.
     """
 
@@ -72,8 +71,6 @@ def evaluate_prm_bench(
         parts: The data; rows name their category in ``classification``.
         aspect_scores: One of :data:`ASPECT_SCORES`.
         dev_fraction: Share of the rows that a threshold is tuned on; they are not reported.
-        draws: Bootstrap draws.
-        seed: Of the draws.
     """
     by_scorer: dict[str, list[tuple[str, LabelledSteps]]] = {}
     for part in parts.reported:

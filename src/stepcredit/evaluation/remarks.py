@@ -44,8 +44,6 @@ def best_of_n_remarks(joined: Joined, settings: BestOfNSettings, beyond: Sequenc
     """On the data of a best-of-n evaluation.
 
     Args:
-        joined: Responses and scores.
-        settings: Sizes that are reported.
         beyond: Sizes that were asked for and are left out.
     """
     samples = joined.samples
@@ -120,12 +118,7 @@ def _scorer_remarks(scorer: Scored, samples: Samples) -> Iterator[str]:
 
 
 def development_remarks(held_out: Joined, samples: Samples) -> Iterator[str]:
-    """On the problems that choices were made on.
-
-    Args:
-        held_out: Those problems.
-        samples: The reported ones.
-    """
+    """On the problems that choices were made on."""
     shared = len({*held_out.samples.problem_ids} & {*samples.problem_ids})
     if shared:
         yield (

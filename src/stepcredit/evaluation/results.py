@@ -24,8 +24,6 @@ class Result:
     Attributes:
         method: ``pass``, ``majority``, ``best-of-n`` or ``weighted-<kind>``.
         scorer: Whose scores are used, if any.
-        aggregate: Which of its scores.
-        n: Responses chosen from.
         accuracy: Expected share of problems answered right.
         low: Lower end of its interval; NaN where there is one problem only.
         high: Upper end.

@@ -26,7 +26,6 @@ class Samples:
 
     Attributes:
         problem_ids: In the order of the file.
-        num_problems: How many.
         responses: Of each problem, in the order of the file.
         num_responses: Of each problem, at least 1.
         valid: True where an entry is a response and no padding.
@@ -60,8 +59,6 @@ class Scored:
     """What one scorer says of the responses of :class:`Samples`.
 
     Attributes:
-        name: Under which it appears in results.
-        columns: Everything that it says.
         rows: Row in ``columns`` of each response, shape (problems, responses); 0 pads.
         scores: Aggregate name, or ``reward``, to scores of shape (problems, responses).
         incomplete: Aggregates left out because some response lacks them, with the number of those.
@@ -97,8 +94,6 @@ def read_joined(graded: Path, scores: Mapping[str, Path], *, skip_invalid: bool 
     """Read graded rollouts and score files, and join them.
 
     Args:
-        graded: The rollouts.
-        scores: Scorer name to its file.
         skip_invalid: Leave out, and count, what cannot be used, instead of raising.
 
     Raises:
@@ -131,7 +126,6 @@ def join(
 
     Args:
         rollouts: With unique ids.
-        scores: Scorer name to its columns.
         source: Where the rollouts are from; named in errors.
         skip_invalid: Leave out, and count, responses that some scorer does not score, instead of raising.
 

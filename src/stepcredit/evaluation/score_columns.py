@@ -33,18 +33,12 @@ class ScoreColumns:
 
     Attributes:
         source: The file, or what else the scores came from; named in errors.
-        ids: Rollout ids.
-        prompt_ids: Of the same responses.
         scores: Aggregate name, or :data:`REWARD`, to one value per response; NaN where a row lacks it.
         num_tokens: Scored tokens per response.
         step_offsets: Response i owns the steps ``step_offsets[i]:step_offsets[i + 1]``.
-        step_rewards: Rewards of all steps.
-        step_values: Values of all steps.
         step_ends: Character offsets one past each step.
         scorers: The different ``scorer`` fields, as a rule one.
         rewritten: Whether the scored text of a response differs from the response.
-        num_skipped: Rows left out as invalid.
-        first_skipped: What was wrong with the first one.
     """
 
     source: str
@@ -131,8 +125,6 @@ class _Builder:
 
         Args:
             source: Where the scores come from, for messages.
-            num_skipped: Rows that were left out.
-            first_skipped: Why the first of them was.
 
         Raises:
             DataError: Nothing was appended.

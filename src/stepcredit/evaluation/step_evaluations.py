@@ -34,11 +34,8 @@ def evaluate_steps(
     """Separation, localisation, calibration, and the accuracy of finding the first error.
 
     Args:
-        parts: The data.
         tune_on: The part whose best threshold is carried over to the others.
         with_published: Also the published evaluator's threshold, and means over the parts.
-        draws: Bootstrap draws.
-        seed: Of the draws.
     """
     rows: list[StepResult] = []
     details, counts = {}, {}

@@ -27,10 +27,7 @@ class StepFailure:
             step of a response without error scores very low.
         margin: By how much, in standard deviations of the step scores: first wrong minus lowest right
             step before it; or mean of all steps minus the lowest.
-        id: The rollout's id.
-        prompt: What was asked.
         correct: Whether the final answer is right, if that is known.
-        steps: The scored steps.
         first_wrong_step: Index of the scored step in which the first wrong one begins, if there is one.
     """
 
@@ -62,13 +59,7 @@ class StepDiagnostics:
 def diagnose_steps(
     rollouts: Sequence[Rollout], columns: ScoreColumns, steps: LabelledSteps
 ) -> StepDiagnostics:
-    """Correlations and failures of step rewards.
-
-    Args:
-        rollouts: Of the steps.
-        columns: Their scores.
-        steps: Both joined.
-    """
+    """Correlations and failures of step rewards."""
     by_id = {rollout.id: rollout for rollout in rollouts}
     places = {identifier: row for row, identifier in enumerate(columns.ids)}
     failures = [

@@ -52,10 +52,7 @@ class StepResult:
     """One figure.
 
     Attributes:
-        subset: Part of the data.
-        scorer: Whose scores are used.
         quantity: ``reward`` (each step by itself) or ``value`` (the prefix up to it).
-        metric: What is measured.
         value: The figure; NaN where the data cannot tell.
         low: Lower end of its 95% interval.
         high: Upper end.
@@ -79,7 +76,6 @@ class StepEvaluation:
     """What a step evaluation found.
 
     Attributes:
-        results: All figures.
         details: What does not fit a row: ``SUBSET/SCORER/QUANTITY`` to calibration bins and AUC by position,
             ``SUBSET/SCORER`` to correlations and failures.
         counts: Subset to numbers of responses, steps and errors.
@@ -101,14 +97,7 @@ class StepEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a row is about, and how its interval is drawn.
-
-    Attributes:
-        subset: Part of the data.
-        scorer: Whose scores are used.
-        draws: Bootstrap draws.
-        seed: Of the draws.
-    """
+    """What a row is about, and how its interval is drawn."""
 
     subset: str
     scorer: str
@@ -152,9 +141,6 @@ def error_finding_rows(
     """F1 and its two accuracies at each threshold, the file's own best one and the published one included.
 
     Args:
-        context: What the rows are about.
-        steps: Of one subset.
-        quantity: Which scores.
         thresholds: Where a threshold was chosen to the threshold.
     """
     bootstrap = context.bootstrap(steps)
@@ -237,9 +223,6 @@ def verdict_rows(
     """PRMScore and its two F1s at each threshold, the file's own best one included.
 
     Args:
-        context: What the rows are about.
-        steps: Of one subset.
-        quantity: Which scores.
         thresholds: Where a threshold was chosen to the threshold.
         groups: Group of each response; figures are then means over groups.
     """

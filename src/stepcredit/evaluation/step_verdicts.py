@@ -48,9 +48,6 @@ def judge_steps(
     """F1 of both kinds of steps, and their mean, at a threshold on the probability of being right.
 
     Args:
-        steps: To judge.
-        quantity: Which scores.
-        threshold: On the probability of being right.
         threshold_from: Where it was chosen.
         groups: Group of each response, from 0; every figure is then the mean over the groups that have it.
         bootstrap: Over ``steps.clusters``; by default 10,000 draws with seed 0.

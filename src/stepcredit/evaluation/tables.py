@@ -39,8 +39,6 @@ class Table:
     """Cells to show.
 
     Attributes:
-        title: What the table shows.
-        header: Column names.
         rows: Cells; the first ``labels`` of each row are names, the others numbers.
         labels: How many columns hold names.
     """
@@ -129,7 +127,6 @@ def accuracy_table(evaluation: BestOfNEvaluation, *, everything: bool = False) -
     """Accuracy by method and n.
 
     Args:
-        evaluation: What was found.
         everything: Every aggregate and vote; otherwise each scorer's chosen aggregate with every vote, and
             plain best-of-n with the others.
     """
@@ -252,8 +249,6 @@ def write_tables(folder: Path, tables: Sequence[Table], rows: Iterable[Any]) -> 
 
     Args:
         folder: Must exist.
-        tables: To show.
-        rows: Dataclasses of one class.
     """
     _write_text(folder / "tables.md", "\n".join(table.to_markdown() for table in tables))
     _write_text(folder / "tables.tex", "\n".join(table.to_latex() for table in tables))

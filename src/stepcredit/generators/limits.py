@@ -36,13 +36,7 @@ class BatchLimits:
     def fitting(
         cls, model: Any, *, samples: int | None = None, cached_tokens: int | None = None
     ) -> BatchLimits:
-        """Limits that suit a model's size and its device's memory.
-
-        Args:
-            model: A transformers causal language model.
-            samples: Takes the place of the estimate.
-            cached_tokens: Takes the place of the estimate.
-        """
+        """Limits that suit a model's size and its device's memory."""
         config = model.config.get_text_config(decoder=True)
         weight = next(model.parameters())
         on_cuda = weight.device.type == "cuda"

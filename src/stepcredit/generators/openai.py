@@ -74,13 +74,11 @@ class OpenAIGenerator:
     response, between ``<think>`` and ``</think>``.
 
     Args:
-        model: The model's name at the server.
         base_url: Address, e.g. ``http://localhost:8000/v1``; else ``OPENAI_BASE_URL``, else OpenAI's own.
         prompt_format: Given one, prompts are formatted and tokenised here and sent as token ids to the
             completions interface, which can continue a response; else messages go to the chat interface,
             which cannot.
         name: Written to ``Rollout.policy``; by default the model's name.
-        limits: How hard the server is pressed.
         seeds: Whether requests hold seeds; some servers take none.
         template_arguments: For the server's chat template, in messages to the chat interface.
 

@@ -83,7 +83,6 @@ class Plan:
 
     Attributes:
         positions: Prompt id to its place in the output.
-        num_skipped: Malformed prompts.
         prompts: Streams the prompts, as the policy sees them.
     """
 
@@ -110,13 +109,10 @@ class Plan:
         Args:
             path: File of prompts, ``hub:NAME[:SPLIT]`` or ``reasoning-gym:TASK``.
             columns: Field of a prompt to the column that holds it.
-            subset: Configuration of a hub data set.
             limit: Read only so many prompts, the first ones; without it all.
             shard: ``I/N`` takes the I-th of N runs of consecutive prompts (of those within the limit).
             system_prompt: See :func:`in_context`.
             examples: See :func:`in_context`.
-            skip_invalid: Skip malformed prompts.
-            task: Which problems of a task of reasoning-gym.
 
         Raises:
             DataError: A prompt is malformed, there twice, or cannot be put after the examples.

@@ -56,12 +56,7 @@ def make_rollout(
     """A rollout of ``request``.
 
     Args:
-        request: What was asked for.
-        index: Which of its samples this is.
-        text: What was drawn, after the response prefix.
-        reason: Why it ended.
         source_reason: A server's own word for it, kept in ``extras`` where ``reason`` says nothing.
-        policy: Who wrote it.
         sampling: From :func:`sampling_json`.
         response_token_ids: Tokens of prefix and text with the end-of-turn, if they are the text's.
         tokenizer: Hash of the tokenizer that the ids belong to.

@@ -33,7 +33,6 @@ class Job:
     """A request ready to run.
 
     Attributes:
-        request: What was asked for.
         opening: The tokens that its samples continue.
         limit: Most tokens to draw, at least 1.
     """
@@ -49,9 +48,7 @@ class Finished:
 
     Attributes:
         job: Where they belong.
-        indices: Which samples of the request's prompt.
         tokens: What was drawn, end-of-turn included.
-        reason: Why it ended.
     """
 
     job: Job
@@ -66,7 +63,6 @@ class Runner:
     Args:
         model: A transformers causal language model, in evaluation mode.
         end_tokens: Tokens that end a response.
-        stop_strings: Finds stop strings.
         store: Keeps what was read and drawn, for requests that go on from there.
     """
 
@@ -130,7 +126,6 @@ class Batch:
     """Rows that run together, all with one truncation of the next-token distribution.
 
     Args:
-        runner: The model.
         jobs: Requests to read; their openings are run at once.
         truncation: How the next-token distribution is shaped.
     """

@@ -20,10 +20,8 @@ class SpreadGenerator:
     """Generates in each of a cluster's workers; a sample is drawn as it would be on one machine.
 
     Args:
-        options: The policy.
         address: The cluster, or ``local``.
         beside: The output; its folder is one that all machines share.
-        num_gpus: GPUs that a worker needs.
     """
 
     def __init__(

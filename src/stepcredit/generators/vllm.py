@@ -114,12 +114,9 @@ class VLLMGenerator:
     How far vLLM draws the same again in other batches is up to vLLM.
 
     Args:
-        model: Directory.
         tokenizer: The model's transformers tokenizer, with a chat template; prompts go to vLLM as token ids.
         name: Written to ``Rollout.policy``.
         tokenizer_hash: Written beside ``response_token_ids``.
-        model_parameters: Number of parameters, for the ledger.
-        settings: How the model is loaded and spread.
 
     Attributes:
         ledger: Tokens read (each request's prompt once) and drawn.

@@ -17,7 +17,6 @@ class GradingItem:
     """A response to grade.
 
     Attributes:
-        response: The assistant's text.
         answer: Reference answer (for code: the tests).
         group: Responses with the same group answer the same prompt.
         extras: Other fields of the response's row, for graders that ask more of it than the answer.

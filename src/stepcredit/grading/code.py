@@ -39,7 +39,6 @@ class CodeGrader(Grader):
         time_limit: Seconds for a program and its tests, of wall-clock and of processor time.
         memory_limit_mb: Megabytes of address space.
         allow_unsafe_code: Run programs even where this system cannot shut them in.
-        num_workers: Programs at a time.
 
     Raises:
         UserError: This system cannot shut programs in, and ``allow_unsafe_code`` is off.

@@ -25,7 +25,6 @@ class FunctionGrader(Grader):
     Args:
         target: ``module:function``.
         time_limit: Seconds for each answer; one that takes longer is graded wrong, reason ``timeout``.
-        num_workers: Worker processes.
     """
 
     name = "python"

@@ -64,7 +64,6 @@ class MathGrader(Grader):
         answer_pattern: Regular expression that finds the final answer, in place of the usual marks; its
             first group is the answer. The last match counts.
         time_limit: Seconds for each answer; one that takes longer is graded wrong, reason ``timeout``.
-        num_workers: Worker processes.
     """
 
     name = "math"

@@ -31,7 +31,6 @@ class Ticket:
     """A job and, once ``done``, what became of it.
 
     Attributes:
-        job: Arguments of the worker's function.
         done: Whether the outcome is there.
         value: What the function returned, if ``failure`` is ``None``.
         failure: ``timeout``, or ``crashed`` with a reason after a colon.
@@ -72,7 +71,6 @@ class WorkerPool:
     Args:
         factory: ``module:function`` that makes the workers' function, called once in each worker.
         arguments: Arguments of the factory, JSON-able.
-        num_workers: How many processes.
         time_limit: Seconds that a job may take; then its worker is killed.
         memory_limit: Bytes of address space of a worker; ``None`` is no limit.
     """
@@ -121,9 +119,6 @@ class WorkerPool:
 
     def advance(self, *, block: bool = False) -> None:
         """Take in what workers have answered, end those past their time, hand out waiting jobs.
-
-        Args:
-            block: Wait for something to happen.
 
         Raises:
             UserError: A worker could not start.

@@ -34,10 +34,7 @@ def make_task(task: str, *, seed: int, size: int, settings: Mapping[str, Any]) -
     """A task's problems, a sequence of the package's items.
 
     Args:
-        task: Its name in the package.
-        seed: Decides the problems.
         size: How many; in some tasks another size has other problems.
-        settings: Fields of the task's own configuration.
 
     Raises:
         MissingExtraError: The package is not installed.
@@ -76,7 +73,6 @@ class ReasoningGymGrader(Grader):
     Args:
         answer_pattern: As for :class:`~stepcredit.grading.mathematics.MathGrader`.
         time_limit: Seconds for each answer; one that takes longer is graded wrong, reason ``timeout``.
-        num_workers: Worker processes.
     """
 
     name = "reasoning-gym"

@@ -26,7 +26,6 @@ def make_grader(name: str, *, num_workers: int = 2, **options: Any) -> Grader:
 
     Args:
         name: One of :data:`GRADERS`, or ``python:module:function``.
-        num_workers: Worker processes, for graders that use any.
         options: The grader's own options; ``None`` leaves the default.
 
     Raises:

@@ -69,7 +69,6 @@ class Unit:
     Attributes:
         factor: How many base units one of it is.
         dimensions: Dimensions and labels with their powers, in order.
-        text: The unit as it was written.
         doubtful: Whether the text may also mean a factor of a product, as in ``5m``.
     """
 

@@ -53,11 +53,8 @@ def write_true_labels(
     """Write the rollouts of ``graded`` with the rule oracle's label of every step.
 
     Args:
-        graded: Any rollouts.
-        path: File to write.
         to_first_wrong: Responses end with their first wrong step, as process labels are collected
             (arXiv:2305.20050).
-        overwrite: Replace what lies there.
 
     Raises:
         UserError: Something else lies at ``path`` and ``overwrite`` is off.

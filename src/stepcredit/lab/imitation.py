@@ -149,9 +149,7 @@ def train_policy(
     """Train ``model`` in place.
 
     Args:
-        recipe: How.
         model: Where to start.
-        lab: Whose problems and tutors.
         stop_after: Makes only so many of the recipe's steps, as its schedule has them.
 
     Returns:

@@ -57,8 +57,6 @@ class Domain:
         operations: Symbols to choose from, keys of :data:`OPERATIONS`.
         modulus: Results are below it: 3 to 10, of one digit, or a multiple of 10 up to 990, of two or
             three digits. Where it is not 10 the problem says so: ``5:3*4+2=``.
-        fewest: Smallest number of operations.
-        most: Largest number of operations.
     """
 
     name: str = "standard"
@@ -192,8 +190,6 @@ def draw_problems(
     Args:
         split: A key of :data:`SPLIT_SHARES`.
         seed: Another seed gives other problems of the same split.
-        count: How many.
-        domain: What kind of problems.
         distinct: No problem twice; off for a stream that is larger than memory of it is worth.
 
     Raises:

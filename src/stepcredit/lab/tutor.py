@@ -32,7 +32,6 @@ class Tutor:
     """A writer of solutions.
 
     Attributes:
-        name: What it is called.
         misconceived: Share of the facts of each operation that are misconceived. The facts are ranked
             once, so a tutor with a larger share has all misconceptions of one with a smaller share.
         slip: Probability that a step's digit is drawn uniformly.

@@ -116,7 +116,6 @@ class ThresholdChoice:
     Attributes:
         threshold: In [-1, 0].
         balanced_accuracy: Mean of the shares of right and of wrong items that it classifies correctly.
-        num_items: Responses, or steps.
     """
 
     threshold: float
@@ -132,7 +131,6 @@ def choose_by_outcomes(changes: Sequence[NDArray[np.float64]], correct: Sequence
     catches errors where they are made no better than others.
 
     Args:
-        changes: Of each response.
         correct: Whether its answer is right.
     """
     targets = [[float(right)] * len(response) for response, right in zip(changes, correct, strict=True)]

@@ -19,7 +19,6 @@ class StepPrefix:
 
     Attributes:
         key: Names prompt and text (64 bits as hexadecimal digits).
-        text: The start of the response.
         is_response: It is the whole response and its policy ended it, so there is nothing to complete.
     """
 
@@ -100,13 +99,7 @@ def can_be_labelled(rollout: Rollout) -> bool:
 class PrefixCompletions:
     """Which prefixes there are, what is drawn of them, and what follows from it.
 
-    Args:
-        rule: How responses are split into steps.
-        settings: How many completions, and which labels.
-
     Attributes:
-        num_rollouts: Rollouts seen.
-        num_labelled: Those that can be labelled.
         num_prefixes: Step prefixes to complete, counted for each rollout.
     """
 
@@ -209,7 +202,6 @@ class PrefixCompletions:
         Args:
             shared: As computed, each distinct prefix completed once. Otherwise what it would have cost
                 to complete every prefix of every rollout anew.
-            model_parameters: Of the generator's model.
         """
         ledger = Ledger(model_parameters=model_parameters)
         for known in self._known.values():

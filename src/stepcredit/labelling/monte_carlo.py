@@ -21,12 +21,7 @@ _Z95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What became of a prefix's completions.
-
-    Attributes:
-        right: How many end with the right answer.
-        total: How many there are.
-    """
+    """What became of a prefix's completions."""
 
     right: int
     total: int
@@ -53,7 +48,6 @@ def log_mean_exp_labels(
     (arXiv:2412.01981, Proposition 3.2, with outcomes 0 and 1).
 
     Args:
-        right: Right completions.
         total: All completions, at least one.
         beta: Above 0.
     """
@@ -86,10 +80,8 @@ def label_rollout(rollout: Rollout, tallies: list[tuple[int, Tally]], *, kind: s
     """The rollout with step labels of one kind, and the other kinds in its extras.
 
     Args:
-        rollout: Any.
         tallies: (end of the step, its prefix's tally) in order; steps without completions are left out.
         kind: One of :data:`LABEL_KINDS`.
-        beta: Of log-mean-exp labels.
     """
     known = [(end, tally) for end, tally in tallies if tally.total]
     if not known:

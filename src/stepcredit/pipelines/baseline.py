@@ -38,11 +38,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Result(OutputResult):
-    """What was scored.
-
-    Attributes:
-        counts: Responses scored, and malformed rows.
-    """
+    """What was scored."""
 
     counts: dict[str, int]
 

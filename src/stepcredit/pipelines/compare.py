@@ -183,13 +183,7 @@ class Searched:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What all trials share.
-
-    Attributes:
-        recipe: The comparison.
-        store: Models and scores.
-        load: How models are loaded.
-    """
+    """What all trials share."""
 
     recipe: Recipe
     store: Store

@@ -55,9 +55,6 @@ class Result(OutputResult):
     """What was converted.
 
     Attributes:
-        read: Records read.
-        written: Rows written.
-        skipped: Malformed rows left out.
         lost: What the new format has no place for: field or kind of record to how many.
     """
 

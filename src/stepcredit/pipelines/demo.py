@@ -112,12 +112,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Where the report is, and the headline.
-
-    Attributes:
-        out: The demo's directory.
-        summary: What was measured.
-    """
+    """Where the report is, and the headline."""
 
     out: Path
     summary: DemoSummary

@@ -114,7 +114,6 @@ class Store:
     makes an output the others that want it wait.
 
     Args:
-        root: The folder.
         runner: Makes what is not there.
         overwrite: Start anew, whatever lies where the caller names the output.
     """
@@ -145,7 +144,6 @@ class Store:
         """The output of a command, which runs if it is not there.
 
         Args:
-            command: As on the command line.
             word: Begins the output's name.
             options: The command's options; ``out`` is replaced.
             suffix: Of the output's name; empty for a directory.

@@ -84,7 +84,6 @@ class Result(OutputResult):
     """What was labelled.
 
     Attributes:
-        verifier: The verifier's directory.
         threshold: Relative change below which a step is wrong.
         balanced_accuracy: What it reaches on the development data; ``None`` for a given threshold.
         counts: Rollouts, labelled ones, steps, wrong steps, and what was left out.

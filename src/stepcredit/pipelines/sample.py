@@ -88,13 +88,10 @@ class SampleResult(FieldsResult):
     """What ``stepcredit sample`` did.
 
     Attributes:
-        out: The rollouts.
         num_prompts: Prompts read (within the limit, of the shard).
-        num_rollouts: Rollouts in the output.
         num_cut_off: Rollouts that reached the token limit.
         other_endings: What a server called the end of rollouts that neither ended by themselves nor reached
             the limit, and how many there are of each.
-        num_skipped: Malformed prompts that were skipped.
         num_failed: Prompts of which at least one sample failed.
         failures: File with the reasons, if any failed.
         already_complete: The output was there; nothing was done.

@@ -73,7 +73,6 @@ class Result(OutputResult):
 
     Attributes:
         counts: Rows scored, those of empty responses among them, and rows left out by reason.
-        step_rule: How responses were cut.
         html: The heat map, if one was asked for.
     """
 

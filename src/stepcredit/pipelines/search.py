@@ -85,11 +85,6 @@ class Result(FieldsResult):
     """What ``stepcredit search`` did.
 
     Attributes:
-        out: The rollouts.
-        trees: The trees.
-        num_prompts: Problems searched.
-        num_rollouts: Rollouts written.
-        num_failed: Problems that could not be drawn.
         already_complete: It was there; nothing was done.
         ledger: Tokens and operations.
         html: The page, if one was asked for.

@@ -59,11 +59,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Result(OutputResult):
-    """What was kept.
-
-    Attributes:
-        counts: Prompts and responses, read and kept.
-    """
+    """What was kept."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
 

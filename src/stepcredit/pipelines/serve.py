@@ -43,11 +43,7 @@ class Options(ScorerOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Result(FieldsResult):
-    """What was served.
-
-    Attributes:
-        num_requests: Answered requests.
-    """
+    """What was served."""
 
     num_requests: int
 

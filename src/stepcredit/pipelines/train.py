@@ -68,12 +68,8 @@ class Result(OutputResult):
     """What was trained.
 
     Attributes:
-        counts: Examples in, left out and why, used.
-        heldout: Held-out metrics of the kept weights.
-        kept_step: Optimizer step of the kept weights.
         wall_seconds: Time taken.
         tokens: Tokens trained on.
-        step_rule: How responses are split into steps.
         baseline: What the objective compared rewards with (KTO's z, BCO's shift), over the run.
     """
 
@@ -107,11 +103,7 @@ class Result(OutputResult):
 
 @dataclass(frozen=True, kw_only=True)
 class DryRun(Result):
-    """Nothing was trained.
-
-    Attributes:
-        plan: What training would take.
-    """
+    """Nothing was trained."""
 
     plan: Plan
 

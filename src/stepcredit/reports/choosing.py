@@ -28,8 +28,6 @@ class Chooser:
     """A way to choose one of n responses, and how it is shown.
 
     Attributes:
-        name: In the table and the legend.
-        detail: One line on what it does.
         keys: Which rows of the results it is: (method, scorer, aggregate); the first that is there counts.
         mark: In the curves; ``None`` is in the table only.
         kind: CSS class of its row: ``subject`` for the method on trial, ``bound`` for what no chooser beats.

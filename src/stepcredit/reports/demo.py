@@ -49,7 +49,6 @@ def render_demo(summary: DemoSummary, directory: str | Path) -> str:
     """The demo's report.
 
     Args:
-        summary: What was measured.
         directory: Holds the training log that the summary names.
 
     Returns:

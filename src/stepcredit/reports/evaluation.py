@@ -36,7 +36,6 @@ class Row:
     """A method of the headline table.
 
     Attributes:
-        name: Of the method.
         detail: Which score it uses, if any.
         kind: CSS class: ``bound`` for an oracle, ``subject`` for the best scorer, else empty.
         cells: One for each n.
@@ -74,7 +73,6 @@ def render_evaluation(
     Args:
         content: What :func:`read_evaluation` gives.
         tables: All figures, shown in full at the end.
-        title: Of the page.
     """
     if content["command"] == BEST_OF_N:
         return _render_best_of_n(content, tables, title)

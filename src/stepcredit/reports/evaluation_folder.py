@@ -43,12 +43,8 @@ def write_results(
     Args:
         folder: Made if it is not there.
         manifest: Of the work; it lands beside the results.
-        content: The whole evaluation as JSON.
-        overwrite: Replace the results of other work.
-        tables: Written as Markdown and LaTeX.
         shown: Shown in full at the end of the report.
         rows: One dataclass per figure, for the CSV.
-        title: Of the report.
         data: Which of the manifest's inputs are the data; results on the same data can be compared.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,6 @@ class ExampleStep:
 
     Attributes:
         text: The step's text, separator included.
-        reward: Process reward of the step.
         value: Implicit scorers: cumulative reward up to its end.
     """
 
@@ -42,12 +41,7 @@ class Example:
     Attributes:
         prompt: The problem; of a conversation, its turns with their roles.
         steps: They tile the scored text.
-        id: The rollout's id.
-        policy: Who wrote the response.
-        answer: Reference answer.
-        prediction: The response's answer.
         correct: Whether the final answer is right.
-        reward: Response-level reward.
         first_wrong_step: Index from 0 of the step that is truly the first wrong one; ``None`` if there
             is none or if it is not known.
         tokens: Token view, if token rewards were kept.
@@ -76,8 +70,6 @@ def example_of(
     """Join a rollout and its score.
 
     Args:
-        rollout: What was scored.
-        score: Its score.
         first_wrong_step: Index of the truly first wrong step; by default it is taken from the rollout's
             step labels, if there are any.
 
@@ -115,7 +107,6 @@ def join_examples(
     """Join rollouts and scores by id, in the order of the scores.
 
     Args:
-        rollouts: May hold more than was scored.
         scores: Each must have a rollout.
         first_wrong_steps: Rollout id to the index of its truly first wrong step.
 
@@ -141,8 +132,6 @@ def first_of_each_problem(
     Nothing is chosen by how well the scorer did: the first response of each kind is taken.
 
     Args:
-        rollouts: File of graded responses.
-        scores: File of their scores.
         num_wrong: At most so many wrong responses.
         num_right: At most so many right ones.
     """

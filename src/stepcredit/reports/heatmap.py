@@ -97,7 +97,6 @@ def render_heatmap(
         scores: What to show, in this order. Those with token rewards get a token view.
         first_wrong_steps: Rollout id to the index of its truly first wrong step; where it is not named,
             step labels of the rollout are used, if there are any.
-        title: Of the page.
 
     Returns:
         A complete HTML document.

@@ -58,7 +58,6 @@ class Board:
     """Scorers that were evaluated on the same data in the same way.
 
     Attributes:
-        title: Of the evaluation.
         metric: The figure that ranks.
         entries: The best first; baselines among them.
     """
@@ -88,7 +87,6 @@ def collect(folder: str | Path, page: str | Path) -> list[Board]:
     Results of the same command on the same data (by content) share a board.
 
     Args:
-        folder: Searched with all its folders.
         page: Where the leaderboard will lie; links to reports are relative to it.
 
     Raises:

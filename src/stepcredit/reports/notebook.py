@@ -14,7 +14,6 @@ def shown(text: str, plots: Iterable[str] = ()) -> str:
     """Text, then plots.
 
     Args:
-        text: Shown as it stands.
         plots: SVG documents, drawn with ``render=standalone``. Each becomes an image of its own, so that its
             style applies to nothing else and follows the reader's preference for light or dark.
     """

@@ -57,9 +57,6 @@ def render_search(trees: Sequence[Mapping[str, Any]], *, title: str, strategy: s
 
     Args:
         trees: Rows of a tree file, as :class:`stepcredit.searching.Tree` writes them.
-        title: Of the page.
-        strategy: How was searched, in words.
-        scorer: What produced the rewards.
 
     Returns:
         A complete HTML document.

@@ -26,9 +26,6 @@ class Headline:
     """The main figure of each scorer on each part of the data.
 
     Attributes:
-        text: The result in one sentence.
-        caption: What the table shows.
-        scorers: Its columns.
         rows: Part of the data, and a cell for each scorer.
     """
 

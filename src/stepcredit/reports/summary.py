@@ -45,14 +45,9 @@ class PolicyFindings:
     """What was measured on the responses of one policy.
 
     Attributes:
-        num_problems: Held-out problems.
-        num_responses: Responses to each problem.
         distinct_mean: Mean number of different responses to a problem.
-        results: Best-of-n accuracies.
-        comparisons: Paired differences.
         steps: Whether the reward model's step rewards find the first wrong step.
         reference_steps: Whether the reference's step log-probability does.
-        rewards: Distribution of the step rewards.
     """
 
     num_problems: int
@@ -98,8 +93,6 @@ class TrainingData:
     """What the reward model was trained on.
 
     Attributes:
-        num_problems: Training problems.
-        num_responses: Graded responses.
         correct_share: Share of them with the right final answer.
         log: Training log, relative to ``summary.json``; see :func:`stepcredit.reports.training_log.read_log`.
     """
@@ -115,13 +108,10 @@ class DemoSummary:
     """The whole run.
 
     Attributes:
-        seed: The run's seed.
         policies: Policy name (``weak``, ``mid``, ``strong``) to what was measured on it.
         settings: Everything that was chosen, by stage: ``{"training": {"beta": 0.5, ...}, ...}``.
-        training: What the reward model was trained on.
         examples: Worked examples, in the order in which they are shown.
         commands: The commands that were run, for one policy.
-        versions: Package name to version.
         seconds: Stage to wall-clock seconds.
         files: Path in the demo's directory to one line on what it holds, in the order of the stages.
         git_commit: Commit of the checkout, if it ran from one.
@@ -157,7 +147,6 @@ def policy_findings(
     """What one policy's responses show.
 
     Args:
-        evaluation: Of picking among them.
         rollouts: The responses with the truth of every step.
         scores: By the reward model.
         reference_scores: By the reference's own log-probability.

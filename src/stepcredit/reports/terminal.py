@@ -18,7 +18,6 @@ def render_terminal(score: ResponseScore, *, colour: bool) -> str:
     """One line a step: its reward, the value up to it, and its text.
 
     Args:
-        score: What to show.
         colour: Whether to colour steps, blue above zero and orange below, deeper the further away.
 
     Returns:

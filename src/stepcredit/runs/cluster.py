@@ -54,7 +54,6 @@ def over_ray(
         beside: The output, on a file system that all machines share; the rows wait in its folder.
         num_workers: How many actors; by default one for each core of the cluster (or for each of its
             GPUs, where an actor needs one).
-        num_gpus: GPUs that an actor needs.
         rows_at_once: Rows that make a piece of work; it may grow to keep a prompt together.
         done: Numbers of pieces that are left out. Which rows make a piece depends on the rows only.
 

@@ -40,9 +40,7 @@ class ResumableLines:
     pieces calls :meth:`checkpoint` after each piece; a later run then goes on from the last whole piece.
 
     Args:
-        path: The finished file.
         manifest: Identifies the work; a partial file of other work is refused.
-        overwrite: Start anew, whatever is there.
         key: Fields that identify a row; no two rows may have the same values in them.
         in_pieces: Go on from checkpoints only.
         beside: Further files that ``finalise`` writes, in the same folder; they are a part of the output.

@@ -69,7 +69,6 @@ def describe(path: Path, beside: Sequence[Path] = ()) -> dict[str, Any]:
     """Size and hash of a file; of a folder, those of every file in it that its work determines.
 
     Args:
-        path: The file or folder.
         beside: Files in a file's folder that belong to it.
     """
     if not path.is_dir():

@@ -53,7 +53,6 @@ def atomic_path(path: str | Path, *, named: Path | None = None) -> Iterator[Path
     """Yield a temporary path in the same folder; on success it is renamed to ``path``, else removed.
 
     Args:
-        path: The file.
         named: The output that the user named, where ``path`` is a file beside it.
 
     Raises:
@@ -163,11 +162,6 @@ class Output:
                 return
             with output.replacing() as temporary:
                 write(temporary)
-
-    Args:
-        path: The finished file or folder.
-        manifest: Identifies the work.
-        overwrite: Replace whatever is there.
 
     Attributes:
         complete: It is there already, made by this very work, and as it was written.

@@ -25,9 +25,7 @@ class Progress:
     """Shows how far a long piece of work is.
 
     Args:
-        title: What is being done.
         total: How many units there are in all; ``None`` if unknown.
-        unit: Name of a unit, plural.
         done: Units that an earlier run already did; they do not count towards the rate.
         every: Seconds between lines where stderr is not a terminal.
     """

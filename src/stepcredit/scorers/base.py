@@ -172,8 +172,6 @@ class ResponseScorer(ABC):
         on from an earlier one names the windows that are done, and scores the others as they would have been.
 
         Args:
-            rollouts: All of them, whatever is done.
-            done: Numbers of windows that are not needed.
             on_skip: As in :meth:`score_all`.
         """
         for number, window in windows(rollouts, self.window):
@@ -210,7 +208,6 @@ class ResponseScorer(ABC):
 
         Args:
             prompt: A string, or a conversation that ends before the response.
-            response: The assistant's text.
             finished: Whether the assistant ended its turn there, so that the end-of-turn is scored too. Off
                 for the beginning of a response, and for one that was cut off.
 

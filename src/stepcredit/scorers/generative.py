@@ -78,10 +78,7 @@ class GenerativeScorer(ResponseScorer):
     An answer whose verdicts are not exactly one per step is drawn again, and never used.
 
     Args:
-        generator: The judge's model.
         judge: What it is asked, and how its answer is read.
-        step_rule: How responses are split into steps.
-        label: Names the judge in the scores.
         samples: Answers to each solution, in the place of the judge's own number.
         response_aggregate: One of :data:`~stepcredit.scorers.step_models.STEP_AGGREGATES`.
         with_tokens: Has no effect: a judge gives no token rewards.

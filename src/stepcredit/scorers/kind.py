@@ -85,9 +85,6 @@ class Kind(ABC):
         """Its format.
 
         Args:
-            tokenizer: The model's.
-            step_rule: How responses are split.
-            max_tokens: The model's context.
             separator: What is put after each step; by default the format's own.
 
         Raises:

@@ -70,7 +70,6 @@ def family_of(path: Path, *, implicit: bool = False) -> str:
     """Which kind a checkpoint is, by its ``prm.json`` or its architecture.
 
     Args:
-        path: The checkpoint.
         implicit: Whether the caller has what makes an implicit PRM of a plain language model.
 
     Raises:

@@ -168,11 +168,7 @@ class Pair:
     """What an implicit PRM is made of.
 
     Attributes:
-        policy: Log-probabilities of the trained model.
         reference: Those of the frozen one; ``None`` scores by the policy alone.
-        beta: Scale of the reward.
-        encoding: Format and convention.
-        shared: What every scorer is given.
     """
 
     policy: TokenLogProbs

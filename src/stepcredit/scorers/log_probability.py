@@ -24,8 +24,6 @@ class LogProbabilityScorer(WindowedScorer):
     """A step's reward is the log-probability of its tokens (nats), its value that of the response so far.
 
     Args:
-        model: Log-probabilities, usually of an untrained model.
-        encoding: Format and convention.
         response_reward: One of :data:`REWARDS`.
         **shared: See :class:`~stepcredit.scorers.base.Shared`.
     """

@@ -32,12 +32,9 @@ class PooledReader:
 
     Args:
         address: ``http://HOST:PORT#MODEL``.
-        from_logits: Scores of outputs.
-        num_classes: Outputs that the model has.
         of_sequence: Whether the model has its outputs at the end of a sequence (``/classify``) rather than at
             each token (``/pooling``).
         spell: Token ids as text, by the tokenizer that made them.
-        limits: How hard the server is pressed.
 
     Raises:
         UserError: The address is none, or names no model.

@@ -25,7 +25,6 @@ class HeadedModel(nn.Module):
 
     Args:
         backbone: A transformers model without head.
-        head: From hidden states to outputs.
     """
 
     def __init__(self, backbone: Any, head: nn.Module) -> None:

@@ -33,9 +33,6 @@ class RemoteScorer(ResponseScorer):
         server: ``http://HOST:PORT``, ``http://HOST:PORT#MODEL`` for one of several models, or a client.
         with_tokens: Whether scores hold token rewards.
 
-    Attributes:
-        step_rule: How the server cuts responses.
-
     Raises:
         UserError: There is no server, or no such model.
     """

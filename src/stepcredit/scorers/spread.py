@@ -21,17 +21,13 @@ class SpreadScorer:
     """Scores in each of a cluster's workers.
 
     Args:
-        options: The reward model and its conventions.
-        steps: The step rule.
         with_tokens: Give token rewards too.
         address: The cluster, or ``local``.
         beside: The output; its folder is one that all machines share.
-        num_gpus: GPUs that a worker needs.
 
     Attributes:
         name: What produced the scores, known once there are some.
         ledger: Tokens scored so far.
-        counts: As those of the workers' scorers.
     """
 
     def __init__(
@@ -61,8 +57,6 @@ class SpreadScorer:
 
         Args:
             rollouts: All of them, whatever is done: pieces are the same in every run.
-            done: Numbers of pieces that are not needed.
-            on_skip: Called with what cannot be encoded.
 
         Raises:
             UserError: A rollout cannot be encoded and ``on_skip`` is not given.

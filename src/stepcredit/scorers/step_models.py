@@ -42,8 +42,6 @@ class StepReader:
     """Reads one score per step off a model; sequences are batched by length, which changes no value.
 
     Args:
-        model: Put in evaluation mode.
-        read: Reads a batch.
         pad_token_id: What fills the gaps on the right; its value changes nothing but where a model finds
             the end of a sequence by it.
         token_budget: Most tokens, padding included, of one forward pass.
@@ -90,7 +88,6 @@ class StepModelScorer(WindowedScorer):
 
     Args:
         reader: Gives the step scores, as :class:`StepReader` does.
-        encoding: The kind's format.
         family: Names the kind of model in the scores.
         response_aggregate: One of :data:`STEP_AGGREGATES`.
         **shared: See :class:`~stepcredit.scorers.base.Shared`.

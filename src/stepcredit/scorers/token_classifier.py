@@ -36,9 +36,6 @@ _OPPOSITES = (
 def right_class(configuration: Any) -> int:
     """Which of a classifier's two classes is right, by their names; without names it is the second.
 
-    Args:
-        configuration: Of the model.
-
     Raises:
         CheckpointError: There are not two classes, or their names do not say.
     """

@@ -52,7 +52,6 @@ class LocalCandidates:
     """Those of a model on this machine, which reads each answer once more.
 
     Args:
-        generator: Drew the answers.
         ledger: Gets the tokens that are read.
     """
 

@@ -24,9 +24,7 @@ class Answer:
     """What a server sent.
 
     Attributes:
-        status: Of HTTP.
         headers: By name in lower case.
-        content: The whole body.
     """
 
     status: int

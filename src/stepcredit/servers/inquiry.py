@@ -23,8 +23,6 @@ class Inquiry:
     """A server that is asked about many things.
 
     Args:
-        base_url: Its address.
-        limits: How hard it is pressed.
         hint: What to do where its answers cannot be read.
 
     Raises:

@@ -46,12 +46,7 @@ class ServerError(Exception):
 
 
 class RefusedError(ServerError):
-    """The server will not answer this request, however often it is sent.
-
-    Args:
-        status: Of HTTP.
-        reason: What the server says, in one line.
-    """
+    """The server will not answer this request, however often it is sent."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(f"status {status}: {reason}")
@@ -71,11 +66,7 @@ class _UnansweredError(ServerError):
 
 
 class _BusyError(ServerError):
-    """The server cannot answer now.
-
-    Args:
-        answer: What it sent instead.
-    """
+    """The server cannot answer now."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(f"status {answer.status}: {_reason(answer)}")
@@ -94,7 +85,6 @@ class Server:
 
     Args:
         base_url: Address, e.g. ``http://localhost:8000/v1``.
-        limits: How hard it is pressed.
 
     Raises:
         UserError: The address is none, or holds a password.
@@ -141,7 +131,6 @@ class Server:
 
         Args:
             address: Where to; what does not begin with ``http`` follows the server's address.
-            body: JSON-able.
             read: Takes out of the decoded answer what is needed, or raises :class:`UnreadableAnswerError`.
 
         Raises:

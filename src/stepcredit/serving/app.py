@@ -46,7 +46,6 @@ def make_app(service: Service, *, token: str | None = None) -> FastAPI:
     """The application.
 
     Args:
-        service: The models.
         token: Bearer token that every request must carry, but for the page and the health checks.
     """
 

@@ -44,7 +44,6 @@ class _Item:
         rollout: Its id is its own in the whole process, and its prompt's id that of the request.
         size: About how many tokens it costs.
         loop: Where its future lives.
-        future: Becomes the score, or the error.
     """
 
     rollout: Rollout

@@ -34,7 +34,6 @@ class ChatText:
         """The text as a rollout whose id is the last part of ``field``.
 
         Args:
-            text: Prompt and response.
             field: Where the text stands in the request.
             prompt: How it begins, where the caller says so; in the chat format, or plain.
 

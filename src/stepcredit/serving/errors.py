@@ -7,8 +7,6 @@ class RequestError(Exception):
     """Becomes an answer with a status of 400 or above.
 
     Args:
-        status: The HTTP status.
-        message: What is wrong.
         field: Where in the request, if it is in it.
         retry_after: Seconds after which the same request may be taken.
     """

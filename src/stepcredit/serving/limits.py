@@ -24,7 +24,6 @@ class BodyLimit:
     503 for one beside which all clients' bodies would be too much for memory.
 
     Args:
-        app: What is behind it.
         most: Bytes of a body.
         seconds: In which it must have come.
     """

@@ -19,7 +19,6 @@ class Service:
 
     Args:
         batchers: By the model's name; the first is the default.
-        options: Limits.
     """
 
     def __init__(self, batchers: Mapping[str, Batcher], options: ServerOptions) -> None:

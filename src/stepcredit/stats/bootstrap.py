@@ -33,8 +33,6 @@ class ProblemBootstrap:
 
     Args:
         num_problems: At least 1.
-        num_draws: Bootstrap draws.
-        seed: Of the draws.
     """
 
     def __init__(self, num_problems: int, *, num_draws: int = 10_000, seed: int = 0) -> None:
@@ -88,7 +86,6 @@ class ProblemBootstrap:
         """Ends of the interval of a statistic computed in each draw; draws that are NaN are left out.
 
         Args:
-            drawn: The statistic.
             kinds: What the statistic needs, as counts per problem: wrong steps, right steps. Where one
                 problem has all of a kind there is no interval.
         """

@@ -110,7 +110,6 @@ class ConditionedCounts:
 
     Args:
         num_responses: N of each problem, each at least n.
-        n: Size of the subsets.
     """
 
     def __init__(self, num_responses: Int[np.ndarray, " problems"], n: int) -> None:

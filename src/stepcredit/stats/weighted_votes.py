@@ -58,7 +58,6 @@ class VoteSubsets:
         n: Size of the subsets, at most the smallest N.
         num_draws: Random subsets per problem where there are too many to count them all, at least 2; one
             shuffle's worth more where they do not fill the last shuffle.
-        seed: Of the draws.
     """
 
     def __init__(
@@ -145,8 +144,6 @@ class _Subsets:
     """Subsets of the responses of several problems.
 
     Attributes:
-        members: Responses of each subset.
-        problem: Of each subset.
         shuffle: Which shuffle each random subset was cut from, numbered over all problems; ``None`` where
             the subsets are all that there are.
     """

@@ -156,7 +156,6 @@ def distinct_tokens(responses: list[str], lengths: NDArray[np.float64], largest:
     """Expected tokens of the distinct responses among n of them, n from 1 to ``largest``.
 
     Args:
-        responses: Of one problem.
         lengths: Tokens of each; more may follow.
         largest: At most the number of responses.
     """

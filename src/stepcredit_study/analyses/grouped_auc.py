@@ -47,9 +47,7 @@ def grouped_auc(
     :func:`~stepcredit.evaluation.localisation.clustered_auc` does for one group; groups weigh by their pairs.
 
     Args:
-        items: Classes, problems, groups.
         scores: One array per seed.
-        bootstrap: Over the problems.
         minus: Other scores of the same items, whose AUC is subtracted.
     """
     estimates, weights, drawn = [], [], []

@@ -35,7 +35,6 @@ def operations(
     Args:
         data: Graded training responses, each with its tokens.
         labels: The same with step labels, from Monte-Carlo completions or from a verifier.
-        model: What was trained.
         paired: Only instructions with right and wrong responses were trained on.
         has_reference: The reference's log-probabilities of the distinct responses were computed once.
         mismatched: Policy and reference read each prompt with another one's response too, as KTO does.
@@ -118,7 +117,6 @@ def share_to_reach(curve: Sequence[tuple[float, float]], target: float) -> float
 
     Args:
         curve: (x, y), x rising.
-        target: A value of y.
 
     Returns:
         Infinity if it does not; the first x if it begins there.

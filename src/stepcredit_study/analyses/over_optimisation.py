@@ -44,7 +44,6 @@ class Choices:
         responses: ``dev`` and ``test`` at temperature 1, and ``usual``: test responses as usual.
         models: Model to its directory, which says its beta.
         tokens: The same names to token rewards of each model; under ``reference`` its log-probabilities.
-        negatives: The reference's log-probabilities of the off-support negatives.
     """
 
     responses: Mapping[str, Responses]
@@ -58,7 +57,6 @@ def prepare(world: World, usual: Responses) -> Choices:
 
     Args:
         world: Where they come from.
-        usual: The base's test responses as usual.
     """
     first = OPTIMISED[0]
     negatives = _negatives(world)

@@ -83,13 +83,8 @@ class Materials:
     """What the arms of a seed share.
 
     Attributes:
-        policy: Initial weights, and the reference.
-        prm: The fixed reward model.
-        online: Settings of the online one.
         problems: To learn on, in order.
-        test: To be measured on.
         grader: Says whether a response is right.
-        seed: Of everything that is drawn.
     """
 
     policy: Path

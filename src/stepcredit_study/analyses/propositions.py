@@ -28,12 +28,7 @@ from stepcredit.types import GenerationRequest, Prompt, Rollout, Sampling
 
 @dataclass(frozen=True, slots=True)
 class ResponsePrefix:
-    """The start of a response.
-
-    Attributes:
-        prompt: What it answers.
-        text: The start, which may be empty.
-    """
+    """The start of a response."""
 
     prompt: str
     text: str
@@ -76,8 +71,6 @@ def trees(
     """Enumerate, in double precision, what follows each prefix.
 
     Args:
-        models: Implicit reward models.
-        reference: Their reference.
         prefixes: Not empty ones.
         depth: Tokens after the prefix; there are vocabulary ** depth continuations.
 
@@ -164,12 +157,9 @@ def log_weights(
     the error, in nats, of the sampled estimate of ``q_t / beta``.
 
     Args:
-        models: Implicit reward models.
         reference: Their reference, which is sampled at temperature 1.
         prefixes: Where continuations start: the start of the response, where q is 0, or the end of a token.
-        num_samples: Continuations of each.
         max_new_tokens: Where a continuation is cut off.
-        seed: Of the continuations.
     """
     from stepcredit import ImplicitPRM
     from stepcredit.generators.options import GeneratorOptions, make_generator

@@ -101,7 +101,6 @@ class Scoring:
     Attributes:
         models: Reward models; of several the lowest reward of a step counts.
         rule: Tokens to rewards.
-        strength: Of the rule.
         aggregate: What stands for a response: ``min``, ``mean`` or ``sum`` of its steps.
     """
 
@@ -115,10 +114,7 @@ class TokenBed:
     """Responses with the log-probabilities of their tokens.
 
     Args:
-        bed: Responses.
         models: Reward model to a file of its token rewards.
-        betas: Reward model to its beta.
-        reference: File of the reference's log-probabilities.
     """
 
     def __init__(
@@ -165,7 +161,6 @@ class TokenBed:
         """Log-ratios (nats) of the tokens outside the reference's support in some responses.
 
         Args:
-            model: A reward model.
             responses: Which, shape (problems, responses); equal ones count once.
         """
         tokens = self.reference

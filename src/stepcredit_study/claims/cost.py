@@ -60,7 +60,6 @@ class Files:
 
     Attributes:
         variants: Models by ``METHOD/AMOUNT``, and their scores of the base's responses.
-        data: The same names to graded training responses.
         labels: Those of methods that need them to the same responses with step labels.
     """
 

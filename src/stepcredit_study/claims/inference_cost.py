@@ -58,9 +58,6 @@ class Files:
     """The reward models; at the paper's scale also what the timed commands wrote.
 
     Attributes:
-        models: Way of scoring to its reward model.
-        prompts: Test problems.
-        generated: Generator to its responses.
         scores: Generator, then way of scoring, to scores of its responses.
     """
 

@@ -65,7 +65,6 @@ class Files:
     Attributes:
         greedy: Model, or ``base``, to its graded likeliest responses to the test problems.
         sampled: Model, or ``base``, to its graded sampled ones.
-        variants: The models' scores of the base's responses.
     """
 
     greedy: Mapping[str, Path]

@@ -81,7 +81,6 @@ class Files:
 
     Attributes:
         variants: Models and their scores of the base's responses.
-        train: Responses that all models learn from.
     """
 
     variants: Variants

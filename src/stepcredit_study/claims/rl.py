@@ -68,10 +68,7 @@ class Files:
     """What a seed's policies learn with.
 
     Attributes:
-        policy: Initial weights.
-        prm: The fixed reward model.
         problems: Those of the reward model first, then those to learn on.
-        test: To be measured on.
     """
 
     policy: Path

@@ -61,7 +61,6 @@ class Files:
     """Searches, by ``CONDITION/GENERATOR``.
 
     Attributes:
-        pools: Responses to pick from.
         searches: By strategy and width.
     """
 

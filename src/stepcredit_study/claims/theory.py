@@ -64,9 +64,7 @@ class Files:
     """Models, and their scores of test responses.
 
     Attributes:
-        models: Method to its model.
         labels: Kind of Monte-Carlo labels to the training responses that have them.
-        test: The base's responses.
         scores: Method to its scores of the distinct ones.
     """
 

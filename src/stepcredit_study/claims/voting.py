@@ -222,8 +222,6 @@ def extra_gain(numbers: Measurement, weakest: str, among: Sequence[str] = OBJECT
 
     Args:
         numbers: With ``NAME/alone`` and ``NAME/vote``.
-        weakest: The one.
-        among: All of them.
     """
     gains = {name: numbers[f"{name}/{VOTE}"] - numbers[f"{name}/{ALONE}"] for name in among}
     others = [gain for name, gain in gains.items() if name != weakest]

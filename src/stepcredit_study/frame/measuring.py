@@ -38,7 +38,6 @@ class TestBed:
 
     Args:
         responses: Graded ones; scores are of the distinct ones.
-        ns: Numbers of responses to choose from.
     """
 
     __test__ = False

@@ -36,9 +36,7 @@ class PlannedCommand:
     """A command that a run would start.
 
     Attributes:
-        command: Its name.
         line: As it is typed, with what launches it.
-        out: What it makes.
         tokens: That a model reads, writes or is trained on; ``None`` where it is not known.
         flops: Operations, by :data:`FORMULAS`.
         hours: On the devices that it uses, at the machine's utilisation.
@@ -63,13 +61,7 @@ class PlannedCommand:
 
 
 def plan(experiments: Sequence[Experiment], scale: Scale, out: Path) -> list[PlannedCommand]:
-    """The commands that the experiments need for all seeds, each once, in an order that works.
-
-    Args:
-        experiments: Those to plan.
-        scale: Models, data, sizes and settings.
-        out: Folder of the run.
-    """
+    """The commands that the experiments need for all seeds, each once, in an order that works."""
     recorder = Plan()
     store = Store(out / "store", recorder)
     for experiment in experiments:

@@ -30,10 +30,7 @@ class Stage:
     """One experiment on one seed.
 
     Attributes:
-        module: Holds the experiment.
-        scale: Sizes and settings.
         seed: From 0.
-        out: Folder of the whole run.
     """
 
     module: str

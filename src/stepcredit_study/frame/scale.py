@@ -143,7 +143,6 @@ class Scale:
 
         Args:
             method: A key of ``methods``, or ``verifier``.
-            changes: What an experiment sets otherwise.
 
         Raises:
             UserError: The recipe does not know the method.
@@ -169,7 +168,6 @@ class Scale:
         settings say, the rest one.
 
         Args:
-            command: Its name.
             policy: What it generates with, if it does.
         """
         if command in self.launchers:
@@ -183,7 +181,6 @@ def read_scale(name: str, *, quick: bool = False) -> Scale:
 
     Args:
         name: ``lab``, ``lab2`` or ``paper``.
-        quick: Its small sizes.
 
     Raises:
         UserError: There is no such recipe.

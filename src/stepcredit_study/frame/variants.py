@@ -28,10 +28,7 @@ class Variants:
     """Scores of every variant.
 
     Attributes:
-        dev: Development responses.
-        test: Generator to its responses.
         dev_scores: Variant to its scores of the development responses.
-        test_scores: Variant, then generator, to its scores.
         models: Variant to its model, where it has one of its own.
         data: Name to training data whose contents are measured too.
     """
@@ -123,9 +120,7 @@ def accuracy_table(
 
     Args:
         seeds: Measured by :func:`measure_variants`.
-        scale: Whose n.
         rows: What a row is called, to its variant and further cells.
-        columns: Names of the further cells.
         of: Ends the title.
         caption: Ends the caption.
     """
@@ -152,9 +147,6 @@ def amounts_table(
 
     Args:
         seeds: Measured by :func:`measure_variants`.
-        scale: Whose generators and n.
-        title: What is shown.
-        variants: Column to variant.
         published: Row of the paper's table to its numbers in per cent.
     """
     n = scale.largest_n

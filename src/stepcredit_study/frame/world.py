@@ -44,7 +44,6 @@ class Responses:
     """A generator's graded responses to the problems that results are reported on.
 
     Attributes:
-        graded: All of them.
         distinct: Of equal responses to a problem only the first. These are scored: equal responses have
             equal scores.
     """
@@ -71,7 +70,6 @@ class World:
     """One seed of one scale. A seed redraws problems, responses and the order of training.
 
     Attributes:
-        scale: Models, data, sizes and settings.
         store: Where outputs are kept.
         seed: From 0.
     """
@@ -205,7 +203,6 @@ class World:
             data: Graded (and, where the objective needs them, labelled) rollouts; default is the train set.
             start_from: A trained model whose weights it starts from (a second stage).
             seed: Of the training; default is the world's.
-            changes: Settings that differ from the method's.
         """
         options = train.Options(
             graded=data or self.train_set(),
@@ -281,8 +278,6 @@ class World:
         """A search of the test problems, graded.
 
         Args:
-            how: Strategy, width and so on.
-            prm: What guides it.
             policy: Which generator draws; the base by default.
             sampling: How it draws; as usual by default.
             scoring: Options of the scorer, as those of ``stepcredit score``.

@@ -30,7 +30,6 @@ class Fold:
     """The test problems of one fold.
 
     Attributes:
-        graded: Their solutions.
         reference: Scores by the untrained model's log-probability.
         scores: Method to the scores of its chosen model.
         chosen: What was chosen on the development problems of the fold.

@@ -118,10 +118,7 @@ def publish(results: dict[str, Any], run: Path, out: Path, model: str) -> None:
     """Keep results, manifests and the command; no problem, solution or weight is copied.
 
     Args:
-        results: What was found.
-        run: Directory of the run.
         out: Where to keep them.
-        model: Name of the model that was trained.
     """
     figures = {name: value for name, value in results["best_of_n"].items() if name != "failures"}
     write_json(out / "results.json", {**results, "best_of_n": figures})

@@ -15,7 +15,6 @@ class Estimate:
     """A mean over seeds.
 
     Attributes:
-        mean: Over the seeds.
         low: Lower end of the 95% interval; ``None`` with fewer than two seeds.
         high: Upper end.
         values: One per seed, in the order of the seeds.
@@ -53,12 +52,8 @@ class Table:
     """Numbers beside the paper's.
 
     Attributes:
-        title: What is shown.
-        columns: Names of the columns after the first.
-        rows: Name of the row, and its cells.
         caption: Units, and what a reader must know.
         percent: Estimates are shares, shown in per cent.
-        digits: Digits after the point.
     """
 
     title: str
@@ -74,7 +69,6 @@ class Series:
     """One curve, or one row of a plot of intervals.
 
     Attributes:
-        name: In the legend.
         x: Positions of a curve; empty in a plot of intervals.
         y: One estimate per position; one alone in a plot of intervals.
     """
@@ -89,12 +83,8 @@ class Plot:
     """A picture of some estimates.
 
     Attributes:
-        name: Of its file.
-        title: What is shown.
         kind: Curves over ``x``, one interval a row, or points with both coordinates measured.
-        x_label: Horizontal axis, with its unit.
         y_label: Vertical axis, with its unit; of no use in a plot of intervals.
-        series: What is drawn.
         x_log2: Whether the horizontal axis is logarithmic.
         percent: Whether estimates are shares.
         reference: A value to compare with, marked by a line (plots of intervals).
@@ -122,9 +112,6 @@ def curves_plot(
     """Curves over a logarithmic axis.
 
     Args:
-        name: Of its file.
-        title: What is shown.
-        labels: Of the horizontal and the vertical axis.
         curves: Name in the legend to each place and its height.
         percent: Whether heights are shares.
     """
@@ -169,7 +156,6 @@ class Check:
     """One claim, and what became of it here.
 
     Attributes:
-        claim: In one sentence.
         paper: The published numbers; a text that begins with "not" where nothing was published.
         here: The numbers of this run.
         verdict: Whether it holds here.
@@ -193,15 +179,7 @@ class Finding:
     """An experiment's outcome.
 
     Attributes:
-        name: The experiment's, as on the command line.
-        title: The question.
-        purpose: Why, in one or two sentences.
-        differs: What differs from the paper.
-        tables: Its numbers.
-        checks: Its claims.
-        plots: Its pictures.
         notes: What else a reader must know.
-        settings: Scale, sizes, seeds, command.
     """
 
     name: str

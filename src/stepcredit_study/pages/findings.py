@@ -82,7 +82,6 @@ def write_finding(finding: Finding, folder: str | Path, numbers: Sequence[Mappin
     """Write ``README.md``, a picture per plot, and last ``results.json``, each at once or not at all.
 
     Args:
-        finding: What was found.
         folder: Made if it is not there; pictures that an earlier finding had and this one has not go.
         numbers: What each seed measured, in the order of the seeds.
     """

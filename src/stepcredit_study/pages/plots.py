@@ -27,7 +27,6 @@ def draw(plot: Plot, *, width: float = 560, render: Renderer = figure) -> Markup
     """A plot as a figure for a page.
 
     Args:
-        plot: What to draw.
         width: Of the picture, in units in which text is 12 high.
         render: ``standalone`` draws a file.
     """

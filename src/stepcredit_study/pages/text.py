@@ -107,7 +107,6 @@ def claims_table(
     """Number, claim, verdict, published and own numbers as a Markdown table.
 
     Args:
-        checks: The claims.
         prefix: Before each number, such as ``3.`` for a page's third finding.
         elsewhere: Another world to what was found there, by the number of a claim; it has a column where
             one of these claims is among them.

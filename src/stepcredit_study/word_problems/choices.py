@@ -26,9 +26,7 @@ class Chosen:
 
     Attributes:
         settings: Training settings that differ from the method's usual ones.
-        aggregate: What stands for a response.
         auc: On development problems: within a problem, length regressed out.
-        temperature: Of its vote.
         tried: Each setting with its AUC by the best aggregate.
     """
 

@@ -66,9 +66,7 @@ class Claim:
 
     Attributes:
         number: Of the paper's finding, or ``P1`` to ``P3`` for the preregistered outcomes.
-        text: In one sentence.
         methods: Of which it is claimed, all of them.
-        measures: That decide it, all of them.
         sign: 1 where they are claimed to lie above zero, -1 below.
     """
 
@@ -96,7 +94,6 @@ def _below(numbers: Mapping[str, str], text: str, measure: Measure) -> Iterator[
     """The same claim of several methods, by number: that a measure lies below zero.
 
     Args:
-        numbers: Method to the number of its claim.
         text: ``{}`` stands for the method.
         measure: A variant minus the usual model: less data lose, or other data add less than a margin.
     """

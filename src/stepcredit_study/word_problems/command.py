@@ -15,12 +15,7 @@ from stepcredit_study.word_problems.study import RESULTS, run_study
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What was found so far.
-
-    Attributes:
-        out: The study's folder.
-        results: As in its file of results.
-    """
+    """What was found so far."""
 
     out: Path
     results: dict[str, Any]
@@ -61,10 +56,7 @@ def reproduce(
     """Run what is not there yet, as far as there is time, and write the page of what is.
 
     Args:
-        source: Whose problems.
-        model: Initial weights of the policies.
         out: Folder of all studies; this one's is named by its source.
-        scale: Sizes.
         minutes: No stage begins after so long.
         publish_to: Also write page, results, learning curves and heat maps to a folder of its there.
     """

@@ -145,13 +145,7 @@ def _weighted(
 
 
 class FineTuning:
-    """A run: model, optimiser and average, on disk and in memory.
-
-    Args:
-        model: Directory of the initial weights.
-        out: Directory of the run.
-        recipe: How.
-    """
+    """A run: model, optimiser and average, on disk and in memory."""
 
     def __init__(self, model: Path, out: Path, recipe: Recipe) -> None:
         from peft import LoraConfig, get_peft_model
@@ -260,11 +254,6 @@ def run(
     """Train to step ``steps`` or for so many minutes; go on from the saved state where there is one.
 
     Args:
-        model: Initial weights.
-        out: Directory of the run.
-        recipe: How.
-        steps: In all.
-        policy_every: Steps between saved policies.
         minutes: No step begins after so long.
         source: Whose problems it learns; templates by default.
     """

@@ -37,7 +37,6 @@ def outcomes(evidence: Evidence, temperatures: Mapping[str, float]) -> dict[str,
     """Everything that is reported of a test set, JSON-able; intervals are ``[estimate, low, high]``.
 
     Args:
-        evidence: Responses and scores.
         temperatures: Method to the temperature of its vote; methods without one do not vote.
     """
     samples = evidence.bed.samples

@@ -31,7 +31,6 @@ class StagePlan:
     """One stage.
 
     Attributes:
-        stage: What happens.
         written: Tokens that a policy writes.
         read: Tokens of forward passes that score.
         trained: Tokens of forward and backward passes.
@@ -51,12 +50,7 @@ class StagePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPlan:
-    """All stages, in order.
-
-    Attributes:
-        source: Whose problems.
-        stages: What they take.
-    """
+    """All stages, in order."""
 
     source: type[ProblemSource]
     stages: tuple[StagePlan, ...]

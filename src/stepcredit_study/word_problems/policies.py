@@ -51,11 +51,7 @@ def find_middle(
     """Fine-tune until a length is strong enough to be the middle one.
 
     Args:
-        source: Whose problems.
-        model: Initial weights.
-        out: Directory of the fine-tuning.
         store: Keeps the responses that pass@1 is measured on.
-        scale: Sizes.
         go_on: Whether there is time for more.
 
     Returns:

@@ -40,10 +40,6 @@ class Study:
     """One run.
 
     Attributes:
-        source: Whose problems.
-        model: Initial weights of the policies.
-        out: Folder of everything that is made.
-        scale: Sizes.
         go_on: Whether there is time for another stage.
         lengths: Of the policies' fine-tuning, once they are known.
         chosen: Method to what was chosen, in the order in which they were trained.
@@ -213,10 +209,7 @@ def run_study(
     """Run, or go on with, a study; its results lie in ``out/results.json``.
 
     Args:
-        source: Whose problems.
         model: Initial weights of the policies: a directory or hub id.
-        out: Folder of everything that is made.
-        scale: Sizes.
         minutes: No stage begins after so long.
 
     Raises:

@@ -31,7 +31,6 @@ class Variant:
 
     Attributes:
         data: Training responses, where they are not the usual ones.
-        training: Training settings that differ.
         scoring: Options of ``stepcredit score`` that differ.
         needs_base: Whether scoring names the reference, which a model trained without one does not.
     """

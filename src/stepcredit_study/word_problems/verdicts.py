@@ -127,9 +127,6 @@ def factor_of(
     """How many times the operations of collection, labelling and training of ``usual`` a method takes.
 
     Args:
-        results: Of a study.
-        method: Its name.
-        usual: What it is compared with.
         how: Empty, or ``UNSHARED``.
     """
     known = results.get("operations", {})

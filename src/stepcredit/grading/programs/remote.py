@@ -58,7 +58,6 @@ class Peer:
     """One of the two sides: asks the other to do something with its objects, and answers while it waits.
 
     Args:
-        wire: Pipes to the other side.
         commands: What the other side may ask for beside operations on objects, by name.
         allows: Whether the other side may do an operation on an object of this side; who asks that is careful
             with what it gets too.

@@ -51,12 +51,7 @@ def value_table(tutor: SecondTutor, problem: Problem) -> ValueTable:
 
 
 class ValueTable:
-    """All values of a problem under a tutor, by dynamic programming.
-
-    Args:
-        tutor: Who goes on.
-        problem: What it solves.
-    """
+    """All values of a problem under a tutor, by dynamic programming."""
 
     def __init__(self, tutor: SecondTutor, problem: Problem) -> None:
         self.tutor, self.problem = tutor, problem
