@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 
 from stepcredit.errors import UserError
 from stepcredit.options import flag_of, spellings
+from stepcredit.recipes import read_settings, recipe_names, recipe_path
 from stepcredit.typed_values import is_required, typed_field, without_none
 from stepcredit.wording import suggestion
 
@@ -87,8 +88,6 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         UserError: It cannot be read or is not a mapping.
     """
-    from stepcredit.recipes import read_settings, recipe_names, recipe_path
-
     return read_settings(path, recipe_path, recipe_names())
 
 

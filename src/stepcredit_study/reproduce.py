@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
-from stepcredit.options import CommandResult, argument, check_at_least_one, option
+from stepcredit.options import CommandResult, argument, arguments_of, check_at_least_one, option
+from stepcredit.runs import Manifest, locked, manifest_path, run_facts, write_json
 
 if TYPE_CHECKING:
     from stepcredit_study.frame.experiment import Experiment
@@ -143,7 +144,6 @@ def run(options: Options) -> CommandResult:
     Raises:
         UserError: There is no such experiment or scale, or a stage failed.
     """
-    from stepcredit.runs import locked
     from stepcredit_study.frame.experiment import load_experiment
     from stepcredit_study.frame.planning import plan
     from stepcredit_study.frame.running import Stage, run_stages
@@ -190,7 +190,6 @@ def _conclude(
     experiment: Experiment, numbers: Sequence[Measurement], options: Options, scale: Scale
 ) -> Finding:
     """Write the finding and its manifest, and the report of all findings that lie in the run's folder."""
-    from stepcredit.runs import Manifest, manifest_path, run_facts, write_json
     from stepcredit_study.frame.seeds import Seeds
     from stepcredit_study.pages.findings import read_findings, write_finding, write_report
 
@@ -277,8 +276,6 @@ def _scale(options: Options) -> Scale:
 
 def _settings(options: Options, scale: Scale) -> dict[str, object]:
     from dataclasses import asdict
-
-    from stepcredit.options import arguments_of
 
     shown = replace(options, publish=None, jobs=None)
     return {"command": "stepcredit reproduce " + " ".join(arguments_of(shown)), "scale": asdict(scale)}

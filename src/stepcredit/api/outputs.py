@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from stepcredit.conversations import content_text
+from stepcredit.data import read_rollouts, read_scores, rollout_to_json, score_to_json
+from stepcredit.pipelines.search import trees_path
+from stepcredit.pipelines.train import Result as TrainResult
 from stepcredit.reports.notebook import shown
+from stepcredit.scorers import load_scorer
 from stepcredit.types import ResponseScore, Rollout
 
 if TYPE_CHECKING:
@@ -22,7 +26,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from stepcredit.api.calling import Workplace
-    from stepcredit.pipelines.train import Result as TrainResult
     from stepcredit.scorers.base import ResponseScorer
 
 Record = TypeVar("Record", Rollout, ResponseScore)
@@ -100,13 +103,9 @@ class Rollouts(RecordList[Rollout, Result]):
     """Rollouts, as ``sample``, ``grade`` and ``search`` write them."""
 
     def _read(self) -> Iterable[Rollout]:
-        from stepcredit.data import read_rollouts
-
         return read_rollouts(self.path)
 
     def _to_json(self) -> Callable[[Rollout], dict[str, Any]]:
-        from stepcredit.data import rollout_to_json
-
         return rollout_to_json
 
     def _repr_html_(self) -> str:
@@ -133,8 +132,6 @@ class SearchedRollouts(Rollouts[Result]):
     @cached_property
     def trees(self) -> list[dict[str, Any]]:
         """The search tree of each problem, as ``docs/formats.md`` describes it."""
-        from stepcredit.pipelines.search import trees_path
-
         with open(trees_path(self.path), encoding="utf-8") as lines:
             return [json.loads(line) for line in lines]
 
@@ -143,13 +140,9 @@ class Scores(RecordList[ResponseScore, Result]):
     """Scores, as ``score`` writes them."""
 
     def _read(self) -> Iterable[ResponseScore]:
-        from stepcredit.data import read_scores
-
         return read_scores(self.path)
 
     def _to_json(self) -> Callable[[ResponseScore], dict[str, Any]]:
-        from stepcredit.data import score_to_json
-
         return score_to_json
 
     def _repr_html_(self) -> str:
@@ -176,8 +169,6 @@ class TrainedModel(os.PathLike[str]):
         Args:
             **settings: Fields of :class:`~stepcredit.scorers.settings.ScorerSettings`.
         """
-        from stepcredit.scorers import load_scorer
-
         scorer = load_scorer(self.path, **settings)
         # The folder of an unnamed model stays as long as its scorer, which may still read from it.
         weakref.finalize(scorer, id, self)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from stepcredit.data import prompt_to_json, rollout_to_json, score_to_json, write_rows
+from stepcredit.data.rows import Malformed, checked
 from stepcredit.errors import DataError, UserError
 from stepcredit.types import Prompt, ResponseScore, Rollout
 
@@ -36,8 +38,6 @@ def write_source(source: Any, path: Path, argument: str) -> None:
         DataError: A row is none.
         UserError: The source has no rows.
     """
-    from stepcredit.data import write_rows
-
     rows = _rows(source, argument)
     write_rows(path, (_row(row, f"{argument}[{number}]") for number, row in enumerate(rows)))
 
@@ -62,9 +62,6 @@ def _rows(source: Any, argument: str) -> Iterator[Any]:
 
 
 def _row(row: Any, where: str) -> dict[str, Any]:
-    from stepcredit.data import prompt_to_json, rollout_to_json, score_to_json
-    from stepcredit.data.rows import Malformed, checked
-
     if isinstance(row, Prompt):
         row = prompt_to_json(row)
     elif isinstance(row, Rollout):

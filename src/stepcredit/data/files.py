@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
 from stepcredit.data.cells import row_to_cells
+from stepcredit.data.column_types import ColumnTypes
+from stepcredit.data.parquet import write_parquet
 from stepcredit.data.records import prompt_from_json, rollout_from_json
 from stepcredit.data.rows import Malformed, NumberedRow
 from stepcredit.data.scores import score_from_json
@@ -241,9 +243,6 @@ def write_rows_into(temporary: Path, final: Path, rows: Iterable[Mapping[str, An
 
 def _write_table(kind: str, final: Path, temporary: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Parquet and CSV need all columns before the first row, so rows wait in a JSON Lines file."""
-    from stepcredit.data.column_types import ColumnTypes
-    from stepcredit.data.parquet import write_parquet
-
     types, count = ColumnTypes(), 0
     with tempfile.TemporaryFile(dir=temporary.parent) as waiting:
         for row in rows:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepcredit.chat_templates import parse_arguments
-from stepcredit.checkpoints import LoadOptions
+from stepcredit.checkpoints import (
+    LoadOptions,
+    content_hash,
+    load_model,
+    load_tokenizer,
+    resolve,
+    settings_hash,
+    template_hash,
+    tokenizer_hash,
+)
 from stepcredit.errors import UserError
 from stepcredit.options import check_at_least_one, option
-
-if TYPE_CHECKING:
-    from stepcredit.types import Generator, Sampling
+from stepcredit.servers import ServerLimits
+from stepcredit.types import Generator, Sampling
 
 GENERATORS = ("transformers", "vllm", "openai", "fake")
 
@@ -56,8 +64,6 @@ class SamplingOptions:
 
     def sampling(self, seed: int) -> Sampling:
         """As the generators take it."""
-        from stepcredit.types import Sampling
-
         return Sampling(
             temperature=self.temperature,
             top_p=self.top_p,
@@ -136,14 +142,6 @@ class GeneratorOptions:
             known |= {"model": self.model, "api": self.api, "tokenizer": self.tokenizer}
             known |= self.load.chat.determining()
             return known if self.request_seeds else known | {"request_seeds": False}
-        from stepcredit.checkpoints import (
-            content_hash,
-            load_tokenizer,
-            settings_hash,
-            template_hash,
-            tokenizer_hash,
-        )
-
         directory, also = self.directory(), self.load.unsafe_patterns
         tokenizer = load_tokenizer(
             directory, trust_remote_code=self.load.trust_remote_code, chat=self.load.chat
@@ -159,8 +157,6 @@ class GeneratorOptions:
 
     def directory(self) -> Path:
         """Where the policy's files lie here."""
-        from stepcredit.checkpoints import resolve
-
         assert self.model is not None
         return resolve(self.model, revision=self.load.revision, also=self.load.unsafe_patterns)
 
@@ -189,7 +185,6 @@ def make_generator(options: GeneratorOptions, *, continues: bool = False) -> Gen
 
 
 def _vllm(options: GeneratorOptions) -> Generator:
-    from stepcredit.checkpoints import load_tokenizer, tokenizer_hash
     from stepcredit.generators.vllm import EngineSettings, VLLMGenerator
 
     load, directory = options.load, options.directory()
@@ -223,7 +218,6 @@ def _count_parameters(directory: Path) -> int:
 
 def _openai(options: GeneratorOptions) -> Generator:
     from stepcredit.generators.openai import OpenAIGenerator
-    from stepcredit.servers import ServerLimits
 
     prompt_format = None
     if options.api == "completions":
@@ -246,7 +240,6 @@ def _openai(options: GeneratorOptions) -> Generator:
 
 
 def _transformers(options: GeneratorOptions, *, continues: bool) -> Generator:
-    from stepcredit.checkpoints import load_model, load_tokenizer, tokenizer_hash
     from stepcredit.generators.limits import BatchLimits
     from stepcredit.generators.transformers import TransformersGenerator
     from stepcredit.keyvalues import PrefixStore

@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from stepcredit.data import Records, prompt_from_json, read_as, read_prompts, read_rollouts
+from stepcredit.data.reasoning_gym import PREFIX, TaskOptions, read_task
 from stepcredit.errors import DataError, UserError
-
-if TYPE_CHECKING:
-    from stepcredit.data.reasoning_gym import TaskOptions
-    from stepcredit.types import Message, Prompt
+from stepcredit.types import Message, Prompt
 
 
 def parse_shard(shard: str | None) -> tuple[int, int]:
@@ -33,8 +31,6 @@ def read_examples(few_shot: Path | None) -> tuple[Message, ...]:
     """Solved examples as turns of a conversation."""
     if few_shot is None:
         return ()
-    from stepcredit.data import read_rollouts
-
     turns: list[Message] = []
     for rollout in read_rollouts(few_shot):
         asked = rollout.prompt
@@ -118,8 +114,6 @@ class Plan:
             DataError: A prompt is malformed, there twice, or cannot be put after the examples.
             UserError: There is no prompt.
         """
-        from stepcredit.data import Records, prompt_from_json, read_as, read_prompts
-        from stepcredit.data.reasoning_gym import PREFIX, TaskOptions, read_task
 
         def read() -> Records[Prompt]:
             if str(path).startswith(PREFIX):

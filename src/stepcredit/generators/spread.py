@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stepcredit.data import prompt_from_json, prompt_to_json, rollout_from_json, rollout_to_json
 from stepcredit.generators.options import GeneratorOptions, make_generator
 from stepcredit.runs import Ledger
 from stepcredit.runs.cluster import LEDGER, RowWorker, cost_of, over_ray
@@ -37,8 +38,6 @@ class SpreadGenerator:
 
     def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Rollout | GenerationFailure]:
         """Yield rollouts and failures as the cluster finishes them."""
-        from stepcredit.data import rollout_from_json
-
         pieces = over_ray(
             map(_request_to_json, requests),
             partial(_generate_there, self._options),
@@ -58,8 +57,6 @@ class SpreadGenerator:
 
 
 def _request_to_json(request: GenerationRequest) -> dict[str, Any]:
-    from stepcredit.data import prompt_to_json
-
     return {
         "prompt_id": request.prompt.id,
         "prompt": prompt_to_json(request.prompt),
@@ -71,8 +68,6 @@ def _request_to_json(request: GenerationRequest) -> dict[str, Any]:
 
 
 def _request_from_json(row: dict[str, Any]) -> GenerationRequest:
-    from stepcredit.data import prompt_from_json
-
     sampling, prefix_ids = row["sampling"], row["response_prefix_ids"]
     return GenerationRequest(
         prompt=prompt_from_json(row["prompt"]),
@@ -85,8 +80,6 @@ def _request_from_json(row: dict[str, Any]) -> GenerationRequest:
 
 def _generate_there(options: GeneratorOptions) -> RowWorker:
     """Made in each of the cluster's workers."""
-    from stepcredit.data import rollout_to_json
-
     generator = make_generator(options)
     cost = cost_of(generator)
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from stepcredit.data import Records, read_rollouts, score_to_json, write_rows_into
+from stepcredit.data.sources import file_kind
 from stepcredit.errors import DataError
 from stepcredit.options import OutputResult, argument, option
+from stepcredit.runs import Manifest, Output, read_manifest
+from stepcredit.types import Rollout
 from stepcredit.wording import quantity
-
-if TYPE_CHECKING:
-    from stepcredit.data import Records
-    from stepcredit.runs import Manifest
-    from stepcredit.types import Rollout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +52,6 @@ def run(options: Options) -> Result:
     Raises:
         UserError: A mistake in the options or the input.
     """
-    from stepcredit.data import write_rows_into
-    from stepcredit.data.sources import file_kind
-    from stepcredit.runs import Manifest, Output, read_manifest
-
     file_kind(options.out)
     manifest = Manifest("baseline", {"by": options.by, "seed": options.seed}, inputs=[options.rollouts])
     with Output(options.out, manifest, overwrite=options.overwrite) as output:
@@ -70,7 +65,6 @@ def run(options: Options) -> Result:
 
 
 def _scores(options: Options, manifest: Manifest) -> Iterator[dict[str, Any]]:
-    from stepcredit.data import read_rollouts, score_to_json
     from stepcredit.scorers.baselines import make_baseline
 
     def rollouts() -> Records[Rollout]:

@@ -9,6 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.data import named_format, parse_columns, read_as, write_rows_into
+from stepcredit.data.cells import keeps_type
+from stepcredit.data.sources import file_kind
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, option
 from stepcredit.runs import Manifest, Output, Progress, read_manifest
@@ -75,9 +78,6 @@ class Result(OutputResult):
 
 def run(options: Options) -> Result:
     """Convert, streaming; the output appears when it is whole."""
-    from stepcredit.data import named_format
-    from stepcredit.data.sources import file_kind
-
     _check(options)
     file_kind(options.out)
     source, target = named_format(options.from_format), named_format(options.to_format, to_write=True)
@@ -93,8 +93,6 @@ def run(options: Options) -> Result:
 
 
 def _convert(options: Options, target: ForeignFormat, manifest: Manifest, temporary: Path) -> None:
-    from stepcredit.data import parse_columns, read_as, write_rows_into
-
     records = read_as(
         options.source,
         options.from_format,
@@ -161,8 +159,6 @@ def _not_none(
 
 
 def _becomes_text(name: str, value: Any) -> bool:
-    from stepcredit.data.cells import keeps_type
-
     return value is not None and not isinstance(value, str) and not keeps_type(name)
 
 

@@ -13,17 +13,19 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.checkpoints import PRMCard
+from stepcredit.data import read_rollouts_as
 from stepcredit.errors import UserError
 from stepcredit.options import argument, option
+from stepcredit.pipelines import score
 from stepcredit.runs import Manifest, Output, atomic_path, check_output, locked, write_json
 from stepcredit.scorers.options import ImplicitOptions
+from stepcredit.types import Rollout
 from stepcredit.wording import agree
 
 if TYPE_CHECKING:
     from stepcredit.evaluation.conventions import Convention, ConventionResult
     from stepcredit.evaluation.score_columns import ScoreColumns
-    from stepcredit.pipelines import score
-    from stepcredit.types import Rollout
 
 RESULTS = "conventions.json"
 
@@ -83,7 +85,6 @@ def run(options: Options) -> ConventionsResult:
 def _evaluate(options: Options) -> ConventionsResult:
     import numpy as np
 
-    from stepcredit.data import read_rollouts_as
     from stepcredit.evaluation.best_of_n import usable_sizes
 
     if options.draws < 100:
@@ -131,8 +132,6 @@ def _conventions(options: Options, *, graded: bool) -> dict[str, Convention]:
 
 
 def _has_reference(options: Options) -> bool:
-    from stepcredit.checkpoints import PRMCard
-
     directory = options.directory()
     if options.reference is not None or options.reference_server is not None or not PRMCard.exists(directory):
         return True
@@ -140,8 +139,6 @@ def _has_reference(options: Options) -> bool:
 
 
 def _score_options(options: Options, name: str, how: Convention) -> score.Options:
-    from stepcredit.pipelines import score
-
     shared = {field.name: getattr(options, field.name) for field in fields(ImplicitOptions)}
     if not how.reference:
         shared |= {"reference": None, "reference_server": None}
@@ -161,7 +158,6 @@ def _score_options(options: Options, name: str, how: Convention) -> score.Option
 def _score(scorings: Mapping[str, score.Options]) -> dict[str, ScoreColumns]:
     """Make the score files; what is complete is not redone. The first one's step rule serves all."""
     from stepcredit.evaluation.score_columns import read_score_columns
-    from stepcredit.pipelines import score
 
     columns: dict[str, ScoreColumns] = {}
     rule: str | None = None

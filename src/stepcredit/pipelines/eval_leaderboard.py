@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
 from stepcredit.options import argument, option
+from stepcredit.runs import locked
 
 if TYPE_CHECKING:
     from stepcredit.reports.leaderboard import Board
@@ -52,7 +53,6 @@ def run(options: Options) -> Result:
     """Collect and write."""
     from stepcredit.reports.leaderboard import collect, render_leaderboard
     from stepcredit.reports.page import write_page
-    from stepcredit.runs import locked
 
     with locked(options.out):
         if options.out.exists() and not options.overwrite:

@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.checkpoints.sources import LoadOptions
+from stepcredit.data import rollout_to_json, write_rows
 from stepcredit.errors import UserError
 from stepcredit.options import argument, option, same_option
+from stepcredit.pipelines import score
 from stepcredit.runs import Manifest, locked
 from stepcredit.scorers.options import ScorerOptions
+from stepcredit.types import Rollout
 
 if TYPE_CHECKING:
     from stepcredit.evaluation.labelled_data import LabelledParts
     from stepcredit.evaluation.score_columns import ScoreColumns
     from stepcredit.evaluation.step_results import StepEvaluation
-    from stepcredit.pipelines import score
-    from stepcredit.types import Rollout
 
 
 _DEV = "dev"
@@ -159,7 +160,6 @@ def read_parts(inputs: LabelledInputs, format_name: str) -> LabelledParts:
 def _scorings(inputs: LabelledInputs, parts: list[str]) -> dict[str, dict[str, score.Options]]:
     """Part to scorer to how the part's rollouts, written into ``out``, are scored there."""
     from stepcredit.evaluation.score_columns import named_files
-    from stepcredit.pipelines import score
 
     if not inputs.prm:
         return {part: {} for part in parts}
@@ -197,9 +197,7 @@ def _score_with_models(
     scorings: Mapping[str, score.Options], rollouts: list[Rollout]
 ) -> dict[str, ScoreColumns]:
     """Write the rollouts and score them; what is complete is not redone."""
-    from stepcredit.data import rollout_to_json, write_rows
     from stepcredit.evaluation.score_columns import read_score_columns
-    from stepcredit.pipelines import score
 
     columns = {}
     for scorer, scoring in scorings.items():

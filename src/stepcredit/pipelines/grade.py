@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepcredit.conversations import final_text
+from stepcredit.data import count_rows, finish_lines, read_rollouts_as, rollout_from_json, rollout_to_json
 from stepcredit.errors import DataError, UserError
+from stepcredit.grading import CRASHED, TIMEOUT, UNREAD, Grader, GradingItem
 from stepcredit.grading.options import GraderOptions, grader_of
 from stepcredit.options import OutputResult, argument, option
 from stepcredit.runs import Manifest, Progress, ResumableLines, read_manifest
+from stepcredit.runs.cluster import over_ray
 from stepcredit.thinking import thinking_end
+from stepcredit.types import Rollout
 from stepcredit.wording import agree, quantity
-
-if TYPE_CHECKING:
-    from stepcredit.grading import Grader
-    from stepcredit.types import Rollout
 
 _ROLLOUTS_AT_ONCE = 1024
 FAILURE_FIELD = "grading_failure"
@@ -101,8 +101,6 @@ _NOTES = {
 
 def run(options: Options) -> Result:
     """Grade a file, or go on where an earlier run of the same work stopped."""
-    from stepcredit.data import count_rows, finish_lines, read_rollouts_as
-
     if options.out.exists() and options.rollouts.exists() and options.out.samefile(options.rollouts):
         raise UserError("is the input itself", where=options.out, hint="choose another --out")
     finalise = finish_lines(options.out)
@@ -146,8 +144,6 @@ def _manifest(options: Options, grader: Grader) -> Manifest:
 
 def _outcomes(lines: ResumableLines, grader: Grader) -> dict[str, Outcome]:
     """Ids that an earlier run wrote, with what came out; the grader gets to know its predictions."""
-    from stepcredit.data import rollout_from_json
-
     done: dict[str, Outcome] = {}
     for number, row in enumerate(lines.rows(), 1):
         rollout = rollout_from_json(row, f"{lines.partial}:{number}")
@@ -172,8 +168,6 @@ def _graded(
     rollouts: Iterator[Rollout], grader: Grader, options: Options, manifest: Manifest
 ) -> Iterator[dict[str, Any]]:
     """Rows in input order, holding a bounded number of rollouts."""
-    from stepcredit.data import rollout_to_json
-
     while chunk := list(islice(rollouts, _ROLLOUTS_AT_ONCE)):
         for before, after in zip(chunk, grade_rollouts(chunk, grader, regrade=options.regrade), strict=True):
             _count(_outcome(after), manifest, _task(before, options.regrade))
@@ -184,9 +178,6 @@ def _graded_over_ray(
     rollouts: Iterable[Rollout], options: Options, manifest: Manifest, lines: ResumableLines
 ) -> Iterator[dict[str, Any]]:
     """Rows as the cluster finishes them; those that are not to be graded are written at once."""
-    from stepcredit.data import rollout_from_json, rollout_to_json
-    from stepcredit.runs.cluster import over_ray
-
     filled: set[str] = set()
 
     def to_do() -> Iterator[dict[str, Any]]:
@@ -216,8 +207,6 @@ def _graded_over_ray(
 
 def _ray_worker(options: Options) -> Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]]:
     """Made in each of the cluster's workers."""
-    from stepcredit.data import rollout_from_json, rollout_to_json
-
     grader = grader_of(replace(options, num_workers=1))
 
     def work(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -237,8 +226,6 @@ def grade_rollouts(
     Yields:
         The rollouts in input order; those with nothing to do unchanged.
     """
-    from stepcredit.grading import CRASHED, TIMEOUT, UNREAD, GradingItem
-
     grades = grader.grade_all(
         GradingItem(final_text(rollout), rollout.answer, rollout.prompt_id, rollout.extras)
         for rollout in rollouts

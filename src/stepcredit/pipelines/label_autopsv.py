@@ -13,18 +13,21 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.checkpoints import content_hash, resolve
 from stepcredit.checkpoints.sources import LoadOptions
+from stepcredit.data import count_rows, finish_lines, read_rollouts, rollout_from_json, rollout_to_json
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, option
 from stepcredit.pipelines import train
+from stepcredit.runs import Manifest, Progress, ResumableLines, read_manifest
+from stepcredit.scorers import load_scorer
 from stepcredit.training.config import TrainConfig
+from stepcredit.types import Rollout
 from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
     from stepcredit.labelling.autopsv import ThresholdChoice
-    from stepcredit.runs import Manifest, ResumableLines
     from stepcredit.scorers.step_models import StepModelScorer
-    from stepcredit.types import Rollout
 
 _READ_AT_ONCE = 1024
 
@@ -118,8 +121,6 @@ def run(options: Options) -> Result:
     Raises:
         UserError: A mistake in the options or the input.
     """
-    from stepcredit.runs import ResumableLines, read_manifest
-
     manifest = _manifest(options)
     with ResumableLines(options.out, manifest, overwrite=options.overwrite, in_pieces=True) as lines:
         if lines.complete:
@@ -139,9 +140,6 @@ def run(options: Options) -> Result:
 
 
 def _manifest(options: Options) -> Manifest:
-    from stepcredit.checkpoints import content_hash, resolve
-    from stepcredit.runs import Manifest
-
     settings = {
         **options.config.determining(),
         "model": content_hash(resolve(options.model, revision=options.load.revision)),
@@ -170,7 +168,6 @@ def _train_verifier(options: Options) -> None:
 
 def _load_verifier(options: Options) -> StepModelScorer:
     from stepcredit.labelling.autopsv import as_verifier
-    from stepcredit.scorers import load_scorer
 
     directory = options.verifier_directory
     return as_verifier(load_scorer(directory, load=options.load), str(directory))
@@ -180,7 +177,6 @@ def _choose(options: Options, scorer: StepModelScorer, manifest: Manifest) -> Th
     """The best threshold on development data, unless one is given."""
     if options.threshold is not None:
         return None
-    from stepcredit.data import read_rollouts
     from stepcredit.labelling import autopsv
 
     changes, correct, labels = [], [], []
@@ -222,9 +218,7 @@ def _confidences(scorer: StepModelScorer, rollouts: Iterator[Rollout]) -> Iterat
 
 
 def _label(options: Options, scorer: StepModelScorer, threshold: float, lines: ResumableLines) -> None:
-    from stepcredit.data import count_rows, read_rollouts, rollout_to_json
     from stepcredit.labelling.autopsv import label_rollout
-    from stepcredit.runs import Progress
 
     rollouts = read_rollouts(options.graded, skip_invalid=options.skip_invalid)
     done = lines.num_rows
@@ -243,7 +237,6 @@ def _label(options: Options, scorer: StepModelScorer, threshold: float, lines: R
 
 def _commit(lines: ResumableLines) -> dict[str, Any]:
     """Count what the rows hold, so that a run that was stopped counts the same, and finish."""
-    from stepcredit.data import finish_lines, rollout_from_json
     from stepcredit.labelling.autopsv import FIELD
 
     manifest = lines.manifest

@@ -14,20 +14,19 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.data import Records, read_rollouts, rollout_to_json, write_rows_into
 from stepcredit.errors import DataError, UserError
 from stepcredit.generators.options import ADDED_SETTINGS, GeneratorOptions, SamplingOptions, make_generator
+from stepcredit.grading import Grader, GradingItem
 from stepcredit.grading.options import GraderOptions, grader_of
 from stepcredit.options import OutputResult, argument, check_at_least_one, option
-from stepcredit.steps import RULE_NAMES
+from stepcredit.runs import Ledger, Manifest, Progress, ResumableLines, read_manifest
+from stepcredit.steps import RULE_NAMES, StepRule, choose_rule
+from stepcredit.types import GenerationFailure, Generator, Rollout
 from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
-    from stepcredit.data import Records
-    from stepcredit.grading import Grader
     from stepcredit.labelling.math_shepherd import LabelSettings, PrefixCompletions
-    from stepcredit.runs import Ledger, Manifest, ResumableLines
-    from stepcredit.steps import StepRule
-    from stepcredit.types import GenerationFailure, Generator, Rollout
 
 _LOOKED_AT = 1000
 """Responses that ``auto`` looks at to choose one step rule for the file."""
@@ -118,7 +117,6 @@ def run(options: Options) -> Result:
         UserError: A mistake in the options or the input; or every prefix failed.
     """
     from stepcredit.labelling.math_shepherd import PrefixCompletions
-    from stepcredit.runs import ResumableLines, read_manifest
 
     settings = _settings(options)
     rule = _step_rule(options)
@@ -153,14 +151,10 @@ def _settings(options: Options) -> LabelSettings:
 
 
 def _rollouts(options: Options) -> Records[Rollout]:
-    from stepcredit.data import read_rollouts
-
     return read_rollouts(options.graded, skip_invalid=options.skip_invalid)
 
 
 def _step_rule(options: Options) -> StepRule:
-    from stepcredit.steps import StepRule, choose_rule
-
     rule = StepRule.parse(options.steps)
     if rule.max_tokens is not None:
         raise UserError(
@@ -174,8 +168,6 @@ def _step_rule(options: Options) -> StepRule:
 
 
 def _manifest(options: Options, settings: LabelSettings, rule: StepRule, grader: Grader) -> Manifest:
-    from stepcredit.runs import Manifest
-
     return Manifest(
         "label math-shepherd",
         settings={
@@ -223,9 +215,6 @@ def _complete(
     lines: ResumableLines,
 ) -> None:
     """Draw and grade what is missing, round after round."""
-    from stepcredit.runs import Progress
-    from stepcredit.types import GenerationFailure
-
     failures_path(options.out).unlink(missing_ok=True)
     total = completions.num_distinct * options.num_completions
     done = completions.num_drawn
@@ -252,9 +241,6 @@ def _graded(
     results: Iterator[Rollout | GenerationFailure], grader: Grader
 ) -> Iterator[dict[str, Any] | GenerationFailure]:
     """Failures as they come, then a row for each completion."""
-    from stepcredit.grading import GradingItem
-    from stepcredit.types import GenerationFailure
-
     drawn = []
     for result in results:
         if isinstance(result, GenerationFailure):
@@ -283,8 +269,6 @@ def _finish(
     options: Options, completions: PrefixCompletions, generator: Generator, lines: ResumableLines
 ) -> None:
     """Write the labelled rollouts in input order, and the manifest with both ledgers."""
-    from stepcredit.data import write_rows_into
-
     if completions.num_distinct and completions.num_failed == completions.num_distinct:
         raise UserError(
             f"all {completions.num_failed:,} prefixes failed",
@@ -312,8 +296,6 @@ def _finish(
 def _labelled(
     options: Options, completions: PrefixCompletions, manifest: Manifest
 ) -> Iterator[dict[str, Any]]:
-    from stepcredit.data import rollout_to_json
-
     rollouts = _rollouts(options)
     for rollout in rollouts:
         manifest.count("rollouts")

@@ -12,18 +12,18 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
+from stepcredit.data import finish_lines, parse_columns, read_rollouts, rollout_to_json, write_rows_into
 from stepcredit.data.reasoning_gym import PREFIX, TaskOptions
 from stepcredit.errors import UserError
 from stepcredit.generators.options import ADDED_SETTINGS, GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.generators.plan import Done, Plan, parse_shard, read_examples
+from stepcredit.generators.spread import SpreadGenerator
 from stepcredit.options import CommandResult, FieldsResult, argument, check_at_least_one, option
+from stepcredit.runs import Ledger, Manifest, Progress, ResumableLines, read_manifest
+from stepcredit.types import GenerationFailure, GenerationRequest, Generator
 from stepcredit.wording import quantity
-
-if TYPE_CHECKING:
-    from stepcredit.runs import Ledger, Manifest, ResumableLines
-    from stepcredit.types import GenerationFailure, GenerationRequest, Generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +136,6 @@ def run(options: Options) -> CommandResult:
     Raises:
         UserError: A mistake in the options or the input; or every prompt failed.
     """
-    from stepcredit.data import parse_columns
-    from stepcredit.runs import Manifest, ResumableLines, read_manifest
-
     examples = read_examples(options.few_shot)
     plan = Plan.read(
         options.prompts,
@@ -183,23 +180,17 @@ def run(options: Options) -> CommandResult:
 def _generator(options: Options) -> Generator:
     if options.ray is None:
         return make_generator(options.policy)
-    from stepcredit.generators.spread import SpreadGenerator
-
     return SpreadGenerator(options.policy, address=options.ray, beside=options.out, num_gpus=options.ray_gpus)
 
 
 def _reopen(out: Path, lines: ResumableLines) -> None:
     """Make the finished output the start of a run that draws what is missing."""
-    from stepcredit.data import read_rollouts, rollout_to_json
-
     lines.reopen()
     for rollout in read_rollouts(out):
         lines.append(rollout_to_json(rollout))
 
 
 def _requests(options: Options, plan: Plan, done: Done) -> Iterator[GenerationRequest]:
-    from stepcredit.types import GenerationRequest
-
     sampling = options.draw.sampling(options.seed)
     for prompt in plan.prompts():
         if indices := done.missing(prompt.id):
@@ -215,10 +206,6 @@ def _draw(
     generator: Generator, options: Options, plan: Plan, done: Done, lines: ResumableLines
 ) -> list[GenerationFailure]:
     """Append what the generator draws; return what failed, which is listed as it comes."""
-    from stepcredit.data import rollout_to_json
-    from stepcredit.runs import Progress
-    from stepcredit.types import GenerationFailure
-
     path = failures_path(options.out)
     path.unlink(missing_ok=True)
     failures: list[GenerationFailure] = []
@@ -280,8 +267,6 @@ class _Sorted:
 
     def __call__(self, partial: Path, target: Path) -> int:
         """Write the sorted rows of ``partial`` to ``target``, in the format of the output's name."""
-        from stepcredit.data import finish_lines, write_rows_into
-
         with open(partial, "rb") as source:
             lines = self._sorted(source)
             if finish_lines(self._options.out) is None:

@@ -11,18 +11,26 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.data import (
+    Records,
+    count_rows,
+    finish_lines,
+    read_rollouts_as,
+    score_from_json,
+    score_to_json,
+)
+from stepcredit.encoding import EncodingError
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, option
 from stepcredit.runs import Manifest, Progress, ResumableLines, atomic_path, locked, read_manifest, warn
 from stepcredit.scorers.options import ScorerOptions
+from stepcredit.steps import StepRule, choose_rule, listed_steps
+from stepcredit.types import ResponseScore, Rollout
 from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
-    from stepcredit.data import Records
-    from stepcredit.encoding import EncodingError
     from stepcredit.scorers.base import ResponseScorer
     from stepcredit.scorers.spread import SpreadScorer
-    from stepcredit.types import ResponseScore, Rollout
 
 _LOOKED_AT = 1000
 """Responses that ``auto`` looks at to choose one step rule for the file."""
@@ -105,8 +113,6 @@ class TextResult:
 
     def to_json(self) -> dict[str, Any]:
         """The score as a row of a score file."""
-        from stepcredit.data import score_to_json
-
         return score_to_json(self.score)
 
     def to_text(self) -> str:
@@ -123,8 +129,6 @@ def run(options: Options) -> Result | TextResult:
     Raises:
         UserError: Options, input or checkpoints do not fit together.
     """
-    from stepcredit.data import finish_lines
-
     if options.text is not None:
         return _run_text(options)
     if options.input is None or options.out is None:
@@ -192,8 +196,6 @@ def _run_text(options: Options) -> TextResult:
 
 def _step_rule(options: Options, path: Path) -> str:
     """The rule asked for or the model's own; ``auto`` is decided once for the whole file."""
-    from stepcredit.steps import StepRule, choose_rule, listed_steps
-
     rule = StepRule.parse(options.own_step_rule())
     if options.convention == "best-of-n":
         if options.steps not in (None, _PUBLISHED_RULE):
@@ -221,8 +223,6 @@ def _manifest(options: Options, path: Path, rule: str) -> Manifest:
 
 
 def _rollouts(options: Options, path: Path) -> Records[Rollout]:
-    from stepcredit.data import read_rollouts_as
-
     return read_rollouts_as(path, options.format, skip_invalid=options.skip_invalid)
 
 
@@ -244,8 +244,6 @@ def _score_file(
     options: Options, path: Path, scorer: ResponseScorer | SpreadScorer, lines: ResumableLines
 ) -> None:
     """Score piece by piece; the pieces depend on the input only, so every run makes the same ones."""
-    from stepcredit.data import count_rows, score_from_json, score_to_json
-
     is_spread = options.ray is not None
     if lines.state.get("is_spread", is_spread) != is_spread:
         lines.restart()

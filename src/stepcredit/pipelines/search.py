@@ -14,22 +14,44 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.data import rollout_to_json, write_rows_into
 from stepcredit.errors import UserError
 from stepcredit.generators.options import GeneratorOptions, SamplingOptions, make_generator
+from stepcredit.generators.plan import Plan
+from stepcredit.generators.records import make_rollout, sampling_json
+from stepcredit.grading import Grader, GradingItem
 from stepcredit.grading.options import GraderOptions, grader_of
 from stepcredit.options import FieldsResult, argument, check_at_least_one, option
+from stepcredit.runs import (
+    Ledger,
+    Manifest,
+    Progress,
+    ResumableLines,
+    atomic_path,
+    locked,
+    read_manifest,
+    warn,
+)
 from stepcredit.scorers.options import ScorerOptions
+from stepcredit.searching import (
+    STRATEGIES,
+    Node,
+    Searcher,
+    SearchFailure,
+    Tree,
+    choose_best,
+    choose_by_vote,
+    step_ends,
+)
 from stepcredit.searching.options import SearchOptions
 from stepcredit.searching.strategies import WEIGHTED
+from stepcredit.steps import StepRule
+from stepcredit.types import GenerationRequest, Generator, Prompt, Rollout, Scorer
 from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from stepcredit.grading import Grader
-    from stepcredit.runs import Ledger, Manifest, ResumableLines
-    from stepcredit.searching import Node, Searcher, Tree
-    from stepcredit.types import Generator, Prompt, Rollout, Scorer
 
 _TREES_ON_PAGE = 12
 _PROBLEMS_IN_PIECE = 64
@@ -125,11 +147,6 @@ def run(options: Options) -> Result:
     Raises:
         UserError: A mistake in the options or the input; or every problem failed.
     """
-    from stepcredit.generators.plan import Plan
-    from stepcredit.runs import Manifest, ResumableLines, locked
-    from stepcredit.searching import step_ends
-    from stepcredit.steps import StepRule
-
     rule = StepRule.parse(options.own_step_rule())
     # Partial responses are too short to choose a rule by.
     rule = StepRule("newline") if rule.kind == "auto" else rule
@@ -186,9 +203,6 @@ def _search(
     lines: ResumableLines,
 ) -> dict[str, str]:
     """Append each problem's tree and rollouts, piece by piece; what failed, with reasons."""
-    from stepcredit.runs import Progress, warn
-    from stepcredit.searching import SearchFailure
-
     failed: dict[str, str] = dict(lines.state.get("failed", {}))
     num_done, num_unscored = lines.state.get("problems", 0), lines.state.get("unscored", 0)
     with (
@@ -222,8 +236,6 @@ def _search(
 
 
 def _searcher(options: Options, generator: Generator, scorer: Scorer, ends: tuple[str, ...]) -> Searcher:
-    from stepcredit.searching import STRATEGIES, Searcher
-
     return Searcher(
         generator,
         scorer,
@@ -236,8 +248,6 @@ def _searcher(options: Options, generator: Generator, scorer: Scorer, ends: tupl
 
 def _row(options: Options, tree: Tree, policy: str) -> dict[str, Any]:
     """What is kept of a problem until all are done."""
-    from stepcredit.data import rollout_to_json
-
     rollouts = [rollout_to_json(rollout) for rollout in _rollouts(options, tree, policy)]
     return {"id": tree.prompt.id, "rollouts": rollouts, "tree": tree.to_json()}
 
@@ -253,9 +263,6 @@ def _grader(options: Options) -> AbstractContextManager[Grader | None]:
 
 
 def _choose(options: Options, tree: Tree, grader: Grader | None) -> None:
-    from stepcredit.grading import GradingItem
-    from stepcredit.searching import choose_best, choose_by_vote
-
     if grader is None:
         choose_best(tree)
         return
@@ -269,9 +276,6 @@ def _choose(options: Options, tree: Tree, grader: Grader | None) -> None:
 
 
 def _rollouts(options: Options, tree: Tree, policy: str) -> Iterator[Rollout]:
-    from stepcredit.generators.records import make_rollout, sampling_json
-    from stepcredit.types import GenerationRequest
-
     sampling = options.draw.sampling(options.seed)
     request = GenerationRequest(prompt=tree.prompt, indices=(0,), sampling=sampling)
     candidates = tree.candidates[:1] if options.keep == "chosen" else tree.candidates
@@ -300,9 +304,6 @@ class _Finish:
 
     def __call__(self, partial: Path, target: Path) -> int:
         """Write the rollouts of ``partial`` to ``target``, in the format of the output's name."""
-        from stepcredit.data import write_rows_into
-        from stepcredit.runs import atomic_path
-
         with open(partial, encoding="utf-8") as source:
             rows = sorted(map(json.loads, source), key=lambda row: self._positions[row["id"]])
         with atomic_path(trees_path(self._options.out)) as temporary:
@@ -322,8 +323,6 @@ def _write_lines(path: Path, rows: Iterator[Mapping[str, Any]]) -> None:
 
 
 def _result(options: Options, *, already_complete: bool) -> Result:
-    from stepcredit.runs import read_manifest
-
     manifest = read_manifest(options.out) or {}
     if options.html is not None:
         _write_page(options, options.html)

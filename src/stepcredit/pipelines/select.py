@@ -10,16 +10,16 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepcredit.conversations import plain_text
+from stepcredit.data import read_rollouts, rollout_to_json, write_rows_into
+from stepcredit.data.sources import file_kind
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, check_at_least_one, option
+from stepcredit.runs import Manifest, Output, read_manifest
+from stepcredit.types import Rollout
 from stepcredit.wording import quantity
-
-if TYPE_CHECKING:
-    from stepcredit.runs import Manifest
-    from stepcredit.types import Rollout
 
 _SHINGLE = 3
 """Characters of the pieces by which two prompts are compared."""
@@ -80,10 +80,6 @@ def run(options: Options) -> Result:
         UserError: A mistake in the options.
         DataError: A malformed row, or nothing is left.
     """
-    from stepcredit.data import rollout_to_json, write_rows_into
-    from stepcredit.data.sources import file_kind
-    from stepcredit.runs import Manifest, Output, read_manifest
-
     ratio = _check(options)
     file_kind(options.out)
     manifest = Manifest("select", _settings(options), inputs=options.rollouts)
@@ -146,8 +142,6 @@ def _settings(options: Options) -> dict[str, Any]:
 
 def _read(options: Options, manifest: Manifest) -> dict[str, list[Rollout]]:
     """Each prompt's responses that take part, prompts in the order of the files; ids are made unique."""
-    from stepcredit.data import read_rollouts
-
     by_prompt: dict[str, list[Rollout]] = {}
     ids: set[str] = set()
     for position, path in enumerate(options.rollouts):

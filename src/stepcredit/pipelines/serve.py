@@ -21,6 +21,7 @@ from stepcredit.errors import UserError
 from stepcredit.options import FieldsResult, option
 from stepcredit.scorers.options import ScorerOptions
 from stepcredit.serving.options import ServerOptions, require_extra, token_from_environment
+from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
     import uvicorn
@@ -49,8 +50,6 @@ class Result(FieldsResult):
 
     def to_text(self) -> str:
         """One line."""
-        from stepcredit.wording import quantity
-
         return f"ended, {quantity(self.num_requests, 'request')} answered"
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.checkpoints.sources import LoadOptions
+from stepcredit.data import read_rollouts
+from stepcredit.data.sources import check_readable
 from stepcredit.errors import DataError
 from stepcredit.options import OutputResult, argument, option
 from stepcredit.runs import (
@@ -126,7 +128,6 @@ def run(options: Options) -> Result:
         )
     if options.plan.dry_run:
         return _dry_run(options)
-    from stepcredit.data.sources import check_readable
     from stepcredit.training.processes import Processes
     from stepcredit.training.sources import Sources
     from stepcredit.training.workplace import claim, work_directory
@@ -167,7 +168,6 @@ def run(options: Options) -> Result:
 
 def _train(options: Options, sources: Sources, work: Path, manifest: Manifest) -> TrainedModel:
     """Train, and note in the manifest what came in and what came out."""
-    from stepcredit.data import read_rollouts
     from stepcredit.training.run import train_prm
 
     rollouts = read_rollouts(options.graded, skip_invalid=options.skip_invalid)

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from stepcredit.checkpoints import PRMCard, resolve
 from stepcredit.checkpoints.json_files import read_object
 from stepcredit.errors import CheckpointError, UserError
 from stepcredit.scorers.settings import ScorerSettings, takes_settings
@@ -75,8 +76,6 @@ def family_of(path: Path, *, implicit: bool = False) -> str:
     Raises:
         CheckpointError: It does not say.
     """
-    from stepcredit.checkpoints import PRMCard
-
     if PRMCard.exists(path):
         return PRMCard.read(path).family
     configuration = _read_configuration(path)
@@ -109,8 +108,6 @@ def kind_of(settings: ScorerSettings) -> Kind:
     is_address = str(settings.directory).startswith(("http://", "https://"))
     if settings.family != "auto" or is_address:
         return get_kind("remote" if is_address and settings.family == "auto" else settings.family)
-    from stepcredit.checkpoints import resolve
-
     load, weights = settings.load, settings.reads_weights
     path = resolve(settings.directory, revision=load.revision, also=load.unsafe_patterns, weights=weights)
     given = (settings.policy, settings.reference, settings.beta)

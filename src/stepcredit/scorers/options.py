@@ -8,17 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.checkpoints import load_tokenizer, resolve
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import UserError
 from stepcredit.options import check_at_least_one, option
 from stepcredit.scorers.kinds import KINDS, kind_of
 from stepcredit.scorers.settings import ScorerSettings
 from stepcredit.steps import RULE_NAMES, StepRule, unescape
+from stepcredit.types import TokenLogProbs
 
 if TYPE_CHECKING:
     from stepcredit.scorers.base import ResponseScorer
     from stepcredit.scorers.kind import Kind
-    from stepcredit.types import TokenLogProbs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +69,6 @@ class ImplicitOptions:
 
     def directory(self) -> Path:
         """Where the model's files lie here."""
-        from stepcredit.checkpoints import resolve
-
         return resolve(
             self.prm,
             revision=self.load.revision,
@@ -225,7 +224,5 @@ class ScorerOptions(ImplicitOptions):
 
     def _speller(self) -> Callable[[int], str]:
         """A token id as text, by the tokenizer of ``prm``."""
-        from stepcredit.checkpoints import load_tokenizer
-
         tokenizer = load_tokenizer(str(self.directory()), trust_remote_code=self.load.trust_remote_code)
         return lambda token: str(tokenizer.decode([token]))

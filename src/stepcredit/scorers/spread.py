@@ -6,15 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from stepcredit.data import rollout_from_json, rollout_to_json, score_from_json, score_to_json
+from stepcredit.encoding import EncodingError
 from stepcredit.runs import Ledger
 from stepcredit.runs.cluster import LEDGER, RowWorker, cost_of, over_ray
 from stepcredit.scorers.options import ScorerOptions
 from stepcredit.types import ResponseScore, Rollout
-
-if TYPE_CHECKING:
-    from stepcredit.encoding import EncodingError
 
 
 class SpreadScorer:
@@ -61,9 +60,6 @@ class SpreadScorer:
         Raises:
             UserError: A rollout cannot be encoded and ``on_skip`` is not given.
         """
-        from stepcredit.data import rollout_to_json, score_from_json
-        from stepcredit.encoding import EncodingError
-
         pieces = over_ray(
             map(rollout_to_json, rollouts),
             self._make_worker,
@@ -91,8 +87,6 @@ class SpreadScorer:
 
 def _score_there(options: ScorerOptions, steps: str, with_tokens: bool) -> RowWorker:
     """Made in each of the cluster's workers."""
-    from stepcredit.data import rollout_from_json, score_to_json
-
     scorer = options.load_scorer(steps=steps, with_tokens=with_tokens)
     cost = cost_of(scorer)
 

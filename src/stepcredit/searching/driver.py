@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from stepcredit.generators.records import rollout_id
 from stepcredit.searching.strategy import Draw, Running, SearchSettings, Strategy, spent
 from stepcredit.searching.tree import Node, Tree, worth_of
-from stepcredit.types import GenerationFailure, GenerationRequest, Prompt, Rollout, Sampling
-
-if TYPE_CHECKING:
-    from stepcredit.types import Generator, Scorer
+from stepcredit.types import (
+    GenerationFailure,
+    GenerationRequest,
+    Generator,
+    Prompt,
+    Rollout,
+    Sampling,
+    Scorer,
+)
 
 NOT_SCORED = float("-inf")
 """Worth of a partial response that the scorer cannot read."""
@@ -215,8 +220,6 @@ def _requests(active: Sequence[_Search], sampling_of: object) -> Iterator[Genera
 
 
 def _request_id(prompt: Prompt, parent: Node, index: int) -> str:
-    from stepcredit.generators.records import rollout_id
-
     request = GenerationRequest(
         prompt=prompt, indices=(index,), sampling=Sampling(), response_prefix=parent.response
     )

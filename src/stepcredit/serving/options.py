@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from stepcredit.errors import UserError
+from stepcredit.errors import MissingExtraError, UserError
 from stepcredit.options import check_at_least_one, option
 
 TOKEN_VARIABLE = "STEPCREDIT_TOKEN"
@@ -67,8 +67,6 @@ def require_extra() -> None:
         MissingExtraError: One is.
     """
     from importlib.util import find_spec
-
-    from stepcredit.errors import MissingExtraError
 
     for package in ("fastapi", "uvicorn", "prometheus_client"):
         if find_spec(package) is None:

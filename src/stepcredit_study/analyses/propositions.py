@@ -14,6 +14,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from stepcredit.checkpoints import PRMCard, load_model, load_tokenizer
+from stepcredit.encoding import ChatEncoding
+from stepcredit.generators.options import GeneratorOptions, make_generator
 from stepcredit.lab.enumeration import (
     Completions,
     ExactValue,
@@ -23,6 +26,7 @@ from stepcredit.lab.enumeration import (
     next_log_probs_of,
     sequence_log_probs,
 )
+from stepcredit.steps import StepRule
 from stepcredit.types import GenerationRequest, Prompt, Rollout, Sampling
 
 
@@ -77,10 +81,6 @@ def trees(
     Returns:
         The trees of each model, in the order of the prefixes.
     """
-    from stepcredit.checkpoints import PRMCard, load_tokenizer
-    from stepcredit.encoding import ChatEncoding
-    from stepcredit.steps import StepRule
-
     encoding = ChatEncoding(load_tokenizer(reference), StepRule.parse("newline"))
     encoded = [encoding.encode(start.rollout(str(number))).encoded for number, start in enumerate(prefixes)]
     of_reference = _double(reference)
@@ -137,8 +137,6 @@ def _place(value: ExactValue) -> float:
 
 
 def _double(path: Path) -> NextLogProbs:
-    from stepcredit.checkpoints import load_model
-
     return next_log_probs_of(load_model(path, device="cpu").double())
 
 
@@ -162,7 +160,6 @@ def log_weights(
         max_new_tokens: Where a continuation is cut off.
     """
     from stepcredit import ImplicitPRM
-    from stepcredit.generators.options import GeneratorOptions, make_generator
 
     sampling = Sampling(max_new_tokens=max_new_tokens, seed=seed)
     requests = [

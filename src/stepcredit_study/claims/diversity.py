@@ -10,6 +10,7 @@ at random too, which separates a lack of data from a gain in diversity.
 
 from __future__ import annotations
 
+from stepcredit.data import read_rollouts
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_no_gain
@@ -67,8 +68,6 @@ def prepare(world: World) -> Variants:
 
 def measure(world: World, variants: Variants) -> Measurement:
     """Best-of-n of every model, and how much data there was."""
-    from stepcredit.data import read_rollouts
-
     numbers = measure_variants(world, variants)
     for name, path in variants.data.items():
         rollouts = list(read_rollouts(path))

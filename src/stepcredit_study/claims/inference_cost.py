@@ -21,6 +21,11 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from stepcredit.data import read_prompts
+from stepcredit.generators.options import GeneratorOptions, make_generator
+from stepcredit.runs import read_manifest
+from stepcredit.scorers import load_scorer
+from stepcredit.types import GenerationRequest, Rollout
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.scale import Scale, read_scale
 from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below
@@ -103,11 +108,7 @@ def _timed_here(world: World, files: Files) -> dict[str, float]:
     """Write and score the same responses, turn by turn."""
     import torch
 
-    from stepcredit.data import read_prompts
-    from stepcredit.generators.options import GeneratorOptions, make_generator
     from stepcredit.generators.transformers import TransformersGenerator
-    from stepcredit.scorers import load_scorer
-    from stepcredit.types import GenerationRequest, Rollout
 
     sampling = world.scale.sampling.sampling(world.seed)
     requests = [
@@ -151,8 +152,6 @@ def fastest(work: Mapping[str, Callable[[], Iterable[object]]], turns: int = TUR
 
 def _timed_commands(scale: Scale, files: Files) -> dict[str, float]:
     """Device-seconds, from the manifests of the commands that wrote and scored: wall seconds x devices."""
-    from stepcredit.generators.options import GeneratorOptions
-    from stepcredit.runs import read_manifest
 
     def seconds(output: Path, devices: int) -> float:
         manifest = read_manifest(output)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from stepcredit.data import read_rollouts
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above
@@ -52,7 +53,6 @@ def measure(world: World, variants: Variants) -> Measurement:
 
 
 def _contents(path: Path) -> dict[str, float]:
-    from stepcredit.data import read_rollouts
     from stepcredit.data.pairing import pair_responses
 
     rollouts = list(read_rollouts(path))

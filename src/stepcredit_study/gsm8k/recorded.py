@@ -17,14 +17,16 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepcredit.checkpoints.sources import LoadOptions
+from stepcredit.data import read_rollouts, rollout_to_json, write_rows_into
 from stepcredit.errors import UserError
 from stepcredit.pipelines import grade, score, train
 from stepcredit.pipelines.driver import Store
 from stepcredit.runs import Manifest, Output, check_output, write_json
 from stepcredit.training.config import TrainConfig
+from stepcredit.types import Rollout
 from stepcredit_study.gsm8k.results import (
     PRM,
     REFERENCE,
@@ -34,9 +36,6 @@ from stepcredit_study.gsm8k.results import (
     publish,
     write_heat_map,
 )
-
-if TYPE_CHECKING:
-    from stepcredit.types import Rollout
 
 SPLITS = {"train": 440, "dev": 60, "test": 160}
 _SPLIT_SEED = 0
@@ -117,8 +116,6 @@ def run(options: Options) -> dict[str, Any]:
 
 def split(solutions: Path, out: Path, splits: Mapping[str, int]) -> None:
     """Divide the problems at random, by a fixed seed; all solutions of a problem stay together."""
-    from stepcredit.data import read_rollouts, rollout_to_json, write_rows_into
-
     manifest = Manifest("gsm8k split", {"splits": dict(splits), "seed": _SPLIT_SEED}, inputs=[solutions])
     files = {name: out / name / "rollouts.jsonl" for name in splits}
     complete = {name: check_output(file, manifest, overwrite=False) for name, file in files.items()}
