@@ -79,7 +79,7 @@ def test_weights_are_those_of_the_tokens_after_the_prefix_wherever_steps_end(
         def generate(self, _: object) -> list[Rollout]:
             return written
 
-    monkeypatch.setattr("stepcredit.generators.options.make_generator", lambda *_, **__: Written())
+    monkeypatch.setattr("stepcredit_study.analyses.propositions.make_generator", lambda *_, **__: Written())
     weights = log_weights(
         {"prm": prm}, policy_path("mid"), prefixes, num_samples=3, max_new_tokens=24, seed=1
     )["prm"]
