@@ -55,13 +55,6 @@ def test_the_first_label_under_one_half_names_the_first_wrong_step() -> None:
     assert example_of(*scored(["a\n", "b"])).first_wrong_step is None
 
 
-def test_a_named_first_wrong_step_goes_before_labels_and_must_exist() -> None:
-    rollout, score = scored(["a\n", "b"], labels=[0, 0])
-    assert example_of(rollout, score, first_wrong_step=1).first_wrong_step == 1
-    with pytest.raises(DataError, match="first wrong step 2"):
-        example_of(rollout, score, first_wrong_step=2)
-
-
 def test_tokens_are_cut_at_their_ends() -> None:
     rollout, score = scored(["ab", "ç😀"])
     example = example_of(rollout, with_tokens(score, (1, 3, 4, 4), (0.1, 0.2, 0.3, 0.4)))
@@ -87,9 +80,9 @@ def test_labels_of_the_response_are_not_read_into_a_rewritten_text() -> None:
 
 
 def test_scores_find_their_rollouts_by_id_in_the_order_of_the_scores() -> None:
-    pairs = [scored(["x"], id=id) for id in ("a", "b", "c")]
+    pairs = [scored(["x"], id=id, labels=[label]) for id, label in (("a", 0), ("b", 1), ("c", 1))]
     rollouts = [rollout for rollout, _ in pairs]
-    examples = join_examples(rollouts, [pairs[2][1], pairs[0][1]], first_wrong_steps={"a": 0})
+    examples = join_examples(rollouts, [pairs[2][1], pairs[0][1]])
     assert [(example.id, example.first_wrong_step) for example in examples] == [("c", None), ("a", 0)]
     with pytest.raises(DataError, match="'c'"):
         join_examples(rollouts[:2], [pairs[2][1]])

@@ -9,7 +9,7 @@ from stepcredit.reports.examples import Example, ExampleStep, ExampleToken
 from stepcredit.reports.heatmap import heat_map, render_heatmap
 from stepcredit.reports.page import render_page
 from stepcredit.tints import Tint, scale_for
-from stepcredit.types import ResponseScore, Rollout, StepScore
+from stepcredit.types import ResponseScore, Rollout, StepLabel, StepScore
 
 
 def example(rewards: list[float], **fields: object) -> Example:
@@ -135,11 +135,19 @@ def test_scored_rollouts_become_a_page(response: str) -> None:
         StepScore(0, response[:cut], 0, cut, -0.75, -0.75),
         StepScore(1, response[cut:], cut, len(response), 0.25, -0.5),
     )
-    rollout = Rollout(id="r", prompt_id="p", prompt="7*8=", response=response, answer="6", correct=True)
+    rollout = Rollout(
+        id="r",
+        prompt_id="p",
+        prompt="7*8=",
+        response=response,
+        answer="6",
+        correct=True,
+        step_labels=(StepLabel(cut, 0.0), StepLabel(len(response), 0.0)),
+    )
     score = ResponseScore(
         id="r", prompt_id="p", reward=-0.5, steps=steps, aggregates={}, num_tokens=2, scorer="implicit <prm>"
     )
-    html = render_heatmap([rollout], [score], first_wrong_steps={"r": 0})
+    html = render_heatmap([rollout], [score])
     assert_self_contained(html)
     text = parse(html).all("main")[0].text
     for part in (

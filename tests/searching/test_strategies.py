@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.searching.fakes import LINES, SAMPLING, DigitPolicy, DigitScorer, problems
 
 from stepcredit.searching import STRATEGIES, Searcher, SearchSettings, Tree, choose_best
-from stepcredit.searching.particle import resample
+from stepcredit.searching.strategies import resample
 from stepcredit.types import GenerationRequest, Rollout
 
 STEPWISE = ("beam", "dvts", "particle", "lookahead")

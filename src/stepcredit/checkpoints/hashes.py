@@ -114,13 +114,12 @@ def _settings_file_hash(path: Path) -> str:
         return _file_hash(path)
 
 
-def content_hash(path: str | Path, *, also: Sequence[str] = (), adapter_off: bool = False) -> str:
+def content_hash(path: str | Path, *, also: Sequence[str] = ()) -> str:
     """Hash of everything that a model computes with: its weights and, for an adapter, its base's.
 
     Args:
         path: Directory, or one GGUF file.
         also: Further files to fetch of an adapter's base (:attr:`LoadOptions.unsafe_patterns`).
-        adapter_off: Hash an adapter's base alone.
 
     Raises:
         CheckpointError: There are no weights.
@@ -129,4 +128,4 @@ def content_hash(path: str | Path, *, also: Sequence[str] = (), adapter_off: boo
     if not (path / "adapter_config.json").is_file():
         return weights_hash(path)
     base = weights_hash(resolve(adapter_base(path), also=also))
-    return base if adapter_off else hash_json([weights_hash(path), base])
+    return hash_json([weights_hash(path), base])

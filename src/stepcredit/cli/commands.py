@@ -1,4 +1,4 @@
-"""The commands: name, one line of help, and the module whose ``Options`` and ``run`` it calls.
+"""The commands: name, one line of help, and the package that holds the module of that name.
 
 Modules are imported only when their command is called, so that ``stepcredit --help`` answers at once.
 """
@@ -14,110 +14,66 @@ class Command:
 
     Attributes:
         name: One word, or two for a command of a group (``eval best-of-n``).
-        module: Holds the dataclass ``Options`` and the function ``run(options) -> CommandResult``; of the
-            library, or of a package beside it, which need not be installed.
+        package: Of the library, or one beside it, which need not be installed.
     """
 
     name: str
     help: str
-    module: str
+    package: str = "stepcredit.pipelines"
+
+    @property
+    def module(self) -> str:
+        """Holds the dataclass ``Options`` and the function ``run(options) -> CommandResult``."""
+        name = self.name.removeprefix("bench ").replace(" ", "_").replace("-", "_")
+        return f"{self.package}.{name}"
 
 
 COMMANDS: tuple[Command, ...] = (
-    Command("demo", "run the whole loop in the lab and write an HTML report", "stepcredit.pipelines.demo"),
+    Command("demo", "run the whole loop in the lab and write an HTML report"),
+    Command("reproduce", "repeat the paper's findings beside the published numbers", "stepcredit_study"),
+    Command("sample", "draw responses to prompts: prompts -> rollouts"),
+    Command("grade", "check each final answer: rollouts -> graded rollouts"),
+    Command("train", "train a reward model: graded rollouts -> PRM"),
+    Command("score", "compute step, token and response rewards: rollouts -> scores"),
+    Command("search", "guided search: draw responses step by step, keep what a reward model prefers"),
+    Command("serve", "serve reward models over HTTP, with a page for inspecting solutions"),
+    Command("convert", "convert between file formats"),
     Command(
-        "reproduce",
-        "repeat the paper's findings beside the published numbers",
-        "stepcredit_study.reproduce",
-    ),
-    Command("sample", "draw responses to prompts: prompts -> rollouts", "stepcredit.pipelines.sample"),
-    Command("grade", "check each final answer: rollouts -> graded rollouts", "stepcredit.pipelines.grade"),
-    Command("train", "train a reward model: graded rollouts -> PRM", "stepcredit.pipelines.train"),
-    Command(
-        "score", "compute step, token and response rewards: rollouts -> scores", "stepcredit.pipelines.score"
-    ),
-    Command(
-        "search",
-        "guided search: draw responses step by step, keep what a reward model prefers",
-        "stepcredit.pipelines.search",
+        "select", "take a subset of rollouts: fewer prompts or responses, another mix, no near-duplicates"
     ),
     Command(
-        "serve",
-        "serve reward models over HTTP, with a page for inspecting solutions",
-        "stepcredit.pipelines.serve",
+        "label math-shepherd", "Monte-Carlo step labels: complete every step prefix and grade the completions"
     ),
-    Command("convert", "convert between file formats", "stepcredit.pipelines.convert"),
-    Command(
-        "select",
-        "take a subset of rollouts: fewer prompts or responses, another mix, no near-duplicates",
-        "stepcredit.pipelines.select",
-    ),
-    Command(
-        "label math-shepherd",
-        "Monte-Carlo step labels: complete every step prefix and grade the completions",
-        "stepcredit.pipelines.label_math_shepherd",
-    ),
-    Command(
-        "label autopsv",
-        "step labels from an outcome verifier's confidence",
-        "stepcredit.pipelines.label_autopsv",
-    ),
-    Command(
-        "baseline",
-        "write score files for random, length, self-consistency and oracle baselines",
-        "stepcredit.pipelines.baseline",
-    ),
+    Command("label autopsv", "step labels from an outcome verifier's confidence"),
+    Command("baseline", "write score files for random, length, self-consistency and oracle baselines"),
     Command(
         "compare",
         "compare reward models at equal data, initial weights and tuning budget: accuracy against cost",
-        "stepcredit.pipelines.compare",
     ),
-    Command(
-        "eval best-of-n",
-        "accuracy of picking the best response, of voting, and of both together",
-        "stepcredit.pipelines.eval_best_of_n",
-    ),
-    Command(
-        "eval processbench",
-        "how well the first wrong step is found",
-        "stepcredit.pipelines.eval_processbench",
-    ),
-    Command(
-        "eval prmbench", "how well nine kinds of wrong steps are found", "stepcredit.pipelines.eval_prmbench"
-    ),
-    Command(
-        "eval steps",
-        "how well wrong steps are found in any step-labelled data",
-        "stepcredit.pipelines.eval_steps",
-    ),
-    Command(
-        "eval conventions",
-        "how much each scoring convention changes a result",
-        "stepcredit.pipelines.eval_conventions",
-    ),
-    Command("eval leaderboard", "rank all evaluations in a folder", "stepcredit.pipelines.eval_leaderboard"),
+    Command("eval best-of-n", "accuracy of picking the best response, of voting, and of both together"),
+    Command("eval processbench", "how well the first wrong step is found"),
+    Command("eval prmbench", "how well nine kinds of wrong steps are found"),
+    Command("eval steps", "how well wrong steps are found in any step-labelled data"),
+    Command("eval conventions", "how much each scoring convention changes a result"),
+    Command("eval leaderboard", "rank all evaluations in a folder"),
     Command(
         "bench score",
         "speed and memory of scoring, beside the published evaluator and vLLM",
-        "stepcredit_bench.score",
+        "stepcredit_bench",
     ),
     Command(
         "bench growth",
         "how time and memory grow with rollouts, length, group size and steps",
-        "stepcredit_bench.growth",
+        "stepcredit_bench",
     ),
-    Command("bench rl", "what rewards cost in a step of GRPO", "stepcredit_bench.rl"),
-    Command("bench sample", "speed and memory of sampling, beside other engines", "stepcredit_bench.sample"),
-    Command("bench serve", "requests per second and latency of a server", "stepcredit_bench.serve"),
+    Command("bench rl", "what rewards cost in a step of GRPO", "stepcredit_bench"),
+    Command("bench sample", "speed and memory of sampling, beside other engines", "stepcredit_bench"),
+    Command("bench serve", "requests per second and latency of a server", "stepcredit_bench"),
     Command(
-        "bench search",
-        "search that keeps its models' state, beside search without state",
-        "stepcredit_bench.search",
+        "bench search", "search that keeps its models' state, beside search without state", "stepcredit_bench"
     ),
     Command(
-        "bench train",
-        "speed and memory of training, beside TRL and a plain PyTorch loop",
-        "stepcredit_bench.train",
+        "bench train", "speed and memory of training, beside TRL and a plain PyTorch loop", "stepcredit_bench"
     ),
 )
 

@@ -26,11 +26,7 @@ class SkyworkPRMEncoding(StepEncoding):
     name = "skywork-prm"
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
-        """Encode one rollout.
-
-        Raises:
-            EncodingError: The sequence is too long.
-        """
+        """Encode one rollout."""
         start_of_text = self.tokenizer.bos_token or ""
         prompt_ids = self._with_special(f"{start_of_text}{plain_text(rollout.prompt)}\n")
         separator = self._with_special("\n")[-1:]
@@ -64,11 +60,7 @@ class StepwiseEncoding(StepEncoding):
         self.separator = separator
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
-        """Encode one rollout.
-
-        Raises:
-            EncodingError: The sequence is too long.
-        """
+        """Encode one rollout."""
         start_of_text = self.tokenizer.bos_token_id
         prompt_ids = [] if start_of_text is None else [int(start_of_text)]
         prompt_ids += self.ids(plain_text(rollout.prompt))

@@ -27,11 +27,7 @@ class ConversationEncoding(StepEncoding):
         super().__init__(tokenizer, step_rule, max_tokens)
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
-        """Encode one rollout.
-
-        Raises:
-            EncodingError: The sequence is too long.
-        """
+        """Encode one rollout."""
         whole = answered(rollout.prompt, rollout.response)
         if rollout.turns is not None:
             whole = [*as_messages(rollout.prompt), *rollout.turns]

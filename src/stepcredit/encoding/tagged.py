@@ -56,11 +56,7 @@ class MathShepherdEncoding(StepEncoding):
             raise CheckpointError('gives "+" and "-" the same token', where=tokenizer.name_or_path)
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
-        """Encode one rollout.
-
-        Raises:
-            EncodingError: The sequence is too long, or the response holds the tag.
-        """
+        """Encode one rollout."""
         text = f"{plain_text(rollout.prompt)} "
         start, tags = len(text), []
         for number, content in enumerate(step_contents(rollout, self.step_rule)):
@@ -126,11 +122,7 @@ class RLHFlowEncoding(StepEncoding):
         self.label_ids: tuple[int, int] = (self.ids("+")[-1], self.ids("-")[-1])
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
-        """Encode one rollout.
-
-        Raises:
-            EncodingError: The sequence is too long, or a shorter conversation is not a prefix of it.
-        """
+        """Encode one rollout."""
         question = plain_text(rollout.prompt)
         conversation: list[Message] = []
         ends: list[int] = []

@@ -47,11 +47,7 @@ class Result(OutputResult):
 
 
 def run(options: Options) -> Result:
-    """Score a file.
-
-    Raises:
-        UserError: A mistake in the options or the input.
-    """
+    """Score a file."""
     file_kind(options.out)
     manifest = Manifest("baseline", {"by": options.by, "seed": options.seed}, inputs=[options.rollouts])
     with Output(options.out, manifest, overwrite=options.overwrite) as output:

@@ -59,11 +59,7 @@ class Options:
 
 
 def run(options: Options) -> ComparisonResult:
-    """Search, train, score and evaluate what is not there yet.
-
-    Raises:
-        UserError: A mistake in the recipe or its files.
-    """
+    """Search, train, score and evaluate what is not there yet."""
     with locked(options.out):
         return _compare(options)
 

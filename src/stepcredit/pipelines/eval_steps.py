@@ -8,7 +8,7 @@ finding the first error with a threshold.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,27 +165,17 @@ def _scorings(inputs: LabelledInputs, parts: list[str]) -> dict[str, dict[str, s
         return {part: {} for part in parts}
     if inputs.out is None:
         raise UserError("needs --out, a folder for the scores", where="--prm")
+    known = {setting.name for setting in fields(score.Options)} - {"prm", "out"}
+    shared = {
+        setting.name: getattr(inputs, setting.name) for setting in fields(inputs) if setting.name in known
+    }
     return {
         part: {
             scorer: score.Options(
+                **shared,
                 input=inputs.out / part / "rollouts.jsonl",
                 prm=str(model),
-                family=inputs.family,
-                reference=inputs.reference,
-                reference_free=inputs.reference_free,
-                reference_floor=inputs.reference_floor,
-                beta=inputs.beta,
-                convention=inputs.convention,
-                step_separator=inputs.step_separator,
-                classifier_server=inputs.classifier_server,
-                judge=inputs.judge,
-                judge_generator=inputs.judge_generator,
-                judge_samples=inputs.judge_samples,
-                cache=inputs.cache,
                 out=inputs.out / part / f"scores-{scorer}.jsonl",
-                load=inputs.load,
-                skip_invalid=inputs.skip_invalid,
-                overwrite=inputs.overwrite,
             )
             for scorer, model in named_files(inputs.prm, "--prm")
         }

@@ -116,11 +116,7 @@ class Result(OutputResult):
 
 
 def run(options: Options) -> Result:
-    """Train the verifier, choose the threshold, and label.
-
-    Raises:
-        UserError: A mistake in the options or the input.
-    """
+    """Train the verifier, choose the threshold, and label."""
     manifest = _manifest(options)
     with ResumableLines(options.out, manifest, overwrite=options.overwrite, in_pieces=True) as lines:
         if lines.complete:

@@ -74,12 +74,7 @@ class Result(OutputResult):
 
 
 def run(options: Options) -> Result:
-    """Select.
-
-    Raises:
-        UserError: A mistake in the options.
-        DataError: A malformed row, or nothing is left.
-    """
+    """Select."""
     ratio = _check(options)
     file_kind(options.out)
     manifest = Manifest("select", _settings(options), inputs=options.rollouts)

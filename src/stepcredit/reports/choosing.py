@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from stepcredit.evaluation.results import Comparison, Result
+from stepcredit.reports.cells import Cell
 from stepcredit.reports.page import ABSENT, count, interval, percent
 from stepcredit.reports.plots import Axis, Line, Mark, legend, line_plot
 from stepcredit.reports.summary import PolicyFindings
@@ -94,15 +95,6 @@ _DRAWING_ORDER = (ORACLE, LOG_PROBABILITY, MAJORITY, SUM_OF_STEPS, LOWEST_STEP)
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """A number of the headline table, as text."""
-
-    value: str
-    interval: str
-    best: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
     """A chooser's line of the headline table."""
 
@@ -135,7 +127,7 @@ def policy_table(name: str, policy: PolicyFindings) -> PolicyTable:
         for n in ns:
             row = cells.get(n)
             if row is None:
-                texts.append(Cell("" if chooser.ns else ABSENT, "", False))
+                texts.append(Cell("" if chooser.ns else ABSENT))
                 continue
             leads = n > 1 and chooser.kind != "bound" and row.accuracy == best[n]
             texts.append(Cell(percent(row.accuracy), interval(row.low, row.high), leads))

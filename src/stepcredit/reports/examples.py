@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,27 +61,14 @@ class Example:
     note: str | None = None
 
 
-def example_of(
-    rollout: Rollout,
-    score: ResponseScore,
-    *,
-    first_wrong_step: int | None = None,
-) -> Example:
-    """Join a rollout and its score.
-
-    Args:
-        first_wrong_step: Index of the truly first wrong step; by default it is taken from the rollout's
-            step labels, if there are any.
+def example_of(rollout: Rollout, score: ResponseScore) -> Example:
+    """Join a rollout and its score; step labels of the rollout say which step is the first wrong one.
 
     Raises:
         DataError: They belong to different responses, or an offset lies outside the scored text.
     """
     if rollout.id != score.id:
         raise DataError(f"score {score.id!r} does not belong to rollout {rollout.id!r}")
-    if first_wrong_step is None:
-        first_wrong_step = _first_labelled_wrong(rollout, score)
-    if first_wrong_step is not None and not 0 <= first_wrong_step < len(score.steps):
-        raise DataError(f"first wrong step {first_wrong_step} of rollout {rollout.id!r} is not a step of it")
     return Example(
         prompt=prompt_text(rollout.prompt),
         steps=tuple(
@@ -93,35 +80,25 @@ def example_of(
         prediction=rollout.prediction,
         correct=rollout.correct,
         reward=score.reward,
-        first_wrong_step=first_wrong_step,
+        first_wrong_step=_first_labelled_wrong(rollout, score),
         tokens=_tokens(rollout, score),
     )
 
 
-def join_examples(
-    rollouts: Sequence[Rollout],
-    scores: Sequence[ResponseScore],
-    *,
-    first_wrong_steps: Mapping[str, int] | None = None,
-) -> tuple[Example, ...]:
-    """Join rollouts and scores by id, in the order of the scores.
-
-    Args:
-        scores: Each must have a rollout.
-        first_wrong_steps: Rollout id to the index of its truly first wrong step.
+def join_examples(rollouts: Sequence[Rollout], scores: Sequence[ResponseScore]) -> tuple[Example, ...]:
+    """Join rollouts, of which there may be more than were scored, and scores by id, in the scores' order.
 
     Raises:
         DataError: A score has no rollout.
     """
     by_id = {rollout.id: rollout for rollout in rollouts}
-    known = first_wrong_steps or {}
     missing = [score.id for score in scores if score.id not in by_id]
     if missing:
         raise DataError(
             f"{len(missing)} scores have no rollout, the first is {missing[0]!r}",
             hint="pass the rollouts that were scored",
         )
-    return tuple(example_of(by_id[score.id], score, first_wrong_step=known.get(score.id)) for score in scores)
+    return tuple(example_of(by_id[score.id], score) for score in scores)
 
 
 def first_of_each_problem(

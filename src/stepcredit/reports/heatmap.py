@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stepcredit.reports.examples import Example, ExampleToken, join_examples
@@ -87,7 +87,6 @@ def render_heatmap(
     rollouts: Sequence[Rollout],
     scores: Sequence[ResponseScore],
     *,
-    first_wrong_steps: Mapping[str, int] | None = None,
     title: str = "Step rewards",
 ) -> str:
     """A page that shows scored responses step by step, e.g. for ``stepcredit score --html``.
@@ -95,8 +94,6 @@ def render_heatmap(
     Args:
         rollouts: Hold the prompts, answers and grades; matched to the scores by id.
         scores: What to show, in this order. Those with token rewards get a token view.
-        first_wrong_steps: Rollout id to the index of its truly first wrong step; where it is not named,
-            step labels of the rollout are used, if there are any.
 
     Returns:
         A complete HTML document.
@@ -104,7 +101,7 @@ def render_heatmap(
     Raises:
         DataError: A score has no rollout.
     """
-    examples = join_examples(rollouts, scores, first_wrong_steps=first_wrong_steps)
+    examples = join_examples(rollouts, scores)
     scorers = sorted({score.scorer for score in scores})
     return render_page(
         "heatmap.html", title=title, kind="step rewards", heat_map=heat_map(examples), scorers=scorers
