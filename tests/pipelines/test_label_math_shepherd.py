@@ -16,11 +16,12 @@ from stepcredit.data import read_rollouts, rollout_to_json, write_rows
 from stepcredit.errors import DataError, UserError
 from stepcredit.generators.fake import FakeGenerator
 from stepcredit.generators.options import GeneratorOptions, SamplingOptions
+from stepcredit.generators.records import failures_path
 from stepcredit.grading.options import GraderOptions
 from stepcredit.lab.policies import policy_path
 from stepcredit.lab.tutor import WEAK
 from stepcredit.pipelines import label_math_shepherd
-from stepcredit.pipelines.label_math_shepherd import Options, Result, failures_path
+from stepcredit.pipelines.label_math_shepherd import Options, Result
 from stepcredit.runs import lines, read_manifest
 from stepcredit.types import GenerationFailure, GenerationRequest, Generator, Rollout
 

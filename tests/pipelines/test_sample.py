@@ -15,10 +15,11 @@ from stepcredit.encoding import ChatEncoding
 from stepcredit.errors import DataError, UserError
 from stepcredit.generators.fake import FakeGenerator
 from stepcredit.generators.options import GeneratorOptions, SamplingOptions
+from stepcredit.generators.records import failures_path
 from stepcredit.lab.policies import policy_path
 from stepcredit.lab.task import make_prompts
 from stepcredit.pipelines import sample
-from stepcredit.pipelines.sample import Options, SampleResult, failures_path
+from stepcredit.pipelines.sample import Options, SampleResult
 from stepcredit.runs import read_manifest
 from stepcredit.steps import StepRule
 from stepcredit.types import GenerationRequest, Generator

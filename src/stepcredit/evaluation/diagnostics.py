@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepcredit.evaluation.curves import CurvePoint, scorer_curve
-from stepcredit.evaluation.localisation import clustered_auc, clustered_share, shares_of_minimum
+from stepcredit.evaluation.localisation import clustered_auc, clustered_share, minimum_at_last
 from stepcredit.evaluation.samples import Samples, Scored
 from stepcredit.evaluation.score_columns import REWARD
 from stepcredit.evaluation.step_metrics import drawn_calibration_error, step_probabilities
@@ -155,17 +155,9 @@ def _within_problem_auc(
 
 
 def minimum_is_last(samples: Samples, scored: Scored, bootstrap: ProblemBootstrap) -> Interval:
-    """Share of the responses of two steps or more whose lowest step reward is the last one.
-
-    A reward that depends on the last step alone makes the minimum over steps an outcome reward in disguise
-    (arXiv:2501.07301).
-    """
-    offsets = scored.columns.step_offsets
-    lowest = shares_of_minimum(scored.columns.step_rewards, offsets)
-    several = np.diff(offsets) > 1
-    at_last = np.where(several, lowest[np.maximum(offsets[1:] - 1, 0)], 0.0) if len(lowest) else several * 0.0
-    valid = samples.valid
-    rows, problem = scored.rows[valid], np.nonzero(valid)[0]
+    """Share of the responses of two steps or more whose lowest step reward is the last one."""
+    at_last, several = minimum_at_last(scored.columns.step_rewards, scored.columns.step_offsets)
+    rows, problem = scored.rows[samples.valid], np.nonzero(samples.valid)[0]
     return clustered_share(at_last[rows], several[rows], problem, bootstrap)
 
 

@@ -72,8 +72,7 @@ def localise(
     with_error = steps.first_wrong >= 0
     at_error = np.zeros(steps.num_responses)
     at_error[with_error] = lowest[steps.offsets[:-1][with_error] + steps.first_wrong[with_error]]
-    several = steps.num_steps > 1
-    at_last = np.where(several, lowest[steps.offsets[1:] - 1], 0.0)
+    at_last, several = minimum_at_last(scores, steps.offsets)
     return Localisation(
         quantity=quantity,
         auc=clustered_auc(-scores, first_wrong, right, steps.cluster_of_step, bootstrap),
@@ -106,6 +105,21 @@ def shares_of_minimum(
     at_lowest = scores == lowest
     tied = np.repeat(np.add.reduceat(at_lowest, starts, dtype=np.int64), sizes[filled])
     return np.asarray(at_lowest / tied)
+
+
+def minimum_at_last(
+    scores: Float[np.ndarray, " steps"], offsets: Int[np.ndarray, " bounds"]
+) -> tuple[Float[np.ndarray, " responses"], Bool[np.ndarray, " responses"]]:
+    """How far each response's lowest score is its last step's, and which responses have several steps.
+
+    A reward that depends on the last step alone makes the minimum over steps an outcome reward in disguise
+    (arXiv:2501.07301).
+    """
+    lowest = shares_of_minimum(scores, offsets)
+    several = np.diff(offsets) > 1
+    at_last = np.zeros(len(several))
+    at_last[several] = lowest[offsets[1:][several] - 1]
+    return at_last, several
 
 
 def clustered_share(

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from stepcredit.types import FinishReason, GenerationRequest, Rollout, Sampling
 
 _ROLLOUT_FIELDS = frozenset(field.name for field in fields(Rollout)) | {"source_finish_reason"}
 """Where prompts are taken from a file of rollouts, what it says of the old response is not the new one's."""
+
+
+def failures_path(out: Path) -> Path:
+    """Where the prompts that failed are listed, beside the output."""
+    return out.with_name(out.name + ".failures.jsonl")
+
+
+def list_failure(out: Path, row: Mapping[str, Any]) -> None:
+    """Append what failed and why to the list."""
+    with open(failures_path(out), "a", encoding="utf-8") as handle:
+        handle.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def rollout_id(request: GenerationRequest, index: int) -> str:

@@ -7,7 +7,6 @@ continues when the same command is run again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.data import Records, read_rollouts, rollout_to_json, write_rows_into
 from stepcredit.errors import DataError, UserError
 from stepcredit.generators.options import ADDED_SETTINGS, GeneratorOptions, SamplingOptions, make_generator
+from stepcredit.generators.records import failures_path, list_failure
 from stepcredit.grading import Grader, GradingItem
 from stepcredit.grading.options import GraderOptions, grader_of
 from stepcredit.options import OutputResult, argument, check_at_least_one, option
@@ -202,11 +202,6 @@ def _take(completions: PrefixCompletions, row: Mapping[str, Any]) -> None:
     )
 
 
-def failures_path(out: Path) -> Path:
-    """Where the prefixes that failed are listed."""
-    return out.with_name(out.name + ".failures.jsonl")
-
-
 def _complete(
     options: Options,
     completions: PrefixCompletions,
@@ -261,8 +256,7 @@ def _graded(
 def _fail(options: Options, completions: PrefixCompletions, failure: GenerationFailure) -> None:
     completions.fail(failure.prompt_id)
     row = {"prefix": failure.prompt_id, "indices": list(failure.indices), "reason": failure.reason}
-    with open(failures_path(options.out), "a", encoding="utf-8") as handle:
-        handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+    list_failure(options.out, row)
 
 
 def _finish(

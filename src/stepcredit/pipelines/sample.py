@@ -19,6 +19,7 @@ from stepcredit.data.reasoning_gym import PREFIX, TaskOptions
 from stepcredit.errors import UserError
 from stepcredit.generators.options import ADDED_SETTINGS, GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.generators.plan import Done, Plan, parse_shard, read_examples
+from stepcredit.generators.records import failures_path, list_failure
 from stepcredit.generators.spread import SpreadGenerator
 from stepcredit.options import CommandResult, FieldsResult, argument, check_at_least_one, option
 from stepcredit.runs import Ledger, Manifest, Progress, ResumableLines, read_manifest
@@ -197,17 +198,11 @@ def _requests(options: Options, plan: Plan, done: Done) -> Iterator[GenerationRe
             yield GenerationRequest(prompt=prompt, indices=indices, sampling=sampling)
 
 
-def failures_path(out: Path) -> Path:
-    """Where the prompts that failed are listed."""
-    return out.with_name(out.name + ".failures.jsonl")
-
-
 def _draw(
     generator: Generator, options: Options, plan: Plan, done: Done, lines: ResumableLines
 ) -> list[GenerationFailure]:
     """Append what the generator draws; return what failed, which is listed as it comes."""
-    path = failures_path(options.out)
-    path.unlink(missing_ok=True)
+    failures_path(options.out).unlink(missing_ok=True)
     failures: list[GenerationFailure] = []
     total = len(plan.positions) * options.num_samples
     with Progress("sampling", total, "responses", done=done.count) as progress:
@@ -219,8 +214,7 @@ def _draw(
                     "indices": list(result.indices),
                     "reason": result.reason,
                 }
-                with open(path, "a", encoding="utf-8") as handle:
-                    handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+                list_failure(options.out, row)
                 progress.advance(len(result.indices), f"{len(failures):,} failed")
             elif done.add(result.prompt_id, result.index):
                 lines.append(rollout_to_json(result))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stepcredit.data import read_rollouts
 from stepcredit.evaluation.labelled_steps import LabelledSteps, join_labels
-from stepcredit.evaluation.localisation import first_error_classes, shares_of_minimum
+from stepcredit.evaluation.localisation import first_error_classes, minimum_at_last, shares_of_minimum
 from stepcredit.evaluation.samples import Samples, Scored, group, without_bulk
 from stepcredit.evaluation.score_columns import REWARD, ScoreColumns, read_score_columns
 from stepcredit.stats import (
@@ -133,25 +133,22 @@ class TestBed:
 
 def minimum_is_last(columns: ScoreColumns) -> float:
     """Share of the responses of two steps or more whose lowest step reward is the last one's."""
-    lowest = shares_of_minimum(columns.step_rewards, columns.step_offsets)
-    several = np.diff(columns.step_offsets) > 1
-    return float(lowest[columns.step_offsets[1:][several] - 1].mean())
+    at_last, several = minimum_at_last(columns.step_rewards, columns.step_offsets)
+    return float(at_last[several].mean())
 
 
-def choose_aggregate(dev: Path, scores: Path, *, among: tuple[str, ...] = AGGREGATES, n: int = 4) -> str:
+def choose_aggregate(dev: Path, scores: Path) -> str:
     """The aggregate with the best best-of-n accuracy on development problems; the first of equals."""
-    accuracy = development_accuracies(dev, scores, among=among, n=n)
+    accuracy = development_accuracies(dev, scores)
     return max(accuracy, key=lambda name: accuracy[name])
 
 
-def development_accuracies(
-    dev: Path, scores: Path, *, among: tuple[str, ...] = AGGREGATES, n: int = 4
-) -> dict[str, float]:
-    """Aggregate to its best-of-n accuracy on development problems (of fewer where there are fewer)."""
+def development_accuracies(dev: Path, scores: Path) -> dict[str, float]:
+    """Aggregate to its best-of-4 accuracy on development problems (of fewer where there are fewer)."""
     bed = TestBed(Responses(dev, dev), ())
     scored = bed.scored(scores)
-    bed.ns = (min(n, int(bed.samples.num_responses.min())),)
-    known = [name for name in among if name in scored.scores] or [REWARD]
+    bed.ns = (min(4, int(bed.samples.num_responses.min())),)
+    known = [name for name in AGGREGATES if name in scored.scores] or [REWARD]
     return {name: float(bed.best_of_n(scored.scores[name])[bed.ns[0]].mean()) for name in known}
 
 

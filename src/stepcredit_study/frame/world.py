@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.generators.options import GeneratorOptions, SamplingOptions
+from stepcredit.grading.options import GraderOptions
 from stepcredit.lab.files import write_prompts, write_true_labels
 from stepcredit.lab.labs import FIRST, LABS, Lab
 from stepcredit.lab.policies import export_policy
@@ -163,11 +164,7 @@ class World:
         if other is not None and other.graded is not None:
             return Path(other.graded)
         grader = (None if other is None else other.grader) or self.scale.grader
-        rollouts = self.sampled(split, **how)
-        options = grade.Options(
-            rollouts=rollouts, out=Path(), grader=grader.grader, answer_pattern=grader.answer_pattern
-        )
-        return self.store.make("grade", rollouts.name.rpartition("-")[0], options)
+        return self._graded(self.sampled(split, **how), grader)
 
     def train_set(self) -> Path:
         """The graded training responses of the base."""
@@ -296,11 +293,7 @@ class World:
             **scoring,
         )
         rollouts = self.store.make("search", f"{how.strategy}-{policy}", options)
-        grader = scale.grader
-        graded = grade.Options(
-            rollouts=rollouts, out=Path(), grader=grader.grader, answer_pattern=grader.answer_pattern
-        )
-        return Searched(self.store.make("grade", f"{how.strategy}-{policy}", graded), rollouts)
+        return Searched(self._graded(rollouts, scale.grader), rollouts)
 
     def reference_log_probability(self, data: Path, **changes: Any) -> Path:
         """The untrained model's own log-probability, mean over tokens, as a score."""
@@ -318,6 +311,12 @@ class World:
         return self.store.make(
             "baseline", by, baseline.Options(rollouts=data, by=by, out=Path(), seed=self.seed)
         )
+
+    def _graded(self, rollouts: Path, grader: GraderOptions) -> Path:
+        options = grade.Options(
+            rollouts=rollouts, out=Path(), grader=grader.grader, answer_pattern=grader.answer_pattern
+        )
+        return self.store.make("grade", rollouts.name.rpartition("-")[0], options)
 
     def _policy(self) -> GeneratorOptions:
         return GeneratorOptions(**self.scale.policy, model=str(self.base), policy_name=self.scale.base)

@@ -90,31 +90,23 @@ class WordWorld:
     def test_block(self, split: str, policy: str, first: int, count: int) -> Responses:
         """One block of a test set; the distinct responses are what is scored."""
         graded = self.graded(split, first, count, policy, self.scale.test_responses)
-        options = select.Options(rollouts=(graded,), out=Path(), distinct=True)
-        return Responses(graded, self.store.make("select", f"{split}-{policy}", options))
+        return Responses(graded, self._select(f"{split}-{policy}", graded, distinct=True))
 
     def part_of_train_set(self, **part: Any) -> Path:
         """A share of its problems (``prompts``), or the first ``responses`` to each."""
-        return self.store.make(
-            "select", "train", select.Options(rollouts=(self.train_set(),), out=Path(), **part)
-        )
+        return self._select("train", self.train_set(), **part)
 
     def train_set_of_two_policies(self) -> Path:
         """The training problems, with half of the responses from the weak policy."""
         half = self.scale.train_responses // 2
-        parts = (
-            self.part_of_train_set(responses=half),
-            self._joined("train", self.scale.train_problems, "weak", half),
-        )
-        return self.store.make("select", "train", select.Options(rollouts=parts, out=Path()))
+        other = self._joined("train", self.scale.train_problems, "weak", half)
+        return self._select("train", self.part_of_train_set(responses=half), other)
 
     def train_set_with_arithmetic(self) -> Path:
         """The train set, and half as many problems of another kind with as many responses to each."""
         count = max(1, self.scale.train_problems // 2)
         other = self._joined(ARITHMETIC, count, "middle", self.scale.train_responses)
-        return self.store.make(
-            "select", "train", select.Options(rollouts=(self.train_set(), other), out=Path())
-        )
+        return self._select("train", self.train_set(), other)
 
     def train(
         self, method: str, settings: Mapping[str, Any], *, seed: int = 0, data: Path | None = None
@@ -170,11 +162,14 @@ class WordWorld:
 
     def _joined(self, split: str, total: int, policy: str, num_samples: int) -> Path:
         block = self.scale.block
-        parts = tuple(
+        parts = (
             self.graded(split, first, min(block, total - first), policy, num_samples)
             for first in range(0, total, block)
         )
-        return self.store.make("select", split, select.Options(rollouts=parts, out=Path()))
+        return self._select(split, *parts)
+
+    def _select(self, word: str, *rollouts: Path, **what: Any) -> Path:
+        return self.store.make("select", word, select.Options(rollouts=rollouts, out=Path(), **what))
 
     @property
     def _sampling(self) -> SamplingOptions:

@@ -155,7 +155,9 @@ def test_the_share_of_lowest_last_steps_splits_ties_and_leaves_out_single_steps(
     assert share == pytest.approx((1 + 0 + 0.5) / 3)
 
 
-def test_the_aggregate_that_picks_best_is_chosen_and_the_first_of_equals(tmp_path: Path) -> None:
+def test_the_aggregate_that_picks_best_is_chosen_and_the_first_of_equals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last step's reward knows the answer, the lowest one's is the other way round."""
     rows = [rollout(0, index, "right" if index < 2 else f"wrong {index}") for index in range(5)]
     rows += [rollout(1, index, "right" if index < 1 else f"wrong {index}") for index in range(4)]
@@ -169,8 +171,10 @@ def test_the_aggregate_that_picks_best_is_chosen_and_the_first_of_equals(tmp_pat
     paths = tmp_path / "dev.jsonl", tmp_path / "scores.jsonl"
     assert choose_aggregate(*paths) == "last"
     # Their sum is the same for all, so it does not know the answer, nor does the mean.
-    assert choose_aggregate(*paths, among=("min", "sum", "mean")) == "sum"
-    assert choose_aggregate(*paths, among=("unknown",)) == "reward"
+    monkeypatch.setattr("stepcredit_study.frame.measuring.AGGREGATES", ("min", "sum", "mean"))
+    assert choose_aggregate(*paths) == "sum"
+    monkeypatch.setattr("stepcredit_study.frame.measuring.AGGREGATES", ("unknown",))
+    assert choose_aggregate(*paths) == "reward"
 
 
 def test_first_wrong_steps_are_told_from_right_ones_before_any_error(tmp_path: Path) -> None:
@@ -237,7 +241,7 @@ def test_an_aggregate_is_chosen_from_as_many_responses_as_there_are(tmp_path: Pa
     graded, path = tmp_path / "graded.jsonl", tmp_path / "scores.jsonl"
     write_rows(graded, map(rollout_to_json, rows))
     write_rows(path, map(score_to_json, scores))
-    assert development_accuracies(graded, path, n=4) == {"min": 0.0, "mean": 1.0, "sum": 1.0, "last": 1.0}
+    assert development_accuracies(graded, path) == {"min": 0.0, "mean": 1.0, "sum": 1.0, "last": 1.0}
     assert choose_aggregate(graded, path) == "mean"
     assert share_right(graded) == 0.5
 
