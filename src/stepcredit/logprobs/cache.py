@@ -42,7 +42,6 @@ class CachedTokenLogProbs:
 
     Args:
         inner: What is asked for rows that are not there.
-        directory: The cache folder.
     """
 
     def __init__(self, inner: TokenLogProbs, directory: str | Path) -> None:

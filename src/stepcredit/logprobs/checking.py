@@ -24,7 +24,6 @@ class TokenError(DataError):
     Args:
         problem: What is wrong, source and token included.
         item: The sequence, by which the scorer finds the row.
-        hint: What to do.
     """
 
     def __init__(self, problem: str, item: Encoded, *, hint: str) -> None:
@@ -39,8 +38,6 @@ def check_log_probs(
 
     Args:
         values: One for each scored token.
-        item: The sequence.
-        source: Who says so, for messages.
         spell: A token id as text, for messages.
 
     Raises:

@@ -19,9 +19,7 @@ class DeferredTokenLogProbs:
     the cache's rows, under what it depends on.
 
     Args:
-        load: Makes the source.
         identity: Everything that decides the source's fingerprint, known without loading it; JSON-able.
-        directory: The cache folder.
     """
 
     def __init__(self, load: Callable[[], TokenLogProbs], identity: object, directory: str | Path) -> None:

@@ -31,12 +31,7 @@ def lacks_half_precision() -> bool:
 
 
 def needs_float32(dtype: str, device: str) -> bool:
-    """Whether models in a number format are made to compute in float32 on a device.
-
-    Args:
-        dtype: Name of the format.
-        device: Its type.
-    """
+    """Whether models in a number format are made to compute in float32 on a device."""
     return device == "cpu" and dtype in ("bfloat16", "float16") and lacks_half_precision()
 
 
@@ -52,9 +47,6 @@ def compute_in_float32(model: nn.Module) -> None:
     """Let a model in half precision compute in float32.
 
     Weights of linear layers and embeddings stay as they are; others, which are few, become float32.
-
-    Args:
-        model: In half precision.
     """
     for module in model.modules():
         if hasattr(module, "get_output_embeddings"):

@@ -20,7 +20,6 @@ def reporting_callbacks(report_to: str, directory: Path) -> list[TrainerCallback
 
     Args:
         report_to: ``none``, or the name of an optional package.
-        directory: TensorBoard's event files.
 
     Raises:
         MissingExtraError: The package is not installed.
@@ -38,11 +37,7 @@ def reporting_callbacks(report_to: str, directory: Path) -> list[TrainerCallback
 
 
 class LogFile(TrainerCallback):
-    """Keeps ``train_log.jsonl`` up to date.
-
-    Args:
-        path: The file.
-    """
+    """Keeps ``train_log.jsonl`` up to date."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -23,8 +23,6 @@ class Example:
     """One response as the trainer sees it.
 
     Attributes:
-        id: The rollout's id.
-        prompt_id: Its prompt.
         encoded: Its tokens.
         label: 1 if its final answer is right, else 0.
         step_targets: (scored token, label) for each labelled step, at the step's last token.
@@ -42,7 +40,6 @@ class TrainingSet:
     """What is trained on.
 
     Attributes:
-        examples: The responses.
         units: Indices into ``examples``: one for unpaired objectives, (chosen, rejected) for paired ones.
         mismatched: For each example, its prompt with another prompt's response; empty where not needed.
         counts: What came in, what was left out and why.
@@ -82,7 +79,6 @@ def encode_examples(
     Args:
         rollouts: With ``correct`` set, or with step labels for step objectives; others are counted.
         encoding: The format; its ``max_tokens`` decides what is over-long.
-        objective: Decides which labels are needed.
         over_long: ``drop``, or ``truncate`` after the last whole step that fits.
         last_step_only: Whether only a response's last step keeps its label.
         counts: Receives ``rollouts``, ``not_graded``, ``no_step_labels``, ``truncated`` and the kinds of
@@ -172,11 +168,9 @@ def units_of(
     """Units of an objective and, where it needs them, mismatched responses.
 
     Args:
-        examples: The responses.
         objective: Decides whether units are pairs.
         config: Most pairs per prompt.
         seed: Of the choice of pairs and the order of mismatches.
-        counts: Receives what became of prompts and pairs.
 
     Raises:
         DataError: The objective compares pairs, and there is none.

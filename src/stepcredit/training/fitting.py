@@ -33,14 +33,11 @@ class TrainedModel:
     """What training gives.
 
     Attributes:
-        model: With the weights to keep.
         tokenizer: Its tokenizer.
         step_rule: The rule that ``auto`` became.
         step_separator: What follows each step, where the format has a choice.
-        counts: Examples in, left out (and why), used.
         log: The training log, one row per line of ``train_log.jsonl``.
         heldout: Held-out metrics of the kept weights; empty without held-out data.
-        kept_step: Optimizer step of the kept weights.
         baseline: What rewards were compared with (KTO's z, BCO's shift): its mean over the steps, in how
             many it was 0, and of how many; empty where there is no such thing.
         seconds_before: Time that earlier parts of a resumed run took, up to its checkpoint.
@@ -64,12 +61,6 @@ class TrainedModel:
 
 def fit(inputs: Inputs, models: Models, config: TrainConfig, session: Session) -> TrainedModel:
     """Train, from the session's checkpoint on if there is one.
-
-    Args:
-        inputs: What is trained on.
-        models: What is trained.
-        config: Settings.
-        session: How this process trains.
 
     Raises:
         UserError: The loss is not finite, or a checkpoint cannot be written.
@@ -98,12 +89,7 @@ def make_trainer(
     """The trainer of a configuration.
 
     Args:
-        inputs: What is trained on.
-        models: What is trained.
-        config: Settings.
-        session: How this process trains.
         sums: Where a checkpoint left the training log.
-        callbacks: As transformers' trainer takes them.
     """
     make_record = get_kind(config.family).record
     assert make_record is not None, config.family

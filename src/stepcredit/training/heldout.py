@@ -35,9 +35,7 @@ def heldout_metrics(
     """Metrics of response rewards.
 
     Args:
-        rewards: Response rewards.
         labels: 1 right, 0 wrong.
-        prompt_ids: Prompt of each response.
         lengths: Scored tokens of each response.
         log_ratio_sums: Sum of each response's log-ratios in nats, for implicit models.
 

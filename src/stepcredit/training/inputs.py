@@ -24,11 +24,9 @@ class Inputs:
     """What training reads.
 
     Attributes:
-        tokenizer: Of the initial weights.
         encoding: The format of the kind of reward model.
         step_rule: The rule that ``auto`` became.
         data: What is trained on, and what was left out.
-        heldout: Held-out examples.
     """
 
     tokenizer: Any
@@ -59,7 +57,6 @@ def read_inputs(
         rollouts: Graded responses (with step labels for step objectives).
         heldout: Graded responses of other prompts; may be none.
         model: Directory or GGUF file of the initial weights.
-        config: Settings.
         load: How the tokenizer is loaded.
         seed: Seed of pairs and of what is balanced away.
 

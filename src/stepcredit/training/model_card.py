@@ -18,8 +18,6 @@ def model_card(card: PRMCard, *, name: str, base: str, manifest: Mapping[str, An
 
     Args:
         card: What ``prm.json`` says.
-        name: The model's name or path.
-        base: Initial weights.
         manifest: Counts, ledger and held-out metrics of the run.
     """
     loader, load = "load_scorer", "load_scorer"

@@ -157,10 +157,6 @@ def make_plan(
     """Work out a run's cost.
 
     Args:
-        config: Settings of the run.
-        options: The machine.
-        shape: The model.
-        work: The data.
         tokens_per_forward: Most tokens of one forward pass on a device.
     """
     steps = max(1, math.ceil(config.epochs * math.ceil(work.units / config.batch_size)))

@@ -42,7 +42,6 @@ class _WithHead:
     """A token classifier without dropout before its head.
 
     Args:
-        num_classes: Its outputs.
         class_names: Names of the outputs, where the checkpoint has none.
     """
 

@@ -27,12 +27,6 @@ _BLOCK = 512
 class StoredReference:
     """Computed once for every distinct sequence, divided among the processes.
 
-    Args:
-        source: The reference.
-        sequences: All that will be asked for.
-        process: Rank.
-        num_processes: World size.
-
     Attributes:
         num_tokens: Tokens passed forward by all processes.
     """
@@ -69,11 +63,7 @@ class StoredReference:
 
 
 class LiveReference:
-    """Computed anew whenever it is asked for.
-
-    Args:
-        source: The reference.
-    """
+    """Computed anew whenever it is asked for."""
 
     def __init__(self, source: TokenLogProbs) -> None:
         self.source = source
@@ -87,8 +77,6 @@ class AutocastLogProbs:
     """Runs a source under the autocast that training uses, so that both sides round alike.
 
     Args:
-        source: The reference.
-        device: Device type.
         dtype: Autocast dtype; ``None`` is off.
     """
 
@@ -134,12 +122,9 @@ def make_reference(
     Args:
         policy: The policy before training, already on its device; ``None`` loads a network for the
             reference (:func:`has_own_network`).
-        sequences: What will be asked for.
         sources: Where the policy came from, and the reference if it is another.
         config: Decides precision, and whether they are computed once or in each step.
-        load: How another reference is loaded.
         session: The device, and the processes among which the work is divided.
-        cache: Directory of a cache.
     """
     source = _source(policy, sources, config, load, session)
     if cache is not None:

@@ -33,11 +33,8 @@ def train_prm(
 
     Args:
         rollouts: Graded responses (with step labels for step objectives).
-        sources: The initial weights and the reference.
-        config: Settings.
         work: Directory for checkpoints and the log; its owner removes it.
         heldout: Graded responses for held-out metrics and the choice of weights.
-        load: How models are loaded.
         cache: Directory of a cache of log-probabilities, shared by runs and commands.
         seed: Seed of data order, pairs, adapters and dropout.
 

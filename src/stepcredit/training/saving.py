@@ -33,15 +33,8 @@ def save_trained(
     """Write all of it.
 
     Args:
-        trained: What was trained.
         directory: Where to write.
         out: Where the folder will lie, from which its reference is found.
-        name: What the model card calls it.
-        sources: What it was trained from.
-        config: How.
-        seed: Seed of the run.
-        data_hash: Hash of the training file.
-        manifest: Of the run.
 
     Raises:
         UserError: It cannot be written, e.g. for want of space.

@@ -20,7 +20,6 @@ class Session:
     """How this process trains.
 
     Attributes:
-        arguments: Settings, device, and the processes.
         sharded: Whether the model is sharded over the processes.
         snapshot: The checkpoint to go on from, if there is one.
     """
@@ -34,13 +33,6 @@ class Session:
         cls, inputs: Inputs, config: TrainConfig, work: Path, load: LoadOptions, *, seed: int
     ) -> Session:
         """Work it out.
-
-        Args:
-            inputs: What is trained on.
-            config: Settings.
-            work: Directory for checkpoints.
-            load: How models are loaded.
-            seed: Seed of the run.
 
         Raises:
             UserError: The checkpoint in ``work`` was written by processes of the other kind.
@@ -64,10 +56,7 @@ def training_arguments(
     """What a configuration means to ``transformers.Trainer``.
 
     Args:
-        config: Settings.
-        work: Directory for checkpoints.
         load: Its device decides whether training runs on a CPU.
-        seed: Seed of the run.
         steps_per_epoch: Optimizer steps per epoch.
         has_heldout: Whether there is something to evaluate on.
     """

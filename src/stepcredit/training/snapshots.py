@@ -33,7 +33,6 @@ def save_snapshot(trainer: Trainer, name: str, *, weights_only: bool = False) ->
     Older checkpoints are removed only after the new one is complete on disk.
 
     Args:
-        trainer: Whose state.
         name: ``checkpoint-<step>`` or another name.
         weights_only: Leave out optimizer, schedule and random states.
 

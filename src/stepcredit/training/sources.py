@@ -40,7 +40,6 @@ class Source:
 
         Args:
             name: Directory, GGUF file or hub id.
-            load: Decides which kinds of files are fetched.
             revision: Branch, tag or commit of a hub model.
 
         Raises:
@@ -80,7 +79,6 @@ class Sources:
     """The models of a run.
 
     Attributes:
-        model: The initial weights.
         other_reference: The reference, where the policy does not hold it: it is neither the whole initial
             weights nor a base that gets its first adapter. An adapter that is trained further is
             its own reference as it was, so it is loaded a second time.
@@ -98,7 +96,6 @@ class Sources:
         """Look them up.
 
         Args:
-            model: Initial weights.
             reference: As given; ``None`` is that of an initial PRM, else the initial weights.
             config: Whether an adapter is trained, and whether there is a reference at all.
             load: How models are loaded; its revision is the initial weights'.

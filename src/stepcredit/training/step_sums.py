@@ -71,11 +71,7 @@ class StepSums:
             self.baseline_zero += baseline == 0
 
     def of_all_processes(self, number: int) -> StepSums:
-        """The same over all processes; each must ask. Steps, losses and baselines are all processes' already.
-
-        Args:
-            number: Processes.
-        """
+        """The same over all processes; each must ask. Steps, losses and baselines are all processes' already."""
         if number == 1:
             return self
         shares = gather_object([self])

@@ -23,9 +23,7 @@ def claim(work: Path, settings_hash: str, *, overwrite: bool) -> Iterator[None]:
     """Make ``work`` this run's for as long as the context lasts; the caller holds the output's lock.
 
     Args:
-        work: The directory.
         settings_hash: Identifies the run; checkpoints of another are refused.
-        overwrite: Remove what is there.
 
     Raises:
         UserError: It holds another run's checkpoints.

@@ -120,14 +120,8 @@ def figure(
     """A titled picture and, folded beneath it, its numbers.
 
     Args:
-        title: Says what is shown.
-        picture: Contents of the SVG.
-        width: Of the SVG's coordinate system.
-        height: Likewise.
-        header: Column names of the table of numbers.
         rows: Its cells; the first of each row names it.
         note: One or two sentences under the title, e.g. what the bands are.
-        key: Entries of a legend.
     """
     caption = element("span", title, class_="plot-title")
     if note:

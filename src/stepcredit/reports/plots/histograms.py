@@ -23,9 +23,7 @@ class Counts:
     """How often one group falls into each bin.
 
     Attributes:
-        name: The group.
         counts: One per bin, at least 0.
-        mark: Its colour.
     """
 
     name: str
@@ -46,10 +44,6 @@ def histogram(
 
     Args:
         edges: Of the bins, rising; one more than there are bins.
-        groups: From top to bottom.
-        title: Says what is shown.
-        x: The scale of the edges.
-        note: One or two sentences under the title.
         unit: What is counted, plural.
 
     Raises:

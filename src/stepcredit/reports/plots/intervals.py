@@ -25,7 +25,6 @@ class Interval:
     """An estimate.
 
     Attributes:
-        name: What is estimated.
         value: The estimate; ``None`` is shown as absent.
         low: Lower end of its interval.
         high: Upper end.
@@ -53,10 +52,6 @@ def interval_plot(
     """Estimates under each other on one scale, each with its error bar and its number.
 
     Args:
-        rows: From top to bottom.
-        title: Says what is shown.
-        x: The scale.
-        note: Says what the bars are.
         reference: A value to compare with (chance, no difference), marked by a vertical line.
         width: Of the picture, in units in which text is 12 high.
         names_beside: Names to the left of the bars and numbers to their right, for wide pictures;

@@ -19,7 +19,6 @@ class Line:
     """One curve.
 
     Attributes:
-        name: Shown in the legend.
         x: Positions, rising.
         y: Heights, one a position; one that is ``None`` or not finite leaves a gap.
         low: Lower ends of the intervals, one a position, or nothing.
@@ -65,13 +64,8 @@ def line_plot(
 
     Args:
         lines: Drawn in this order, the last on top.
-        title: Says what is shown.
-        x: Horizontal axis.
-        y: Vertical axis.
-        note: Says what the bands are.
         with_legend: Off where several plots share one, made with :func:`legend`.
         width: Of the picture, in units in which text is 12 high; it scales with the page.
-        height: Likewise.
         render: Makes the result of the drawing; by default a figure for a page.
     """
     frame = Frame(width=width, height=height)

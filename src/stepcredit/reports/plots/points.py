@@ -20,9 +20,6 @@ class Point:
     """A named point, e.g. a method at its cost and accuracy.
 
     Attributes:
-        name: Written beside it.
-        x: Position.
-        y: Height.
         low: Lower end of the height's interval.
         high: Upper end.
         mark: How it looks; by default by its place among the points.
@@ -51,12 +48,7 @@ def scatter_plot(
 
     Args:
         points: Those that are not finite are left out.
-        title: Says what is shown.
-        x: Horizontal axis.
-        y: Vertical axis.
-        note: Says what the bars are.
         width: Of the picture, in units in which text is 12 high.
-        height: Likewise.
         render: Makes the result of the drawing; by default a figure for a page.
     """
     shown = [point for point in points if finite(point.x, point.y) and (point.x > 0 or not x.log2)]
@@ -115,8 +107,6 @@ def reliability_plot(
 
     Args:
         bins: Empty ones (``count`` 0) are left out; a mark's area grows with the count.
-        title: Says what is shown.
-        note: Says what the bars are.
     """
     shown = [one for one in bins if one.count > 0 and finite(one.predicted, one.observed)]
     x, y = (

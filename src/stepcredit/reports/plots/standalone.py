@@ -41,16 +41,6 @@ def standalone(
 
     The background is part of the picture, so that it can be read wherever it is shown; it follows the
     viewer's preference for light or dark. The numbers stand in its description.
-
-    Args:
-        title: Says what is shown.
-        picture: Contents of the plot.
-        width: Of the plot's coordinate system.
-        height: Likewise.
-        header: Names of the numbers.
-        rows: The numbers.
-        note: One or two sentences under the title.
-        key: Entries of the legend.
     """
     parts, top = [], _MARGIN
     for line in textwrap.wrap(title, int(width / _TITLE_CHARACTER)):

@@ -11,8 +11,6 @@ def element(name: str, *children: str, **attributes: str | float | None) -> Mark
     """An element; text children are escaped, markup is kept.
 
     Args:
-        name: Tag name.
-        children: Text or markup inside it.
         attributes: ``stroke_width`` becomes ``stroke-width``, ``class_`` becomes ``class``; ``None`` is
             left out; numbers keep two decimals.
     """
