@@ -71,7 +71,7 @@ class StepSums:
             self.baseline_zero += baseline == 0
 
     def of_all_processes(self, number: int) -> StepSums:
-        """The same over all processes; each must ask. Steps, losses and baselines are all processes' already."""
+        """The same over all processes; each must ask. Steps, losses and baselines are so already."""
         if number == 1:
             return self
         shares = gather_object([self])
