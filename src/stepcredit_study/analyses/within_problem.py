@@ -90,3 +90,9 @@ def auc_difference(first: Sequence[Pairs], second: Sequence[Pairs], bootstrap: P
 def _mean_ordered(pairs: Sequence[Pairs]) -> Float[np.ndarray, " problems"]:
     mean: Float[np.ndarray, " problems"] = np.mean([seed.ordered for seed in pairs], axis=0)
     return mean
+
+
+def as_list(interval: Interval) -> list[float] | None:
+    """``[estimate, low, high]``, or ``None`` where there is nothing to estimate, or no interval."""
+    values = [interval.estimate, interval.low, interval.high]
+    return None if np.isnan(values).any() else values

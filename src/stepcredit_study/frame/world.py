@@ -40,6 +40,20 @@ def lab_source(source: str) -> tuple[Lab, str] | None:
     return (LABS[name], rest) if colon and name in LABS else None
 
 
+def reference_scores(store: Store, data: Path, model: Path, **changes: Any) -> Path:
+    """An untrained model's own log-probability of rollouts by lines; the reward is its mean over tokens."""
+    options = score.Options(
+        input=data,
+        prm=str(model),
+        out=Path(),
+        family="log-probability",
+        aggregate="mean",
+        steps="newline",
+        **changes,
+    )
+    return store.make("score", "reference", options)
+
+
 @dataclass(frozen=True, slots=True)
 class Responses:
     """A generator's graded responses to the problems that results are reported on.

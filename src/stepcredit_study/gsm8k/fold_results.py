@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from stepcredit.data import read_rollouts
 from stepcredit.evaluation.score_columns import REWARD, read_score_columns
-from stepcredit.stats import Interval, ProblemBootstrap
+from stepcredit.stats import ProblemBootstrap
 from stepcredit_study.analyses.grouped_auc import Grouped, grouped_auc
 from stepcredit_study.analyses.within_problem import (
+    as_list,
     auc_difference,
     count_pairs,
     pooled_auc,
@@ -117,19 +118,13 @@ def _row(
         for method, scores in values.items()
     }
     row = {
-        "within a generator": _as_json(grouped_auc(items, [values[name]], bootstrap)),
-        "within a problem": _as_json(pooled_auc(pairs[name], bootstrap)),
+        "within a generator": as_list(grouped_auc(items, [values[name]], bootstrap)),
+        "within a problem": as_list(pooled_auc(pairs[name], bootstrap)),
     }
     for control in (SHORTNESS, REFERENCE):
         if name not in (control, SHORTNESS):
             difference = grouped_auc(items, [values[name]], bootstrap, minus=[values[control]])
-            row[f"within a generator, minus {control}"] = _as_json(difference)
+            row[f"within a generator, minus {control}"] = as_list(difference)
             within = auc_difference(pairs[name], pairs[control], bootstrap)
-            row[f"within a problem, minus {control}"] = _as_json(within)
+            row[f"within a problem, minus {control}"] = as_list(within)
     return row
-
-
-def _as_json(interval: Interval) -> list[float] | None:
-    """``[estimate, low, high]``; ``None`` where there are not both classes, or no interval."""
-    values = [interval.estimate, interval.low, interval.high]
-    return None if np.isnan(values).any() else values

@@ -28,6 +28,7 @@ from stepcredit.pipelines import grade, score, train
 from stepcredit.pipelines.driver import Store
 from stepcredit.runs import write_json
 from stepcredit.training.config import TrainConfig
+from stepcredit_study.frame.world import reference_scores
 from stepcredit_study.gsm8k.fold_results import Fold, development_auc, evaluate
 
 _SEED: Final = 0
@@ -98,7 +99,7 @@ def _fold(options: Options, store: Store, graded: Path, problems: list[str], num
         )
         for name, chosen in parts.items()
     }
-    reference = {name: _reference_scores(options, store, files[name]) for name in ("dev", "test")}
+    reference = {name: reference_scores(store, files[name], options.model) for name in ("dev", "test")}
     chosen: dict[str, Any] = {}
     scores: dict[str, Path] = {}
     for method, settings in METHODS.items():
@@ -138,18 +139,6 @@ def _scores(store: Store, method: str, data: Path, model: Path) -> Path:
     cache = store.root / "reference" if method.startswith("implicit") else None
     wanted = score.Options(input=data, prm=str(model), out=Path(), cache=cache)
     return store.make("score", method, wanted)
-
-
-def _reference_scores(options: Options, store: Store, data: Path) -> Path:
-    wanted = score.Options(
-        input=data,
-        prm=str(options.model),
-        out=Path(),
-        family="log-probability",
-        aggregate="mean",
-        steps="newline",
-    )
-    return store.make("score", "reference", wanted)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from stepcredit.errors import UserError
 from stepcredit.pipelines import eval_best_of_n, eval_steps, grade, score
 from stepcredit.pipelines.driver import Store
 from stepcredit.runs import write_json
+from stepcredit_study.frame.world import reference_scores
 from stepcredit_study.gsm8k.fold_results import Fold, evaluate
 
 REFERENCE: Final = "reference"
@@ -81,18 +82,7 @@ def _recorded(options: Options, solutions: Path) -> dict[str, Any]:
         name: store.make("score", name, score.Options(input=graded, prm=str(prm), out=Path()))
         for name, prm in options.prms.items()
     }
-    reference = store.make(
-        "score",
-        REFERENCE,
-        score.Options(
-            input=graded,
-            prm=str(options.reference),
-            out=Path(),
-            family="log-probability",
-            aggregate="mean",
-            steps="newline",
-        ),
-    )
+    reference = reference_scores(store, graded, options.reference)
     picked = eval_best_of_n.run(
         eval_best_of_n.Options(
             graded=graded,

@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Float
 
 from stepcredit.stats import (
-    Interval,
     ProblemBootstrap,
     VoteSubsets,
     majority_vote,
@@ -25,7 +24,7 @@ from stepcredit.stats import (
     sigmoid,
 )
 from stepcredit_study.analyses.grouped_auc import Grouped, grouped_auc
-from stepcredit_study.analyses.within_problem import auc_difference, pooled_auc
+from stepcredit_study.analyses.within_problem import as_list, auc_difference, pooled_auc
 from stepcredit_study.word_problems.evidence import REFERENCE, SHORTNESS, Evidence
 from stepcredit_study.word_problems.scale import FEW_PROBLEMS, FEW_RESPONSES
 
@@ -81,12 +80,6 @@ def outcomes(evidence: Evidence, temperatures: Mapping[str, float]) -> dict[str,
             row["variants"] = variants
         measured["methods"][method] = row
     return measured
-
-
-def as_list(interval: Interval) -> list[float] | None:
-    """``[estimate, low, high]``, or ``None`` where there is nothing to estimate, or no interval."""
-    values = [interval.estimate, interval.low, interval.high]
-    return None if np.isnan(values).any() else values
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -20,7 +20,7 @@ from stepcredit.generators.options import GeneratorOptions, SamplingOptions
 from stepcredit.pipelines import grade, label_autopsv, label_math_shepherd, sample, score, select, train
 from stepcredit.pipelines.driver import Store
 from stepcredit.runs import atomic_path
-from stepcredit_study.frame.world import Responses
+from stepcredit_study.frame.world import Responses, reference_scores
 from stepcredit_study.word_problems.scale import WordScale
 from stepcredit_study.word_problems.sources import ARITHMETIC, ProblemSource
 
@@ -149,16 +149,7 @@ class WordWorld:
 
     def reference_scores(self, data: Path) -> Path:
         """The reference's own log-probability, token by token; the reward is its mean over tokens."""
-        options = score.Options(
-            input=data,
-            prm=str(self.middle),
-            out=Path(),
-            tokens=True,
-            family="log-probability",
-            aggregate="mean",
-            steps="newline",
-        )
-        return self.store.make("score", "reference", options)
+        return reference_scores(self.store, data, self.middle, tokens=True)
 
     def _joined(self, split: str, total: int, policy: str, num_samples: int) -> Path:
         block = self.scale.block

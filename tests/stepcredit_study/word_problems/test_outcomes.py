@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from stepcredit.stats import Interval
-from stepcredit_study.word_problems.outcomes import as_list
+from stepcredit_study.analyses.within_problem import as_list
 
 
 def test_what_has_no_estimate_or_no_interval_is_not_reported() -> None:
