@@ -8,6 +8,8 @@ BIN := .venv/bin
 DEMO_OUT ?= runs/demo
 SEED ?= 0
 VLLM_ENV ?= .venv-vllm
+# One more than processors: tests wait for processes that they start.
+TEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 .PHONY: setup demo test test-long test-vllm check types docs format results findings clean
 
@@ -24,7 +26,7 @@ demo: setup
 	$(BIN)/stepcredit demo --out $(DEMO_OUT) --seed $(SEED)
 
 test: setup
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not long"
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not long"
 
 test-long: setup
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m long

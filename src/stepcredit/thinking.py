@@ -30,6 +30,11 @@ _BLOCKS = re.compile(
 """What stays whole where blank lines end steps."""
 
 
+_OPENING_LINES = {
+    opening: re.compile(rf"^[ \t]*{re.escape(opening)}", re.MULTILINE) for opening, _ in THINKING_TAGS
+}
+
+
 def after_thinking(response: str) -> str | None:
     """What follows the model's thinking: the text after the last closing tag, the whole text without any.
 
@@ -40,7 +45,8 @@ def after_thinking(response: str) -> str | None:
     """
     for opening, closing in THINKING_TAGS:
         before, tag, after = response.rpartition(closing)
-        if re.search(rf"^[ \t]*{re.escape(opening)}", after if tag else before + after, re.MULTILINE):
+        rest = after if tag else before + after
+        if opening in rest and _OPENING_LINES[opening].search(rest):
             return None
         response = after
     return response if response.strip() else None

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.comparison.made_up import RECIPE
+from tests.processes import CONTEXT
 from tests.tutor_rollouts import tutor_rollouts
 
 from stepcredit.comparison.recipe import read_recipe
@@ -16,7 +17,7 @@ from stepcredit.errors import UserError
 from stepcredit.lab.oracles import label_steps
 from stepcredit.lab.tutor import WEAK
 from stepcredit.pipelines import compare
-from stepcredit.runs import Ledger, Manifest, manifest_path, write_json
+from stepcredit.runs import Ledger, Manifest, manifest_path, workers, write_json
 
 
 def _write(path: Path, split: str, *, problems: int = 6, samples: int = 4) -> None:
@@ -116,8 +117,10 @@ def test_a_second_run_trains_nothing_again(
 
 @pytest.mark.slow
 def test_settings_that_are_tried_side_by_side_come_out_the_same(
-    result: ComparisonResult, world: Path, tmp_path: Path
+    result: ComparisonResult, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # From the process that has imported everything.
+    monkeypatch.setattr(workers, "START_METHOD", CONTEXT.get_start_method())
     recipe = tmp_path / "one.yaml"
     recipe.write_text(yaml.safe_dump({**RECIPE, "methods": RECIPE["methods"][:1]}))
     together = compare.run(

@@ -127,7 +127,7 @@ def test_other_settings_in_the_same_directory_are_refused(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["train/rollouts.jsonl", "prm.partial", "test-mid/graded.jsonl"])
+@pytest.mark.parametrize("stage", ["prm.partial", "test-mid/graded.jsonl"])
 def test_a_demo_that_was_killed_goes_on_and_ends_the_same(demo: Path, tmp_path: Path, stage: str) -> None:
     out = tmp_path / "run"
     kill_when(["demo", "--out", str(out), *SMALL], tmp_path / "log", lambda: any(out.glob(stage + "*")))

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from stepcredit_bench.serve_faults import MOST_BYTES, Faults, bombard
 from stepcredit_bench.serving import LAB, ServerProcess, save_models
+
+# Schemathesis takes seconds to import, so ``serve_faults`` is imported in the tests, not in every process.
 
 
 @pytest.mark.slow
 def test_malformed_requests_are_refused_cleanly_and_leave_the_server_as_it_was(tmp_path: Path) -> None:
+    from stepcredit_bench.serve_faults import MOST_BYTES, bombard
+
     with ServerProcess(*save_models(LAB, tmp_path, seed=0), "--max-request-bytes", str(MOST_BYTES)) as server:
         faults = bombard(server, 200, seed=3, parts=2)
     assert faults.failures == []
@@ -22,6 +25,8 @@ def test_malformed_requests_are_refused_cleanly_and_leave_the_server_as_it_was(t
 
 
 def test_answers_that_should_not_be_are_kept() -> None:
+    from stepcredit_bench.serve_faults import Faults
+
     faults = Faults()
     faults.note("body", 503, b'{"error": {"message": "full"}}', "good")
     faults.note("body", 200, b"{}", "good")

@@ -159,6 +159,11 @@ class Done:
         self.count += 1
         return True
 
+    def num_done(self, prompt_id: str) -> int:
+        """How many samples of a prompt have been drawn."""
+        first = self.place(prompt_id, 0)
+        return self._flags.count(1, first, first + self.num_samples)
+
     def missing(self, prompt_id: str) -> tuple[int, ...]:
         """Samples of a prompt that are still to be drawn."""
         first = self.place(prompt_id, 0)

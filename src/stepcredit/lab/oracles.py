@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from stepcredit.lab.checks import STEP_RULE, StepCheck
 from stepcredit.lab.second import oracle as second
@@ -72,5 +73,11 @@ def label_steps(rollout: Rollout) -> tuple[StepLabel, ...]:
     Raises:
         DataError: The rollout's prompt is not a problem of the lab.
     """
-    checks = check_steps(parse_problem(rollout.prompt), rollout.response)
+    return _labels_of(parse_problem(rollout.prompt), rollout.response)
+
+
+@lru_cache(maxsize=1024)
+def _labels_of(problem: Problem, response: str) -> tuple[StepLabel, ...]:
+    """Equal responses to a problem mostly follow each other."""
+    checks = check_steps(problem, response)
     return tuple(StepLabel(check.step.end, float(check.right)) for check in checks)

@@ -292,7 +292,7 @@ class _Sorted:
             endings = counts.notes.setdefault("other_endings", {})
             endings[ending] = endings.get(ending, 0) + 1
         ledger.generated_tokens += row.get("num_generated_tokens", 0)
-        if len(self._done.missing(row["prompt_id"])) == self._done.num_samples - 1:
+        if self._done.num_done(row["prompt_id"]) == 1:
             ledger.prompt_tokens += row.get("num_prompt_tokens", 0)
 
 

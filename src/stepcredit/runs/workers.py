@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
+START_METHOD = "spawn"
+"""How processes begin, as :mod:`multiprocessing` names it."""
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -27,7 +29,7 @@ def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     # The libraries read these when they are loaded, which is in the new processes.
     os.environ.update({name: str(_at_most(share, value)) for name, value in earlier.items()})
     pool = ProcessPoolExecutor(
-        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent
+        jobs, mp_context=multiprocessing.get_context(START_METHOD), initializer=end_with_parent
     )
     try:
         yield pool
