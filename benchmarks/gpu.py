@@ -5,6 +5,11 @@
 Sections run one after the other, each within its own time. One that fails is reported and the others go on;
 results are written after every section. Beside PyTorch and transformers it needs ``src`` and ``benchmarks``
 on ``PYTHONPATH`` and the package ``jaxtyping``; TRL and PEFT are measured where they are installed.
+
+The package asks for torch 2.13 and transformers 5.23; this script also runs with transformers 5.17. There no
+class stands for layers that keep no keys and values, so models with such layers cannot be sampled, and the
+switch for recomputing activations has another name; no section recomputes any. What it uses of torch is older
+than 2.11: ``fully_shard`` is of 2.6, ``flex_attention`` with grouped queries of 2.5.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from stepcredit.logprobs import enable_log_probs, enable_packing, pack, token_log_probs
-from stepcredit.logprobs.projection import LOGIT_CHUNK_BYTES
+from stepcredit.logprobs.projection import LOGIT_TILE_BYTES
 from stepcredit.training.budget import tokens_per_forward
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import TrainingSet
@@ -28,7 +28,7 @@ from stepcredit_bench.processes import peak_mb, release_free_memory, reset_peak,
 from stepcredit_bench.workload import random_model, response_groups
 
 _MIB = 2**20
-_WAYS = {"1,280 tokens": (1280, False), "1,280 tokens, recomputed": (1280, True), "as chosen": (None, True)}
+_WAYS = {"1,280 tokens": (1280, False), "1,280 tokens, recomputed": (1280, True), "as chosen": (None, False)}
 
 
 def batch_of(shape: str, tokens: int) -> list[Encoded]:
@@ -75,7 +75,7 @@ def measure(shape: str, tokens: int | None, recomputes: bool) -> dict[str, Any]:
         "gradients": _mib(gradients),
         "moments": _mib(moments),
         "kept for the way back": kept,
-        "a piece of logits": LOGIT_CHUNK_BYTES / _MIB,
+        "a tile of logits": LOGIT_TILE_BYTES["cpu"] / _MIB,
         "peak": peak,
         "tokens": batch.num_computed,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import resource
@@ -63,6 +64,33 @@ class Input:
                     "correct": answer == problem % 3,
                     "prediction": str(answer),
                 }
+
+    def scores(self, seed: int) -> Iterator[dict[str, Any]]:
+        """Made-up scores of the rollouts, as a scorer of step rewards writes them."""
+        draw = random.Random(seed)
+        for row in self.rows(seed):
+            texts = row["response"].splitlines(keepends=True)
+            ends = list(itertools.accumulate(map(len, texts)))
+            rewards = [draw.gauss(0, 1) for _ in texts]
+            yield {
+                "id": row["id"],
+                "prompt_id": row["prompt_id"],
+                "reward": sum(rewards),
+                "steps": [
+                    {
+                        "index": index,
+                        "text": text,
+                        "start": end - len(text),
+                        "end": end,
+                        "reward": reward,
+                        "value": reward,
+                    }
+                    for index, (text, end, reward) in enumerate(zip(texts, ends, rewards, strict=True))
+                ],
+                "aggregates": {"min": min(rewards), "last": rewards[-1]},
+                "num_tokens": len(row["response"]) + 1,
+                "scorer": "made up",
+            }
 
     def _step(self, draw: random.Random) -> str:
         digits = "".join(draw.choice("0123456789") for _ in range(self.step_tokens - 3))
@@ -176,7 +204,7 @@ class Stage:
     def _write(self) -> None:
         write_rows(self.rollouts, self.given.rows(self.seed))
         if self.name == "eval":
-            score_without_model(self)
+            write_rows(self.scores, self.given.scores(self.seed))
 
     def warm_up(self) -> None:
         """Loading did it."""

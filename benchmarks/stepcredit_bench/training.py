@@ -1,7 +1,7 @@
 """Training beside TRL's ``DPOTrainer`` and a plain PyTorch loop, on the same units in the same order.
 
 All sides: products in bf16 under autocast with float32 weights, AdamW with the same settings, clipping
-at 1, a constant learning rate; activations are kept, but for those that our side recomputes at little cost.
+at 1, a constant learning rate; activations are kept (ours recomputes some where memory is short).
 Ours computes the reference once, before training, and that pass is in its time; the others run it live, as
 they do by default, on every unit. Under autocast on a CPU TRL's head runs in float32, so a part of the ratio
 to TRL is the CPU's.
@@ -26,7 +26,7 @@ from stepcredit.scorers.implicit import implicit_record
 from stepcredit.training.budget import tokens_per_forward
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import Example
-from stepcredit.training.recomputing import recompute_cheap
+from stepcredit.training.recomputing import recompute_if_short_of_memory
 from stepcredit.training.reference import AutocastLogProbs, StoredReference
 from stepcredit.training.step_batches import StepBatch
 from stepcredit.training.trainer import PRMTrainer
@@ -133,19 +133,18 @@ class OurSide(_TrainSide):
         super().prepare()
         enable_log_probs(self.policy)
         self.packed = enable_packing(self.policy)
-        if self.device == "cpu":  # as training does
-            recompute_cheap(self.policy)
+        self.config = TrainConfig(
+            precision=self.work.precision,
+            group_prompts=self.work.workload == "group",
+            tokens_per_forward=self.work.tokens_per_forward,
+        )
+        recompute_if_short_of_memory(self.policy, self.data, self.config, packed=self.packed)
 
     def train(self) -> list[float]:
         """Train."""
         from transformers import PrinterCallback, TrainingArguments
 
-        config = TrainConfig(
-            precision=self.work.precision,
-            group_prompts=self.work.workload == "group",
-            tokens_per_forward=self.work.tokens_per_forward,
-        )
-        tokens = tokens_per_forward(self.policy, self.data, config, packed=self.packed)
+        tokens = tokens_per_forward(self.policy, self.data, self.config, packed=self.packed)
         source = LocalTokenLogProbs(self.policy, weights_hash="random")
         trainer = _InOrder(
             self.policy,

@@ -7,6 +7,7 @@ import torch
 from tests.logprobs.naive import naive_target_log_probs
 from torch import Tensor
 
+from stepcredit.logprobs import projection
 from stepcredit.logprobs.projection import (
     LOGIT_TILE_BYTES,
     LogitTransform,
@@ -121,6 +122,32 @@ def test_autocast_computes_in_its_dtype_and_keeps_float32_gradients() -> None:
     assert [grad.dtype for grad in gradients(under_autocast, upstream, [hidden, weight])] == [
         torch.float32
     ] * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_that_are_kept_are_those_that_are_computed_again(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed(most_kept: int) -> tuple[list[int], list[torch.Tensor]]:
+        monkeypatch.setattr(projection, "MOST_KEPT_LOGITS", most_kept)
+        hidden, weight, targets, _, upstream = inputs(11, dtype, bias=False)
+        kept: list[int] = []
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            log_probs = target_log_probs(
+                hidden, weight, targets, transform=LogitTransform(0.7, 2.0), chunk_size=3
+            )
+        return kept, [log_probs.detach(), *gradients(log_probs, upstream, [hidden, weight])]
+
+    number = 11 * inputs(11, dtype, bias=False)[1].shape[0]
+    kept, values = computed(number)
+    not_kept, expected = computed(number - 1)
+    assert sum(kept) == sum(not_kept) + number
+    assert all(torch.equal(one, other) for one, other in zip(values, expected, strict=True))
 
 
 def test_numeric_gradients() -> None:

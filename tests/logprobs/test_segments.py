@@ -31,11 +31,21 @@ def naive(query: Tensor, key: Tensor, value: Tensor, window: int | None, softcap
 
 @pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("softcap", [None, 1.5])
-@pytest.mark.parametrize("most_masked", [1, 40, 2**22])
+@pytest.mark.parametrize(
+    ("most_masked", "most_shared", "queries"),
+    [(1, 0, 256), (40, 0, 256), (2**22, 0, 3), (2**22, 40, 256), (2**22, 2**17, 256)],
+)
 def test_blocks_of_queries_attend_as_tokens_do(
-    window: int | None, softcap: float | None, most_masked: int, monkeypatch: pytest.MonkeyPatch
+    window: int | None,
+    softcap: float | None,
+    most_masked: int,
+    most_shared: int,
+    queries: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(segments, "MOST_MASKED", most_masked)
+    monkeypatch.setattr(segments, "MOST_SHARED", most_shared)
+    monkeypatch.setattr(segments, "CPU_QUERIES", queries)
     source = torch.Generator().manual_seed(0)
     query, key, value = inputs = [
         torch.randn(

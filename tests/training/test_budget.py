@@ -87,11 +87,20 @@ def test_a_cpus_passes_are_modest_beside_a_large_model(monkeypatch: pytest.Monke
     assert chosen(config, monkeypatch) == max(256, budget._states(model, config) // 2 // per_token)
 
 
-def test_a_tiny_models_passes_keep_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, config = llama(), TrainConfig()
-    assert not budget.keeps_much(model, config)
-    monkeypatch.setattr(budget, "_MODEST", 2047 * budget._token_bytes(model, config))
-    assert budget.keeps_much(model, config)
+def is_short(config: TrainConfig, monkeypatch: pytest.MonkeyPatch, *, memory: float) -> bool:
+    monkeypatch.setattr(budget, "device_memory", lambda _: round(memory))
+    return budget.is_short_of_memory(llama(), one_prompt(4), config, packed=True)
+
+
+def test_memory_is_short_where_a_pass_of_the_wanted_size_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, grouped = llama(), TrainConfig(group_prompts=True)
+    per_token, states = budget._token_bytes(model, grouped), budget._states(model, grouped)
+    for config, tokens in ((grouped, 4500), (TrainConfig(), 2048), (TrainConfig(tokens_per_forward=77), 77)):
+        needed = (states + tokens * per_token) / budget._SHARE
+        assert not is_short(config, monkeypatch, memory=1.01 * needed)
+        assert is_short(config, monkeypatch, memory=0.99 * needed)
 
 
 def test_a_token_takes_what_a_pass_keeps_for_it() -> None:

@@ -12,7 +12,10 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from stepcredit.logprobs import enable_packing, pack, token_log_probs
-from stepcredit.training.recomputing import recompute_cheap
+from stepcredit.training import budget
+from stepcredit.training.config import TrainConfig
+from stepcredit.training.examples import Example, TrainingSet
+from stepcredit.training.recomputing import recompute_cheap, recompute_if_short_of_memory
 from stepcredit.types import Encoded
 
 
@@ -90,3 +93,24 @@ def test_a_model_whose_layers_change_what_is_kept_stays_as_it_is() -> None:
     assert all(weight.grad is None for weight in model.parameters())
     _, computed = gradients(model, bfloat16=False)
     assert all(torch.isfinite(gradient).all() for gradient in computed)
+
+
+@pytest.mark.parametrize(
+    ("memory", "config", "packed", "recomputes"),
+    [
+        (2**40, TrainConfig(), True, False),
+        (2**20, TrainConfig(), True, True),
+        (2**20, TrainConfig(), False, False),
+        (2**20, TrainConfig(gradient_checkpointing=True), True, False),
+    ],
+)
+def test_it_is_done_where_memory_is_short(
+    memory: int, config: TrainConfig, packed: bool, recomputes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "device_memory", lambda _: memory)
+    model = llama()
+    assert enable_packing(model)
+    examples = (Example(id="0", prompt_id="p", encoded=Encoded((1, 2, 3), 1), label=1.0),)
+    data = TrainingSet(examples=examples, units=((0,),))
+    assert recompute_if_short_of_memory(model, data, config, packed=packed) == recomputes
+    assert model.is_activation_checkpointing == recomputes

@@ -7,13 +7,16 @@ from typing import Any
 
 from jaxtyping import Float, Int64
 from torch import Tensor
+from transformers import cache_utils
 from transformers.cache_utils import (
     CacheLayerMixin,
-    DummyLayer,
     DynamicCache,
     DynamicLayer,
     DynamicSlidingWindowLayer,
 )
+
+_WITHOUT_CACHE: Any = getattr(cache_utils, "DummyLayer", ())
+"""What stands for a layer that keeps nothing; transformers 5.17 has no such thing."""
 
 LayerStates = tuple[Float[Tensor, "heads tokens width"], Float[Tensor, "heads tokens width"]]
 """Keys and values of one sequence in one layer."""
@@ -118,7 +121,7 @@ class RowCache:
             if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer):
                 self._layers.append(_BufferLayer(self._extent))
                 self.library.layers[position] = self._layers[-1]
-            elif not isinstance(layer, DummyLayer):
+            elif not isinstance(layer, _WITHOUT_CACHE):
                 raise NotImplementedError(f"cache layers of kind {type(layer).__name__}")
 
     @property

@@ -1,7 +1,8 @@
 """Log-probabilities of target tokens from hidden states, without the (tokens x vocabulary) matrix.
 
-The vocabulary projection, the soft cap and the log-softmax run tile by tile, forward and backward; only one
-tile of the logits exists at a time. Shape legend: N scored positions, D hidden width, V vocabulary.
+The vocabulary projection, the soft cap and the log-softmax run tile by tile, forward and backward. Only one
+tile of the logits exists at a time, except that few logits are kept for the backward pass. Shape legend: N
+scored positions, D hidden width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ LOGIT_TILE_BYTES = {"cpu": 8 * 2**20}
 """Size of one tile of float32 logits where no chunk size is given: it stays in a large CPU cache."""
 _ACCELERATOR_TILE_BYTES = 512 * 2**20
 """Products of an accelerator must be large, and its memory is not a cache."""
+MOST_KEPT_LOGITS = 2**26
+"""Up to so many logits (256 MiB) the backward pass finds them where it would compute them again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,8 @@ class _TargetLogProbs(torch.autograd.Function):
     """Forward and backward over tiles of the vocabulary, each with all rows.
 
     So the weight is read and cast once, its products are large, and each part of its gradient is one
-    product, rounded once and never added to. Between the two only the inputs and one log-sum-exp per row are
-    kept.
+    product, rounded once and never added to. Between the two the inputs and one log-sum-exp per row are
+    kept, and the logits where that is asked for.
     """
 
     @staticmethod
@@ -77,11 +80,13 @@ class _TargetLogProbs(torch.autograd.Function):
         transform: LogitTransform,
         chunk_size: int,
         compute_dtype: torch.dtype,
+        keeps_logits: bool,
     ) -> Tensor:
         cast_hidden = hidden.detach().to(compute_dtype)
         statistics = _statistics_dtype(compute_dtype)
         log_normalisers = hidden.new_full((hidden.shape[0],), float("-inf"), dtype=statistics)
         picked = torch.zeros_like(log_normalisers)
+        kept = []
         for tile in _tiles(hidden.shape[0], weight.shape[0], chunk_size):
             tile_weight = weight[tile].detach().to(compute_dtype)
             logits = _logits(cast_hidden, tile_weight, None if bias is None else bias[tile], transform)
@@ -89,18 +94,21 @@ class _TargetLogProbs(torch.autograd.Function):
             picked[inside] = logits[inside, columns]
             # Twice as fast on CPU as logsumexp, which also slows down where exponentials are denormal.
             largest = logits.amax(dim=1)
-            normalisers = largest - logits.log_softmax(dim=1).amax(dim=1)
+            log_softmax = torch.log_softmax(logits, dim=1, out=None if keeps_logits else logits)
+            normalisers = largest - log_softmax.amax(dim=1)
             # A tile in which no token has any probability has no softmax.
             normalisers = torch.where(largest.isneginf(), largest, normalisers)
             log_normalisers = torch.logaddexp(log_normalisers, normalisers)
-        ctx.save_for_backward(hidden, weight, bias, targets, log_normalisers)
+            if keeps_logits:
+                kept.append(logits)
+        ctx.save_for_backward(hidden, weight, bias, targets, log_normalisers, *kept)
         ctx.transform, ctx.chunk_size, ctx.compute_dtype = transform, chunk_size, compute_dtype
         return picked - log_normalisers
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, log_normalisers = ctx.saved_tensors
+        hidden, weight, bias, targets, log_normalisers, *kept = ctx.saved_tensors
         incoming = grads[0].to(log_normalisers.dtype)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         cast_hidden = hidden.detach().to(ctx.compute_dtype)
@@ -109,10 +117,10 @@ class _TargetLogProbs(torch.autograd.Function):
         fresh = torch.empty_like if hidden.shape[0] > 0 else torch.zeros_like
         grad_weight = fresh(weight) if wants_weight else None
         grad_bias = fresh(bias) if wants_bias else None
-        for tile in _tiles(hidden.shape[0], weight.shape[0], ctx.chunk_size):
+        for number, tile in enumerate(_tiles(hidden.shape[0], weight.shape[0], ctx.chunk_size)):
             tile_weight = weight[tile].detach().to(ctx.compute_dtype)
             tile_bias = None if bias is None else bias[tile]
-            logits = _logits(cast_hidden, tile_weight, tile_bias, ctx.transform)
+            logits = kept[number] if kept else _logits(cast_hidden, tile_weight, tile_bias, ctx.transform)
             grad_logits = _logits_gradient(logits, log_normalisers, targets - tile.start, incoming)
             ctx.transform.backward_(grad_logits, logits)
             if grad_bias is not None:
@@ -124,7 +132,7 @@ class _TargetLogProbs(torch.autograd.Function):
                 grad_weight[tile] = cast_grad.T @ cast_hidden
         if grad_hidden is not None:
             grad_hidden = grad_hidden.to(hidden.dtype)
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
 
 
 def _logits_gradient(
@@ -204,7 +212,8 @@ def target_log_probs(
         bias: Output bias.
         transform: Scale and soft cap of the logits.
         chunk_size: How many logits exist at once, as a number of whole rows, at least 1; by default by the
-            device (:func:`default_chunk_size`). It changes memory and speed, not values.
+            device (:func:`default_chunk_size`). It changes memory and speed, not values. Up to
+            :data:`MOST_KEPT_LOGITS` of them are kept for the backward pass all the same.
 
     Returns:
         Log-probabilities in nats, float32 (float64 for float64 input).
@@ -213,6 +222,7 @@ def target_log_probs(
         chunk_size = default_chunk_size(weight.shape[0], hidden.device.type)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+    learns = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     log_probs: Tensor = _TargetLogProbs.apply(  # type: ignore[no-untyped-call]
         hidden,
         _gathered(weight),
@@ -221,5 +231,6 @@ def target_log_probs(
         transform,
         chunk_size,
         _compute_dtype(hidden),
+        learns and len(hidden) * len(weight) <= MOST_KEPT_LOGITS,
     )
     return log_probs

@@ -10,6 +10,7 @@ Shape legend: L tokens of a segment, C tokens of its context and itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +21,17 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from stepcredit.logprobs.context_attention import context_attention, takes_context
 from stepcredit.logprobs.short_attention import is_short, short_attention
 
 IMPLEMENTATION = "stepcredit_segments"
 
 MOST_MASKED = 2**22
 """Entries of one mask: longer segments attend in blocks of queries."""
+CPU_QUERIES = 256
+"""Queries of a block on a CPU, whose kernel computes what a mask hides: less is hidden from a small block."""
+MOST_SHARED = 2**17
+"""Entries of a mask that is kept for all layers, which would each make it anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,28 +112,43 @@ def segment_attention(
     # `split` has one backward for all pieces; slicing would fill a tensor of the row's size for each.
     keys, values = torch.split(key, lengths, dim=2), torch.split(value, lengths, dim=2)
     outputs = []
+    how: dict[str, Any] = {"scaling": scaling, "dropout": dropout, "softcap": softcap}
+    plain = softcap is None and dropout == 0.0
     for index, piece in enumerate(torch.split(query, lengths, dim=2)):
-        chain = (*segments.contexts[index], index)
-        own_keys = keys[index] if len(chain) == 1 else torch.cat([keys[link] for link in chain], dim=2)
-        own_values = values[index] if len(chain) == 1 else torch.cat([values[link] for link in chain], dim=2)
-        if softcap is None and dropout == 0.0 and is_short(piece, own_keys):
+        links = segments.contexts[index]
+        total = lengths[index] + sum(lengths[link] for link in links)
+        windowed = sliding_window is not None and sliding_window < total
+        is_long = lengths[index] * total > MOST_SHARED
+        if links and is_long and plain and not windowed and takes_context(piece, values[index]):
+            context = _joined(keys, links), _joined(values, links)
+            outputs.append(context_attention(piece, *context, keys[index], values[index], scaling=scaling))
+            continue
+        own_keys = _joined(keys, (*links, index))
+        own_values = _joined(values, (*links, index))
+        if plain and is_short(piece, own_keys):
             hidden = segments.hidden(index, sliding_window, piece)
             outputs.append(short_attention(piece, own_keys, own_values, hidden, scaling=scaling))
-            continue
-        context = sum(lengths[link] for link in chain[:-1])
-        windowed = sliding_window is not None and sliding_window < context + lengths[index]
-        how: dict[str, Any] = {"scaling": scaling, "dropout": dropout, "softcap": softcap}
-        if context > 0 or windowed or softcap is not None:
-            outputs.append(_attend_in_blocks(piece, own_keys, own_values, sliding_window, **how))
-        else:
+        elif not links and not windowed and softcap is None:
             outputs.append(_attend(piece, own_keys, own_values, None, **how))
+        elif softcap is None and not is_long:
+            hidden = segments.hidden(index, sliding_window, piece)
+            outputs.append(_attend(piece, own_keys, own_values, hidden, **how))
+        else:
+            outputs.append(_attend_in_blocks(piece, own_keys, own_values, sliding_window, **how))
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _joined(pieces: Sequence[Tensor], places: Sequence[int]) -> Tensor:
+    """Tokens of several segments, one after the other."""
+    return pieces[places[0]] if len(places) == 1 else torch.cat([pieces[place] for place in places], dim=2)
 
 
 def _attend_in_blocks(query: Tensor, key: Tensor, value: Tensor, window: int | None, **how: Any) -> Tensor:
     """As :func:`_attend` of the last tokens to all, by blocks of queries, so that no mask is quadratic."""
     length, total = query.shape[2], key.shape[2]
     size = max(1, MOST_MASKED // total)
+    if query.device.type == "cpu":
+        size = min(size, CPU_QUERIES)
     outputs = []
     for start in range(0, length, size):
         rows = query[:, :, start : start + size]

@@ -49,28 +49,41 @@ def tokens_per_forward(policy: nn.Module, data: TrainingSet, config: TrainConfig
     """
     if config.tokens_per_forward is not None:
         return config.tokens_per_forward
+    per_token = _token_bytes(policy, config)
+    wanted = _wanted(policy, data, config, per_token, packed=packed)
+    return max(_LEAST, min(wanted, _room(policy, config) // per_token))
+
+
+def is_short_of_memory(policy: nn.Module, data: TrainingSet, config: TrainConfig, *, packed: bool) -> bool:
+    """Whether the device has no room for all that a pass of the wanted size keeps until it goes back.
+
+    The arguments are those of :func:`tokens_per_forward`.
+    """
+    per_token = _token_bytes(policy, config)
+    wanted = config.tokens_per_forward or _wanted(policy, data, config, per_token, packed=packed)
+    return wanted * per_token > _room(policy, config)
+
+
+def _wanted(
+    policy: nn.Module, data: TrainingSet, config: TrainConfig, per_token: int, *, packed: bool
+) -> int:
+    """Tokens of a pass where memory sets no bound."""
     device = input_device(policy)
-    wanted, per_token, states = (
-        default_token_budget(device.type),
-        _token_bytes(policy, config),
-        _states(policy, config),
-    )
+    wanted = default_token_budget(device.type)
     if device.type == "cpu":
-        wanted = min(wanted, max(_MODEST, states // 2) // per_token)
+        wanted = min(wanted, max(_MODEST, _states(policy, config) // 2) // per_token)
     if config.group_prompts:
 
         def sequences(unit: int) -> list[Encoded]:
             return [data.examples[row].encoded for row in data.units[unit]]
 
         wanted = max([wanted, *pass_sizes(data.groups(by_prompt=True), sequences, packed=packed)])
-    room = round(_SHARE * device_memory(device)) - states
-    return max(_LEAST, min(wanted, room // per_token))
+    return wanted
 
 
-def keeps_much(policy: nn.Module, config: TrainConfig) -> bool:
-    """Whether a pass of the device's usual size keeps more than is modest until it goes back."""
-    usual = default_token_budget(input_device(policy).type)
-    return usual * _token_bytes(policy, config) > _MODEST
+def _room(policy: nn.Module, config: TrainConfig) -> int:
+    """Bytes that the device has for what passes keep."""
+    return round(_SHARE * device_memory(input_device(policy))) - _states(policy, config)
 
 
 def _states(policy: nn.Module, config: TrainConfig) -> int:

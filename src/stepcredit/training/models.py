@@ -8,11 +8,10 @@ from typing import Any
 
 from stepcredit.checkpoints import LoadOptions, check_vocabulary
 from stepcredit.errors import UserError
-from stepcredit.training.budget import keeps_much
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.inputs import Inputs
 from stepcredit.training.policy import load_policy, packs
-from stepcredit.training.recomputing import recompute_cheap
+from stepcredit.training.recomputing import recompute_if_short_of_memory
 from stepcredit.training.reference import has_own_network, make_reference
 from stepcredit.training.session import Session
 from stepcredit.training.sources import Sources
@@ -64,7 +63,6 @@ def load_models(
         policy = load_policy(name, config, load, device)
     check_vocabulary(policy, inputs.tokenizer, name)
     packed = packs(policy, inputs.data, config)
-    may_recompute = packed and device.type == "cpu" and not session.sharded
-    if may_recompute and not config.gradient_checkpointing and keeps_much(policy, config):
-        recompute_cheap(policy)
+    if not session.sharded:
+        recompute_if_short_of_memory(policy, inputs.data, config, packed=packed)
     return Models(policy=policy, packed=packed, reference=reference)

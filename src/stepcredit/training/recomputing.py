@@ -11,6 +11,9 @@ from torch.utils.checkpoint import create_selective_checkpoint_contexts
 
 from stepcredit.logprobs import pack, token_log_probs
 from stepcredit.logprobs.forward import causal_lm_of, input_device
+from stepcredit.training.budget import is_short_of_memory
+from stepcredit.training.config import TrainConfig
+from stepcredit.training.examples import TrainingSet
 from stepcredit.types import Encoded
 
 _KEPT = (
@@ -21,12 +24,27 @@ _KEPT = (
 """What is not cheap."""
 
 
+def recompute_if_short_of_memory(
+    policy: nn.Module, data: TrainingSet, config: TrainConfig, *, packed: bool
+) -> bool:
+    """:func:`recompute_cheap`, on a CPU without room for all that a pass keeps.
+
+    The arguments are those of :func:`~stepcredit.training.budget.tokens_per_forward`, which takes the
+    answer into account.
+
+    Returns:
+        Whether it is done.
+    """
+    possible = packed and input_device(policy).type == "cpu" and not config.gradient_checkpointing
+    return possible and is_short_of_memory(policy, data, config, packed=packed) and recompute_cheap(policy)
+
+
 def recompute_cheap(policy: nn.Module) -> bool:
     """Keep of each layer its input, products and attention; norms and activations are computed again.
 
-    That halves what a pass keeps and changes no gradient. It takes a twentieth more time with 135 million
-    parameters and a quarter more with the lab's, whose passes keep little. A few tokens are run to see that
-    no gradient changes; a model of which one does, or which cannot do it, stays as it is.
+    A pass then keeps two thirds as much, and no gradient changes. It takes a twentieth more time with 135
+    million parameters and a quarter more with the lab's. A few tokens are run to see that no gradient
+    changes; a model of which one does, or which cannot do it, stays as it is.
 
     Args:
         policy: A causal language model for which :func:`~stepcredit.logprobs.enable_packing` holds.
