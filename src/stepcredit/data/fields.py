@@ -63,11 +63,11 @@ def texts_field(row: Mapping[str, Any], field: str, where: str) -> list[str]:
 def optional_text(row: Mapping[str, Any], field: str, where: str) -> str | None:
     """A string or null; a number, as which other tools store answers, becomes text."""
     value = row.get(field)
+    if value is None or isinstance(value, str):
+        return value
     if type(value) is int or is_number(value):
         return str(value)
-    if value is not None and not isinstance(value, str):
-        raise wrong(row, field, "a string, a number or null", where)
-    return value
+    raise wrong(row, field, "a string, a number or null", where)
 
 
 def name_field(row: Mapping[str, Any], field: str, where: str) -> str:
@@ -83,6 +83,8 @@ def name_field(row: Mapping[str, Any], field: str, where: str) -> str:
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number that a float can hold; truth values are none."""
+    if type(value) is float:
+        return math.isfinite(value)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     try:

@@ -65,6 +65,10 @@ class EncodedSteps:
     token_ends: tuple[int, ...] = ()
     scored_text: str | None = None
 
+    def __hash__(self) -> int:
+        """By its tokens alone, which tell nearly all apart; those of all steps would take far longer."""
+        return hash((self.encoded.token_ids, self.encoded.scored_start))
+
 
 class Encoding(Protocol):
     """A format: how a prompt and its response become tokens, and which of them are scored."""

@@ -172,9 +172,8 @@ def join_labels(
             excluded.update([_MISALIGNED])
             continue
         for piece in pieces:
-            part = columns.step_rewards[piece]
-            rewards.append(float(part.sum() if additive else part.min()))
-            values.append(float(columns.step_values[piece][-1]))
+            rewards.append(_reward(columns, piece, additive=additive))
+            values.append(float(columns.step_values[piece.stop - 1]))
         given = [label.label for label in rollout.step_labels]
         given += [math.nan] * (len(pieces) - len(given))
         labels += given
@@ -195,6 +194,14 @@ def join_labels(
         first_wrong=np.array(first_wrong),
         excluded=dict(excluded),
     )
+
+
+def _reward(columns: ScoreColumns, piece: slice, *, additive: bool) -> float:
+    """Of a labelled step, which mostly is one scored step."""
+    if piece.stop - piece.start == 1:
+        return float(columns.step_rewards[piece.start])
+    part = columns.step_rewards[piece]
+    return float(part.sum() if additive else part.min())
 
 
 def _nothing_left(excluded: Mapping[str, int], source: str) -> DataError:
@@ -249,4 +256,6 @@ def _align(rollout: Rollout, columns: ScoreColumns, row: int) -> list[slice] | N
 
 def _text_end(text: str, end: int) -> int:
     """Where the text before ``end`` ends without trailing white space."""
+    if 0 < end <= len(text) and not text[end - 1].isspace():
+        return end
     return len(text[:end].rstrip())
