@@ -35,6 +35,13 @@ CONTEXT.set_forkserver_preload(
 )
 
 
+def _do_not_sync(fd: object) -> None: ...
+
+
+# As in the tests' own process: processes are killed here, but nobody cuts the power.
+os.fsync = _do_not_sync
+
+
 def _run(words: Sequence[str], log: Path, barrier: Barrier | None, delay: float) -> None:
     with open(log, "wb") as handle:
         os.dup2(handle.fileno(), 1)
