@@ -65,9 +65,6 @@ def test_each_trained_method_is_a_point_at_its_cost_and_accuracy() -> None:
 def test_the_plot_says_how_many_responses_are_chosen_from() -> None:
     labels = [text.text for text in parse(str(accuracy_against_cost(CONTENT))).of_class("text", "label")]
     assert labels[0] == "Best-of-16 accuracy"
-    fewer = parse(str(accuracy_against_cost(CONTENT, n=4)))
-    assert fewer.of_class("text", "label")[0].text == "Best-of-4 accuracy"
-    assert fewer.all("title")[0].text == "ce: 70.0% at 1"
 
 
 def test_a_cost_that_is_not_known_leaves_the_method_out_of_the_plot() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.comparison.recipe import ComparedMethod, Recipe, read_recipe
@@ -32,9 +32,7 @@ from stepcredit.runs import (
     worker_pool,
     write_json,
 )
-
-if TYPE_CHECKING:
-    from stepcredit.training.config import TrainConfig
+from stepcredit.training.config import TrainConfig
 
 RESULTS, REPORT, SUMMARY = "comparison.json", "report.html", "README.md"
 _TRIAL_DRAWS = 100

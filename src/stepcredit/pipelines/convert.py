@@ -7,18 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepcredit.data import named_format, parse_columns, read_as, write_rows_into
 from stepcredit.data.cells import keeps_type
+from stepcredit.data.foreign.registry import ForeignFormat
 from stepcredit.data.sources import file_kind
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, option
 from stepcredit.runs import Manifest, Output, Progress, read_manifest
 from stepcredit.wording import quantity
-
-if TYPE_CHECKING:
-    from stepcredit.data.foreign.registry import ForeignFormat
 
 _READ = (
     "prompts, rollouts, ultrainteract, ultrafeedback, trl-preference, trl-unpaired, trl-stepwise, "

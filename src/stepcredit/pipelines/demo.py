@@ -185,12 +185,7 @@ def _run(options: Options) -> Result:
 
 
 class _Work:
-    """The demo's stages; a second processor does what need not wait for others.
-
-    Args:
-        options: The demo's.
-        watch: Takes the times.
-    """
+    """The demo's stages; a second processor does what need not wait for others."""
 
     def __init__(self, options: Options, watch: Stopwatch) -> None:
         self.options, self.watch, self.stages = options, watch, _Stages(options)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepcredit.data import rollout_to_json, write_rows_into
 from stepcredit.errors import UserError
@@ -48,10 +48,6 @@ from stepcredit.searching.strategies import WEIGHTED
 from stepcredit.steps import StepRule
 from stepcredit.types import GenerationRequest, Generator, Prompt, Rollout, Scorer
 from stepcredit.wording import quantity
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
 
 _TREES_ON_PAGE = 12
 _PROBLEMS_IN_PIECE = 64

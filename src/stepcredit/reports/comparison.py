@@ -17,7 +17,7 @@ def render_comparison(content: Mapping[str, Any]) -> str:
     Args:
         content: What ``comparison.json`` holds.
     """
-    sizes = sorted({int(n) for method in content["methods"] for n in method["accuracy"]})
+    sizes = _sizes(content)
     return render_page(
         "comparison.html",
         title="Comparison of reward models",
@@ -35,7 +35,7 @@ def render_comparison(content: Mapping[str, Any]) -> str:
 
 def comparison_markdown(content: Mapping[str, Any]) -> str:
     """The same as Markdown: accuracy, cost and chosen settings, and every setting that was tried."""
-    sizes = sorted({int(n) for method in content["methods"] for n in method["accuracy"]})
+    sizes = _sizes(content)
     lines = [
         "# Comparison of reward models",
         "",
@@ -72,6 +72,10 @@ def comparison_markdown(content: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _sizes(content: Mapping[str, Any]) -> list[int]:
+    return sorted({int(n) for method in content["methods"] for n in method["accuracy"]})
+
+
 def _settings(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in settings.items())
 
@@ -86,15 +90,10 @@ def _cell(value: float, low: float | None, high: float | None) -> str:
     return f"{100 * value:.1f}{interval}"
 
 
-def accuracy_against_cost(content: Mapping[str, Any], n: int | None = None) -> Markup:
-    """Accuracy of the trained methods against their total cost, relative to the first.
-
-    Args:
-        content: What ``comparison.json`` holds.
-        n: Number of responses; the largest by default.
-    """
+def accuracy_against_cost(content: Mapping[str, Any]) -> Markup:
+    """Accuracy of the trained methods at the largest n against their total cost, relative to the first."""
     points = []
-    n = n or max((int(size) for method in content["methods"] for size in method["accuracy"]), default=1)
+    n = max(_sizes(content), default=1)
     for method in content["methods"]:
         accuracy = {int(size): values for size, values in method["accuracy"].items()}
         if method["chosen"] is None or n not in accuracy or not method["cost"]["relative"]:

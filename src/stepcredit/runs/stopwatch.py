@@ -20,7 +20,6 @@ class Stopwatch:
 
     Args:
         path: Where they are kept, so that a run that goes on remembers the earlier ones; ``None`` is nowhere.
-        overwrite: Start anew.
     """
 
     def __init__(self, path: Path | None = None, *, overwrite: bool = False) -> None:

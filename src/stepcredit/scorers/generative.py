@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from stepcredit.steps import StepRule, step_contents, steps_of
 from stepcredit.types import (
     GenerationFailure,
     GenerationRequest,
+    Generator,
     Prompt,
     ResponseScore,
     Rollout,
@@ -38,9 +39,6 @@ from stepcredit.types import (
     StepScore,
 )
 from stepcredit.wording import quantity
-
-if TYPE_CHECKING:
-    from stepcredit.types import Generator
 
 _LOCAL = ("transformers", "vllm")
 _WINDOW = 64

@@ -21,7 +21,6 @@ class ForwardPlan:
     """One forward pass.
 
     Attributes:
-        units: Indices of units.
         counted: Whether its loss counts. Passes that do not count keep processes with less work in step.
     """
 
@@ -71,8 +70,6 @@ class Cut:
     Attributes:
         token_budget: Most tokens of a pass, padding included.
         packed: Sequences lie in one row without padding.
-        process: Rank.
-        num_processes: World size.
     """
 
     token_budget: int
@@ -92,8 +89,6 @@ def plan_forwards(
 
     Args:
         units: The step's units, at least one.
-        sequences: Of a unit.
-        cut: Budget, layout and processes.
     """
     costs = _Costs(units, sequences, packed=cut.packed)
     pieces = [piece for cluster in costs.clusters() for piece in costs.split(cluster, cut.token_budget)]
@@ -111,8 +106,6 @@ def pass_sizes(
     """Tokens of a forward pass over all units of each group.
 
     Args:
-        groups: Units.
-        sequences: Of a unit.
         packed: Whether sequences lie in one row.
     """
     return [_Costs(group, sequences, packed=packed).of(group) for group in groups]
@@ -122,8 +115,6 @@ class _Costs:
     """What passes over some units take, in positions; equal sequences are computed once.
 
     Args:
-        units: All that will be asked for.
-        sequences: Of a unit.
         packed: Whether prompts are computed once too, and nothing is padded.
     """
 
@@ -192,11 +183,7 @@ class _Costs:
 
 
 class _Pass:
-    """A pass that grows; what a further unit costs is found without looking at those that are in it.
-
-    Args:
-        costs: Of its units.
-    """
+    """A pass that grows; what a further unit costs is found without looking at those that are in it."""
 
     def __init__(self, costs: _Costs) -> None:
         self.costs = costs

@@ -48,10 +48,7 @@ def make_step_batch(
     """Lay out one process's share of a step.
 
     Args:
-        data: Examples and units.
-        units: The step's units, of all processes.
         reference: Gives reference log-probabilities; ``None`` without a reference.
-        with_mismatched: Also lay out the mismatched responses.
         cut: How the step is cut into forward passes.
     """
 
@@ -88,9 +85,7 @@ def lay_out(
     """Forward passes over responses that are no step: which of them each has, and its tensors.
 
     Args:
-        examples: The responses.
         reference: Gives reference log-probabilities; ``None`` without a reference.
-        cut: How they are cut into forward passes.
     """
     encoded = [example.encoded for example in examples]
     known = None if reference is None else list(reference(encoded))
@@ -120,7 +115,6 @@ def make_forward_batch(
     Args:
         examples: The record's responses, in its order.
         encoded: Their tokens (which may be mismatched ones).
-        reference: Reference log-probabilities of each.
         counted: Whether its losses count.
         packed: All sequences in one row, common prefixes once; the model must support it.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,7 @@ from stepcredit.reports.heatmap import render_heatmap
 from stepcredit.reports.page import write_page
 from stepcredit.runs import manifest_path, read_manifest, write_json
 from stepcredit.stats import Interval, ProblemBootstrap, auc
-
-if TYPE_CHECKING:
-    from stepcredit.types import Rollout
+from stepcredit.types import Rollout
 
 PRM, REFERENCE = "implicit-prm", "reference-log-probability"
 SCORES = {PRM: "scores.jsonl", REFERENCE: "reference-scores.jsonl"}
