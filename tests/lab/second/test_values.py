@@ -99,6 +99,8 @@ def test_before_the_first_line_the_value_is_the_mean_over_styles_and_detours() -
         "take 13, then *7, so 13*7=21\n",
         "13*7=11\nwait, 13*7=",
         "aside 13+4=17\n",
+        "aside 13+1=14\n",
+        "aside 13+0=13\n",
     ],
 )
 def test_the_value_of_a_prefix_is_the_mean_over_the_characters_that_may_follow(prefix: str) -> None:

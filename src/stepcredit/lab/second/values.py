@@ -21,6 +21,8 @@ from stepcredit.lab.tutor import SYMBOLS
 from stepcredit.steps import split
 
 _PLUS, _MINUS = SYMBOLS.index("+"), SYMBOLS.index("-")
+_AWAY = range(10)
+"""How far a detour may go; the tutor comes back from any, also from those that only a policy makes."""
 
 NAN = float("nan")
 ByNumber = Float[np.ndarray, " numbers"]
@@ -149,14 +151,14 @@ class ValueTable:
         problem, results = self.problem, self.tutor.results(self.problem.modulus)
         right = np.zeros(problem.modulus)
         right[int(problem.answer)] = 1.0
-        ready, returned, away = right, right, dict.fromkeys(DETOURS, right)
+        ready, returned, away = right, right, dict.fromkeys(_AWAY, right)
         table: list[Values] = []
         for done in reversed(range(len(problem.operands))):
             stated = self._stated(style, done, ready)
             table.append(Values(ready, returned, away, stated))
             place = SYMBOLS.index(problem.operations[done]), slice(None), problem.operands[done]
             returned = (results[place] * stated).sum(axis=-1)
-            away = {operand: results[_MINUS, :, operand] @ returned for operand in DETOURS}
+            away = {operand: results[_MINUS, :, operand] @ returned for operand in _AWAY}
             detour = np.mean([results[_PLUS, :, operand] @ away[operand] for operand in DETOURS], axis=0)
             ready = (1 - style.detour) * returned + style.detour * detour
         return [Values(ready, returned, away), *reversed(table)]
