@@ -88,7 +88,8 @@ def test_hostile_expressions_neither_stall_nor_kill_the_run() -> None:
     assert [grade.correct for grade in grades].count(True) == 1
     assert grades[3].prediction == "5"
     assert {"timeout"} <= {grade.reason for grade in grades}
-    assert time.monotonic() - start < 5.0 * len(HOSTILE)
+    # Each would take years; a busy machine takes seconds to start a worker anew.
+    assert time.monotonic() - start < 60.0 * len(HOSTILE)
 
 
 @pytest.fixture(scope="module")
