@@ -120,7 +120,7 @@ class _StopError(Exception):
 
 
 class _FailingGrader(Grader):
-    """Grades by comparing, stops at the n-th item, and keeps what it was told to remember."""
+    """Grades by comparing, stops at the n-th item, and keeps what it was given to remember."""
 
     name = "failing"
     remembered: list[tuple[str, str]]

@@ -233,7 +233,7 @@ class _Copies:
     def __init__(self, model: str, settings: EngineSettings) -> None:
         context = get_context("spawn")
         self._pipes: list[Connection] = []
-        # Processes that may start others cannot be daemons, so they are told to end: by the closed pipe.
+        # Processes that may start others cannot be daemons, so a closed pipe is their sign to end.
         atexit.register(self._close)
         for visible in _accelerators(settings):
             ours, theirs = context.Pipe()

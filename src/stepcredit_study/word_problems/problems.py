@@ -1,8 +1,8 @@
 """The world's problems: instances of ``gsm_symbolic`` with small numbers, its templates and its splits.
 
-Purpose: as many graded grade-school problems as are needed, each with a worked solution. Templates are told
-apart by the generator function that makes them; some are kept apart from all training. No question is in
-two splits.
+Purpose: as many graded grade-school problems as are needed, each with a worked solution. Templates are
+distinguished by the generator function that makes them; some are kept apart from all training. No question
+is in two splits.
 """
 
 from __future__ import annotations
