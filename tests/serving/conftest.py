@@ -23,7 +23,11 @@ RESPONSES = ["7*8=6\n6+5=1\n1-3=8\n#8", "7*8=6\n6+5=1\n1-3=7\n#7", "7*8=6\n6+5=2
 
 
 def lab_scorer() -> ImplicitPRM:
-    return ImplicitPRM.from_pretrained(policy_path("strong"), policy_path("mid"), beta=0.5, steps="newline")
+    """It computes in float64, as float32's last digits depend on what else is in a batch."""
+    scorer = ImplicitPRM.from_pretrained(policy_path("strong"), policy_path("mid"), beta=0.5, steps="newline")
+    for log_probs in (scorer.policy, scorer.reference):
+        log_probs.model.double()  # type: ignore[union-attr]
+    return scorer
 
 
 @contextlib.contextmanager

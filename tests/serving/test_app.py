@@ -58,7 +58,7 @@ def test_a_conversation_is_a_prompt_too(client: TestClient, scorer: ImplicitPRM)
 def test_token_rewards_come_on_request_and_add_up(client: TestClient) -> None:
     body = {"prompt": PROMPT, "responses": RESPONSES, "tokens": True}
     for score in client.post("/v1/score", json=body).json()["scores"]:
-        assert sum(score["token_rewards"]) == pytest.approx(score["reward"], abs=1e-6)
+        assert sum(score["token_rewards"]) == pytest.approx(score["reward"], abs=1e-9)
         assert len(score["token_ends"]) == score["num_tokens"]
     body["tokens"] = False
     assert "token_rewards" not in client.post("/v1/score", json=body).json()["scores"][0]
@@ -88,7 +88,7 @@ def test_requests_of_many_clients_share_batches(client: TestClient, service: Ser
         for number, future in enumerate(futures):
             score = future.result().json()["scores"][0]
             expected = alone[RESPONSES[number % 3]].json()["scores"][0]
-            assert score["reward"] == pytest.approx(expected["reward"], abs=1e-4)
+            assert score["reward"] == pytest.approx(expected["reward"], abs=1e-9)
     assert service.batchers["lab"].counts.batches - before < 48
 
 
@@ -198,7 +198,7 @@ def test_nothing_of_a_request_becomes_a_path_a_model_or_a_template(
     (score,) = client.post("/v1/score", json=body).json()["scores"]
     assert "".join(step["text"] for step in score["steps"]) == HOSTILE_TEXT
     (twin,) = scorer.score_all([(prompt, HOSTILE_TEXT)])
-    assert score["reward"] == pytest.approx(twin.reward, abs=1e-5)
+    assert score["reward"] == pytest.approx(twin.reward, abs=1e-9)
     for path, sent in (
         ("/v1/score", {**body, "model": "/etc/passwd"}),
         ("/v1/best-of-n", {**body, "by": HOSTILE_TEXT}),

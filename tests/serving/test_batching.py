@@ -57,7 +57,7 @@ def test_what_does_not_fit_into_the_queue_is_refused(monkeypatch: pytest.MonkeyP
             await batcher.score(_rollouts(*RESPONSES * 3))
         assert refused.value.retry_after >= 1
         gate.open.set()
-        assert (await first)[0].reward == pytest.approx((await second)[0].reward, abs=1e-5)
+        assert (await first)[0].reward == pytest.approx((await second)[0].reward, abs=1e-9)
         assert len(await batcher.score(_rollouts(*RESPONSES))) == 3
 
     asyncio.run(main())

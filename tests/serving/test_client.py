@@ -42,7 +42,7 @@ def test_both_clients_give_what_the_scorer_gives(address: str) -> None:
         assert client.models() == {"lab": (lab_scorer().name, "newline")}
         scores, (index, ranked) = client.score(PROMPT, RESPONSES), client.best_of_n(PROMPT, RESPONSES)
     assert (scores, (index, ranked)) == asyncio.run(ask())
-    assert [score.reward for score in scores] == pytest.approx(expected, abs=1e-5)
+    assert [score.reward for score in scores] == pytest.approx(expected, abs=1e-9)
     assert index == expected.index(max(expected))
 
 
@@ -69,16 +69,16 @@ def test_a_remote_scorer_is_a_scorer(address: str) -> None:
         (s.id, s.prompt_id, s.num_tokens, s.scorer) for s in theirs
     ]
     for score, twin in zip(ours, theirs, strict=True):
-        assert score.reward == pytest.approx(twin.reward, abs=1e-5)
-        assert score.token_rewards == pytest.approx(twin.token_rewards, abs=1e-5)
+        assert score.reward == pytest.approx(twin.reward, abs=1e-9)
+        assert score.token_rewards == pytest.approx(twin.token_rewards, abs=1e-9)
     assert [error.where for error in skipped] == [error.where for error in expected_skips] == ["a:3", "b:3"]
     with pytest.raises(EncodingError):
         list(remote.score_all(rollouts))
-    assert remote.score(PROMPT, RESPONSES[0]).reward == pytest.approx(ours[0].reward, abs=1e-6)
+    assert remote.score(PROMPT, RESPONSES[0]).reward == pytest.approx(ours[0].reward, abs=1e-9)
     cut_off = remote.score(PROMPT, RESPONSES[0], finished=False)
     twin = local.score(PROMPT, RESPONSES[0], finished=False)
     assert cut_off.num_tokens == twin.num_tokens
-    assert cut_off.reward == pytest.approx(twin.reward, abs=1e-5)
+    assert cut_off.reward == pytest.approx(twin.reward, abs=1e-9)
 
 
 def test_a_model_that_is_not_there_is_named(address: str) -> None:
@@ -173,7 +173,7 @@ def test_rows_of_one_prompt_id_keep_their_own_prompts(address: str) -> None:
         for prompt in (PROMPT, "2*3=")
     ]
     remote = [score.reward for score in RemoteScorer(address).score_all(rollouts)]
-    assert remote == pytest.approx([score.reward for score in lab_scorer().score_all(rollouts)], abs=1e-5)
+    assert remote == pytest.approx([score.reward for score in lab_scorer().score_all(rollouts)], abs=1e-9)
 
 
 def test_fields_of_turns_that_are_null_are_not_sent(address: str) -> None:
