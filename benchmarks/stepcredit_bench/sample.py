@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.errors import UserError
 from stepcredit.options import check_at_least_one, option
 from stepcredit.wording import quantity
 
@@ -23,6 +24,7 @@ class Options:
         choices=("smollm2-135m", "tiny"),
     )
     prompts: int = option("number of prompts", default=2)
+    prompt_tokens: int | None = option("tokens of each prompt; default is 70 to 90", default=None)
     samples: int = option("number of responses to each", default=64)
     max_new_tokens: int = option("tokens of each response", default=32)
     dtype: str = option(
@@ -71,6 +73,7 @@ class Result:
             "operations": work.operations(),
             "shape": work.shape,
             "prompts": work.num_prompts,
+            "prompt_tokens": list(work.prompt_tokens),
             "samples": work.samples,
             "max_new_tokens": work.max_new_tokens,
             "dtype": work.dtype,
@@ -80,8 +83,10 @@ class Result:
     def to_text(self) -> str:
         """A table of the engines."""
         bench, work = self.benchmark, self.benchmark.work
+        lengths = " to ".join(map(str, sorted(set(work.prompt_tokens))))
         lines = [
-            f"{quantity(work.num_prompts, 'prompt')} x {quantity(work.samples, 'sample')} x "
+            f"{quantity(work.num_prompts, 'prompt')} of {lengths} tokens x "
+            f"{quantity(work.samples, 'sample')} x "
             f"{quantity(work.max_new_tokens, 'token')}, {work.shape}, {work.dtype}, "
             f"{quantity(work.threads, 'thread')}",
             f"{'engine':<21}{'tokens/s':>10}{'with start':>12}{'first row s':>13}{'processor s':>13}"
@@ -106,8 +111,16 @@ def run(options: Options) -> Result:
     from stepcredit.runs import Progress
     from stepcredit_bench.sampling import SampleWork, run_sample_benchmark, write_policy
     from stepcredit_bench.vllm_engine import vllm_python
+    from stepcredit_bench.workload import CONTEXT_LENGTH, PROMPT_TOKENS
 
-    check_at_least_one(options, "prompts", "samples", "max_new_tokens", "turns", "threads")
+    check_at_least_one(options, "prompts", "prompt_tokens", "samples", "max_new_tokens", "turns", "threads")
+    lengths = PROMPT_TOKENS if options.prompt_tokens is None else (options.prompt_tokens,) * 2
+    if lengths[1] + options.max_new_tokens > CONTEXT_LENGTH:
+        raise UserError(
+            f"prompts of {lengths[1]} tokens and responses of {options.max_new_tokens} do not fit into the "
+            f"model's {CONTEXT_LENGTH}",
+            hint="lower --prompt-tokens or --max-new-tokens",
+        )
     vllm = None if options.vllm is None else vllm_python(options.vllm)
     turns = options.turns * (3 + (vllm is not None)) + 1
     with (
@@ -119,6 +132,7 @@ def run(options: Options) -> Result:
             model=folder,
             shape=options.shape,
             num_prompts=options.prompts,
+            prompt_tokens=lengths,
             samples=options.samples,
             max_new_tokens=options.max_new_tokens,
             dtype=options.dtype,

@@ -21,6 +21,7 @@ from stepcredit_bench.processes import Side, SideReport, compare, process_age
 from stepcredit_bench.vllm_engine import VllmEngine
 from stepcredit_bench.workload import (
     CONTEXT_LENGTH,
+    PROMPT_TOKENS,
     SHAPES,
     never_ends,
     random_model,
@@ -39,7 +40,8 @@ class SampleWork:
     Attributes:
         model: Directory of the policy.
         shape: Name in :data:`~stepcredit_bench.workload.SHAPES`.
-        num_prompts: Prompts of 70 to 90 tokens.
+        num_prompts: How many prompts.
+        prompt_tokens: Fewest and most tokens of a prompt.
         samples: Responses to each.
         max_new_tokens: Tokens of each response; none ends before.
         dtype: Format of weights and products.
@@ -51,6 +53,7 @@ class SampleWork:
     model: str
     shape: str = "smollm2-135m"
     num_prompts: int = 2
+    prompt_tokens: tuple[int, int] = PROMPT_TOKENS
     samples: int = 64
     max_new_tokens: int = 32
     dtype: str = "float32"
@@ -61,7 +64,11 @@ class SampleWork:
     def prompts(self) -> list[list[int]]:
         """Token ids of each prompt."""
         groups = response_groups(
-            self.shape, num_groups=self.num_prompts, responses_per_group=1, seed=self.seed
+            self.shape,
+            num_groups=self.num_prompts,
+            responses_per_group=1,
+            prompt_tokens=self.prompt_tokens,
+            seed=self.seed,
         )
         return [list(group[0].token_ids[: group[0].scored_start]) for group in groups]
 

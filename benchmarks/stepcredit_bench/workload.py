@@ -104,7 +104,12 @@ def word_tokenizer(vocab_size: int) -> Any:
 
 
 def response_groups(
-    shape: str, *, num_groups: int, responses_per_group: int, seed: int = 0
+    shape: str,
+    *,
+    num_groups: int,
+    responses_per_group: int,
+    prompt_tokens: tuple[int, int] = PROMPT_TOKENS,
+    seed: int = 0,
 ) -> list[list[Encoded]]:
     """Groups of responses to one prompt each; all responses differ from their first token on."""
     source = random.Random(seed)
@@ -116,7 +121,7 @@ def response_groups(
 
     groups = []
     for _ in range(num_groups):
-        prompt = tokens(PROMPT_TOKENS)
+        prompt = tokens(prompt_tokens)
         responses = [tokens(RESPONSE_TOKENS) for _ in range(responses_per_group)]
         groups.append([Encoded(prompt + response, len(prompt)) for response in responses])
     return groups

@@ -1,89 +1,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from tests.generators.naive import (
+    END,
+    PROMPTS,
+    by_steps,
+    generate,
+    make_request,
+    naive_sample,
+    naive_weights,
+    prompt_ids,
+)
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from stepcredit.errors import CheckpointError
 from stepcredit.generators.limits import BatchLimits
-from stepcredit.generators.streams import stream_key, uniforms
 from stepcredit.generators.transformers import TransformersGenerator
 from stepcredit.keyvalues import PrefixStore
-from stepcredit.types import GenerationFailure, GenerationRequest, Prompt, Rollout, Sampling
+from stepcredit.types import GenerationFailure, GenerationRequest, Prompt, Rollout
 
-END = 1
-
-
-def _request(name: str, text: str, num_samples: int, prefix: str = "", **sampling: Any) -> GenerationRequest:
-    return GenerationRequest(
-        prompt=Prompt(id=name, prompt=text, answer="4", extras={"level": 2}),
-        indices=tuple(range(num_samples)),
-        sampling=Sampling(**{"max_new_tokens": 12, **sampling}),
-        response_prefix=prefix,
-    )
-
-
-def _generate(
-    model: Any, tokenizer: Any, requests: Iterable[GenerationRequest], limits: BatchLimits | None = None
-) -> dict[tuple[str, int, str], Rollout]:
-    generator = TransformersGenerator(model, tokenizer, name="tiny", tokenizer_hash="hash", limits=limits)
-    drawn: dict[tuple[str, int, str], Rollout] = {}
-    for rollout in generator.generate(requests):
-        assert isinstance(rollout, Rollout), rollout
-        key = (rollout.prompt_id, rollout.index, rollout.id)
-        assert key not in drawn
-        drawn[key] = rollout
-    return drawn
-
-
-def _naive_weights(logits: np.ndarray[Any, Any], sampling: Sampling) -> list[float]:
-    """Temperature, top-k, top-p and min-p one after another, by sorting, in double precision."""
-    weights = [float(np.exp((x - max(logits)) / sampling.temperature)) for x in logits]
-    ranked = sorted(range(len(weights)), key=lambda token: -weights[token])
-    ranked = ranked[: sampling.top_k or None]
-    wanted, reached, kept = sampling.top_p * sum(weights[token] for token in ranked), 0.0, 0
-    while sampling.top_p < 1 and reached < wanted:
-        reached += weights[ranked[kept]]
-        kept += 1
-    ranked = [token for token in ranked[: kept or None] if weights[token] >= sampling.min_p]
-    return [weight if token in ranked else 0.0 for token, weight in enumerate(weights)]
-
-
-def _naive_sample(
-    model: Any, prompt_ids: Sequence[int], request: GenerationRequest, index: int
-) -> tuple[int, ...]:
-    """One sample without batch or cache: the whole sequence is run again for each token."""
-    sampling = request.sampling
-    key = stream_key(sampling.seed, request.prompt.id, index, request.response_prefix)
-    drawn: list[int] = []
-    while len(drawn) < sampling.max_new_tokens and END not in drawn:
-        with torch.no_grad():
-            output = model(input_ids=torch.tensor([[*prompt_ids, *drawn]]), use_cache=False)
-        logits = output.logits[0, -1].double().numpy()
-        if sampling.temperature == 0:
-            drawn.append(int(np.argmax(logits)))
-            continue
-        weights = _naive_weights(logits, sampling)
-        number = float(uniforms(np.asarray([key], np.uint64), np.asarray([len(drawn)]))[0])
-        drawn.append(next(t for t in range(len(weights)) if sum(weights[: t + 1]) > number * sum(weights)))
-    return tuple(drawn)
-
-
-def _prompt_ids(tokenizer: Any, text: str, prefix: str = "") -> list[int]:
-    messages = [{"role": "user", "content": text}]
-    formatted = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    ids: list[int] = tokenizer(formatted + prefix, add_special_tokens=False)["input_ids"]
-    return ids
-
-
-PROMPTS = {"a": "1+2=", "b": "7*8+5-3+9=", "c": "4", "d": "2+2=", "e": "99-9*3="}
 SAMPLINGS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
     "plain": {},
@@ -97,11 +39,11 @@ SAMPLINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
 def test_batched_and_cached_draws_equal_naive_ones(model: Any, tokenizer: Any, sampling: Any) -> None:
-    requests = [_request(name, text, 3, **sampling) for name, text in PROMPTS.items()]
-    drawn = _generate(model, tokenizer, requests, BatchLimits(samples=6))
+    requests = [make_request(name, text, 3, **sampling) for name, text in PROMPTS.items()]
+    drawn = generate(model, tokenizer, requests, BatchLimits(samples=6))
     assert len(drawn) == 15
     for request, index in product(requests, range(3)):
-        expected = _naive_sample(model, _prompt_ids(tokenizer, PROMPTS[request.prompt.id]), request, index)
+        expected = naive_sample(model, prompt_ids(tokenizer, PROMPTS[request.prompt.id]), request, index)
         rollout = drawn[request.prompt.id, index, f"{request.prompt.id}:{index}"]
         assert rollout.response_token_ids == expected
         assert rollout.finish_reason == ("stop" if expected[-1] == END else "length")
@@ -143,29 +85,29 @@ def test_other_architectures_draw_what_they_draw_without_a_cache(tokenizer: Any,
         for weight in model.parameters():
             if weight.ndim == 2:
                 weight.mul_(8.0)
-    requests = [_request(name, text, 2) for name, text in PROMPTS.items()]
-    drawn = _generate(model, tokenizer, requests, BatchLimits(samples=4))
+    requests = [make_request(name, text, 2) for name, text in PROMPTS.items()]
+    drawn = generate(model, tokenizer, requests, BatchLimits(samples=4))
     for request, index in product(requests, range(2)):
-        expected = _naive_sample(model, _prompt_ids(tokenizer, PROMPTS[request.prompt.id]), request, index)
+        expected = naive_sample(model, prompt_ids(tokenizer, PROMPTS[request.prompt.id]), request, index)
         assert drawn[request.prompt.id, index, f"{request.prompt.id}:{index}"].response_token_ids == expected
 
 
 def test_what_is_drawn_does_not_depend_on_order_batches_or_what_else_is_asked_for(
     model: Any, tokenizer: Any
 ) -> None:
-    requests = [_request(name, text, 6) for name, text in PROMPTS.items()]
-    whole = _generate(model, tokenizer, requests)
+    requests = [make_request(name, text, 6) for name, text in PROMPTS.items()]
+    whole = generate(model, tokenizer, requests)
     for limits in (BatchLimits(samples=1), BatchLimits(samples=7), BatchLimits(cached_tokens=100)):
-        assert _generate(model, tokenizer, requests[::-1], limits) == whole
+        assert generate(model, tokenizer, requests[::-1], limits) == whole
     some = [replace(request, indices=(4, 1)) for request in requests[1::2]]
-    parts = _generate(model, tokenizer, some, BatchLimits(samples=3, prompt_tokens=20))
+    parts = generate(model, tokenizer, some, BatchLimits(samples=3, prompt_tokens=20))
     assert parts == {key: whole[key] for key in parts}
     assert len(parts) == 4
 
 
 def test_seeds_and_prefixes_have_streams_of_their_own(model: Any, tokenizer: Any) -> None:
     def responses(**changes: Any) -> list[str]:
-        drawn = _generate(model, tokenizer, [_request("a", "1+2=", 12, **changes)])
+        drawn = generate(model, tokenizer, [make_request("a", "1+2=", 12, **changes)])
         return [rollout.response for rollout in drawn.values()]
 
     assert responses() == responses()
@@ -173,15 +115,15 @@ def test_seeds_and_prefixes_have_streams_of_their_own(model: Any, tokenizer: Any
 
 
 def test_first_two_tokens_follow_the_exact_joint_distribution(model: Any, tokenizer: Any) -> None:
-    request = _request("a", "1+2=", 6000, max_new_tokens=2, top_p=0.7, temperature=0.8)
-    drawn = _generate(model, tokenizer, [request])
+    request = make_request("a", "1+2=", 6000, max_new_tokens=2, top_p=0.7, temperature=0.8)
+    drawn = generate(model, tokenizer, [request])
     counts = Counter(rollout.response_token_ids for rollout in drawn.values())
-    ids = _prompt_ids(tokenizer, "1+2=")
+    ids = prompt_ids(tokenizer, "1+2=")
 
     def probabilities(after: list[int]) -> list[float]:
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([ids + after])).logits[0, -1].double().numpy()
-        weights = _naive_weights(logits, request.sampling)
+        weights = naive_weights(logits, request.sampling)
         return [weight / sum(weights) for weight in weights]
 
     expected: dict[tuple[int, ...], float] = {}
@@ -199,9 +141,9 @@ def test_first_two_tokens_follow_the_exact_joint_distribution(model: Any, tokeni
 
 def test_samples_that_agree_share_the_work(model: Any, tokenizer: Any) -> None:
     generator = TransformersGenerator(model, tokenizer, name="tiny")
-    rollouts = list(generator.generate([_request("a", "1+2=", 50, temperature=0.0)]))
+    rollouts = list(generator.generate([make_request("a", "1+2=", 50, temperature=0.0)]))
     length = rollouts[0].extras["num_generated_tokens"]  # type: ignore[union-attr]
-    prompt_length = len(_prompt_ids(tokenizer, "1+2="))
+    prompt_length = len(prompt_ids(tokenizer, "1+2="))
     assert generator.ledger.generated_tokens == 50 * length
     assert generator.ledger.prompt_tokens == prompt_length
     assert generator.computed_tokens == prompt_length + length - 1
@@ -210,22 +152,24 @@ def test_samples_that_agree_share_the_work(model: Any, tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("prefix", ["3", "1+2=3\n", "1+2=3\n#"])
 def test_a_prefix_is_continued(model: Any, tokenizer: Any, prefix: str) -> None:
-    request = _request("a", "1+2=", 4, prefix)
-    drawn = _generate(model, tokenizer, [request, _request("a", "1+2=", 4), _request("b", "5", 2, prefix)])
+    request = make_request("a", "1+2=", 4, prefix)
+    drawn = generate(
+        model, tokenizer, [request, make_request("a", "1+2=", 4), make_request("b", "5", 2, prefix)]
+    )
     assert len(drawn) == 10
     mine = [r for r in drawn.values() if r.prompt_id == "a" and r.id.count(":") == 2]
     assert len(mine) == 4
     for rollout in mine:
         assert rollout.response.startswith(prefix)
-        expected = _naive_sample(model, _prompt_ids(tokenizer, "1+2=", prefix), request, rollout.index)
+        expected = naive_sample(model, prompt_ids(tokenizer, "1+2=", prefix), request, rollout.index)
         prefix_ids = tuple(tokenizer(prefix, add_special_tokens=False)["input_ids"])
         assert rollout.response_token_ids == prefix_ids + expected
 
 
 def test_recorded_tokens_decode_to_the_response(make_model: Any, make_tokenizer: Any) -> None:
     byte_pair_model, byte_pair_tokenizer = make_model(), make_tokenizer()
-    requests = [_request("a", "step one", 40, "the ans", max_new_tokens=20), _request("b", "two", 40)]
-    drawn = _generate(byte_pair_model, byte_pair_tokenizer, requests)
+    requests = [make_request("a", "step one", 40, "the ans", max_new_tokens=20), make_request("b", "two", 40)]
+    drawn = generate(byte_pair_model, byte_pair_tokenizer, requests)
     recorded = [r for r in drawn.values() if r.response_token_ids is not None]
     assert len(recorded) > 60
     for rollout in recorded:
@@ -237,12 +181,12 @@ def test_recorded_tokens_decode_to_the_response(make_model: Any, make_tokenizer:
 @pytest.mark.parametrize("length", [1, 2, 3, 6])
 def test_stop_strings_may_lie_across_tokens(make_model: Any, make_tokenizer: Any, length: int) -> None:
     byte_pair_model, byte_pair_tokenizer = make_model(), make_tokenizer()
-    requests = [_request("a", "step one", 60, max_new_tokens=24, temperature=1.5)]
-    free = _generate(byte_pair_model, byte_pair_tokenizer, requests)
+    requests = [make_request("a", "step one", 60, max_new_tokens=24, temperature=1.5)]
+    free = generate(byte_pair_model, byte_pair_tokenizer, requests)
     longest = sorted((rollout.response for rollout in free.values()), key=len)[-4:]
     stop = tuple(text[place : place + length] for place, text in zip((3, 8, 9, 13), longest, strict=True))
     stopping = [replace(r, sampling=replace(r.sampling, stop=stop)) for r in requests]
-    stopped = _generate(byte_pair_model, byte_pair_tokenizer, stopping)
+    stopped = generate(byte_pair_model, byte_pair_tokenizer, stopping)
     num_cut = 0
     for key, rollout in stopped.items():
         places = [place for text in stop if (place := free[key].response.find(text)) >= 0]
@@ -261,7 +205,7 @@ def test_a_stop_string_ends_the_drawing_and_is_looked_for_after_the_prefix_only(
     model: Any, tokenizer: Any
 ) -> None:
     generator = TransformersGenerator(model, tokenizer, name="tiny")
-    request = _request("a", "1+2=", 30, "1\n2\n", max_new_tokens=40, stop=("3",))
+    request = make_request("a", "1+2=", 30, "1\n2\n", max_new_tokens=40, stop=("3",))
     rollouts = [r for r in generator.generate([request]) if isinstance(r, Rollout)]
     assert all(r.response.startswith("1\n2\n") and "3" not in r.response[4:] for r in rollouts)
     drawn = generator.ledger.generated_tokens
@@ -270,10 +214,10 @@ def test_a_stop_string_ends_the_drawing_and_is_looked_for_after_the_prefix_only(
 
 
 def test_the_limit_and_the_context_cut_responses_off(model: Any, tokenizer: Any) -> None:
-    long = _request("a", "1+2=", 30, max_new_tokens=500)
-    short = _request("b", "1+2=", 30, max_new_tokens=2)
-    drawn = _generate(model, tokenizer, [long, short])
-    context = model.config.max_position_embeddings - len(_prompt_ids(tokenizer, "1+2="))
+    long = make_request("a", "1+2=", 30, max_new_tokens=500)
+    short = make_request("b", "1+2=", 30, max_new_tokens=2)
+    drawn = generate(model, tokenizer, [long, short])
+    context = model.config.max_position_embeddings - len(prompt_ids(tokenizer, "1+2="))
     for rollout in drawn.values():
         limit = context if rollout.prompt_id == "a" else 2
         ids = rollout.response_token_ids
@@ -284,7 +228,7 @@ def test_the_limit_and_the_context_cut_responses_off(model: Any, tokenizer: Any)
 
 
 def test_rollouts_say_where_they_come_from(model: Any, tokenizer: Any) -> None:
-    drawn = _generate(model, tokenizer, [_request("a", "1+2=", 1, top_p=0.9, seed=5)])
+    drawn = generate(model, tokenizer, [make_request("a", "1+2=", 1, top_p=0.9, seed=5)])
     rollout = drawn["a", 0, "a:0"]
     assert rollout.policy == "tiny"
     assert rollout.answer == "4"
@@ -293,8 +237,13 @@ def test_rollouts_say_where_they_come_from(model: Any, tokenizer: Any) -> None:
 
 
 def test_a_prompt_that_cannot_be_run_fails_alone(model: Any, tokenizer: Any) -> None:
-    refused = replace(_request("c", "", 3), prompt=Prompt(id="c", prompt="1+2=", extras={"tools": "add"}))
-    requests = [_request("a", "1+2=", 2), _request("b", "1" * 200, 2), refused, _request("d", "1+2=", 2)]
+    refused = replace(make_request("c", "", 3), prompt=Prompt(id="c", prompt="1+2=", extras={"tools": "add"}))
+    requests = [
+        make_request("a", "1+2=", 2),
+        make_request("b", "1" * 200, 2),
+        refused,
+        make_request("d", "1+2=", 2),
+    ]
     results = list(TransformersGenerator(model, tokenizer, name="tiny").generate(requests))
     failures = {r.prompt_id: r for r in results if isinstance(r, GenerationFailure)}
     assert failures.keys() == {"b", "c"}
@@ -311,7 +260,7 @@ def test_requests_are_read_as_they_are_needed(model: Any, tokenizer: Any) -> Non
         nonlocal taken
         while True:
             taken += 1
-            yield _request(str(taken), "1+2=", 2)
+            yield make_request(str(taken), "1+2=", 2)
 
     stream = TransformersGenerator(model, tokenizer, name="t", limits=BatchLimits(samples=4)).generate(
         endless()
@@ -328,40 +277,12 @@ def test_a_model_with_another_kind_of_state_is_refused(tokenizer: Any) -> None:
         TransformersGenerator(model, tokenizer, name="tiny")
 
 
-STEP: dict[str, Any] = {"stop": ("\n", "="), "keep_stop": True, "max_new_tokens": 6}
-
-
-def _by_steps(
-    model: Any, tokenizer: Any, store: PrefixStore | None, sampling: dict[str, Any], rounds: int = 5
-) -> tuple[list[Rollout], TransformersGenerator]:
-    """Responses drawn step by step, three continuations of each kept one at a time."""
-    generator = TransformersGenerator(model, tokenizer, name="tiny", tokenizer_hash="hash", store=store)
-    live = [_request(name, text, 3, **STEP, **sampling) for name, text in PROMPTS.items()]
-    drawn: list[Rollout] = []
-    for _ in range(rounds):
-        fresh = [rollout for rollout in generator.generate(live) if isinstance(rollout, Rollout)]
-        fresh.sort(key=lambda rollout: rollout.id)
-        drawn += fresh
-        live = [
-            GenerationRequest(
-                prompt=Prompt(id=rollout.prompt_id, prompt=rollout.prompt),
-                indices=(0, 1, 2),
-                sampling=Sampling(**STEP, **sampling),
-                response_prefix=rollout.response,
-                response_prefix_ids=rollout.response_token_ids,
-            )
-            for rollout in fresh[::3]
-            if rollout.response_token_ids and rollout.response_token_ids[-1] != END
-        ]
-    return drawn, generator
-
-
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.0}, {"top_p": 0.8, "seed": 5}])
 def test_steps_that_go_on_from_what_is_held_are_those_drawn_from_the_start(
     model: Any, tokenizer: Any, sampling: dict[str, Any]
 ) -> None:
-    stateless, whole = _by_steps(model, tokenizer, None, sampling)
-    held, remembering = _by_steps(model, tokenizer, PrefixStore(10_000), sampling)
+    stateless, whole = by_steps(model, tokenizer, None, sampling)
+    held, remembering = by_steps(model, tokenizer, PrefixStore(10_000), sampling)
     assert [(r.id, r.response, r.response_token_ids, r.finish_reason) for r in held] == [
         (r.id, r.response, r.response_token_ids, r.finish_reason) for r in stateless
     ]
@@ -371,13 +292,13 @@ def test_steps_that_go_on_from_what_is_held_are_those_drawn_from_the_start(
 
 
 def test_a_small_store_changes_nothing_that_is_drawn(model: Any, tokenizer: Any) -> None:
-    stateless, _ = _by_steps(model, tokenizer, None, {})
-    forgetful, _ = _by_steps(model, tokenizer, PrefixStore(7), {})
+    stateless, _ = by_steps(model, tokenizer, None, {})
+    forgetful, _ = by_steps(model, tokenizer, PrefixStore(7), {})
     assert [r.response for r in forgetful] == [r.response for r in stateless]
 
 
 def test_a_kept_stop_string_is_the_end_of_a_step(model: Any, tokenizer: Any) -> None:
-    drawn, _ = _by_steps(model, tokenizer, None, {"temperature": 1.6}, rounds=1)
+    drawn, _ = by_steps(model, tokenizer, None, {"temperature": 1.6}, rounds=1)
     assert {rollout.finish_reason for rollout in drawn} == {"stop", "length"}
     for rollout in drawn:
         assert rollout.sampling is not None

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepcredit.keyvalues.store import PrefixStore, States
+from stepcredit.keyvalues.rows import States
+from stepcredit.keyvalues.store import PrefixStore
 
 
 def _states(tokens: tuple[int, ...], first: int, last: int) -> States:

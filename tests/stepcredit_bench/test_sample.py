@@ -53,6 +53,19 @@ def test_operations_by_hand() -> None:
     assert work.operations() == read + 2 * drawn
 
 
+def test_prompts_have_the_length_asked_for() -> None:
+    work = SampleWork(model="", shape="tiny", num_prompts=3, prompt_tokens=(300, 300), samples=1)
+    assert [len(prompt) for prompt in work.prompts()] == [300] * 3
+
+
+def test_what_does_not_fit_into_the_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--prompt-tokens", "2000", "--max-new-tokens", "64"]
+    assert main(["bench", "sample", "--shape", "tiny", *sizes]) == 2
+    assert "prompts of 2000 tokens and responses of 64 do not fit into the model's 2048" in (
+        capsys.readouterr().err
+    )
+
+
 def report(seconds: float, own_cpu_seconds: float, **outcome: float) -> SideReport:
     return SideReport(
         seconds=(seconds,),
@@ -76,7 +89,9 @@ def test_ratios_by_hand() -> None:
     assert printed["engines"]["ours"]["tokens_per_second_with_start"] == 3.0
     assert printed["engines"]["ours"]["utilisation"] == 0.5
     assert (printed["engines"]["vllm"]["peak_mb"], printed["engines"]["ours"]["peak_mb"]) == (900.0, 300.0)
-    assert Result(benchmark=benchmark).to_text().endswith("generate failed: no")
+    text = Result(benchmark=benchmark).to_text()
+    assert text.startswith("2 prompts of 70 to 90 tokens x 3 samples x 5 tokens, tiny, float32, 1 thread\n")
+    assert text.endswith("generate failed: no")
 
 
 def test_the_environment_must_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

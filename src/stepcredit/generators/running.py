@@ -7,24 +7,22 @@ all its samples, and work is shared for as long as they agree, without any chang
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor
+from jaxtyping import Int64
 
 from stepcredit.generators.drawing import Truncation, draw
 from stepcredit.generators.prompts import Opening
-from stepcredit.generators.stopping import StopStrings
+from stepcredit.generators.runner import Runner
 from stepcredit.generators.streams import stream_key, uniforms
-from stepcredit.keyvalues.rows import RowCache
-from stepcredit.keyvalues.store import Held, PrefixStore, States
-from stepcredit.runs import Ledger
+from stepcredit.keyvalues.rows import RowCache, States
+from stepcredit.keyvalues.shared_prompts import SharedPrompt
+from stepcredit.keyvalues.store import Held
 from stepcredit.types import FinishReason, GenerationRequest
 
 
@@ -35,11 +33,23 @@ class Job:
     Attributes:
         opening: The tokens that its samples continue.
         limit: Most tokens to draw, at least 1.
+        shared: Whether the opening's keys and values are held once for all samples.
     """
 
     request: GenerationRequest
     opening: Opening
     limit: int
+    shared: bool
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of the opening that each row holds."""
+        return 0 if self.shared else len(self.opening.token_ids)
+
+    @property
+    def shared_tokens(self) -> int:
+        """Those that are held once."""
+        return len(self.opening.token_ids) if self.shared else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,76 +67,11 @@ class Finished:
     reason: FinishReason
 
 
-class Runner:
-    """Runs a model over batches of rows.
-
-    Args:
-        model: A transformers causal language model, in evaluation mode.
-        end_tokens: Tokens that end a response.
-        store: Keeps what was read and drawn, for requests that go on from there.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        end_tokens: Iterable[int],
-        stop_strings: StopStrings,
-        store: PrefixStore | None = None,
-    ) -> None:
-        self.model = model
-        self.store = store
-        self.end_tokens = np.asarray(sorted(set(end_tokens)), dtype=np.int64)
-        self.stop_strings = stop_strings
-        self.device = next(model.parameters()).device
-        self.ledger = Ledger(model_parameters=sum(weight.numel() for weight in model.parameters()))
-        self.computed_tokens = 0
-        accepted = inspect.signature(model.forward).parameters
-        self._positions = "position_ids" in accepted
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
-
-    def held(self, opening: Opening) -> Held:
-        """What need not be read of an opening: all but its last token at most, which gives the logits."""
-        return Held((), 0) if self.store is None else self.store.longest(opening.token_ids[:-1])
-
-    def forward(
-        self,
-        cache: RowCache,
-        token_ids: Int64[np.ndarray, "rows tokens"],
-        padding: Int64[np.ndarray, " rows"],
-    ) -> Float[Tensor, "rows vocab"]:
-        """Run ``token_ids`` after what the cache holds; logits of the last token.
-
-        Args:
-            cache: Grows by the given tokens.
-            token_ids: New tokens, aligned at the right.
-            padding: Unused columns at the left of each row, counted from the cache's first column.
-        """
-        rows, width = token_ids.shape
-        first, last = cache.columns, cache.columns + width
-        inputs: dict[str, Any] = dict(self._last_only)
-        if self._positions:
-            positions = np.maximum(np.arange(first, last)[None, :] - padding[:, None], 0)
-            inputs["position_ids"] = torch.from_numpy(positions).to(self.device)
-        if padding.any() or not self._positions:
-            mask = np.arange(last)[None, :] >= padding[:, None]
-            inputs["attention_mask"] = torch.from_numpy(mask.astype(np.int64)).to(self.device)
-        output = self.model(
-            input_ids=torch.from_numpy(token_ids).to(self.device),
-            past_key_values=cache.library,
-            use_cache=True,
-            **inputs,
-        )
-        cache.extend(rows, width)
-        self.computed_tokens += int((last - np.maximum(padding, first)).clip(0).sum())
-        logits: Tensor = output.logits[:, -1]
-        return logits
-
-
 class Batch:
     """Rows that run together, all with one truncation of the next-token distribution.
 
     Args:
-        jobs: Requests to read; their openings are run at once.
+        jobs: Requests to read; their openings are run at once. All of them share their openings, or none.
         truncation: How the next-token distribution is shaped.
     """
 
@@ -150,7 +95,10 @@ class Batch:
         self._index = np.asarray([index for job in jobs for index in job.request.indices], dtype=np.int64)
         self._limit = np.repeat(np.asarray([job.limit for job in jobs]), counts)
         self._drawn = np.zeros(len(self._row), dtype=np.int64)
-        self._cache = RowCache(runner.model.config, len(self._row), width + int(self._limit.max()))
+        rows, columns = (len(jobs), 0) if jobs[0].shared else (len(self._row), int(self._limit.max()))
+        self._cache = RowCache(runner.model.config, rows, width + columns)
+        self._prompts: dict[int, States] = {}
+        """Of jobs that share their opening, what they hold of it."""
         if held_columns > 0:
             self._pending = self._pending[:, held_columns:]
             self._begin(held, held_columns)
@@ -183,8 +131,13 @@ class Batch:
 
     @property
     def columns(self) -> int:
-        """Cached tokens of the longest running sequence."""
+        """Cached tokens of the longest row."""
         return self._cache.columns - int(self._padding.min())
+
+    @property
+    def shared_tokens(self) -> int:
+        """Cached tokens of openings that are held once."""
+        return sum(self._jobs[job].shared_tokens for job in self._prompts)
 
     @property
     def longest_limit(self) -> int:
@@ -197,7 +150,9 @@ class Batch:
             return self._step()
 
     def _step(self) -> list[Finished]:
-        logits = self._runner.forward(self._cache, self._pending, self._padding)
+        logits = self._runner.forward(self._cache, self._pending, self._padding, self._shared_prompts())
+        if self._jobs[0].shared and not self._drawn.any():
+            self._share()
         drawn = draw(logits, self._row, uniforms(self._key, self._drawn), self._truncation)
         self._tokens[np.arange(len(drawn)), self._drawn] = drawn
         self._drawn += 1
@@ -214,9 +169,23 @@ class Batch:
             drawn = drawn[going]
             for name in ("_row", "_job", "_index", "_limit", "_drawn", "_key", "_tokens"):
                 setattr(self, name, getattr(self, name)[going])
+            running = set(self._job.tolist())
+            self._prompts = {job: states for job, states in self._prompts.items() if job in running}
         if len(drawn):
             self._fork(drawn, logits.shape[-1])
         return finished
+
+    def _share(self) -> None:
+        """Hold what was read of each opening once, and nothing in the rows."""
+        states = self._cache.take(self._padding, len(self._row), int(self._limit.max()))
+        self._prompts = dict(enumerate(states))
+        self._padding = np.zeros_like(self._padding)
+
+    def _shared_prompts(self) -> list[SharedPrompt]:
+        return [
+            SharedPrompt(states, torch.from_numpy(np.unique(self._row[self._job == job])))
+            for job, states in self._prompts.items()
+        ]
 
     def absorb(self, other: Batch) -> None:
         """Go on with the samples of ``other`` too; both must have made their first step."""
@@ -230,6 +199,7 @@ class Batch:
         with torch.inference_mode():
             self._cache.absorb(other._cache)
         self._jobs += other._jobs
+        self._prompts |= {offset_jobs + job: states for job, states in other._prompts.items()}
         self._any_stop |= other._any_stop
         self._pending = np.concatenate([self._pending, other._pending])
         self._row = np.concatenate([self._row, other._row + offset_rows])
@@ -286,11 +256,21 @@ class Batch:
             sample = samples[self._row[samples] == row][0]
             drawn = self._tokens[sample, : self._drawn[sample] - 1].tolist()
             tokens = (*self._jobs[self._job[sample]].opening.token_ids, *drawn)
-            self._runner.store.keep(tokens, partial(self._read_row, row))
+            self._runner.store.keep(tokens, partial(self._read_row, row, int(self._job[sample])))
 
-    def _read_row(self, row: int, first: int, last: int) -> States:
-        padding = int(self._padding[row])
-        return self._cache.read(row, padding + first, padding + last)
+    def _read_row(self, row: int, job: int, first: int, last: int) -> States:
+        own = int(self._padding[row])
+        if job not in self._prompts:
+            return self._cache.read(row, own + first, own + last)
+        prompt, length = self._prompts[job], self._jobs[job].shared_tokens
+        drawn = self._cache.read(row, own + max(0, first - length), own + max(0, last - length))
+        return tuple(
+            (
+                torch.cat([keys[:, first:last], own_keys], dim=1),
+                torch.cat([values[:, first:last], own_values], dim=1),
+            )
+            for (keys, values), (own_keys, own_values) in zip(prompt, drawn, strict=True)
+        )
 
     def _fork(self, drawn: Int64[np.ndarray, " samples"], vocabulary: int) -> None:
         """Give each distinct continuation a row; all but the first of a row are copied to free places."""

@@ -12,7 +12,8 @@ from stepcredit.generators.decoding import Decoder
 from stepcredit.generators.drawing import Truncation
 from stepcredit.generators.limits import BatchLimits
 from stepcredit.generators.prompts import PromptFormat
-from stepcredit.generators.running import Batch, Finished, Job, Runner
+from stepcredit.generators.runner import Runner
+from stepcredit.generators.running import Batch, Finished, Job
 from stepcredit.generators.stopping import StopStrings
 from stepcredit.keyvalues import PrefixStore, RowCache
 from stepcredit.runs import Ledger
@@ -27,7 +28,9 @@ class TransformersGenerator:
     """Draws responses from a causal language model on this machine.
 
     Batched, with cached keys and values; one prompt's samples share its prefill and everything else for as
-    long as they agree; samples that end leave the batch and waiting prompts take their place.
+    long as they agree; samples that end leave the batch and waiting prompts take their place. On a CPU the
+    keys and values of all but short prompts are held once for all samples, where the model's attention allows
+    it.
 
     Sample ``i`` of a prompt draws from its own random stream, keyed by (seed, prompt id, ``i``, response
     prefix). So what is drawn does not depend on which other samples or prompts are asked for, on the order,
@@ -138,7 +141,7 @@ class TransformersGenerator:
                 truncation = Truncation.of(waiting[0].request.sampling)
             assert truncation is not None
             jobs = self._admit(waiting, batch, truncation)
-            for alike in self._by_unread(jobs):
+            for alike in self._alike(jobs):
                 fresh = Batch(self._runner, alike, truncation)
                 yield from self._rollouts(fresh.step())
                 if batch is None:
@@ -183,12 +186,12 @@ class TransformersGenerator:
                     f"but the model's context is only {self._context}"
                 )
             limit = min(limit, room)
-        return Job(request, opening, limit)
+        return Job(request, opening, limit, self._runner.shares(opening, request.num_samples))
 
     def _split(self, job: Job) -> Iterator[Job]:
         """Cut a request with more samples than can run at once into several."""
-        tokens = len(job.opening.token_ids) + job.limit
-        most = max(1, min(self._limits.samples, self._limits.cached_tokens // tokens))
+        room = self._limits.cached_tokens - job.shared_tokens
+        most = max(1, min(self._limits.samples, room // (job.row_tokens + job.limit)))
         indices = job.request.indices
         for first in range(0, len(indices), most):
             part = replace(job.request, indices=indices[first : first + most])
@@ -199,17 +202,18 @@ class TransformersGenerator:
         samples = batch.num_samples if batch is not None else 0
         if 2 * samples > self._limits.samples:
             return []
-        longest = batch.columns if batch is not None else 0
-        limit = batch.longest_limit if batch is not None else 0
+        longest, limit, shared = (
+            (batch.columns, batch.longest_limit, batch.shared_tokens) if batch is not None else (0, 0, 0)
+        )
         jobs: list[Job] = []
         while waiting and Truncation.of(waiting[0].request.sampling) == truncation:
             job = waiting[0]
             samples += job.request.num_samples
             # Sequences end at one column, so each may come to take as many columns as the longest.
-            longest, limit = max(longest, len(job.opening.token_ids)), max(limit, job.limit)
-            fits = (
-                samples <= self._limits.samples and samples * (longest + limit) <= self._limits.cached_tokens
-            )
+            longest, limit = max(longest, job.row_tokens), max(limit, job.limit)
+            shared += job.shared_tokens
+            held = shared + samples * (longest + limit)
+            fits = samples <= self._limits.samples and held <= self._limits.cached_tokens
             widest = max(len(other.opening.token_ids) for other in [*jobs[:1], job])
             fits = fits and widest * (len(jobs) + 1) <= self._limits.prompt_tokens
             if not fits and (jobs or batch is not None):
@@ -217,13 +221,13 @@ class TransformersGenerator:
             jobs.append(waiting.popleft())
         return jobs
 
-    def _by_unread(self, jobs: Sequence[Job]) -> list[list[Job]]:
-        """Those of which nearly all is held apart from the others, since rows read equally many tokens."""
-        groups: tuple[list[Job], list[Job]] = ([], [])
+    def _alike(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """Jobs that are read together: rows read equally many tokens, so those nearly all held are apart."""
+        groups: dict[tuple[bool, bool], list[Job]] = {}
         for job in jobs:
             unread = len(job.opening.token_ids) - self._runner.held(job.opening).length
-            groups[unread > _FEW_TOKENS].append(job)
-        return [group for group in groups if group]
+            groups.setdefault((job.shared, unread > _FEW_TOKENS), []).append(job)
+        return [groups[key] for key in sorted(groups)]
 
     def _rollouts(self, finished: Iterable[Finished]) -> Iterator[Rollout]:
         for group in finished:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float, Int64
 from torch import Tensor
 from transformers import cache_utils
@@ -20,6 +20,8 @@ _WITHOUT_CACHE: Any = getattr(cache_utils, "DummyLayer", ())
 
 LayerStates = tuple[Float[Tensor, "heads tokens width"], Float[Tensor, "heads tokens width"]]
 """Keys and values of one sequence in one layer."""
+States = tuple[LayerStates, ...]
+"""Those of every layer."""
 
 
 class _Extent:
@@ -108,6 +110,7 @@ class RowCache:
 
     Attributes:
         library: The object that goes to the model as ``past_key_values``.
+        is_plain: Whether every layer keeps, and attends to, all tokens.
 
     Raises:
         NotImplementedError: A layer keeps something other than keys and values, e.g. a recurrent state.
@@ -116,6 +119,7 @@ class RowCache:
     def __init__(self, config: Any, expected_rows: int = 0, expected_columns: int = 0) -> None:
         self._extent = _Extent(expected_rows, expected_columns)
         self.library = DynamicCache(config=config)
+        self.is_plain = all(type(layer) is DynamicLayer for layer in self.library.layers)
         self._layers: list[_BufferLayer] = []
         for position, layer in enumerate(self.library.layers):
             if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer):
@@ -139,7 +143,7 @@ class RowCache:
         self._extent.rows = rows
         self._extent.columns += columns
 
-    def begin(self, rows: int, columns: int, like: Sequence[LayerStates]) -> None:
+    def begin(self, rows: int, columns: int, like: States) -> None:
         """Hold ``rows`` rows of ``columns`` columns, all zero, before anything was read.
 
         Args:
@@ -155,18 +159,37 @@ class RowCache:
                 buffer[:rows, :, :columns] = 0
         self._extent.rows, self._extent.columns = rows, columns
 
-    def write(self, row: int, column: int, layers: Sequence[LayerStates]) -> None:
+    def write(self, row: int, column: int, layers: States) -> None:
         """Put keys and values, shape ``(heads, tokens, width)`` per layer, into a row from ``column`` on."""
         for layer, states in zip(self._layers, layers, strict=True):
             for buffer, state in zip(layer.buffers, states, strict=True):
                 buffer[row, :, column : column + state.shape[1]] = state
 
-    def read(self, row: int, first: int, last: int) -> tuple[LayerStates, ...]:
+    def read(self, row: int, first: int, last: int) -> States:
         """A copy of a row's keys and values in columns ``first`` to ``last`` (exclusive) of each layer."""
         return tuple(
             (keys[row, :, first:last].clone(), values[row, :, first:last].clone())
             for keys, values in (layer.buffers for layer in self._layers)
         )
+
+    def take(
+        self, padding: Int64[np.ndarray, " rows"], expected_rows: int, expected_columns: int
+    ) -> list[States]:
+        """Take out what each row holds after its padding; the rows stay and hold nothing.
+
+        Args:
+            padding: Unused columns at the left of each row.
+            expected_rows: Rows to make room for from now on.
+            expected_columns: Columns to make room for.
+        """
+        held = [self.read(row, int(unused), self.columns) for row, unused in enumerate(padding)]
+        for layer in self._layers:
+            layer.buffers = [
+                buffer.new_empty((self.rows, buffer.shape[1], 0, buffer.shape[3])) for buffer in layer.buffers
+            ]
+        self._extent.columns = 0
+        self._extent.expected_rows, self._extent.expected_columns = expected_rows, expected_columns
+        return held
 
     def copy_rows(
         self, sources: Int64[Tensor, " copies"], targets: Int64[Tensor, " copies"], rows: int

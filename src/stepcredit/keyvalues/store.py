@@ -12,10 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from stepcredit.keyvalues.rows import LayerStates, RowCache
-
-States = tuple[LayerStates, ...]
-"""Keys and values of every layer."""
+from stepcredit.keyvalues.rows import RowCache, States
 
 
 @dataclass(eq=False)

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
-from stepcredit.keyvalues.rows import RowCache
-from stepcredit.keyvalues.store import Held, PrefixStore, States
+from stepcredit.keyvalues.rows import RowCache, States
+from stepcredit.keyvalues.store import Held, PrefixStore
 from stepcredit.logprobs.forward import causal_lm_of, enable_log_probs
 from stepcredit.logprobs.local import LocalTokenLogProbs, default_token_budget
 from stepcredit.logprobs.packing import TokenBatch
