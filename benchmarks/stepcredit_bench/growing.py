@@ -191,7 +191,8 @@ class Stage:
             tokenizer = load_tokenizer(policy_path("mid"))
             self.model = random_model(self.shape, seed=self.seed + 1, vocab_size=len(tokenizer))
             self.model.config.max_position_embeddings = 2 * DIMENSIONS["length"].largest
-            never_ends(self.model, tokenizer.eos_token_id)
+            if self.name == "sample":
+                never_ends(self.model, tokenizer.eos_token_id)
             if self.name == "train":
                 for saved in (self.model, tokenizer):
                     saved.save_pretrained(self.folder / "model")

@@ -76,12 +76,12 @@ def random_model(
 def never_ends(model: Any, end_token: int) -> Any:
     """The model, made to give its end of turn a probability near 0, so that responses reach their limit.
 
-    Every embedding gains the same direction, which the final state then keeps; the end's has its opposite.
+    Every embedding gains the same direction, which the final state then keeps; the end's is a long way in the
+    opposite one, also where embeddings are as narrow as ``tiny``'s.
     """
     weights: torch.Tensor = model.get_input_embeddings().weight
-    direction = torch.ones_like(weights[0]) * weights.std()
-    weights += direction
-    weights[end_token] -= 2 * direction
+    weights += weights.std()
+    weights[end_token] = -3.0
     return model
 
 

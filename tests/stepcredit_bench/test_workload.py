@@ -6,6 +6,7 @@ from stepcredit_bench.workload import (
     PROMPT_TOKENS,
     RESPONSE_TOKENS,
     SHAPES,
+    never_ends,
     preference_pairs,
     random_model,
     response_groups,
@@ -37,3 +38,11 @@ def test_the_named_shape_is_smollm2() -> None:
     shape = SHAPES["smollm2-135m"]
     assert (shape["num_hidden_layers"], shape["hidden_size"], shape["vocab_size"]) == (30, 576, 49152)
     assert (shape["num_attention_heads"], shape["num_key_value_heads"]) == (9, 3)
+
+
+@torch.no_grad()
+def test_a_model_that_never_ends_does_not() -> None:
+    for vocab_size in (24, 512):
+        model = never_ends(random_model("tiny", seed=1, vocab_size=vocab_size), 2)
+        tokens = torch.randint(3, vocab_size, (4, 200), generator=torch.Generator().manual_seed(0))
+        assert model(tokens).logits.softmax(dim=-1)[..., 2].max() < 1e-6
