@@ -72,16 +72,22 @@ def random_model(
     return model.to(getattr(torch, dtype)).eval()
 
 
+_LOOKED_AT, _FAR = 256, 40.0
+"""Tokens whose final states are averaged; nats between the end and what is as likely as the average."""
+
+
 @torch.no_grad()
 def never_ends(model: Any, end_token: int) -> Any:
     """The model, made to give its end of turn a probability near 0, so that responses reach their limit.
 
-    Every embedding gains the same direction, which the final state then keeps; the end's is a long way in the
-    opposite one, also where embeddings are as narrow as ``tiny``'s.
+    Every embedding gains the same direction, so that final states have much in common; the end's embedding is
+    opposite to their mean, far enough to lose against all others.
     """
     weights: torch.Tensor = model.get_input_embeddings().weight
-    weights += weights.std()
-    weights[end_token] = -3.0
+    weights += 4 * weights.std()
+    tokens = torch.arange(_LOOKED_AT, device=weights.device)[None] * 7919 % len(weights)
+    mean = model.base_model(tokens)[0][0].float().mean(dim=0)
+    weights[end_token] = (-_FAR * mean / mean.dot(mean)).to(weights.dtype)
     return model
 
 

@@ -30,7 +30,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
     monkeypatch.setattr(runner, "sharing", noted)
     monkeypatch.setattr(runner, "LEAST_SHARED_TOKENS", 1)
-    monkeypatch.setattr(runner, "LEAST_SHARED_SAMPLES", 2)
+    monkeypatch.setattr(runner, "LEAST_COPIED_TOKENS", 1)
     return seen
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from stepcredit_bench.workload import (
@@ -41,8 +42,8 @@ def test_the_named_shape_is_smollm2() -> None:
 
 
 @torch.no_grad()
-def test_a_model_that_never_ends_does_not() -> None:
-    for vocab_size in (24, 512):
-        model = never_ends(random_model("tiny", seed=1, vocab_size=vocab_size), 2)
-        tokens = torch.randint(3, vocab_size, (4, 200), generator=torch.Generator().manual_seed(0))
-        assert model(tokens).logits.softmax(dim=-1)[..., 2].max() < 1e-6
+@pytest.mark.parametrize(("shape", "vocab_size"), [("tiny", 24), ("tiny", 512), ("smollm2-135m", 512)])
+def test_a_model_that_never_ends_does_not(shape: str, vocab_size: int) -> None:
+    model = never_ends(random_model(shape, seed=1, vocab_size=vocab_size), 2)
+    tokens = torch.randint(3, vocab_size, (4, 64), generator=torch.Generator().manual_seed(0))
+    assert model(tokens).logits.softmax(dim=-1)[..., 2].max() < 1e-6

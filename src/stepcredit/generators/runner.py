@@ -20,8 +20,8 @@ from stepcredit.logprobs.segments import IMPLEMENTATION
 from stepcredit.runs import Ledger
 
 LEAST_SHARED_TOKENS = 32
-LEAST_SHARED_SAMPLES = 4
-"""Below these, rows with copies of the prompt are about as fast."""
+LEAST_COPIED_TOKENS = 2048
+"""Tokens of a prompt, and of its copies for all samples, below which copies are about as fast."""
 _EQUAL_ATTENTION = ("sdpa", "eager", IMPLEMENTATION)
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 _LOW_PRECISION_TOLERANCE = 0.25
@@ -62,7 +62,8 @@ class Runner:
 
     def shares(self, opening: Opening, samples: int) -> bool:
         """Whether an opening's keys and values are held once for all of its samples."""
-        if len(opening.token_ids) < LEAST_SHARED_TOKENS or samples < LEAST_SHARED_SAMPLES:
+        length = len(opening.token_ids)
+        if samples < 2 or length < LEAST_SHARED_TOKENS or length * samples < LEAST_COPIED_TOKENS:
             return False
         if self._can_share is None:
             self._can_share = self._try_sharing()
