@@ -43,11 +43,18 @@ def cluster() -> Iterator[None]:
     """A cluster of this machine, which every test of the module uses."""
     import ray
 
-    ray.init(
-        address="local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False
-    )
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        # By default its workers give way to everything else that runs, here to all other tests.
+        patch.setenv("RAY_worker_niceness", "0")
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+        yield
+        ray.shutdown()
 
 
 def read(path: Path) -> list[dict[str, Any]]:
