@@ -15,22 +15,6 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests come first on every worker, so that none is begun when the others have nothing left to do.
-
-    ``--dist worksteal`` gives each worker an equal stretch of the list.
-    """
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    others = [item for item in items if not item.get_closest_marker("slow")]
-    for left in range(workers, 0, -1):
-        first, stretch = len(items) - len(slow) - len(others), (len(slow) + len(others)) // left
-        num_slow = len(slow) // left
-        items[first : first + stretch] = slow[:num_slow] + others[: stretch - num_slow]
-        del slow[:num_slow], others[: stretch - num_slow]
-
-
 def pytest_collection_finish() -> None:
     """What was imported is never garbage; each collection would look through all of it again."""
     gc.collect()
