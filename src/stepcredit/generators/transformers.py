@@ -28,9 +28,9 @@ class TransformersGenerator:
     """Draws responses from a causal language model on this machine.
 
     Batched, with cached keys and values; one prompt's samples share its prefill and everything else for as
-    long as they agree; samples that end leave the batch and waiting prompts take their place. On a CPU the
-    keys and values of all but short prompts are held once for all samples, where the model's attention allows
-    it.
+    long as they agree; samples that end leave the batch and waiting prompts take their place. On a CPU a
+    prompt's keys and values are held once for all samples, where copies would be large and the model's
+    attention allows it.
 
     Sample ``i`` of a prompt draws from its own random stream, keyed by (seed, prompt id, ``i``, response
     prefix). So what is drawn does not depend on which other samples or prompts are asked for, on the order,
