@@ -17,15 +17,13 @@ from stepcredit.keyvalues.rows import RowCache
 from stepcredit.keyvalues.shared_prompts import SharedPrompt, sharing
 from stepcredit.keyvalues.store import Held, PrefixStore
 from stepcredit.logprobs.segments import IMPLEMENTATION
+from stepcredit.logprobs.support import rounding_tolerance
 from stepcredit.runs import Ledger
 
 LEAST_SHARED_TOKENS = 32
 LEAST_COPIED_TOKENS = 2048
 """Tokens of a prompt, and of its copies for all samples, below which copies are about as fast."""
 _EQUAL_ATTENTION = ("sdpa", "eager", IMPLEMENTATION)
-_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
-_LOW_PRECISION_TOLERANCE = 0.25
-"""Nats a token between two orders of the same half-precision sums."""
 
 
 class Runner:
@@ -121,8 +119,7 @@ class Runner:
             return False
         finally:
             self.computed_tokens = computed
-        tolerance = _TOLERANCE.get(expected.dtype, _LOW_PRECISION_TOLERANCE)
-        return torch.allclose(shared, expected, rtol=0, atol=tolerance)
+        return torch.allclose(shared, expected, rtol=0, atol=rounding_tolerance(expected.dtype))
 
     def _probe(self, *, share: bool) -> Float[Tensor, "rows vocab"]:
         """Log-probabilities after two prompts of different lengths, each with two tokens more."""

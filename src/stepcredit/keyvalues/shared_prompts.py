@@ -88,12 +88,22 @@ def shared_prompt_attention(
         attended, normaliser = _to_prompt(query[shared.rows, :, 0], keys, values, scale)
         prompt[shared.rows, :, 0] = attended
         prompt_normaliser[shared.rows, :, 0] = normaliser
-    normaliser = torch.logaddexp(own_normaliser, prompt_normaliser)
-    own_share, prompt_share = (
-        (part - normaliser).exp_()[..., None] for part in (own_normaliser, prompt_normaliser)
+    joined, _ = join_attention(own, own_normaliser, prompt, prompt_normaliser)
+    return joined.to(query.dtype).transpose(1, 2).contiguous(), None
+
+
+def join_attention(
+    first: Float[Tensor, "B H L D"],
+    first_normaliser: Float[Tensor, "B H L"],
+    second: Float[Tensor, "B H L D"],
+    second_normaliser: Float[Tensor, "B H L"],
+) -> tuple[Float[Tensor, "B H L D"], Float[Tensor, "B H L"]]:
+    """Attention to two sets of keys, from that to each and the logarithm of its softmax's denominator."""
+    normaliser = torch.logaddexp(first_normaliser, second_normaliser)
+    first_share, second_share = (
+        (part - normaliser).exp_()[..., None] for part in (first_normaliser, second_normaliser)
     )
-    joined = (own * own_share).addcmul_(prompt, prompt_share).to(query.dtype)
-    return joined.transpose(1, 2).contiguous(), None
+    return (first * first_share).addcmul_(second, second_share), normaliser
 
 
 def _to_prompt(

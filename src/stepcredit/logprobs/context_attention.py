@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from stepcredit.keyvalues.shared_prompts import join_attention
+
 _ATTEND = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _ATTEND_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -38,11 +40,8 @@ class _ContextAttention(torch.autograd.Function):
     ) -> Tensor:
         own, own_normaliser = _ATTEND(query, key, value, 0.0, True, scale=scaling)
         past, past_normaliser = _ATTEND(query, context_key, context_value, 0.0, False, scale=scaling)
-        normaliser = torch.logaddexp(own_normaliser, past_normaliser)
-        own_share, past_share = (
-            (part - normaliser).exp_()[..., None] for part in (own_normaliser, past_normaliser)
-        )
-        attended: Tensor = (own * own_share).addcmul_(past, past_share).to(query.dtype)
+        joined, normaliser = join_attention(own, own_normaliser, past, past_normaliser)
+        attended = joined.to(query.dtype)
         ctx.save_for_backward(query, context_key, context_value, key, value, attended, normaliser)
         ctx.scaling = scaling
         return attended

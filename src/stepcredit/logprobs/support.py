@@ -20,6 +20,11 @@ _LOW_PRECISION_TOLERANCE = 0.25
 """Nats a token between two orders of the same half-precision sums; a wrong mask is caught by leakage."""
 
 
+def rounding_tolerance(dtype: torch.dtype) -> float:
+    """By how many nats a token's log-probability may differ with the order of a model's sums."""
+    return _TOLERANCE.get(dtype, _LOW_PRECISION_TOLERANCE)
+
+
 def enable_packing(model: nn.Module) -> bool:
     """Switch a model to segment attention where it then computes what it computed before.
 
@@ -82,7 +87,7 @@ def _padded(model: nn.Module, sequences: Sequence[Encoded]) -> Tensor:
 
 
 def _agrees(model: nn.Module, sequences: Sequence[Encoded], expected: Tensor) -> bool:
-    tolerance = _TOLERANCE.get(next(model.parameters()).dtype, _LOW_PRECISION_TOLERANCE)
+    tolerance = rounding_tolerance(next(model.parameters()).dtype)
     batch = pack(sequences).to(input_device(model))
     packed = inference_log_probs(model, batch)
     if not torch.allclose(packed, expected, rtol=0, atol=tolerance):
