@@ -77,6 +77,18 @@ def test_a_wide_nucleus_is_found_beyond_the_first_look() -> None:
     assert int((weights > 0).sum()) == 500
 
 
+def test_rows_of_one_batch_have_nuclei_of_any_width() -> None:
+    widths = [1, 15_000, 100, 3_000, 128, 129, 1_024, 8_192, 8_193, 20_000]
+    logits = torch.full((len(widths), 20_000), -60.0, dtype=torch.float64)
+    order = torch.from_numpy(np.random.default_rng(0).permutation(20_000))
+    for row, width in enumerate(widths):
+        logits[row, order[:width]] = -1e-6 * torch.arange(width, dtype=torch.float64)
+    # Each row has `width` tokens that are about as likely; the last of them is needed to reach the share.
+    weights = token_weights(logits, Truncation(1.0, 1 - 1e-5, 0, 0.0))
+    kept = [set(np.flatnonzero(row).tolist()) for row in weights.numpy()]
+    assert kept == [set(order[:width].tolist()) for width in widths]
+
+
 def test_a_draw_inverts_the_cumulative_distribution_exactly() -> None:
     probabilities = torch.tensor([[0.25, 0.0, 0.5, 0.25], [0.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
     rows = np.asarray([1, 0, 0, 0, 0, 0, 1])

@@ -12,7 +12,7 @@ from torch import Tensor
 from stepcredit.errors import CheckpointError
 from stepcredit.types import Sampling
 
-_FIRST_LOOK = 128
+_LOOKS = (128, 1024, 8192)
 """Likeliest tokens among which the nucleus is looked for before the whole vocabulary is sorted."""
 
 
@@ -34,14 +34,25 @@ class Truncation:
 def _nucleus_floor(weights: Float64[Tensor, "rows vocab"], top_p: float) -> Float64[Tensor, "rows 1"]:
     """Smallest weight inside the smallest set of likeliest tokens whose share reaches ``top_p``."""
     wanted = top_p * weights.sum(dim=-1, keepdim=True)
-    size = min(_FIRST_LOOK, weights.shape[-1])
-    largest = weights.topk(size, dim=-1).values
-    reached = largest.cumsum(dim=-1)
-    if size < weights.shape[-1] and bool((reached[:, -1:] < wanted).any()):
-        largest = weights.sort(dim=-1, descending=True).values
+    floor = torch.empty_like(wanted)
+    vocabulary = weights.shape[-1]
+    rows = torch.arange(len(weights), device=weights.device)
+    fewest = 0.0  # tokens that a row may do with
+    for size in (*(size for size in _LOOKS if size < vocabulary), vocabulary):
+        if size < min(fewest, vocabulary):
+            continue
+        largest = (weights if len(rows) == len(weights) else weights[rows]).topk(size, dim=-1).values
         reached = largest.cumsum(dim=-1)
-    needed = (reached < wanted).sum(dim=-1, keepdim=True).clamp_(max=largest.shape[-1] - 1)
-    return largest.gather(-1, needed)
+        needed = (reached < wanted[rows]).sum(dim=-1, keepdim=True)
+        floor[rows] = largest.gather(-1, needed.clamp(max=size - 1))
+        wider = needed[:, 0] == size
+        rows = rows[wider]
+        if not len(rows):
+            break
+        # No token further down is likelier than the last one that was looked at.
+        missing = (wanted[rows] - reached[wider, -1:]) / largest[wider, -1:]
+        fewest = size + float(missing.min())
+    return floor
 
 
 def token_weights(
