@@ -11,7 +11,7 @@ from stepcredit.options import check_at_least_one, option
 from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
-    from stepcredit_bench.sampling import SampleBenchmark
+    from stepcredit_bench.sampling import SampleBenchmark, SampleWork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +23,17 @@ class Options:
         default="smollm2-135m",
         choices=("smollm2-135m", "tiny"),
     )
+    model: str | None = option(
+        "a real policy of that shape in place of random weights; takes --data", default=None
+    )
+    data: Path | None = option(
+        "file of prompts for --model, or reasoning-gym:TASK", default=None, metavar="FILE"
+    )
     prompts: int = option("number of prompts", default=2)
     prompt_tokens: int | None = option("tokens of each prompt; default is 70 to 90", default=None)
     samples: int = option("number of responses to each", default=64)
     max_new_tokens: int = option("tokens of each response", default=32)
+    top_p: float = option("draw from the likeliest tokens that make up this probability", default=1.0)
     dtype: str = option(
         "number format of weights and products", default="float32", choices=("float32", "bfloat16")
     )
@@ -70,12 +77,15 @@ class Result:
             "engines": sides,
             "failures": dict(bench.failures),
             "products_per_second": bench.products_per_second,
-            "operations": work.operations(),
+            "operations": work.operations(bench.sides["ours"].outcome["tokens"]),
             "shape": work.shape,
             "prompts": work.num_prompts,
             "prompt_tokens": list(work.prompt_tokens),
             "samples": work.samples,
             "max_new_tokens": work.max_new_tokens,
+            "tokens_drawn": {name: report.outcome["tokens"] for name, report in bench.sides.items()},
+            "top_p": work.top_p,
+            "random_weights": not work.questions,
             "dtype": work.dtype,
             "threads": work.threads,
         }
@@ -84,10 +94,11 @@ class Result:
         """A table of the engines."""
         bench, work = self.benchmark, self.benchmark.work
         lengths = " to ".join(map(str, sorted(set(work.prompt_tokens))))
+        weights = "" if work.questions else " with random weights"
         lines = [
             f"{quantity(work.num_prompts, 'prompt')} of {lengths} tokens x "
             f"{quantity(work.samples, 'sample')} x "
-            f"{quantity(work.max_new_tokens, 'token')}, {work.shape}, {work.dtype}, "
+            f"{quantity(work.max_new_tokens, 'token')}, {work.shape}{weights}, {work.dtype}, "
             f"{quantity(work.threads, 'thread')}",
             f"{'engine':<21}{'tokens/s':>10}{'with start':>12}{'first row s':>13}{'processor s':>13}"
             f"{'peak MB':>9}{'of products':>13}",
@@ -109,36 +120,21 @@ def run(options: Options) -> Result:
     import tempfile
 
     from stepcredit.runs import Progress
-    from stepcredit_bench.sampling import SampleWork, run_sample_benchmark, write_policy
+    from stepcredit_bench.sampling import run_sample_benchmark, write_policy
     from stepcredit_bench.vllm_engine import vllm_python
-    from stepcredit_bench.workload import CONTEXT_LENGTH, PROMPT_TOKENS
 
     check_at_least_one(options, "prompts", "prompt_tokens", "samples", "max_new_tokens", "turns", "threads")
-    lengths = PROMPT_TOKENS if options.prompt_tokens is None else (options.prompt_tokens,) * 2
-    if lengths[1] + options.max_new_tokens > CONTEXT_LENGTH:
-        raise UserError(
-            f"prompts of {lengths[1]} tokens and responses of {options.max_new_tokens} do not fit into the "
-            f"model's {CONTEXT_LENGTH}",
-            hint="lower --prompt-tokens or --max-new-tokens",
-        )
+    if not 0 < options.top_p <= 1:
+        raise UserError(f"must be above 0 and at most 1, got {options.top_p}", where="--top-p")
     vllm = None if options.vllm is None else vllm_python(options.vllm)
     turns = options.turns * (3 + (vllm is not None)) + 1
     with (
         tempfile.TemporaryDirectory(prefix="bench-sample-") as folder,
         Progress("bench sample", turns, "turns", every=1.0) as progress,
     ):
-        write_policy(Path(folder), options.shape, seed=options.seed + 1, dtype=options.dtype)
-        work = SampleWork(
-            model=folder,
-            shape=options.shape,
-            num_prompts=options.prompts,
-            prompt_tokens=lengths,
-            samples=options.samples,
-            max_new_tokens=options.max_new_tokens,
-            dtype=options.dtype,
-            threads=options.threads or os.cpu_count() or 1,
-            seed=options.seed,
-        )
+        work = _work(options, folder, threads=options.threads or os.cpu_count() or 1)
+        if options.model is None:
+            write_policy(Path(folder), options.shape, seed=options.seed + 1, dtype=options.dtype)
         benchmark = run_sample_benchmark(
             work,
             vllm=vllm,
@@ -146,3 +142,46 @@ def run(options: Options) -> Result:
             on_turn=lambda name, seconds: progress.advance(extra=f"{name} took {seconds:.1f} s"),
         )
     return Result(benchmark=benchmark)
+
+
+def _work(options: Options, folder: str, *, threads: int) -> SampleWork:
+    """What is drawn; random weights are to be written to ``folder``.
+
+    Raises:
+        UserError: Options contradict each other, or do not fit the model.
+    """
+    from dataclasses import replace
+
+    from stepcredit.generators.plan import Plan
+    from stepcredit_bench.sampling import SampleWork, check_shape
+    from stepcredit_bench.workload import CONTEXT_LENGTH, PROMPT_TOKENS
+
+    if (options.model is None) != (options.data is None):
+        raise UserError("go together", where="--model and --data")
+    work = SampleWork(
+        model=folder if options.model is None else options.model,
+        shape=options.shape,
+        num_prompts=options.prompts,
+        prompt_tokens=PROMPT_TOKENS if options.prompt_tokens is None else (options.prompt_tokens,) * 2,
+        samples=options.samples,
+        max_new_tokens=options.max_new_tokens,
+        top_p=options.top_p,
+        dtype=options.dtype,
+        threads=threads,
+        seed=options.seed,
+    )
+    if options.data is not None:
+        if options.prompt_tokens is not None:
+            raise UserError("is for random prompts", where="--prompt-tokens", hint="leave it out with --data")
+        check_shape(work.model, work.shape)
+        questions = tuple(Plan.read(options.data, limit=options.prompts).prompts())
+        work = replace(work, questions=questions, num_prompts=len(questions))
+        lengths = [len(prompt) for prompt in work.prompts()]
+        work = replace(work, prompt_tokens=(min(lengths), max(lengths)))
+    if work.prompt_tokens[1] + work.max_new_tokens > CONTEXT_LENGTH:
+        raise UserError(
+            f"prompts of {work.prompt_tokens[1]} tokens and responses of {work.max_new_tokens} do not fit "
+            f"into the model's {CONTEXT_LENGTH}",
+            hint="lower --prompt-tokens or --max-new-tokens",
+        )
+    return work

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
-from stepcredit.checkpoints import LoadOptions, load_model, load_tokenizer
+from stepcredit.checkpoints import LoadOptions, load_config, load_model, load_tokenizer
+from stepcredit.errors import UserError
+from stepcredit.generators.prompts import PromptFormat
 from stepcredit.generators.transformers import TransformersGenerator
 from stepcredit.logprobs.float32_products import fit_to_processor, needs_float32
 from stepcredit.types import GenerationRequest, Prompt, Rollout, Sampling
@@ -43,7 +45,9 @@ class SampleWork:
         num_prompts: How many prompts.
         prompt_tokens: Fewest and most tokens of a prompt.
         samples: Responses to each.
-        max_new_tokens: Tokens of each response; none ends before.
+        max_new_tokens: Tokens of each response, at most; a random model ends none before.
+        top_p: Nucleus that is drawn from.
+        questions: What real prompts ask; without them prompts are random tokens.
         dtype: Format of weights and products.
         device: Where models run.
         threads: Threads of each engine.
@@ -56,6 +60,8 @@ class SampleWork:
     prompt_tokens: tuple[int, int] = PROMPT_TOKENS
     samples: int = 64
     max_new_tokens: int = 32
+    top_p: float = 1.0
+    questions: tuple[Prompt, ...] = ()
     dtype: str = "float32"
     device: str = "cpu"
     threads: int = 1
@@ -63,6 +69,9 @@ class SampleWork:
 
     def prompts(self) -> list[list[int]]:
         """Token ids of each prompt."""
+        if self.questions:
+            template = PromptFormat(load_tokenizer(self.model))
+            return [list(template.opening(question.prompt).token_ids) for question in self.questions]
         groups = response_groups(
             self.shape,
             num_groups=self.num_prompts,
@@ -74,14 +83,23 @@ class SampleWork:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that an engine draws in a turn."""
+        """Tokens that an engine draws in a turn, at most."""
         return self.num_prompts * self.samples * self.max_new_tokens
 
-    def operations(self) -> float:
-        """Floating-point operations of matrix products, each prompt read once and nothing else shared."""
+    def end_tokens(self) -> set[int]:
+        """Those that end a response."""
+        return PromptFormat(load_tokenizer(self.model)).end_of_turn_ids()
+
+    def operations(self, tokens: int | None = None) -> float:
+        """Floating-point operations of matrix products, each prompt read once and nothing else shared.
+
+        Args:
+            tokens: Drawn in all, by responses of about equal length; default is the most.
+        """
         total = 0.0
+        per_response = (tokens or self.num_tokens) / (self.num_prompts * self.samples)
         for prompt in self.prompts():
-            length, drawn = len(prompt), self.max_new_tokens - 1
+            length, drawn = len(prompt), round(per_response) - 1
             attended = drawn * length + drawn * (drawn + 1) // 2
             own = Work(tokens=drawn, scored=drawn, attended=attended)
             read = Work(tokens=length, scored=1, attended=length * (length + 1) // 2)
@@ -98,6 +116,22 @@ def write_policy(folder: Path, shape: str, *, seed: int, dtype: str, device: str
     word_tokenizer(SHAPES[shape]["vocab_size"]).save_pretrained(folder)
 
 
+def check_shape(model: str, shape: str) -> None:
+    """Refuse a model of another shape, whose operations would be miscounted.
+
+    Raises:
+        UserError: A size differs.
+    """
+    config = load_config(model)
+    for name, size in SHAPES[shape].items():
+        if (actual := getattr(config, name, None)) != size:
+            raise UserError(
+                f"its {name} is {actual}, that of {shape} is {size}",
+                where=model,
+                hint="take a model of that shape",
+            )
+
+
 class _SampleSide(ABC):
     """Draws all samples; a turn's outcome has its tokens, the time of its first row and that of the start."""
 
@@ -108,6 +142,7 @@ class _SampleSide(ABC):
         options = LoadOptions(dtype=self.work.dtype, device=self.work.device)
         self.model: Any = load_model(self.work.model, options)
         self.prompts = self.work.prompts()
+        self.ends = self.work.end_tokens()
         self.start_seconds = process_age()
 
     def warm_up(self) -> None:
@@ -146,14 +181,16 @@ class OurSide(_SampleSide):
     def draw(self) -> int:
         tokenizer = load_tokenizer(self.work.model)
         generator = TransformersGenerator(self.model, tokenizer, name="random")
-        sampling = Sampling(max_new_tokens=self.work.max_new_tokens, seed=self.work.seed)
-        requests = [
-            GenerationRequest(
-                prompt=Prompt(id=str(number), prompt=" ".join(f"t{token}" for token in prompt)),
-                indices=tuple(range(self.work.samples)),
-                sampling=sampling,
-            )
+        sampling = Sampling(
+            max_new_tokens=self.work.max_new_tokens, top_p=self.work.top_p, seed=self.work.seed
+        )
+        questions = self.work.questions or [
+            Prompt(id=str(number), prompt=" ".join(f"t{token}" for token in prompt))
             for number, prompt in enumerate(self.prompts)
+        ]
+        requests = [
+            GenerationRequest(prompt=question, indices=tuple(range(self.work.samples)), sampling=sampling)
+            for question in questions
         ]
         for row in generator.generate(requests):
             assert isinstance(row, Rollout), row
@@ -172,11 +209,13 @@ class GenerateSide(_SampleSide):
                 ids,
                 attention_mask=torch.ones_like(ids),
                 do_sample=True,
+                temperature=1.0,
                 top_k=0,
+                top_p=self.work.top_p,
                 num_return_sequences=self.work.samples,
                 max_new_tokens=self.work.max_new_tokens,
             )
-            tokens += int((drawn[:, len(prompt) :] != 0).sum())
+            tokens += sum(_drawn(row, self.ends) for row in drawn[:, len(prompt) :].tolist())
             self.note_row()
         return tokens
 
@@ -189,9 +228,11 @@ class ContinuousSide(_SampleSide):
 
         config = GenerationConfig(
             do_sample=True,
+            temperature=1.0,
             top_k=0,
+            top_p=self.work.top_p,
             max_new_tokens=self.work.max_new_tokens,
-            eos_token_id=END_TOKEN,
+            eos_token_id=sorted(self.ends),
             pad_token_id=0,
         )
         rows = [prompt for prompt in self.prompts for _ in range(self.work.samples)]
@@ -206,6 +247,11 @@ class ContinuousSide(_SampleSide):
             progress_bar=False,
         )
         return sum(len(output.generated_tokens) for output in outputs.values())
+
+
+def _drawn(response: Sequence[int], ends: set[int]) -> int:
+    """Tokens up to the first that ends a response, and with it."""
+    return next((place for place, token in enumerate(response, start=1) if token in ends), len(response))
 
 
 class VllmSide:
@@ -225,6 +271,8 @@ class VllmSide:
             "prompts": work.prompts(),
             "samples": work.samples,
             "max_new_tokens": work.max_new_tokens,
+            "top_p": work.top_p,
+            "end_tokens": sorted(work.end_tokens()),
         }
         self.engine = VllmEngine(self.python, settings)
 
@@ -274,7 +322,8 @@ class SampleBenchmark:
     def utilisation(self, name: str) -> float:
         """Share of the products' own rate that an engine reaches, by processor seconds."""
         seconds = self.cpu_seconds(name) / self.work.threads
-        return self.work.operations() / seconds / self.products_per_second
+        operations = self.work.operations(self.sides[name].outcome["tokens"])
+        return operations / seconds / self.products_per_second
 
 
 def run_sample_benchmark(

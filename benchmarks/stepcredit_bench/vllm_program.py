@@ -52,7 +52,11 @@ def _say(answers: Any, outcome: dict[str, Any]) -> None:
 def _sample(vllm: Any, engine: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """Every sample as a request of its own, so that the first one to end can be timed."""
     draw = vllm.SamplingParams(
-        temperature=1.0, max_tokens=settings["max_new_tokens"], ignore_eos=True, detokenize=False
+        temperature=1.0,
+        top_p=settings["top_p"],
+        max_tokens=settings["max_new_tokens"],
+        stop_token_ids=settings["end_tokens"],
+        detokenize=False,
     )
     start, first, tokens = time.perf_counter(), None, 0
     for number, prompt in enumerate(settings["prompts"]):

@@ -2,13 +2,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from stepcredit.checkpoints import load_model, load_tokenizer
 from stepcredit.cli import main
+from stepcredit.types import Prompt
 from stepcredit_bench.processes import SideReport
 from stepcredit_bench.sample import Result
 from stepcredit_bench.sampling import (
+    END_TOKEN,
     ContinuousSide,
     GenerateSide,
     OurSide,
@@ -41,6 +46,57 @@ def test_every_engine_draws_every_token(
     assert outcome["tokens"] == work.num_tokens == 30
     assert outcome["first_row_seconds"] > 0
     assert outcome["start_seconds"] > 0
+
+
+@pytest.fixture(scope="module")
+def brief_policy(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy that says nothing: its turn ends with the first token."""
+    folder = tmp_path_factory.mktemp("brief")
+    model: Any = load_model(policy)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[END_TOKEN] *= -1
+    model.save_pretrained(folder)
+    load_tokenizer(policy).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("side_class", [OurSide, GenerateSide, ContinuousSide])
+def test_tokens_after_the_end_of_a_response_do_not_count(
+    side_class: type[OurSide | GenerateSide | ContinuousSide], brief_policy: Path
+) -> None:
+    questions = (Prompt(id="a", prompt="t5 t6 t7"), Prompt(id="b", prompt="t8 t9"))
+    work = SampleWork(model=str(brief_policy), questions=questions, top_p=0.9, **SMALL)  # type: ignore[arg-type]
+    side = side_class(work)
+    side.load()
+    side.prepare()
+    assert side.prompts == [[5, 6, 7], [8, 9]]
+    assert side.run()["tokens"] == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "POLICY"], "--model and --data: go together"),
+        (["--data", "DATA"], "--model and --data: go together"),
+        (
+            ["--model", "POLICY", "--data", "DATA"],
+            "its vocab_size is 512, that of smollm2-135m is 49152. Take a model of that shape",
+        ),
+        (
+            ["--model", "POLICY", "--data", "DATA", "--prompt-tokens", "9"],
+            "--prompt-tokens: is for random prompts",
+        ),
+        (["--top-p", "0"], "--top-p: must be above 0 and at most 1, got 0"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    options: list[str], message: str, policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "prompts.jsonl"
+    data.write_text('{"id": "a", "prompt": "t5 t6"}\n')
+    places = {"POLICY": str(policy), "DATA": str(data)}
+    assert main(["bench", "sample", *(places.get(option, option) for option in options)]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_operations_by_hand() -> None:
@@ -90,7 +146,9 @@ def test_ratios_by_hand() -> None:
     assert printed["engines"]["ours"]["utilisation"] == 0.5
     assert (printed["engines"]["vllm"]["peak_mb"], printed["engines"]["ours"]["peak_mb"]) == (900.0, 300.0)
     text = Result(benchmark=benchmark).to_text()
-    assert text.startswith("2 prompts of 70 to 90 tokens x 3 samples x 5 tokens, tiny, float32, 1 thread\n")
+    assert text.startswith(
+        "2 prompts of 70 to 90 tokens x 3 samples x 5 tokens, tiny with random weights, float32, 1 thread\n"
+    )
     assert text.endswith("generate failed: no")
 
 
