@@ -265,7 +265,6 @@ class Objective:
     """An objective and what it must be given.
 
     Attributes:
-        function: The objective.
         paired: Its units are pairs of a right and a wrong response to one prompt.
         needs_mismatched: It reads ``mismatched_rewards``.
         needs_batch_rewards: It reads ``batch_rewards`` and ``batch_labels``.

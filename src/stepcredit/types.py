@@ -261,7 +261,6 @@ class GenerationRequest:
     """Ask for samples of one prompt, optionally continuing the start of a response.
 
     Attributes:
-        prompt: The prompt.
         indices: Which samples to draw; sample ``i`` is the same whichever others are asked for.
         sampling: How to draw.
         response_prefix: Text that every response starts with; it is part of the returned response.

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from stepcredit.errors import UserError
 from stepcredit.grading.extraction import (
-    answer_by_pattern,
     compile_answer_pattern,
     final_answer,
+    find_answer,
     stated_answer,
 )
 from stepcredit.thinking import after_thinking
@@ -79,9 +79,9 @@ def test_the_answer_follows_the_thinking(response: str, rest: str | None) -> Non
 
 
 def test_a_pattern_finds_its_first_group_at_its_last_match() -> None:
-    assert answer_by_pattern("r: 1\nr: 2", compile_answer_pattern(r"^r: (\d)$")) == "2"
-    assert answer_by_pattern("r: 1", compile_answer_pattern(r"\d")) == "1"
-    assert answer_by_pattern("none", compile_answer_pattern(r"\d")) is None
+    assert find_answer("r: 1\nr: 2", compile_answer_pattern(r"^r: (\d)$"), str) == "2"
+    assert find_answer("r: 1", compile_answer_pattern(r"\d"), str) == "1"
+    assert find_answer("none", compile_answer_pattern(r"\d"), str) is None
     with pytest.raises(UserError, match="not a regular expression"):
         compile_answer_pattern("(")
 

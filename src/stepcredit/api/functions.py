@@ -51,7 +51,6 @@ def sample(
         out: File to write. A call that was stopped resumes from it. Without it the rows are kept as long as
             the returned object exists.
         config: YAML file of options, or the name of a shipped recipe; keywords override it.
-        **options: The command's options.
 
     Returns:
         The rollouts, in the order of prompt and sample.
@@ -82,7 +81,6 @@ def grade(
             ``python:module:function``, or a function of (response, answer) in a module that can be imported.
         out: File to write; see :func:`sample`.
         config: YAML file of options, or the name of a shipped recipe; keywords override it.
-        **options: The command's options.
 
     Returns:
         The rollouts with ``correct`` and ``prediction``.
@@ -112,7 +110,6 @@ def train(
         out: Directory of the model; see :func:`sample`.
         dev: Graded rollouts of other prompts, for held-out metrics and for choosing the weights to keep.
         config: YAML file of options, or the name of a shipped recipe such as ``small``; keywords override it.
-        **options: The command's options.
 
     Returns:
         The model; ``load()`` loads it for scoring.
@@ -162,7 +159,6 @@ def score(
         prompt: The problem that ``text`` answers.
         out: File to write; see :func:`sample`.
         config: YAML file of options, or the name of a shipped recipe; keywords override it.
-        **options: The command's options.
 
     Returns:
         The scores in the order of the rollouts, or the score of ``text``.
@@ -196,7 +192,6 @@ def search(
         prompts: A file or ``hub:NAME[:SPLIT]``; records, dictionaries or texts; a data set or a frame.
         out: File to write; see :func:`sample`. The trees lie beside it.
         config: YAML file of options, or the name of a shipped recipe; keywords override it.
-        **options: The command's options.
 
     Returns:
         The candidates of each final choice, the chosen one first, and the trees.
@@ -230,7 +225,6 @@ def evaluate_best_of_n(
         dev_scores: Their scores, under the same names.
         out: Folder for results, tables and report; without it nothing is written.
         config: YAML file of options, or the name of a shipped recipe; keywords override it.
-        **options: The command's options.
 
     Returns:
         The evaluation: ``to_json()`` has every figure, ``to_text()`` the tables.
@@ -271,7 +265,6 @@ def evaluate_steps(
         dev: Labelled rollouts, not reported, to tune a threshold on.
         out: Folder for data, scores, tables and report; without it nothing is kept.
         config: YAML file of options, or the name of a shipped recipe; keywords override it.
-        **options: The command's options.
 
     Returns:
         The evaluation: ``to_json()`` has every figure, ``to_text()`` the tables.

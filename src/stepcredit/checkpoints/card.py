@@ -29,7 +29,6 @@ class Reference:
         relative_path: Path from the PRM's directory, for local references; looked at first, so that a
             directory that holds both can be moved.
         revision: Commit of a hub model.
-        weights_hash: Hash of its weight files.
         adapter_off: The reference is the PRM's own base with the adapter switched off.
     """
 
@@ -74,10 +73,6 @@ class PRMCard:
         objective: Training objective, with its variant.
         step_rule: How responses are split into steps.
         step_separator: What follows each step in the format, where the format has a choice.
-        tokenizer_hash: See :func:`stepcredit.checkpoints.tokenizer_hash`.
-        template_hash: Hash of the chat template.
-        weights_hash: Hash of this checkpoint's own weight files.
-        template_arguments: Arguments of the chat template.
         template_date: What a template that reads the clock was given; ``None`` for other templates.
         boundary: How prompt and response were tokenised, ``together`` or ``apart``.
         training_data_hash: Hash of the training file's contents.

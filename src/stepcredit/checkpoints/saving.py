@@ -31,8 +31,6 @@ def save_prm(
     ``directory`` with :func:`stepcredit.runs.atomic_directory`, so that it is never half there.
 
     Args:
-        tokenizer: Its tokenizer.
-        directory: Where.
         state_dict: The whole weights, where those of ``model`` are sharded over processes.
 
     Returns:

@@ -118,8 +118,6 @@ def hint_for(message: str, path: Path, *, allow_pickle: bool = True) -> str:
     """What a user can do about a model that cannot be loaded.
 
     Args:
-        message: What the library said.
-        path: The model's directory.
         allow_pickle: Whether pickle files may be read already.
     """
     if "custom code" in message:

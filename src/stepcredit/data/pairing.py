@@ -60,7 +60,6 @@ def pair_responses(
     verdicts says nothing about what is right, so pairs that do not differ are left out.
 
     Args:
-        right: Whether each response is right.
         contents: What each response is, to tell pairs that do not differ; by default all differ.
         limit: Most pairs per prompt, at least 1; ``None`` keeps all.
     """
@@ -96,7 +95,6 @@ def balance_responses(
     """Indices that remain when responses of the larger class are dropped at random.
 
     Args:
-        right: Whether each response is right.
         how: ``dataset``: the classes become equal over the whole set; ``instruction``: within each
             prompt, so prompts with one class disappear; ``none`` keeps all.
 

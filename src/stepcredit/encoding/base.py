@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from stepcredit.encoding.template import check_tokenizer
 from stepcredit.errors import DataError, UserError
 from stepcredit.steps import StepRule
 from stepcredit.types import Encoded, Rollout, Step
@@ -95,16 +96,21 @@ class StepEncoding(ABC):
 
     Raises:
         UserError: The step rule groups steps by tokens, and the format does not.
+        CheckpointError: The format needs a chat template, and the tokenizer has none.
     """
 
     name: str
     separator: str | None = None
     """What is put after each step, where the format has a choice."""
     groups_steps = False
+    has_template = False
+    """Whether it writes conversations by the tokenizer's chat template."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, max_tokens: int | None = None
     ) -> None:
+        if self.has_template:
+            check_tokenizer(tokenizer)
         if step_rule.max_tokens is not None and not self.groups_steps:
             raise UserError(
                 f"the format {self.name} does not merge steps",

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from stepcredit.chat_templates import render
 from stepcredit.conversations import answered, as_messages, tools_of
 from stepcredit.encoding.base import EncodedSteps, StepEncoding, check_length
-from stepcredit.encoding.template import check_tokenizer
-from stepcredit.steps import StepRule, steps_at
+from stepcredit.steps import steps_at
 from stepcredit.types import Encoded, Rollout
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 class ConversationEncoding(StepEncoding):
     """Prompt and response as one finished conversation; the response is one step, whatever the step rule."""
 
     name = "conversation"
-
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, max_tokens: int | None = None
-    ) -> None:
-        check_tokenizer(tokenizer)
-        super().__init__(tokenizer, step_rule, max_tokens)
+    has_template = True
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
         """Encode one rollout."""

@@ -15,7 +15,6 @@ import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 from stepcredit.chat_templates import render
 from stepcredit.conversations import answered
@@ -26,12 +25,8 @@ from stepcredit.encoding.base import (
     StepEncoding,
     check_length,
 )
-from stepcredit.encoding.template import check_tokenizer
-from stepcredit.steps import StepRule, join, step_texts
+from stepcredit.steps import join, step_texts
 from stepcredit.types import Encoded, PromptText, Rollout
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 _LLAMA3_TAILS = ("<|start_header_id|>assistant<|end_header_id|>", "<|eot_id|>")
 
@@ -39,11 +34,7 @@ _LLAMA3_TAILS = ("<|start_header_id|>assistant<|end_header_id|>", "<|eot_id|>")
 class PublishedEncoding(StepEncoding):
     """What the two evaluators have in common."""
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, max_tokens: int | None = None
-    ) -> None:
-        check_tokenizer(tokenizer)
-        super().__init__(tokenizer, step_rule, max_tokens)
+    has_template = True
 
     def encode(self, rollout: Rollout) -> EncodedSteps:
         """Encode one rollout; offsets refer to the rewritten response, ``scored_text``.

@@ -20,7 +20,6 @@ from stepcredit.encoding.base import (
     StepEncoding,
     check_length,
 )
-from stepcredit.encoding.template import check_tokenizer
 from stepcredit.errors import CheckpointError
 from stepcredit.steps import StepRule, step_contents, steps_of
 from stepcredit.types import Encoded, Message, Rollout
@@ -77,11 +76,11 @@ class QwenPRMEncoding(StepEncoding):
 
     name = "qwen-prm"
     tag = "<extra_0>"
+    has_template = True
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, max_tokens: int | None = None
     ) -> None:
-        check_tokenizer(tokenizer)
         super().__init__(tokenizer, step_rule, max_tokens)
         if len(self.ids(self.tag)) != 1:
             raise CheckpointError(f"{self.tag} is not one token", where=tokenizer.name_or_path)
@@ -113,11 +112,11 @@ class RLHFlowEncoding(StepEncoding):
     """
 
     name = "rlhflow"
+    has_template = True
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, step_rule: StepRule, max_tokens: int | None = None
     ) -> None:
-        check_tokenizer(tokenizer)
         super().__init__(tokenizer, step_rule, max_tokens)
         self.label_ids: tuple[int, int] = (self.ids("+")[-1], self.ids("-")[-1])
 

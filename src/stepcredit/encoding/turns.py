@@ -53,7 +53,6 @@ class Turn:
     """An assistant's turn in the rendered conversation.
 
     Attributes:
-        start: Its first character.
         closed: One past its end-of-turn; ``end`` where it has none.
     """
 

@@ -58,8 +58,6 @@ class BestOfNEvaluation:
         subsets: Which n of N responses the results are about: ``all``, or ``first n in file``.
         num_responses: Smallest and largest number of responses to a problem.
         num_distinct: Mean number of different responses to a problem.
-        excluded: What was left out, by reason.
-        notes: What a reader must know.
     """
 
     results: tuple[Result, ...]
@@ -94,7 +92,6 @@ def evaluate_best_of_n(
     """Accuracy of every method, with intervals and paired comparisons.
 
     Args:
-        settings: Sizes and votes.
         aggregate: What stands for a scorer in comparisons where nothing is chosen on development problems.
         development: Problems to choose aggregate, temperature and calibration on.
 

@@ -57,11 +57,7 @@ class ConventionResult:
         metric: ``best-of-n``: accuracy of the response with the highest score; ``f1``: first wrong steps
             found, with the threshold that is best on these very steps (oracle), as published.
         value: In [0, 1], with the ends of its interval.
-        low: Lower end.
-        high: Upper end.
         change: ``value`` minus that of the baseline, with the ends of its paired interval.
-        change_low: Lower end.
-        change_high: Upper end.
     """
 
     convention: Convention

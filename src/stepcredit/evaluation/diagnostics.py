@@ -87,10 +87,8 @@ class Diagnostics:
             ties split evenly.
         correlations: With ``characters``, ``tokens``, ``steps``, and with ``correct`` for comparison.
         calibration: Of sigmoid(reward), or of the reward where all rewards are in [0, 1].
-        calibration_error: Expected calibration error.
         curve: Best-of-n against n.
         agreement: With the majority; ``None`` without answers.
-        by_difficulty: Accuracy by share of right responses.
     """
 
     aggregate: str

@@ -46,8 +46,6 @@ class Failure:
     """A problem on which the scorer prefers a wrong response although there is a right one.
 
     Attributes:
-        answer: Reference answer, if known.
-        right_share: Share of right responses.
         margin: Score of the chosen response minus that of the best right one, in standard deviations of
             the scorer's scores over all responses.
         majority_right: Whether the most frequent answer is right; ``None`` without answers, or on a tie

@@ -26,7 +26,6 @@ class Result:
         scorer: Whose scores are used, if any.
         accuracy: Expected share of problems answered right.
         low: Lower end of its interval; NaN where there is one problem only.
-        high: Upper end.
         resampling_error: Standard error from random subsets, which the interval has in it; 0 where the
             accuracy is exact.
     """
@@ -48,10 +47,8 @@ class Comparison:
     Attributes:
         n: Responses chosen from.
         first: Label of a method, e.g. ``best-of-n/prm/min``.
-        second: Label of another.
         difference: Accuracy of the first minus that of the second.
         low: Lower end of its interval; NaN where there is one problem only.
-        high: Upper end.
         p_value: Two-sided paired test over problems; NaN where there is one only.
         p_holm: The same after Holm's correction over all comparisons of the table.
     """

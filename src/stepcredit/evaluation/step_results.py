@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,6 @@ class StepResult:
         quantity: ``reward`` (each step by itself) or ``value`` (the prefix up to it).
         value: The figure; NaN where the data cannot tell.
         low: Lower end of its 95% interval.
-        high: Upper end.
         threshold: What scores were compared with, if the metric needs one.
         threshold_from: Where that was chosen.
     """
@@ -79,8 +78,6 @@ class StepEvaluation:
         details: What does not fit a row: ``SUBSET/SCORER/QUANTITY`` to calibration bins and AUC by position,
             ``SUBSET/SCORER`` to correlations and failures.
         counts: Subset to numbers of responses, steps and errors.
-        excluded: What was left out, by reason.
-        notes: What a reader must know.
     """
 
     results: tuple[StepResult, ...]
@@ -165,16 +162,7 @@ def published_grid_row(context: Context, steps: LabelledSteps, quantity: StepQua
     """The published evaluator's figure: best of 2,000 thresholds on the sigmoid, on the very same file."""
     scores = step_probabilities(steps.scores(quantity))
     # The published evaluator lays its grid over probabilities, so rewards are squeezed into [0, 1] first.
-    squeezed = LabelledSteps(
-        ids=steps.ids,
-        problem_ids=steps.problem_ids,
-        clusters=steps.clusters,
-        offsets=steps.offsets,
-        labels=steps.labels,
-        rewards=scores,
-        values=scores,
-        first_wrong=steps.first_wrong,
-    )
+    squeezed = replace(steps, rewards=scores, values=scores)
     threshold, _ = grid_threshold(threshold_ranges(squeezed, "reward"))
     origin = "this file (oracle threshold, published grid)"
     finding = find_errors(squeezed, "reward", threshold, origin, bootstrap=context.bootstrap(steps))

@@ -39,13 +39,8 @@ class FakeGenerator:
         name: str = "fake",
         failures: Mapping[str, str] | None = None,
     ) -> None:
-        self._script, self._name, self._failures = script, name, dict(failures or {})
+        self._script, self.name, self._failures = script, name, dict(failures or {})
         self.ledger = Ledger()
-
-    @property
-    def name(self) -> str:
-        """The policy's name."""
-        return self._name
 
     def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Rollout | GenerationFailure]:
         """Yield rollouts in the order of the requests."""
@@ -68,7 +63,7 @@ class FakeGenerator:
                     index,
                     text=text if cut is None else cut,
                     reason="stop",
-                    policy=self._name,
+                    policy=self.name,
                     sampling=sampling_json(request.sampling),
                     num_prompt_tokens=num_prompt_tokens,
                     num_generated_tokens=num_generated_tokens,

@@ -100,7 +100,7 @@ class OpenAIGenerator:
         seeds: bool = True,
         template_arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        self._model, self._name = model, name or model
+        self._model, self.name = model, name or model
         self._format = prompt_format
         self._limits = limits or ServerLimits()
         self._seeds = seeds
@@ -114,11 +114,6 @@ class OpenAIGenerator:
             )
         self._address = address or OPENAI
         Server(self._address, self._limits)  # what is wrong with the address is said before anything else
-
-    @property
-    def name(self) -> str:
-        """The policy's name."""
-        return self._name
 
     def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Rollout | GenerationFailure]:
         """Yield rollouts as they come in, and a failure for each sample that could not be had.
@@ -168,7 +163,7 @@ class OpenAIGenerator:
             text=_with_thinking(answer.text if cut is None else cut, answer.thinking),
             reason=answer.reason if cut is None else "stop",
             source_reason=answer.source_reason if cut is None else None,
-            policy=self._name,
+            policy=self.name,
             sampling=sampling_json(request.sampling),
             num_prompt_tokens=answer.num_prompt_tokens,
             num_generated_tokens=answer.num_generated_tokens,

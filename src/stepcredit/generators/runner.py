@@ -31,7 +31,6 @@ class Runner:
 
     Args:
         model: A transformers causal language model, in evaluation mode.
-        end_tokens: Tokens that end a response.
         store: Keeps what was read and drawn, for requests that go on from there.
     """
 

@@ -57,7 +57,6 @@ class Finished:
     """Samples that came out the same and ended.
 
     Attributes:
-        job: Where they belong.
         tokens: What was drawn, end-of-turn included.
     """
 
@@ -72,7 +71,6 @@ class Batch:
 
     Args:
         jobs: Requests to read; their openings are run at once. All of them share their openings, or none.
-        truncation: How the next-token distribution is shaped.
     """
 
     def __init__(self, runner: Runner, jobs: Sequence[Job], truncation: Truncation) -> None:

@@ -29,12 +29,8 @@ class SpreadGenerator:
         self, options: GeneratorOptions, *, address: str, beside: Path, num_gpus: float = 0.0
     ) -> None:
         self._options, self._address, self._beside, self._num_gpus = options, address, beside, num_gpus
+        self.name = options.name
         self.ledger = Ledger()
-
-    @property
-    def name(self) -> str:
-        """The policy's name."""
-        return self._options.name
 
     def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Rollout | GenerationFailure]:
         """Yield rollouts and failures as the cluster finishes them."""

@@ -68,7 +68,7 @@ class TransformersGenerator:
         store: PrefixStore | None = None,
     ) -> None:
         self._format = PromptFormat(tokenizer)
-        self._name = name
+        self.name = name
         self._decoder = Decoder(self._format, name, tokenizer_hash)
         try:
             RowCache(model.config)
@@ -87,11 +87,6 @@ class TransformersGenerator:
             store,
         )
         self._context: int | None = getattr(text_config, "max_position_embeddings", None)
-
-    @property
-    def name(self) -> str:
-        """The policy's name."""
-        return self._name
 
     @property
     def model(self) -> Any:

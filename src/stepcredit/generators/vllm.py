@@ -138,7 +138,7 @@ class VLLMGenerator:
     ) -> None:
         self._format = PromptFormat(tokenizer)
         self._end_tokens = sorted(self._format.end_of_turn_ids())
-        self._name = name
+        self.name = name
         self._decoder = Decoder(self._format, name, tokenizer_hash)
         self._settings = settings or EngineSettings()
         self.ledger = Ledger(model_parameters=model_parameters)
@@ -150,11 +150,6 @@ class VLLMGenerator:
         self._abilities = self._copies.abilities
         if not self._abilities.takes_seeds:
             warn("vLLM takes no seeds on a CPU, so --seed has no effect: another run draws other samples")
-
-    @property
-    def name(self) -> str:
-        """The policy's name."""
-        return self._name
 
     def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Rollout | GenerationFailure]:
         """Yield rollouts chunk by chunk, and a failure for each request that does not fit."""

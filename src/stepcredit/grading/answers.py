@@ -68,7 +68,6 @@ class Amount:
     """A number or formula with a unit.
 
     Attributes:
-        value: What stands before the unit.
         unit: The unit; ``"%"`` is a percentage, ``"degree"`` an angle.
     """
 
@@ -95,7 +94,6 @@ class Sequence:
 
     Attributes:
         kind: ``list`` (``1, 2``), ``set`` (in braces), or ``row`` (a point or an interval).
-        items: The answers.
         brackets: The two brackets of a row.
     """
 
@@ -118,11 +116,7 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A set of numbers as sympy's: an interval, a union, a solution of inequalities.
-
-    Attributes:
-        points: The set.
-    """
+    """A set of numbers as sympy's: an interval, a union, a solution of inequalities."""
 
     points: Any
 

@@ -33,7 +33,6 @@ class Grade:
     """A verdict.
 
     Attributes:
-        correct: Whether the final answer is right.
         prediction: The answer found in the response, in a form that equivalent answers to the same
             prompt share; ``None`` if there is none.
         reason: ``match``, ``differs``, ``no-answer``, ``unread`` (prediction or reference could not be

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from stepcredit.errors import UserError
-from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, Grader, GradingItem
-from stepcredit.grading.pool import Ticket, WorkerPool
+from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, GradingItem
+from stepcredit.grading.pool import PooledGrader, Ticket, WorkerPool, has_ended, in_order
 from stepcredit.grading.programs.confinement import what_is_missing
 from stepcredit.grading.programs.supervisor import START_SECONDS
 from stepcredit.thinking import after_thinking
@@ -23,7 +22,7 @@ _MARGIN_SECONDS = 15.0
 _MOST_TEXT = 1_000_000  # characters of program and tests together
 
 
-class CodeGrader(Grader):
+class CodeGrader(PooledGrader):
     """Right is a program that passes all tests.
 
     The reference answer holds the tests: Python source that is run after the program and raises where it
@@ -84,15 +83,13 @@ class CodeGrader(Grader):
         """Grade in input order."""
         os.makedirs(self._directory.name, exist_ok=True)
         os.chmod(self._directory.name, 0o711)  # programs of another user pass through
-        window: deque[tuple[str | None, Ticket | None]] = deque()
-        for item in items:
-            program = find_program(item.response)
-            fits = program is not None and len(program) + len(item.answer) <= _MOST_TEXT
-            window.append((program, self._pool.submit(program, item.answer) if fits else None))
-            while window and (len(window) >= _WINDOW or _is_done(window[0][1])):
-                yield self._grade(*window.popleft())
-        while window:
-            yield self._grade(*window.popleft())
+        for program, ticket in in_order(map(self._submit, items), has_ended, _WINDOW):
+            yield self._grade(program, ticket)
+
+    def _submit(self, item: GradingItem) -> tuple[str | None, Ticket | None]:
+        program = find_program(item.response)
+        fits = program is not None and len(program) + len(item.answer) <= _MOST_TEXT
+        return program, self._pool.submit(program, item.answer) if fits else None
 
     def _grade(self, program: str | None, ticket: Ticket | None) -> Grade:
         if ticket is None:
@@ -102,10 +99,6 @@ class CodeGrader(Grader):
             return Grade(False, program, outcome.failure)
         reason = str(outcome.value)
         return Grade(reason == MATCH, program, reason)
-
-
-def _is_done(ticket: Ticket | None) -> bool:
-    return ticket is None or ticket.done
 
 
 def find_program(response: str) -> str | None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from stepcredit.errors import UserError
-from stepcredit.grading.base import DIFFERS, MATCH, Grade, Grader, GradingItem
-from stepcredit.grading.pool import Ticket, WorkerPool
+from stepcredit.grading.base import DIFFERS, MATCH, Grade, GradingItem
+from stepcredit.grading.pool import PooledGrader, Ticket, WorkerPool, in_order
 
 PREFIX = "python:"
 _WINDOW = 256
 
 
-class FunctionGrader(Grader):
+class FunctionGrader(PooledGrader):
     """Calls ``function(response, answer)`` of a module that can be imported from the current folder.
 
     It returns a boolean, or a pair of a boolean and the prediction (a string or ``None``).
@@ -45,19 +44,11 @@ class FunctionGrader(Grader):
         """Function and time limit."""
         return {"function": self._target, "time_limit": self._time_limit}
 
-    def close(self) -> None:
-        """End the worker processes."""
-        self._pool.close()
-
     def grade_all(self, items: Iterable[GradingItem]) -> Iterator[Grade]:
         """Grade in input order."""
-        window: deque[Ticket] = deque()
-        for item in items:
-            window.append(self._pool.submit(item.response, item.answer))
-            while window and (len(window) >= _WINDOW or window[0].done):
-                yield self._grade(self._pool.wait(window.popleft()))
-        while window:
-            yield self._grade(self._pool.wait(window.popleft()))
+        tickets = (self._pool.submit(item.response, item.answer) for item in items)
+        for ticket in in_order(tickets, lambda ticket: ticket.done, _WINDOW):
+            yield self._grade(self._pool.wait(ticket))
 
     @staticmethod
     def _grade(ticket: Ticket) -> Grade:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Callable
 
 from stepcredit.errors import UserError
 from stepcredit.grading.notation import normalized
 from stepcredit.grading.units import read_unit
+from stepcredit.thinking import after_thinking
 
 _ANSWER_TAG = re.compile(r"<answer>(?P<text>[^<]*(?:<(?!/?answer>)[^<]*)*)</answer>", re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
@@ -52,12 +54,14 @@ _STATEMENTS = 20  # how many of the last ones are looked at
 _EDGES = " \t\r\n*_`\"'"
 
 
-def compile_answer_pattern(pattern: str) -> re.Pattern[str]:
-    """Compile a user's pattern for the final answer; ``^`` and ``$`` match at line ends.
+def compile_answer_pattern(pattern: str | None) -> re.Pattern[str] | None:
+    """Compile a user's pattern for the final answer, if there is one; ``^`` and ``$`` match at line ends.
 
     Raises:
         UserError: It is not a regular expression.
     """
+    if pattern is None:
+        return None
     try:
         return re.compile(pattern, re.MULTILINE)
     except re.error as error:
@@ -66,9 +70,17 @@ def compile_answer_pattern(pattern: str) -> re.Pattern[str]:
         ) from error
 
 
-def answer_by_pattern(response: str, pattern: re.Pattern[str]) -> str | None:
-    """The last match's first group (the whole match where the pattern has no group)."""
-    last = _last(pattern, response)
+def find_answer(
+    response: str, pattern: re.Pattern[str] | None, find: Callable[[str], str | None]
+) -> str | None:
+    """What follows the model's thinking, searched by the user's pattern or else by ``find``.
+
+    Of a pattern's last match its first group is the answer, or the whole match where it has no group.
+    """
+    text = after_thinking(response)
+    if text is None or pattern is None:
+        return None if text is None else find(text)
+    last = _last(pattern, text)
     if last is None:
         return None
     answer = last.group(1) if pattern.groups else last.group()

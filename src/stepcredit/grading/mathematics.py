@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, UNREAD, Grade, Grader, GradingItem
-from stepcredit.grading.extraction import (
-    answer_by_pattern,
-    compile_answer_pattern,
-    final_answer,
-)
+from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, UNREAD, Grade, GradingItem
+from stepcredit.grading.extraction import compile_answer_pattern, final_answer, find_answer
 from stepcredit.grading.numbers import (
     counted_number,
     number_text,
@@ -21,8 +17,7 @@ from stepcredit.grading.numbers import (
     same_number,
     whole_fraction,
 )
-from stepcredit.grading.pool import Ticket, WorkerPool
-from stepcredit.thinking import after_thinking
+from stepcredit.grading.pool import PooledGrader, Ticket, WorkerPool, in_order
 
 _RULES = 2  # goes up with the rules of equality, so that what earlier ones judged is not taken for done
 _WINDOW = 512  # items in flight, so that slow ones do not hold up the others
@@ -54,7 +49,7 @@ class _Open:
     ticket: Ticket | None = None
 
 
-class MathGrader(Grader):
+class MathGrader(PooledGrader):
     """Mathematical equality of final answers.
 
     A prediction that is right takes the form of the reference answer, a wrong one its canonical form; wrong
@@ -72,7 +67,7 @@ class MathGrader(Grader):
         self, *, answer_pattern: str | None = None, time_limit: float = 5.0, num_workers: int = 2
     ) -> None:
         self._answer_pattern = answer_pattern
-        self._pattern = None if answer_pattern is None else compile_answer_pattern(answer_pattern)
+        self._pattern = compile_answer_pattern(answer_pattern)
         self._time_limit = time_limit
         self._pool = WorkerPool(
             "stepcredit.grading.algebra:load",
@@ -95,14 +90,8 @@ class MathGrader(Grader):
 
     def grade_all(self, items: Iterable[GradingItem]) -> Iterator[Grade]:
         """Grade in input order."""
-        window: deque[_Open] = deque()
-        for item in items:
-            window.append(self._begin(item))
-            self._pool.advance()
-            while window and (len(window) >= _WINDOW or self._is_decided(window[0])):
-                yield self._end(window.popleft())
-        while window:
-            yield self._end(window.popleft())
+        for entry in in_order(map(self._begin, items), self._is_decided, _WINDOW):
+            yield self._end(entry)
 
     def remember(self, group: str, prediction: str) -> None:
         """Take note of a wrong prediction's form from an earlier run of the same work."""
@@ -110,18 +99,13 @@ class MathGrader(Grader):
             self._forms_of(group).append(prediction)
 
     def _begin(self, item: GradingItem) -> _Open:
-        prediction = self._find(item.response)
+        self._pool.advance()
+        prediction = find_answer(item.response, self._pattern, final_answer)
         if prediction is None:
             return _Open(item, "", Grade(False, None, NO_ANSWER))
         if (grade := _grade_numbers(prediction, item.answer.strip())) is not None:
             return _Open(item, prediction, grade)
         return _Open(item, prediction, ticket=self._judge(prediction, item.answer))
-
-    def _find(self, response: str) -> str | None:
-        text = after_thinking(response)
-        if text is None or self._pattern is None:
-            return None if text is None else final_answer(text)
-        return answer_by_pattern(text, self._pattern)
 
     def _judge(self, prediction: str, answer: str) -> Ticket:
         key = (prediction, answer)

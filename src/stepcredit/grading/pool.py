@@ -17,11 +17,14 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from stepcredit.errors import UserError
+from stepcredit.grading.base import Grader
+
+T = TypeVar("T")
 
 _START_SECONDS = 120.0
 
@@ -63,6 +66,21 @@ class _Worker:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+
+
+def in_order(entries: Iterable[T], is_decided: Callable[[T], bool], most: int) -> Iterator[T]:
+    """Pass entries on in their order: the oldest once it is decided, or once ``most`` are open."""
+    window: deque[T] = deque()
+    for entry in entries:
+        window.append(entry)
+        while window and (len(window) >= most or is_decided(window[0])):
+            yield window.popleft()
+    yield from window
+
+
+def has_ended(entry: tuple[Any, Ticket | None]) -> bool:
+    """Whether an entry's job is done, or it has none."""
+    return entry[1] is None or entry[1].done
 
 
 class WorkerPool:
@@ -238,3 +256,13 @@ class WorkerPool:
 def _kill_all(workers: list[_Worker]) -> None:
     for worker in workers:
         worker.kill()
+
+
+class PooledGrader(Grader):
+    """A grader that judges in worker processes."""
+
+    _pool: WorkerPool
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._pool.close()

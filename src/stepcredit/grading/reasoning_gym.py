@@ -8,20 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
 from stepcredit.errors import DataError, MissingExtraError, UserError
-from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, Grader, GradingItem
-from stepcredit.grading.extraction import (
-    answer_by_pattern,
-    compile_answer_pattern,
-    stated_answer,
-)
-from stepcredit.grading.pool import Ticket, WorkerPool
-from stepcredit.thinking import after_thinking
+from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, GradingItem
+from stepcredit.grading.extraction import compile_answer_pattern, find_answer, stated_answer
+from stepcredit.grading.pool import PooledGrader, Ticket, WorkerPool, has_ended, in_order
 
 FIELD: Final = "reasoning_gym"
 """Extra field of a prompt, and of its rollouts, that says which problem it is."""
@@ -64,7 +58,7 @@ def make_task(task: str, *, seed: int, size: int, settings: Mapping[str, Any]) -
         ) from error
 
 
-class ReasoningGymGrader(Grader):
+class ReasoningGymGrader(PooledGrader):
     """A response is right where the task's own scoring gives its final answer the full mark.
 
     The final answer is what ``answer_pattern`` finds; without one, what stands between ``<answer>`` tags or
@@ -81,7 +75,7 @@ class ReasoningGymGrader(Grader):
         self, *, answer_pattern: str | None = None, time_limit: float = 30.0, num_workers: int = 2
     ) -> None:
         self._answer_pattern, self._time_limit = answer_pattern, time_limit
-        self._pattern = None if answer_pattern is None else compile_answer_pattern(answer_pattern)
+        self._pattern = compile_answer_pattern(answer_pattern)
         self._pool = WorkerPool(
             "stepcredit.grading.reasoning_gym:scoring", num_workers=num_workers, time_limit=time_limit
         )
@@ -103,35 +97,16 @@ class ReasoningGymGrader(Grader):
             "reasoning_gym": package,
         }
 
-    def close(self) -> None:
-        """End the worker processes."""
-        self._pool.close()
-
     def grade_all(self, items: Iterable[GradingItem]) -> Iterator[Grade]:
         """Grade in input order."""
-        window: deque[tuple[str | None, Ticket | None]] = deque()
-        for item in items:
-            window.append(self._submit(item))
-            while window and (len(window) >= _WINDOW or window[0][1] is None or window[0][1].done):
-                yield self._grade(*window.popleft())
-        while window:
-            yield self._grade(*window.popleft())
+        for answer, ticket in in_order(map(self._submit, items), has_ended, _WINDOW):
+            yield self._grade(answer, ticket)
 
     def _submit(self, item: GradingItem) -> tuple[str | None, Ticket | None]:
-        answer = self._final_answer(item.response)
+        answer = find_answer(item.response, self._pattern, _final_answer)
         if answer is None:
             return None, None
         return answer, self._pool.submit(answer, json.dumps(_problem_of(item), sort_keys=True))
-
-    def _final_answer(self, response: str) -> str | None:
-        text = after_thinking(response)
-        if text is None:
-            return None
-        if self._pattern is not None:
-            return answer_by_pattern(text, self._pattern)
-        if tagged := _TAGGED.findall(text):
-            return str(tagged[-1]).strip()
-        return stated_answer(text) or text.strip()
 
     def _grade(self, answer: str | None, ticket: Ticket | None) -> Grade:
         if ticket is None:
@@ -141,6 +116,12 @@ class ReasoningGymGrader(Grader):
             return Grade(False, None, ticket.failure)
         is_right, right_answer = ticket.value
         return Grade(True, right_answer, MATCH) if is_right else Grade(False, answer, DIFFERS)
+
+
+def _final_answer(text: str) -> str:
+    if tagged := _TAGGED.findall(text):
+        return str(tagged[-1]).strip()
+    return stated_answer(text) or text.strip()
 
 
 def _problem_of(item: GradingItem) -> Mapping[str, Any]:

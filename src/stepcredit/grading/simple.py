@@ -11,14 +11,8 @@ from typing import Any
 
 from stepcredit.errors import DataError, UserError
 from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, Grader, GradingItem
-from stepcredit.grading.extraction import (
-    answer_by_pattern,
-    compile_answer_pattern,
-    final_answer,
-    stated_answer,
-)
+from stepcredit.grading.extraction import compile_answer_pattern, final_answer, find_answer, stated_answer
 from stepcredit.grading.numbers import counted_number, number_text, number_value
-from stepcredit.thinking import after_thinking
 
 
 class _TextGrader(Grader):
@@ -26,7 +20,7 @@ class _TextGrader(Grader):
 
     def __init__(self, *, answer_pattern: str | None = None) -> None:
         self._answer_pattern = answer_pattern
-        self._pattern = None if answer_pattern is None else compile_answer_pattern(answer_pattern)
+        self._pattern = compile_answer_pattern(answer_pattern)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -36,13 +30,7 @@ class _TextGrader(Grader):
     def grade_all(self, items: Iterable[GradingItem]) -> Iterator[Grade]:
         """Grade in input order."""
         for item in items:
-            text = after_thinking(item.response)
-            if text is None:
-                prediction = None
-            elif self._pattern is not None:
-                prediction = answer_by_pattern(text, self._pattern)
-            else:
-                prediction = self._find(text)
+            prediction = find_answer(item.response, self._pattern, self._find)
             yield (
                 Grade(False, None, NO_ANSWER)
                 if prediction is None

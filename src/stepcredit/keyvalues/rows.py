@@ -147,7 +147,6 @@ class RowCache:
         """Hold ``rows`` rows of ``columns`` columns, all zero, before anything was read.
 
         Args:
-            rows: Sequences.
             columns: Tokens of each, padding included.
             like: Any keys and values of each layer, shape ``(heads, tokens, width)``.
         """
@@ -179,8 +178,6 @@ class RowCache:
 
         Args:
             padding: Unused columns at the left of each row.
-            expected_rows: Rows to make room for from now on.
-            expected_columns: Columns to make room for.
         """
         held = [self.read(row, int(unused), self.columns) for row, unused in enumerate(padding)]
         for layer in self._layers:

@@ -35,7 +35,6 @@ class SharedPrompt:
 
     Attributes:
         states: Its keys and values in each layer.
-        rows: Which rows continue it.
     """
 
     states: States
@@ -63,11 +62,9 @@ def shared_prompt_attention(
         module: Knows which layer it is.
         query: Of one new token per row.
         key: Of the row's own tokens, the new one included.
-        value: As many.
         attention_mask: True where a column holds a token of the row's; ``None`` if all do.
         scaling: Of the scores; default is one over the root of the width.
         shared_prompts: What comes before the rows' own tokens; of a row in none of them, nothing does.
-        settings: Others that transformers passes.
 
     Raises:
         ValueError: The settings change attention in a way that is not known here.

@@ -22,8 +22,6 @@ class _Piece:
     Attributes:
         parent: The piece that this one leaves, or ``None`` for the root.
         start: Tokens before it.
-        tokens: Its own.
-        states: Their keys and values.
         numbers: One number per token, e.g. its log-probability; NaN where unknown.
         children: By how many of the piece's tokens come before the child, and the child's first token.
         used: When it was last looked up.
@@ -44,7 +42,6 @@ class Held:
 
     Attributes:
         parts: Pieces from the first token on, with how many tokens of each belong to the sequence.
-        length: Number of tokens in all.
     """
 
     parts: tuple[tuple[_Piece, int], ...]

@@ -149,7 +149,6 @@ def train_policy(
     """Train ``model`` in place.
 
     Args:
-        model: Where to start.
         stop_after: Makes only so many of the recipe's steps, as its schedule has them.
 
     Returns:

@@ -121,8 +121,6 @@ class Misconceptions:
         rank: Place of the fact in the fixed order in which facts of its operation become misconceived,
             from 0; a large number where the operand never occurs.
         strength: Probability of the wrong digit where the fact is misconceived.
-        wrong: The wrong digit.
-        right: The right digit.
     """
 
     rank: Int[np.ndarray, "operation digit operand"]

@@ -76,9 +76,7 @@ def context_attention(
     Args:
         query: Its heads are a multiple of the key heads.
         context_key: Of what comes before the segment, at least one.
-        context_value: As many.
         key: Of the segment.
-        value: As many.
         scaling: Of the scores; default is one over the root of the width.
     """
     attended: Tensor = _ContextAttention.apply(  # type: ignore[no-untyped-call]

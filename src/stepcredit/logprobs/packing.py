@@ -21,7 +21,6 @@ class TokenBatch:
     """Sequences laid out for one forward pass.
 
     Attributes:
-        input_ids: Token ids.
         attention_mask: 1 for tokens, 0 for padding; ``None`` where the batch is packed.
         position_ids: Position of each token in its sequence; 0 at padding.
         source_index: For each scored token, the flat index (row major) of the position whose hidden state

@@ -209,7 +209,6 @@ def target_log_probs(
         hidden: Final hidden states at the positions that predict the targets.
         weight: Output embedding.
         targets: Token ids in ``[0, vocabulary)``.
-        bias: Output bias.
         transform: Scale and soft cap of the logits.
         chunk_size: How many logits exist at once, as a number of whole rows, at least 1; by default by the
             device (:func:`default_chunk_size`). It changes memory and speed, not values. Up to

@@ -80,7 +80,6 @@ def short_attention(
     Args:
         query: Its heads are a multiple of the key heads.
         key: As many as there are values.
-        value: What is averaged.
         hidden: Minus infinity at the keys that a query does not attend to, 0 at others, at least one.
         scaling: Of the scores; default is one over the root of the width.
     """

@@ -96,7 +96,6 @@ class SampleResult(FieldsResult):
         num_failed: Prompts of which at least one sample failed.
         failures: File with the reasons, if any failed.
         already_complete: The output was there; nothing was done.
-        ledger: Tokens and operations.
     """
 
     out: Path

@@ -81,7 +81,6 @@ class Result(OutputResult):
 
     Attributes:
         counts: Rows scored, those of empty responses among them, and rows left out by reason.
-        html: The heat map, if one was asked for.
     """
 
     counts: dict[str, int]

@@ -104,8 +104,6 @@ class Result(FieldsResult):
 
     Attributes:
         already_complete: It was there; nothing was done.
-        ledger: Tokens and operations.
-        html: The page, if one was asked for.
     """
 
     out: Path

@@ -70,8 +70,6 @@ class Result(OutputResult):
     """What was trained.
 
     Attributes:
-        wall_seconds: Time taken.
-        tokens: Tokens trained on.
         baseline: What the objective compared rewards with (KTO's z, BCO's shift), over the run.
     """
 

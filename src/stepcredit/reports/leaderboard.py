@@ -25,10 +25,8 @@ class Entry:
     """A scorer's main figure in one evaluation.
 
     Attributes:
-        scorer: Its name.
         value: The figure, in [0, 1].
         low: Lower end of its 95% interval, if there is one.
-        high: Upper end.
         detail: What it depends on: aggregate, threshold.
         report: Path of its report relative to the page, if there is one.
         baseline: Whether it is no scorer but what every scorer should beat.

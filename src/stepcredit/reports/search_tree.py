@@ -22,10 +22,8 @@ class NodeView:
         text: What was drawn, without its line end.
         reward: Of the step; ``None`` where it was not scored.
         worth: What the search compared.
-        tint: The reward as a colour.
         fate: What became of it; ``chosen`` also for the steps that lead to the choice.
         copies: How many equal continuations are shown as this one.
-        children: Its continuations.
     """
 
     text: str

@@ -110,7 +110,6 @@ class DemoSummary:
     Attributes:
         policies: Policy name (``weak``, ``mid``, ``strong``) to what was measured on it.
         settings: Everything that was chosen, by stage: ``{"training": {"beta": 0.5, ...}, ...}``.
-        examples: Worked examples, in the order in which they are shown.
         commands: The commands that were run, for one policy.
         seconds: Stage to wall-clock seconds.
         files: Path in the demo's directory to one line on what it holds, in the order of the stages.

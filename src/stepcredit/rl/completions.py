@@ -23,11 +23,7 @@ Completion = str | Sequence[Mapping[str, Any]]
 
 
 class PolicyTokens:
-    """What a policy's token ids mean.
-
-    Args:
-        tokenizer: The policy's.
-    """
+    """What a policy's token ids mean."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer

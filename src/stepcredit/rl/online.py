@@ -66,7 +66,6 @@ class OnlinePRM:
             and the step rule cannot be ``auto``.
         reference: The frozen model; by default the initial weights.
         reference_floor: As in :class:`~stepcredit.scorers.implicit.ImplicitPRM`.
-        load: How models are loaded.
         seed: Seed of adapters and of the order of rollouts.
 
     Attributes:
@@ -202,7 +201,6 @@ class OnlineStepRewards(StepRewards):
     """Rewards of a PRM that first learns from the completions that it is asked about.
 
     Args:
-        prm: The model.
         outcome: A reward function of TRL's signature that says whether each completion is right: 1 or 0;
             ``None`` is not graded.
         aggregate: As of :class:`~stepcredit.rl.step_rewards.StepRewards`.

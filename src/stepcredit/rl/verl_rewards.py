@@ -93,7 +93,6 @@ class VerlRewards:
 
     Args:
         settings: Which model, and how.
-        tokenizer: The policy's.
     """
 
     def __init__(self, settings: VerlSettings, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -148,7 +148,6 @@ class ScorerOptions(ImplicitOptions):
 
         Args:
             steps: Step rule in the place of the options' own.
-            with_tokens: Whether scores hold token rewards.
 
         Raises:
             UserError: They do not fit together.

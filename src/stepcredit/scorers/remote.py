@@ -31,7 +31,6 @@ class RemoteScorer(ResponseScorer):
 
     Args:
         server: ``http://HOST:PORT``, ``http://HOST:PORT#MODEL`` for one of several models, or a client.
-        with_tokens: Whether scores hold token rewards.
 
     Raises:
         UserError: There is no server, or no such model.

@@ -48,7 +48,6 @@ class ScorerSettings:
         judge_generator: What runs it: ``transformers``, ``vllm``, or the address of an OpenAI-compatible
             server, for which ``directory`` is the model's name there.
         judge_samples: Answers to each solution, in the place of the judge's own number.
-        load: How models are loaded.
         cache: Directory that keeps a reference's log-probabilities between runs.
         window: Most rollouts held in memory.
         with_tokens: Whether scores hold token rewards, where the model gives such.

@@ -19,11 +19,6 @@ from stepcredit.types import ResponseScore, Rollout
 class SpreadScorer:
     """Scores in each of a cluster's workers.
 
-    Args:
-        with_tokens: Give token rewards too.
-        address: The cluster, or ``local``.
-        beside: The output; its folder is one that all machines share.
-
     Attributes:
         name: What produced the scores, known once there are some.
         ledger: Tokens scored so far.

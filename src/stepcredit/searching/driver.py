@@ -66,8 +66,6 @@ class Searcher:
     Args:
         generator: Draws steps; its responses must be continuable.
         scorer: Says what partial and whole responses are worth.
-        strategy: How the tree grows.
-        settings: How wide, how deep, and by what.
         sampling: How tokens are drawn; ``max_new_tokens`` is a whole response's limit.
         step_ends: Texts at which a step ends.
         problems_at_once: How many run side by side; it changes nothing that is found.

@@ -91,7 +91,6 @@ class Tree:
     """A search of one problem.
 
     Attributes:
-        prompt: The problem.
         nodes: All that was drawn, the root first.
         generated_tokens: Drawn in all, also what was given up.
         scored_tokens: Of responses, read by the scorer for the first time: what a partial response shares

@@ -34,7 +34,6 @@ class EpochSampler(Sampler[list[int]]):
     Args:
         groups: Units that stay side by side: each alone, or those of one prompt together.
         batch_size: Units per step; the last step of an epoch may have fewer.
-        seed: Seed of the order.
         epoch: Tells the current epoch when an iteration starts.
     """
 

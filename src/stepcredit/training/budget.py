@@ -43,9 +43,6 @@ def tokens_per_forward(policy: nn.Module, data: TrainingSet, config: TrainConfig
 
     Args:
         policy: The network to train, on its device.
-        data: What is trained on.
-        config: Settings.
-        packed: Whether sequences are packed.
     """
     if config.tokens_per_forward is not None:
         return config.tokens_per_forward

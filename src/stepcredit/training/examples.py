@@ -23,7 +23,6 @@ class Example:
     """One response as the trainer sees it.
 
     Attributes:
-        encoded: Its tokens.
         label: 1 if its final answer is right, else 0.
         step_targets: (scored token, label) for each labelled step, at the step's last token.
     """

@@ -33,7 +33,6 @@ class TrainedModel:
     """What training gives.
 
     Attributes:
-        tokenizer: Its tokenizer.
         step_rule: The rule that ``auto`` became.
         step_separator: What follows each step, where the format has a choice.
         log: The training log, one row per line of ``train_log.jsonl``.

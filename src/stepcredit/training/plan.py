@@ -65,13 +65,7 @@ class PlanOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Size of a model.
-
-    Attributes:
-        parameters: All of them.
-        layers: Transformer layers.
-        width: Hidden width.
-    """
+    """Size of a model."""
 
     parameters: float
     layers: int
@@ -108,7 +102,6 @@ class Plan:
     Attributes:
         examples: Responses trained on.
         units: Units of an epoch.
-        steps: Optimizer steps.
         tokens: Tokens passed forward and backward.
         training_flops: Operations of the steps, mismatched passes included.
         reference_flops: Operations of the reference pass before training.

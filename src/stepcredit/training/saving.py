@@ -33,7 +33,6 @@ def save_trained(
     """Write all of it.
 
     Args:
-        directory: Where to write.
         out: Where the folder will lie, from which its reference is found.
 
     Raises:

@@ -115,7 +115,6 @@ def make_forward_batch(
     Args:
         examples: The record's responses, in its order.
         encoded: Their tokens (which may be mismatched ones).
-        counted: Whether its losses count.
         packed: All sequences in one row, common prefixes once; the model must support it.
     """
     distinct: dict[Encoded, int] = {}

@@ -26,9 +26,7 @@ class StepSums:
         steps: Optimizer steps.
         loss: Sum of the steps' mean losses, in float32 as transformers adds them up.
         reward_right: Sum of the rewards of right responses.
-        num_right: How many those are.
         reward_wrong: Sum of the rewards of wrong responses.
-        num_wrong: How many those are.
         baseline: Sum of what the objective compares rewards with (KTO's z, BCO's shift).
         baseline_zero: Steps in which that was 0.
         num_baselines: Steps with such a thing.

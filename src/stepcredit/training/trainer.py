@@ -35,14 +35,9 @@ class PRMTrainer(Trainer):
     """Trains a reward model of any kind with any objective.
 
     Args:
-        model: What is trained.
         args: Training arguments; batch size and accumulation in them are not used.
         record: Runs the model and says what its outputs mean.
-        objective: Name of the objective.
-        objective_settings: Its constants.
-        data: Examples and units.
         reference: Gives reference log-probabilities; ``None`` where there is none.
-        heldout: Held-out examples.
         sums: Where a checkpoint left the training log; by default at its start.
         batch_size: Units per optimizer step.
         tokens_per_forward: Most tokens of one forward pass, padding included.

@@ -53,11 +53,7 @@ class Choices:
 
 
 def prepare(world: World, usual: Responses) -> Choices:
-    """Ask for responses at temperature 1, and for models that are trained against their misuse.
-
-    Args:
-        world: Where they come from.
-    """
+    """Ask for responses at temperature 1, and for models that are trained against their misuse."""
     first = OPTIMISED[0]
     negatives = _negatives(world)
     kept = world.select(world.train_set(), responses=world.scale.sizes.train_responses - 1)

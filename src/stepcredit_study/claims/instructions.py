@@ -1,10 +1,6 @@
 """More instructions: reward models trained on 25, 50, 75 and 100 per cent of them.
 
 Purpose: does an implicit PRM keep getting better as instructions are added?
-
-Differs from the paper: the smaller shares are contained in the larger ones, every share is trained for the
-same number of passes (so a larger one takes more updates, as in the paper), and the score that stands for a
-response is chosen on development problems for each model.
 """
 
 from __future__ import annotations

@@ -20,11 +20,10 @@ from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.measuring import TestBed, choose_aggregate
 from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, few_seeds, is_above
-from stepcredit_study.frame.variants import Variants, measure_variants, score_variants
+from stepcredit_study.frame.variants import Variants, accuracy_table, measure_variants, score_variants
 from stepcredit_study.frame.world import World
 from stepcredit_study.pages.finding import (
     Check,
-    Estimate,
     Finding,
     Plot,
     Table,
@@ -81,15 +80,12 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
 
 
 def _table(seeds: Seeds, scale: Scale) -> Table:
-    def cells(name: str) -> tuple[Estimate | None, ...]:
-        per_n = (seeds.of(f"{name}/{n}") for n in scale.n)
-        return (*per_n, seeds.of(name), seeds.of(f"{name}/{VOTE}"), seeds.get(f"{name}/z is 0"))
-
-    return Table(
+    return accuracy_table(
+        seeds,
+        scale,
+        {name: (name, (seeds.of(f"{name}/{VOTE}"), seeds.get(f"{name}/z is 0"))) for name in MODELS},
+        ("weighted vote", "steps with a z of 0"),
         title="Accuracy of best-of-n and of the weighted vote, and how often z is 0",
-        columns=(*(f"@{n}" for n in scale.n), "average", "weighted vote", "steps with a z of 0"),
-        rows=tuple((name, cells(name)) for name in MODELS),
-        caption=f"Per cent. A single response: {format_estimate(seeds.of('pass@1'))}.",
     )
 
 

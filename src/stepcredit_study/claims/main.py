@@ -2,10 +2,6 @@
 
 Purpose: does a language model that saw nothing but right and wrong final answers pick better than voting,
 and than reward models whose step labels cost many times as much?
-
-Differs from the paper: the lab's policies and problems stand for MATH and 7B to 70B models, accuracies are
-expectations over all subsets of n of the responses instead of the first n, and each method's score of a
-response (lowest step, mean, sum, last) is chosen on development problems instead of fixed.
 """
 
 from __future__ import annotations

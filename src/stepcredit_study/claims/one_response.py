@@ -2,9 +2,6 @@
 
 Purpose: an unpaired objective needs no second response to the same instruction. Is one enough to pick
 better than a single response does, and what if nearly all of them are right, or wrong?
-
-Differs from the paper: the response to each instruction is the first of its kind among those drawn, so
-that the shares of right and wrong ones can be set.
 """
 
 from __future__ import annotations

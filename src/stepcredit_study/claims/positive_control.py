@@ -29,7 +29,13 @@ from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.measuring import TestBed, development_accuracies
 from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, few_seeds, is_above, is_below
-from stepcredit_study.frame.variants import DPO_AND_CE, Variants, measure_variants, score_variants
+from stepcredit_study.frame.variants import (
+    DPO_AND_CE,
+    Variants,
+    accuracy_table,
+    measure_variants,
+    score_variants,
+)
 from stepcredit_study.frame.world import World
 from stepcredit_study.pages.finding import (
     Check,
@@ -181,15 +187,16 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
 
 
 def _table(seeds: Seeds, scale: Scale) -> Table:
-    def cells(name: str) -> tuple[Estimate | None, ...]:
-        per_n = (seeds.of(f"{name}/{n}") for n in scale.n)
-        return (*per_n, seeds.of(name), seeds.get(f"{name}/step AUC"), seeds.get(f"{name}/rank-correlation"))
+    def more(name: str) -> tuple[Estimate | None, ...]:
+        return seeds.get(f"{name}/step AUC"), seeds.get(f"{name}/rank-correlation")
 
-    return Table(
+    return accuracy_table(
+        seeds,
+        scale,
+        {name: (name, more(name)) for name in (MAJORITY, *MODELS, LABELS, ORACLE)},
+        ("first wrong step AUC", "rank correlation"),
         title="Accuracy of best-of-n, and how well steps and prefixes are told apart",
-        columns=(*(f"@{n}" for n in scale.n), "average", "first wrong step AUC", "rank correlation"),
-        rows=tuple((name, cells(name)) for name in (MAJORITY, *MODELS, LABELS, ORACLE)),
-        caption=f"Per cent. A single response: {format_estimate(seeds.of('pass@1'))}. Training responses: "
+        caption=" Training responses: "
         f"{format_estimate(seeds.of('train/responses'), percent=False, digits=0)}. The AUC is that of the "
         "step reward, first wrong steps against right steps before any error; the correlation (Spearman's) "
         "that of learned and exact values of prefixes within a problem.",

@@ -2,9 +2,6 @@
 
 Purpose: is the reference needed at all? Without it a reward is the model's own log-probability times beta,
 half as expensive to train and to score.
-
-Differs from the paper: the lab's world; the score that stands for a response is chosen on development
-problems for each of the combinations; CE besides DPO. Training without keeps the method's other settings.
 """
 
 from __future__ import annotations

@@ -1,10 +1,6 @@
 """Added instructions of another kind: do they help on the kind that is tested?
 
 Purpose: whether more training data helps even if it is about something else.
-
-Differs from the paper: in the lab the other kinds are arithmetic with other operations and in another base,
-which the policies know but which share no fact with the tested problems; the paper adds general and code
-instructions. Half as many are added as there are relevant ones, and the objectives are both DPO and CE.
 """
 
 from __future__ import annotations

@@ -3,9 +3,6 @@
 Purpose: does an implicit PRM gain from more responses, and does it gain more from them than from more
 instructions? That is asked at equal cost: all instructions with a part of the responses, against that part
 of the instructions with all responses.
-
-Differs from the paper: a smaller number of responses is contained in a larger one; the comparison at equal
-cost is between models trained on equally many responses, where the paper compares the two curves.
 """
 
 from __future__ import annotations

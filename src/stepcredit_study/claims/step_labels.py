@@ -2,10 +2,6 @@
 
 Purpose: does an implicit PRM that learnt from final answers gain from step labels, and could it from
 perfect ones?
-
-Differs from the paper: a control is trained as long on final answers again; the lab knows which steps are
-right, so besides the Monte-Carlo labels there is a second stage on the truth; and it says how well each
-model separates the first wrong step from right ones.
 """
 
 from __future__ import annotations
@@ -69,9 +65,7 @@ def second_stages(
     """A model trained further on final answers, and on each kind of step labels.
 
     Args:
-        world: Where they are trained.
         method: Objective of the first stage.
-        first: Its model.
         answers: What it learned from.
         labelled: Kind of step labels to data with them.
         again: Settings of further training on final answers that differ from the method's.

@@ -89,7 +89,6 @@ class Scale:
         generators: Name to model: a hub id or directory, or ``lab:POLICY`` (``lab2:POLICY``).
         prompts: ``train``, ``dev`` and ``test`` to a file or hub data set, or ``lab:SPLIT`` (``lab2:SPLIT``).
         other_kinds: Instructions of other kinds.
-        sizes: How much data.
         similar_prompts: Near-duplicate instructions share this part of their three-character pieces.
         dissimilar_share: About the share of the instructions that is left without near-duplicates.
         n: Responses to choose from.

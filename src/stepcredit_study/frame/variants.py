@@ -51,7 +51,6 @@ def score_variants(
     """Ask for the scores of development and test responses.
 
     Args:
-        world: Where the responses come from.
         variants: Variant to its model, or to what scores for it.
         policies: Generators whose responses to choose from; the base by default.
         data: Name to training data whose contents are measured too.
@@ -114,14 +113,15 @@ def accuracy_table(
     columns: Sequence[str],
     *,
     of: str = "",
+    title: str | None = None,
     caption: str = "",
 ) -> Table:
     """Accuracy of best-of-n by variant.
 
     Args:
-        seeds: Measured by :func:`measure_variants`.
         rows: What a row is called, to its variant and further cells.
-        of: Ends the title.
+        of: Ends the usual title.
+        title: Takes its place.
         caption: Ends the caption.
     """
 
@@ -129,7 +129,7 @@ def accuracy_table(
         return (*(seeds.of(f"{name}/{n}") for n in scale.n), seeds.of(name))
 
     return Table(
-        title=f"Accuracy of best-of-n on responses of {scale.base}{of}",
+        title=title or f"Accuracy of best-of-n on responses of {scale.base}{of}",
         columns=(*(f"@{n}" for n in scale.n), "average", *columns),
         rows=tuple((label, (*cells(name), *more)) for label, (name, more) in rows.items()),
         caption=f"Per cent. A single response: {format_estimate(seeds.of('pass@1'))}.{caption}",
@@ -146,7 +146,6 @@ def amounts_table(
     """Accuracy of best-of-n, n as large as it gets, by generator and amount of data.
 
     Args:
-        seeds: Measured by :func:`measure_variants`.
         published: Row of the paper's table to its numbers in per cent.
     """
     n = scale.largest_n

@@ -52,7 +52,6 @@ class Options:
         folds: Into how many the problems are divided, at least 2.
         dev: Development problems of each fold, out of those that are not tested in it.
         rates: Learning rates, of which each fold chooses one for each method.
-        training: Settings of all methods.
     """
 
     solutions: Path

@@ -63,7 +63,6 @@ class Options:
         out: Directory of everything that the run makes.
         publish: Directory for the small files that are kept: results, manifest, training log.
         splits: Number of problems of each split.
-        training: Training settings.
     """
 
     solutions: Path

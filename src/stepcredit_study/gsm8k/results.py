@@ -113,11 +113,7 @@ def _as_json(interval: Interval) -> dict[str, float] | None:
 
 
 def publish(results: dict[str, Any], run: Path, out: Path, model: str) -> None:
-    """Keep results, manifests and the command; no problem, solution or weight is copied.
-
-    Args:
-        out: Where to keep them.
-    """
+    """Keep results, manifests and the command; no problem, solution or weight is copied."""
     figures = {name: value for name, value in results["best_of_n"].items() if name != "failures"}
     write_json(out / "results.json", {**results, "best_of_n": figures})
     manifest = json.loads(manifest_path(run / "prm").read_text(encoding="utf-8"))

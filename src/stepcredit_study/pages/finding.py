@@ -16,7 +16,6 @@ class Estimate:
 
     Attributes:
         low: Lower end of the 95% interval; ``None`` with fewer than two seeds.
-        high: Upper end.
         values: One per seed, in the order of the seeds.
     """
 

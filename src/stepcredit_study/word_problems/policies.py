@@ -52,7 +52,6 @@ def find_middle(
 
     Args:
         store: Keeps the responses that pass@1 is measured on.
-        go_on: Whether there is time for more.
 
     Returns:
         The lengths, or ``None`` where time ran out before.

@@ -68,7 +68,6 @@ class WordScale:
         other_test_problems: The same for each of the other two.
         test_responses: To each.
         completions: Of a step prefix, for Math-Shepherd's labels.
-        methods: Names of :data:`METHODS`, in order.
         seeds: Trainings of CE and of DPO; one of the others.
         rates: Learning rates that are tried with the usual beta.
         betas: Tried at the best rate (models without a beta try as many rates more).

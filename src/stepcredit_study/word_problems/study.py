@@ -40,7 +40,6 @@ class Study:
     """One run.
 
     Attributes:
-        go_on: Whether there is time for another stage.
         lengths: Of the policies' fine-tuning, once they are known.
         chosen: Method to what was chosen, in the order in which they were trained.
         blocks: (templates, policy) to the blocks of responses that are there.

@@ -57,9 +57,6 @@ class Line:
     Attributes:
         form: Its wording: a style, or what kind of other line it is.
         left: The number it starts from.
-        symbol: Its operation.
-        operand: A digit.
-        result: What it states.
     """
 
     form: str

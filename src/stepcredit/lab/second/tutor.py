@@ -84,7 +84,6 @@ class SecondTutor:
     """A writer of responses of the second lab.
 
     Attributes:
-        name: What it is called.
         misconceived: Share of the facts of each operation that are misconceived.
         slip: Probability that a result is slipped on.
         notice: Probability that it writes an operation again that it slipped on.

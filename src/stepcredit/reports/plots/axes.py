@@ -84,8 +84,6 @@ class Scale:
         high: Data value at ``end``.
         start: Coordinate of ``low``.
         end: Coordinate of ``high``.
-        log2: Whether the mapping is logarithmic.
-        ticks: Where numbers are written.
     """
 
     low: float

@@ -27,7 +27,6 @@ class Interval:
     Attributes:
         value: The estimate; ``None`` is shown as absent.
         low: Lower end of its interval.
-        high: Upper end.
         mark: How it looks; by default all rows look alike.
     """
 
@@ -56,7 +55,6 @@ def interval_plot(
         width: Of the picture, in units in which text is 12 high.
         names_beside: Names to the left of the bars and numbers to their right, for wide pictures;
             otherwise above the bars.
-        render: Makes the result of the drawing; by default a figure for a page.
     """
     written = [_written(row, x) for row in rows]
     names = [row.name for row in rows]

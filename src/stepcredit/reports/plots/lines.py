@@ -22,7 +22,6 @@ class Line:
         x: Positions, rising.
         y: Heights, one a position; one that is ``None`` or not finite leaves a gap.
         low: Lower ends of the intervals, one a position, or nothing.
-        high: Upper ends.
         mark: How it looks; by default by its place among the lines.
     """
 

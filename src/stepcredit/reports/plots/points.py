@@ -21,7 +21,6 @@ class Point:
 
     Attributes:
         low: Lower end of the height's interval.
-        high: Upper end.
         mark: How it looks; by default by its place among the points.
     """
 
@@ -48,8 +47,6 @@ def scatter_plot(
 
     Args:
         points: Those that are not finite are left out.
-        width: Of the picture, in units in which text is 12 high.
-        render: Makes the result of the drawing; by default a figure for a page.
     """
     shown = [point for point in points if finite(point.x, point.y) and (point.x > 0 or not x.log2)]
     frame = Frame(width=width, height=height)
@@ -85,9 +82,7 @@ class ReliabilityBin:
     Attributes:
         predicted: Mean predicted probability.
         observed: Share that is right.
-        count: How many there are.
         low: Lower end of the share's interval.
-        high: Upper end.
     """
 
     predicted: float
