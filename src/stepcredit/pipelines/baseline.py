@@ -15,7 +15,7 @@ from stepcredit.data import Records, read_rollouts, score_to_json, write_rows_in
 from stepcredit.data.sources import file_kind
 from stepcredit.errors import DataError
 from stepcredit.options import OutputResult, argument, option
-from stepcredit.runs import Manifest, Output, read_manifest
+from stepcredit.runs import Manifest, Output
 from stepcredit.types import Rollout
 from stepcredit.wording import quantity
 
@@ -51,13 +51,11 @@ def run(options: Options) -> Result:
     file_kind(options.out)
     manifest = Manifest("baseline", {"by": options.by, "seed": options.seed}, inputs=[options.rollouts])
     with Output(options.out, manifest, overwrite=options.overwrite) as output:
-        if output.complete:
-            earlier = read_manifest(options.out) or {}
-            return Result(out=options.out, already_done=True, counts=earlier.get("counts", {}))
-        with output.replacing() as temporary:
-            if not write_rows_into(temporary, options.out, _scores(options, manifest)):
-                raise DataError("holds no response", where=options.rollouts, hint="check the file")
-    return Result(out=options.out, already_done=False, counts=manifest.counts)
+        if not output.complete:
+            with output.replacing() as temporary:
+                if not write_rows_into(temporary, options.out, _scores(options, manifest)):
+                    raise DataError("holds no response", where=options.rollouts, hint="check the file")
+        return Result(out=options.out, already_done=output.complete, counts=output.counts)
 
 
 def _scores(options: Options, manifest: Manifest) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stepcredit.data import rollout_to_json, write_rows_into
+from stepcredit.data import rollout_to_json, write_rows, write_rows_into
 from stepcredit.errors import UserError
 from stepcredit.generators.options import GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.generators.plan import Plan
@@ -27,7 +27,6 @@ from stepcredit.runs import (
     Manifest,
     Progress,
     ResumableLines,
-    atomic_path,
     locked,
     read_manifest,
     warn,
@@ -300,20 +299,13 @@ class _Finish:
         """Write the rollouts of ``partial`` to ``target``, in the format of the output's name."""
         with open(partial, encoding="utf-8") as source:
             rows = sorted(map(json.loads, source), key=lambda row: self._positions[row["id"]])
-        with atomic_path(trees_path(self._options.out)) as temporary:
-            _write_lines(temporary, (row["tree"] for row in rows))
+        write_rows(trees_path(self._options.out), (row["tree"] for row in rows))
         for row in rows:
             self._manifest.count("rollouts", len(row["rollouts"]))
             self._manifest.ledger.generated_tokens += row["tree"]["generated_tokens"]
             self._manifest.ledger.scored_tokens += row["tree"]["scored_tokens"]
         rollouts = (rollout for row in rows for rollout in row["rollouts"])
         return write_rows_into(target, self._options.out, rollouts)
-
-
-def _write_lines(path: Path, rows: Iterator[Mapping[str, Any]]) -> None:
-    with open(path, "w", encoding="utf-8") as sink:
-        for row in rows:
-            sink.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _result(options: Options, *, already_complete: bool) -> Result:

@@ -17,7 +17,7 @@ from stepcredit.data import read_rollouts, rollout_to_json, write_rows_into
 from stepcredit.data.sources import file_kind
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, check_at_least_one, option
-from stepcredit.runs import Manifest, Output, read_manifest
+from stepcredit.runs import Manifest, Output
 from stepcredit.types import Rollout
 from stepcredit.wording import quantity
 
@@ -79,13 +79,11 @@ def run(options: Options) -> Result:
     file_kind(options.out)
     manifest = Manifest("select", _settings(options), inputs=options.rollouts)
     with Output(options.out, manifest, overwrite=options.overwrite) as output:
-        if output.complete:
-            earlier = read_manifest(options.out) or {}
-            return Result(out=options.out, already_done=True, counts=earlier.get("counts", {}))
-        kept = _select(options, ratio, manifest)
-        with output.replacing() as temporary:
-            write_rows_into(temporary, options.out, map(rollout_to_json, kept))
-    return Result(out=options.out, already_done=False, counts=manifest.counts)
+        if not output.complete:
+            kept = _select(options, ratio, manifest)
+            with output.replacing() as temporary:
+                write_rows_into(temporary, options.out, map(rollout_to_json, kept))
+        return Result(out=options.out, already_done=output.complete, counts=output.counts)
 
 
 def _select(options: Options, ratio: tuple[int, int] | None, manifest: Manifest) -> list[Rollout]:

@@ -189,6 +189,12 @@ class Output:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Those of this run, or of the one that made it."""
+        made = (read_manifest(self.path) or {}).get("counts", {}) if self.complete else self.manifest.counts
+        return dict(made)
+
     @contextlib.contextmanager
     def replacing(self) -> Iterator[Path]:
         """Yield a temporary file; on success it becomes the output, with its manifest beside it."""

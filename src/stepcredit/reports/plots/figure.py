@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from markupsafe import Markup
 
@@ -87,58 +87,50 @@ def legend(entries: Sequence[tuple[str, Mark]]) -> Markup:
     return element("ul", *items, class_="legend", aria_label="Legend")
 
 
-class Renderer(Protocol):
-    """What becomes of a drawn plot: :func:`figure` lays it into a page."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """A drawn plot.
 
-    def __call__(
-        self,
-        *,
-        title: str,
-        picture: Markup,
-        width: float,
-        height: float,
-        header: Sequence[str],
-        rows: Sequence[Sequence[str]],
-        note: str = "",
-        key: Sequence[tuple[str, Mark]] = (),
-    ) -> Markup:
-        """Arguments are those of :func:`figure`."""
-        ...
-
-
-def figure(
-    *,
-    title: str,
-    picture: Markup,
-    width: float,
-    height: float,
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    note: str = "",
-    key: Sequence[tuple[str, Mark]] = (),
-) -> Markup:
-    """A titled picture and, folded beneath it, its numbers.
-
-    Args:
-        rows: Its cells; the first of each row names it.
+    Attributes:
+        rows: Cells of its numbers; the first of each row names it.
         note: One or two sentences under the title, e.g. what the bands are.
+        key: Names and marks of the legend.
     """
+
+    title: str
+    picture: Markup
+    width: float
+    height: float
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    key: Sequence[tuple[str, Mark]] = ()
+
+
+Renderer = Callable[[Drawing], Markup]
+"""What becomes of a drawn plot: :func:`figure` lays it into a page."""
+
+
+def figure(drawing: Drawing) -> Markup:
+    """A titled picture and, folded beneath it, its numbers."""
+    title, note, width = drawing.title, drawing.note, drawing.width
     caption = element("span", title, class_="plot-title")
     if note:
         caption += element("span", note, class_="plot-note")
-    if not rows:
+    if not drawing.rows:
         empty = element("p", "No numbers to draw.", class_="absent")
         return element("figure", element("figcaption", caption), empty, class_="plot")
     svg = element(
         "svg",
-        picture,
-        viewBox=f"0 0 {width:g} {height:g}",
+        drawing.picture,
+        viewBox=f"0 0 {width:g} {drawing.height:g}",
         role="img",
         aria_label=f"{title}. {note} The numbers are in the table below.".replace(". .", "."),
         style=f"max-width:{1.3 * width:g}px",
     )
-    head = element("figcaption", caption, legend(key) if key else "")
-    return element("figure", head, svg, numbers_table(header, rows, title), class_="plot")
+    head = element("figcaption", caption, legend(drawing.key) if drawing.key else "")
+    numbers = numbers_table(drawing.header, drawing.rows, title)
+    return element("figure", head, svg, numbers, class_="plot")
 
 
 def numbers_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> Markup:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from stepcredit.reports.plots.axes import Axis, Scale, text
-from stepcredit.reports.plots.figure import Mark, figure, mark_of
+from stepcredit.reports.plots.figure import Drawing, Mark, figure, mark_of
 from stepcredit.reports.plots.svg import element, join
 
 _WIDTH = 360.0  # in units in which text is 12 high
@@ -76,13 +76,15 @@ def histogram(
             parts.append(bar)
     parts.append(text(x.label, _WIDTH - 8, height - 6, anchor="end", class_="label"))
     return figure(
-        title=title,
-        picture=join(parts),
-        width=_WIDTH,
-        height=height,
-        header=("Group", x.label, "Count", "Share of group"),
-        rows=table,
-        note=note,
+        Drawing(
+            title=title,
+            picture=join(parts),
+            width=_WIDTH,
+            height=height,
+            header=("Group", x.label, "Count", "Share of group"),
+            rows=table,
+            note=note,
+        )
     )
 
 

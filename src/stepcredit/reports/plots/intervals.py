@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from stepcredit.reports.plots.axes import CHARACTER_WIDTH, Axis, Scale, finite, known, text
-from stepcredit.reports.plots.figure import Mark, Renderer, figure, interval_text, mark_of
+from stepcredit.reports.plots.figure import Drawing, Mark, Renderer, figure, interval_text, mark_of
 from stepcredit.reports.plots.svg import element, join
 
 _ROW = 42.0
@@ -79,13 +79,15 @@ def interval_plot(
         ]
     parts.append(text(x.label, layout.right, height - 6, anchor="end", class_="label"))
     return render(
-        title=title,
-        picture=join(parts),
-        width=width,
-        height=height,
-        header=("Name", x.label, "95% interval"),
-        rows=table,
-        note=note,
+        Drawing(
+            title=title,
+            picture=join(parts),
+            width=width,
+            height=height,
+            header=("Name", x.label, "95% interval"),
+            rows=table,
+            note=note,
+        )
     )
 
 

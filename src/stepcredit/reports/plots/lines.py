@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from stepcredit.reports.plots.axes import Axis, Frame, Scale, finite, known
-from stepcredit.reports.plots.figure import Mark, Renderer, figure, interval_text, mark_of
+from stepcredit.reports.plots.figure import Drawing, Mark, Renderer, figure, interval_text, mark_of
 from stepcredit.reports.plots.svg import element, join, path_of
 
 _MANY_POINTS = 40
@@ -84,14 +84,16 @@ def line_plot(
                 rows.append((line.name, x.write(position), y.write(value), interval))
     key = [(line.name, mark) for line, mark in zip(lines, marks, strict=True)]
     return render(
-        title=title,
-        picture=join(parts),
-        width=width,
-        height=height,
-        header=("Series", x.label, y.label, "95% interval"),
-        rows=rows,
-        note=note,
-        key=key if with_legend and len(lines) > 1 else (),
+        Drawing(
+            title=title,
+            picture=join(parts),
+            width=width,
+            height=height,
+            header=("Series", x.label, y.label, "95% interval"),
+            rows=rows,
+            note=note,
+            key=key if with_legend and len(lines) > 1 else (),
+        )
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from stepcredit.reports.plots.axes import CHARACTER_WIDTH, Axis, Frame, Scale, finite, known, text
-from stepcredit.reports.plots.figure import Mark, Renderer, figure, interval_text, mark_of
+from stepcredit.reports.plots.figure import Drawing, Mark, Renderer, figure, interval_text, mark_of
 from stepcredit.reports.plots.svg import element, join
 
 _LETTER_HEIGHT = 12.0
@@ -65,13 +65,15 @@ def scatter_plot(
         parts.append(_with_error(point, mark, 5, title_text, x_scale, y_scale))
         parts.append(_name(point, x_scale, y_scale, frame, taken))
     return render(
-        title=title,
-        picture=join(parts),
-        width=width,
-        height=height,
-        header=("Name", x.label, y.label, "95% interval"),
-        rows=table,
-        note=note,
+        Drawing(
+            title=title,
+            picture=join(parts),
+            width=width,
+            height=height,
+            header=("Name", x.label, y.label, "95% interval"),
+            rows=table,
+            note=note,
+        )
     )
 
 
@@ -122,13 +124,15 @@ def reliability_plot(
         title_text = f"predicted {table[-1][0]}, observed {table[-1][1]}, {one.count:,} in the bin"
         parts.append(_with_error(point, Mark("blue"), size, title_text, x_scale, y_scale))
     return figure(
-        title=title,
-        picture=join(parts),
-        width=frame.width,
-        height=frame.height,
-        header=(x.label, y.label, "95% interval", "Count"),
-        rows=table,
-        note=note,
+        Drawing(
+            title=title,
+            picture=join(parts),
+            width=frame.width,
+            height=frame.height,
+            header=(x.label, y.label, "95% interval", "Count"),
+            rows=table,
+            note=note,
+        )
     )
 
 

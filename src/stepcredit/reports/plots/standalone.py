@@ -11,7 +11,7 @@ from importlib.resources import files
 from markupsafe import Markup
 
 from stepcredit.reports.plots.axes import CHARACTER_WIDTH, text
-from stepcredit.reports.plots.figure import Mark
+from stepcredit.reports.plots.figure import Drawing, Mark
 from stepcredit.reports.plots.svg import element, join
 
 _MARGIN = 18.0
@@ -26,22 +26,13 @@ _ROOT = """
 """
 
 
-def standalone(
-    *,
-    title: str,
-    picture: Markup,
-    width: float,
-    height: float,
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    note: str = "",
-    key: Sequence[tuple[str, Mark]] = (),
-) -> Markup:
+def standalone(drawing: Drawing) -> Markup:
     """A whole SVG document; what a plot function takes as ``render``.
 
     The background is part of the picture, so that it can be read wherever it is shown; it follows the
     viewer's preference for light or dark. The numbers stand in its description.
     """
+    title, note, width = drawing.title, drawing.note, drawing.width
     parts, top = [], _MARGIN
     for line in textwrap.wrap(title, int(width / _TITLE_CHARACTER)):
         parts.append(text(line, _MARGIN, top + 14, class_="title"))
@@ -49,13 +40,14 @@ def standalone(
     for line in textwrap.wrap(note, int(width / CHARACTER_WIDTH)):
         parts.append(text(line, _MARGIN, top + 12))
         top += _LINE
-    entries, top = _legend(key, width, top + 6)
+    entries, top = _legend(drawing.key, width, top + 6)
     parts.append(entries)
     top += 8
-    parts.append(element("g", picture, transform=f"translate({_MARGIN:g} {top:g})"))
-    whole_width, whole_height = width + 2 * _MARGIN, top + height + _MARGIN / 2
+    parts.append(element("g", drawing.picture, transform=f"translate({_MARGIN:g} {top:g})"))
+    whole_width, whole_height = width + 2 * _MARGIN, top + drawing.height + _MARGIN / 2
     numbers = "; ".join(
-        ", ".join(f"{name} {value}" for name, value in zip(header, row, strict=True)) for row in rows
+        ", ".join(f"{name} {value}" for name, value in zip(drawing.header, row, strict=True))
+        for row in drawing.rows
     )
     return element(
         "svg",
