@@ -146,7 +146,7 @@ def test_a_folder_of_a_saved_data_set_is_known_by_its_content(tmp_path: Path) ->
         ({"limit": 0}, "--limit: must be at least 1, got 0"),
         ({"to_format": "trl-stepwise"}, "nothing to write as trl-stepwise"),
         ({"name": "out.txt"}, "extension is not known"),
-        ({"name": "source.jsonl"}, "is the source itself"),
+        ({"name": "source.jsonl"}, "is the input itself"),
     ],
 )
 def test_mistakes_are_errors_that_leave_no_output(

@@ -118,7 +118,7 @@ def test_failing_prompts_are_listed_and_the_others_go_on(
     assert manifest["counts"]["failed_prompts"] == 2
 
 
-@pytest.mark.parametrize("extension", ["jsonl", "parquet"])
+@pytest.mark.parametrize("extension", ["jsonl", "csv", "parquet"])
 def test_failed_prompts_can_be_tried_again(
     prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extension: str
 ) -> None:

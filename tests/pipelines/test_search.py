@@ -232,6 +232,13 @@ def test_the_page_shows_every_tree(prompts: Path, tmp_path: Path) -> None:
     assert "https://" not in text
 
 
+def test_the_page_may_not_be_the_input(prompts: Path, tmp_path: Path) -> None:
+    before = prompts.read_bytes()
+    with pytest.raises(UserError, match=r"is the input itself. Choose another --html"):
+        search.run(_options(prompts, tmp_path / "out.jsonl", html=prompts))
+    assert prompts.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [

@@ -45,6 +45,24 @@ def refused(capsys: pytest.CaptureFixture[str], *more: str, model: str = "model"
 
 
 @pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("model", "model: is the input itself"),
+        (".", "has the input model in it"),
+        ("notes", "notes: is a folder that no command made"),
+    ],
+)
+def test_overwrite_spares_the_model_and_folders_of_others(
+    out: str, said: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("notes").mkdir()
+    Path("notes", "mine.txt").write_text("mine")
+    before = sorted(place.rglob("*"))
+    assert said in refused(capsys, "--out", out, "--overwrite")
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
         ("learning_rat: 1.0e-3", "learning_rate"),

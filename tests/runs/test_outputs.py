@@ -10,6 +10,7 @@ from stepcredit.errors import UserError
 from stepcredit.runs import (
     Manifest,
     Output,
+    ResumableLines,
     atomic_directory,
     atomic_path,
     manifest_path,
@@ -45,6 +46,52 @@ def test_a_directory_is_replaced_whole(tmp_path: Path) -> None:
             (temporary / name).write_text(name)
     assert os.listdir(out) == ["second"]
     assert os.listdir(tmp_path) == ["prm"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_output_does_not_replace_its_input(tmp_path: Path, overwrite: bool) -> None:
+    source, link, folder = tmp_path / "in.jsonl", tmp_path / "link.jsonl", tmp_path / "folder"
+    source.write_text("rows")
+    link.symlink_to(source)
+    folder.mkdir()
+    (folder / "linked.jsonl").symlink_to(source)
+    reads_it = Manifest("test", {}, inputs=[source, folder / "linked.jsonl"])
+    for out, message in (
+        (source, "is the input itself"),
+        (link, "is the input itself"),
+        (folder, "has the input .*linked.jsonl in it"),
+        (tmp_path, "has the input .*in.jsonl in it"),
+    ):
+        with pytest.raises(UserError, match=message), Output(out, reads_it, overwrite=overwrite):
+            pass
+        with pytest.raises(UserError), ResumableLines(out, reads_it, overwrite=overwrite):
+            pass
+    assert source.read_text() == "rows"
+    assert sorted(os.listdir(tmp_path)) == ["folder", "in.jsonl", "link.jsonl"]
+
+
+def test_overwrite_does_not_remove_a_folder_that_no_command_made(tmp_path: Path) -> None:
+    out = tmp_path / "prm"
+    out.mkdir()
+    for name in ("first", "second"):  # an empty folder is free, and what a command made can be replaced
+        with Output(out, manifest(), overwrite=True) as output, output.replacing_folder() as temporary:
+            (temporary / name).write_text(name)
+    assert sorted(os.listdir(out)) == ["manifest.json", "second"]
+    manifest_path(out).unlink()
+    with pytest.raises(UserError, match="is a folder that no command made"):
+        Output(out, manifest(), overwrite=True).__enter__()
+    assert os.listdir(out) == ["second"]
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_folders_without_a_name_are_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="is a folder"), ResumableLines(name, manifest()):
+        pass
+    with pytest.raises(UserError, match="root of the file system"), Output("/", manifest()):
+        pass
 
 
 def test_a_failed_directory_leaves_the_earlier_one(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ _JSON_FIELDS = frozenset(
         "label",
         "labels",
         "mistake_index",
+        "num_generated_tokens",
+        "num_prompt_tokens",
         "num_tokens",
         "response_token_ids",
         "reward",

@@ -120,7 +120,8 @@ def _row_or_problem(row: Any) -> dict[str, Any] | Malformed:
 
 def _reason(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"not valid JSON ({error.msg} at column {error.colno})"
+        what = error.msg.removesuffix(" at")  # Python's own messages end in it now and then
+        return f"not valid JSON ({what} at column {error.colno})"
     if isinstance(error, UnicodeDecodeError):
         return f"not valid UTF-8 (byte {error.start + 1} of the line)"
     return f"not valid JSON ({error})"

@@ -111,9 +111,6 @@ def _convert(options: Options, target: ForeignFormat, manifest: Manifest, tempor
 
 
 def _check(options: Options) -> None:
-    source = Path(options.source)
-    if options.out.exists() and source.exists() and options.out.samefile(source):
-        raise UserError("is the source itself", where=options.out, hint="choose another --out")
     if options.limit is not None and options.limit < 1:
         raise UserError(f"must be at least 1, got {options.limit}", where="--limit")
 

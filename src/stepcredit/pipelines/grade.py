@@ -12,7 +12,7 @@ from typing import Any
 
 from stepcredit.conversations import final_text
 from stepcredit.data import count_rows, finish_lines, read_rollouts_as, rollout_from_json, rollout_to_json
-from stepcredit.errors import DataError, UserError
+from stepcredit.errors import DataError
 from stepcredit.grading import CRASHED, TIMEOUT, UNREAD, Grader, GradingItem
 from stepcredit.grading.options import GraderOptions, grader_of
 from stepcredit.options import OutputResult, argument, option
@@ -101,8 +101,6 @@ _NOTES = {
 
 def run(options: Options) -> Result:
     """Grade a file, or go on where an earlier run of the same work stopped."""
-    if options.out.exists() and options.rollouts.exists() and options.out.samefile(options.rollouts):
-        raise UserError("is the input itself", where=options.out, hint="choose another --out")
     finalise = finish_lines(options.out)
     rollouts = read_rollouts_as(options.rollouts, options.format, skip_invalid=options.skip_invalid)
     with contextlib.ExitStack() as stack:

@@ -290,9 +290,9 @@ class _Sorted:
         if (ending := row.get("source_finish_reason")) is not None:
             endings = counts.notes.setdefault("other_endings", {})
             endings[ending] = endings.get(ending, 0) + 1
-        ledger.generated_tokens += row.get("num_generated_tokens", 0)
+        ledger.generated_tokens += row.get("num_generated_tokens") or 0
         if self._done.num_done(row["prompt_id"]) == 1:
-            ledger.prompt_tokens += row.get("num_prompt_tokens", 0)
+            ledger.prompt_tokens += row.get("num_prompt_tokens") or 0
 
 
 def _source_settings(options: Options) -> dict[str, Any]:

@@ -22,7 +22,16 @@ from stepcredit.data import (
 from stepcredit.encoding import EncodingError
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, option
-from stepcredit.runs import Manifest, Progress, ResumableLines, atomic_path, locked, read_manifest, warn
+from stepcredit.runs import (
+    Manifest,
+    Progress,
+    ResumableLines,
+    atomic_path,
+    check_keeps_inputs,
+    locked,
+    read_manifest,
+    warn,
+)
 from stepcredit.scorers.options import ScorerOptions
 from stepcredit.steps import StepRule, choose_rule, listed_steps
 from stepcredit.types import ResponseScore, Rollout
@@ -163,8 +172,8 @@ def _check(options: Options, path: Path, out: Path) -> None:
     if options.prompt is not None:
         raise UserError("needs --text, the solution to score", where="--prompt", hint="or leave it out")
     for flag, output in (("--out", out), ("--html", options.html)):
-        if output is not None and output.exists() and path.exists() and output.samefile(path):
-            raise UserError("is the input itself", where=output, hint=f"choose another {flag}")
+        if output is not None:
+            check_keeps_inputs(output, [path], flag=flag)
     if options.html is None:
         if options.html_ids:
             raise UserError("needs --html, the page to write", where="--html-ids")

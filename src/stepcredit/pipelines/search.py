@@ -27,6 +27,7 @@ from stepcredit.runs import (
     Manifest,
     Progress,
     ResumableLines,
+    check_keeps_inputs,
     locked,
     read_manifest,
     warn,
@@ -131,7 +132,7 @@ class Result(FieldsResult):
 
 def trees_path(out: Path) -> Path:
     """Where the trees lie."""
-    return out.with_name(out.name + ".trees.jsonl")
+    return Path(f"{out}.trees.jsonl")
 
 
 def run(options: Options) -> Result:
@@ -159,6 +160,8 @@ def run(options: Options) -> Result:
     if options.search.strategy == WEIGHTED:
         settings["grading"] = asdict(replace(options.grading, num_workers=None))
     manifest = Manifest("search", settings, inputs=[options.prompts])
+    if options.html is not None:
+        check_keeps_inputs(options.html, [options.prompts, options.out], flag="--html")
     with (
         locked(options.html),
         ResumableLines(

@@ -17,6 +17,7 @@ from stepcredit.runs import (
     Ledger,
     Manifest,
     Output,
+    check_keeps_inputs,
     check_output,
     read_manifest,
     warn,
@@ -135,6 +136,7 @@ def run(options: Options) -> Result:
     for path in inputs:
         check_readable(path)
     sources = Sources.find(options.model, options.reference, options.config, options.load)
+    check_keeps_inputs(options.out, filter(None, [options.model, options.reference]))
     manifest = Manifest("train", _determining(options, sources), inputs=inputs)
     output = Output(options.out, manifest, overwrite=options.overwrite)
     with output if processes.is_main else contextlib.nullcontext():

@@ -6,7 +6,14 @@ from stepcredit.runs.ledger import Ledger
 from stepcredit.runs.lines import ResumableLines
 from stepcredit.runs.locks import locked
 from stepcredit.runs.manifest import Manifest, manifest_path, read_manifest, run_facts
-from stepcredit.runs.outputs import Output, atomic_directory, atomic_path, check_output, write_json
+from stepcredit.runs.outputs import (
+    Output,
+    atomic_directory,
+    atomic_path,
+    check_keeps_inputs,
+    check_output,
+    write_json,
+)
 from stepcredit.runs.progress import Progress, warn
 from stepcredit.runs.workers import worker_pool
 
@@ -19,6 +26,7 @@ __all__ = [
     "atomic_directory",
     "atomic_path",
     "beside",
+    "check_keeps_inputs",
     "check_output",
     "hash_bytes",
     "hash_file",

@@ -51,8 +51,8 @@ class ResumableLines:
         state: What the last checkpoint of an earlier run said; empty without one.
 
     Raises:
-        UserError: On entering: another process is writing it, it holds something else, or what an earlier
-            run left of it is damaged.
+        UserError: ``path`` is a folder. On entering: another process is writing it, it holds something
+            else, or what an earlier run left of it is damaged.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class ResumableLines:
         beside: Sequence[Path] = (),
     ) -> None:
         self.path = Path(path)
+        check_is_no_folder(self.path)
         self.manifest = manifest
         self.partial = self.path.with_name(self.path.name + ".partial")
         self.complete = False
@@ -82,7 +83,6 @@ class ResumableLines:
     def __enter__(self) -> Self:
         with self._stack:
             self._stack.enter_context(locked(self.path))
-            check_is_no_folder(self.path)
             self._open()
             self._stack.callback(self._end)
             self._stack = self._stack.pop_all()

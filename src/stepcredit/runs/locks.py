@@ -59,12 +59,14 @@ def locked(path: str | Path | None, *, patience: float = 0.0) -> Iterator[None]:
         patience: Seconds to wait for another process.
 
     Raises:
-        UserError: Another process holds it; the message names it.
+        UserError: Another process holds it; the message names it. Or ``path`` is the root folder.
     """
     if path is None:
         yield
         return
     named, path = Path(path), Path(os.path.abspath(path))
+    if not path.name:
+        raise UserError("is the root of the file system", where=named, hint="name another --out")
     make_folder(path.parent, named)
     path = path.parent.resolve() / path.name
     held = _held.get(path)

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -118,9 +118,17 @@ def check_output(path: str | Path, manifest: Manifest, *, overwrite: bool) -> bo
         True if it is complete and nothing needs to be done; False if it is free to be written.
 
     Raises:
-        UserError: It holds something else, or is not what was written, and ``overwrite`` is off.
+        UserError: It is one of the inputs or has one in it, or is a folder of the user's; or it holds
+            something else, or is not what was written, and ``overwrite`` is off.
     """
     path = Path(path)
+    check_keeps_inputs(path, manifest.inputs)
+    if overwrite and path.is_dir() and any(path.iterdir()) and not manifest_path(path).exists():
+        raise UserError(
+            "is a folder that no command made, and --overwrite would remove all that is in it",
+            where=path,
+            hint="choose another --out, or remove it yourself",
+        )
     if overwrite or not path.exists():
         return False
     earlier = read_manifest(path)
@@ -140,6 +148,31 @@ def check_output(path: str | Path, manifest: Manifest, *, overwrite: bool) -> bo
             hint="restore it, or pass --overwrite to make it again",
         )
     return True
+
+
+def check_keeps_inputs(path: Path, inputs: Iterable[str | Path], *, flag: str = "--out") -> None:
+    """Refuse an output that would replace what it is made from.
+
+    Args:
+        flag: The option that names ``path``.
+
+    Raises:
+        UserError: ``path`` is one of the inputs, or a folder with one in it.
+    """
+    if not path.exists():
+        return
+    for source in map(Path, inputs):
+        if not source.exists():
+            continue
+        if path.samefile(source):
+            raise UserError("is the input itself", where=path, hint=f"choose another {flag}")
+        # What a link in the folder leads to may lie elsewhere, so its parents as it is named count too.
+        if path.resolve() in {
+            *source.resolve().parents,
+            source.parent.resolve(),
+            *source.parent.resolve().parents,
+        }:
+            raise UserError(f"has the input {source} in it", where=path, hint=f"choose another {flag}")
 
 
 def check_is_no_folder(path: Path) -> None:
