@@ -213,7 +213,7 @@ def test_scores_without_steps_make_a_report(tmp_path: Path) -> None:
     graded, scored = write_inputs(tmp_path)
     rows = [json.loads(line) for line in scored.read_text().splitlines()]
     # Wrong responses are preferred, so that the report shows failures.
-    write_rows(scored, [row | {"steps": [], "aggregates": {"min": -row["reward"]}} for row in rows])
+    write_rows(scored, [row | {"steps": [], "reward": -row["reward"], "aggregates": {}} for row in rows])
     out = tmp_path / "evaluation"
     assert main(["eval", "best-of-n", str(graded), "--scores", f"prm={scored}", "--out", str(out)]) == 0
     assert "<svg" in (out / "report.html").read_text()
