@@ -57,6 +57,14 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gemma3_text": {"sliding_window": 6, "head_dim": 8},
     "opt": {"ffn_dim": 32, "word_embed_proj_dim": 16, "max_position_embeddings": 96},
     "phi": {},
+    "llama4_text": {
+        "attention_chunk_size": 8,
+        "num_local_experts": 2,
+        "moe_layers": [],
+        "intermediate_size_mlp": 32,
+        "head_dim": 8,
+        "no_rope_layers": [1, 0],
+    },
 }
 
 
@@ -211,6 +219,48 @@ def test_a_stop_string_ends_the_drawing_and_is_looked_for_after_the_prefix_only(
     drawn = generator.ledger.generated_tokens
     list(generator.generate([replace(request, sampling=replace(request.sampling, stop=()))]))
     assert drawn < generator.ledger.generated_tokens - drawn
+
+
+def test_longrope_draws_no_further_than_its_frequencies_stay_the_same(tokenizer: Any) -> None:
+    """One text longer than the original length would change the other rows of its batch."""
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(
+        "phi3",
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        vocab_size=len(tokenizer),
+        eos_token_id=END,
+        pad_token_id=0,
+        bos_token_id=0,
+        max_position_embeddings=96,
+        original_max_position_embeddings=20,
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0] * 4,
+            "long_factor": [2.0, 3.0, 1.5, 4.0],
+            "original_max_position_embeddings": 20,
+        },
+    )
+    model: Any = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight.mul_(8.0)
+    requests = [make_request(name, text, 4, max_new_tokens=30) for name, text in PROMPTS.items()]
+    drawn = generate(model, tokenizer, requests, BatchLimits(samples=7))
+    lengths = set[int]()
+    for request, index in product(requests, range(4)):
+        opening = prompt_ids(tokenizer, PROMPTS[request.prompt.id])
+        ids = drawn[request.prompt.id, index, f"{request.prompt.id}:{index}"].response_token_ids
+        assert ids is not None
+        lengths.add(len(opening) + len(ids))
+        sampling = replace(request.sampling, max_new_tokens=len(ids))
+        assert ids == naive_sample(model, opening, replace(request, sampling=sampling), index)
+    assert max(lengths) == 20
 
 
 def test_the_limit_and_the_context_cut_responses_off(model: Any, tokenizer: Any) -> None:

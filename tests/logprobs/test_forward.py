@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stepcredit.errors import CheckpointError
 from stepcredit.logprobs import TokenBatch, enable_log_probs, enable_packing, pack, pad, token_log_probs
+from stepcredit.logprobs.forward import logits_at
 
 SEQUENCES = prompt_groups()
 Layout = Literal["right", "left", "packed", "shared"]
@@ -129,6 +130,20 @@ def test_a_head_that_does_more_than_we_know_is_computed_by_the_model_itself() ->
     expected = torch.cat(naive_token_log_probs(model, SEQUENCES))
     actual = token_log_probs(model, batch_of("right"))
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", ["llama-tied", "gemma2", "granite", "llama4_text", "electra"])
+@pytest.mark.parametrize("tokens", [None, (5, 90, 2)])
+def test_logits_at_some_places_are_the_models_own(family: str, tokens: tuple[int, ...] | None) -> None:
+    model = tiny_model(family)
+    batch = batch_of("right")
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    positions = torch.tensor([3, 70, 9, 3, 41] + [25] * 70)
+    with torch.no_grad():
+        expected = model(**inputs).logits.flatten(0, 1)[positions]
+        actual = logits_at(model, positions, tokens=tokens, **inputs)
+    wanted = expected if tokens is None else expected[:, list(tokens)]
+    torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-5)
 
 
 def test_bfloat16_agrees_with_float32_to_its_precision() -> None:

@@ -42,6 +42,16 @@ _SPECIAL: dict[str, dict[str, Any]] = {
         "shared_expert_intermediate_size": 8,
     },
     "gpt_oss": {"num_local_experts": 4, "head_dim": 4, "sliding_window": 7},
+    # A chunk is longer than the tokens by which packing is tried; the model is its own backbone.
+    "llama4_text": {
+        "attention_chunk_size": 40,
+        "num_local_experts": 2,
+        "moe_layers": [],
+        "intermediate_size_mlp": 24,
+        "head_dim": 4,
+        "no_rope_layers": [1, 0],
+    },
+    "electra": {"embedding_size": 8, "is_decoder": True},
     "cohere": {"logit_scale": 0.3},
     "granite": {"logits_scaling": 2.0},
 }
@@ -61,7 +71,7 @@ PACKABLE = (
     "cohere",
     "granite",
 )
-NOT_PACKABLE = ("mamba", "bloom", "gpt_oss")
+NOT_PACKABLE = ("mamba", "bloom", "gpt_oss", "llama4_text")
 
 
 def tiny_model(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,9 +135,19 @@ def load_config(source: str | Path, options: LoadOptions | None = None) -> Any:
 
 
 def context_length(configuration: Any) -> int | None:
-    """Most tokens that a model was made for, by its configuration; ``None`` where there is no limit."""
-    limit = getattr(configuration.get_text_config(), "max_position_embeddings", None)
-    return limit if isinstance(limit, int) and 0 < limit < _NO_LIMIT else None
+    """Most tokens that a model reads alike in every batch; ``None`` where there is no limit.
+
+    That is what its configuration says it was made for. With LongRoPE it is the original length: beyond it
+    transformers takes other rotary frequencies for the whole batch as soon as one text in it is that long, so
+    that a short text's numbers would depend on its neighbours.
+    """
+    text = configuration.get_text_config()
+    rotary = getattr(text, "rope_parameters", None) or {}
+    limits = [getattr(text, "max_position_embeddings", None)]
+    for part in (rotary, *rotary.values()):  # some models have them by kind of layer
+        if isinstance(part, Mapping) and part.get("rope_type") == "longrope":
+            limits.append(part.get("original_max_position_embeddings"))
+    return min((limit for limit in limits if isinstance(limit, int) and 0 < limit < _NO_LIMIT), default=None)
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, where: str | Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from stepcredit.checkpoints import context_length
 from stepcredit.errors import CheckpointError, DataError
 from stepcredit.generators.decoding import Decoder
 from stepcredit.generators.drawing import Truncation
@@ -86,7 +87,7 @@ class TransformersGenerator:
             StopStrings(self._format, text_config.vocab_size),
             store,
         )
-        self._context: int | None = getattr(text_config, "max_position_embeddings", None)
+        self._context = context_length(model.config)
 
     @property
     def model(self) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stepcredit.errors import CheckpointError
@@ -19,6 +20,8 @@ from stepcredit.types import Encoded
 _HEAD_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 _LOW_PRECISION_HEAD_TOLERANCE = 0.03
 """As shares of the spread of the log-probabilities."""
+_ROWS_AT_ONCE = 64
+"""Rows of logits over the whole vocabulary that exist at once where only some columns are wanted."""
 
 
 def unwrapped(model: nn.Module) -> Any:
@@ -102,16 +105,14 @@ def enable_log_probs(model: nn.Module) -> None:
 
 
 def _whole_log_probs(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
+    return _widened(logits).log_softmax(dim=-1)
 
 
 def _projected_log_probs(
     causal_lm: Any, scored: TokenBatch, *, chunk_size: int | None = None, **inputs: Any
 ) -> Tensor:
-    hidden = causal_lm.base_model(**inputs)[0]
     head = causal_lm.get_output_embeddings()
-    # A model spread over devices ends on another one than it begins on.
-    rows = hidden.flatten(0, 1).index_select(0, scored.source_index.to(hidden.device))
+    rows = _states_at(causal_lm, scored.source_index, inputs)
     return target_log_probs(
         rows.to(head.weight.device),
         head.weight,
@@ -120,6 +121,42 @@ def _projected_log_probs(
         transform=logit_transform_of(causal_lm.config),
         chunk_size=chunk_size,
     )
+
+
+def _states_at(causal_lm: Any, positions: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+    states = causal_lm.base_model(**inputs)[0].flatten(0, 1)
+    # A model spread over devices ends on another one than it begins on.
+    return cast(Tensor, states.index_select(0, positions.to(states.device)))
+
+
+def logits_at(
+    model: nn.Module, positions: Int[Tensor, " N"], *, tokens: Sequence[int] | None = None, **inputs: Any
+) -> Float[Tensor, "N tokens"]:
+    """The model's own logits at some places of a batch; its head runs there only, where it is known.
+
+    Args:
+        model: A transformers causal language model, possibly inside wrappers.
+        positions: Places in the flattened batch.
+        tokens: Ids whose logits are wanted; ``None`` is the whole vocabulary.
+        inputs: What the model's forward takes.
+
+    Returns:
+        Float32, or float64 of a float64 model.
+    """
+    enable_log_probs(model)
+    causal_lm = causal_lm_of(model)
+    columns = slice(None) if tokens is None else list(tokens)
+    if not causal_lm._stepcredit_head_is_known:
+        logits = causal_lm(**inputs).logits.flatten(0, 1)
+        return _widened(logits.index_select(0, positions.to(logits.device))[:, columns])
+    head = causal_lm.get_output_embeddings()
+    rows = _states_at(causal_lm, positions, inputs).split(_ROWS_AT_ONCE)
+    logits = torch.cat([_widened(head(some)[:, columns]) for some in rows])
+    return logit_transform_of(causal_lm.config).apply_(logits)
+
+
+def _widened(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 @torch.no_grad()
@@ -151,7 +188,11 @@ def _head_is_known(causal_lm: Any) -> bool:
                 where=causal_lm.config.name_or_path or type(causal_lm).__name__,
                 hint="check its weights, or load it with --dtype float32",
             )
-        projected = _projected_log_probs(causal_lm, batch, **inputs)
+        try:
+            projected = _projected_log_probs(causal_lm, batch, **inputs)
+        except (RuntimeError, AttributeError, TypeError, IndexError):
+            # The head does not take what the backbone gives: Llama 4 is its own, ELECTRA projects between them.
+            return False
     finally:
         causal_lm.train(was_training)
     expected = whole.gather(1, batch.targets[:, None])[:, 0].to(projected)

@@ -15,6 +15,7 @@ from stepcredit.logprobs.segments import IMPLEMENTATION
 from stepcredit.types import Encoded
 
 _REPLACEABLE = ("sdpa", "eager", IMPLEMENTATION)
+_KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 _LOW_PRECISION_TOLERANCE = 0.25
 """Nats a token between two orders of the same half-precision sums; a wrong mask is caught by leakage."""
@@ -58,6 +59,9 @@ def packing_enabled(model: nn.Module) -> Iterator[bool]:
 def _try_packing(model: nn.Module, causal_lm: Any) -> bool:
     before = causal_lm.config._attn_implementation
     if before not in _REPLACEABLE or not causal_lm._can_set_attn_implementation():
+        return False
+    # Chunks and top-k indices hide tokens only from texts that are longer than the probe.
+    if not _KNOWN_LAYERS.issuperset(getattr(causal_lm.config.get_text_config(), "layer_types", None) or ()):
         return False
     sequences = _probe(causal_lm.config.get_text_config().vocab_size)
     expected = _padded(model, sequences)

@@ -12,25 +12,19 @@ from torch import Tensor, nn
 
 from stepcredit.encoding import MathShepherdEncoding, RLHFlowEncoding
 from stepcredit.logprobs import TokenBatch, token_log_probs
-from stepcredit.logprobs.forward import causal_lm_of, logit_transform_of
+from stepcredit.logprobs.forward import logits_at
 from stepcredit.objectives import ObjectiveInput
 from stepcredit.scorers.forward_batch import ForwardBatch
 from stepcredit.scorers.heads import values_record
 from stepcredit.scorers.step_models import StepKind, StepReader, model_inputs
-
-_ROWS_AT_ONCE = 64
 
 
 def read_label(
     model: Any, batch: TokenBatch, positions: Int[Tensor, " N"], *, label_ids: tuple[int, int]
 ) -> Float[Tensor, " N"]:
     """``softmax(logit(good), logit(bad))[good]`` of the next token, in [0, 1]."""
-    causal_lm = causal_lm_of(model)
-    states = causal_lm.base_model(**model_inputs(batch))[0].flatten(0, 1)
-    hidden = states.index_select(0, positions.to(states.device))
-    head, labels = causal_lm.get_output_embeddings(), list(label_ids)
-    logits = torch.cat([head(rows)[:, labels].float() for rows in hidden.split(_ROWS_AT_ONCE)])
-    probabilities: Tensor = logit_transform_of(causal_lm.config).apply_(logits).softmax(dim=-1)
+    logits = logits_at(model, positions, tokens=label_ids, **model_inputs(batch))
+    probabilities: Tensor = logits.softmax(dim=-1)
     return probabilities[:, 0]
 
 

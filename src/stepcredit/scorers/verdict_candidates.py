@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from stepcredit.encoding.token_starts import token_starts
 from stepcredit.generators.transformers import TransformersGenerator
-from stepcredit.logprobs.forward import causal_lm_of, logit_transform_of
+from stepcredit.logprobs.forward import logits_at
 from stepcredit.runs import Ledger
 from stepcredit.types import Rollout
 
@@ -67,14 +67,12 @@ class LocalCandidates:
         first_characters = token_starts(tokenizer, answer.response, ids)
         opening = self._generator.opening_ids(answer.prompt)
         places = [max(i for i, first in enumerate(first_characters) if first <= start) for start in starts]
-        causal_lm: Any = causal_lm_of(self._generator.model)
-        device = next(causal_lm.parameters()).device
+        model = self._generator.model
+        device = next(model.parameters()).device
         input_ids = torch.tensor([[*opening, *ids[: places[-1]]]], device=device)
         self._ledger.scored_tokens += input_ids.shape[1]
-        states = causal_lm.base_model(input_ids=input_ids, use_cache=False)[0][0]
-        at_places = states[[len(opening) + place - 1 for place in places]]
-        logits = causal_lm.get_output_embeddings()(at_places).float()
-        log_probs = logit_transform_of(causal_lm.config).apply_(logits).log_softmax(dim=-1)
+        at_places = torch.tensor([len(opening) + place - 1 for place in places], device=device)
+        log_probs = logits_at(model, at_places, input_ids=input_ids, use_cache=False).log_softmax(dim=-1)
         best = log_probs.topk(min(_NUM_CANDIDATES, log_probs.shape[-1]))
         known = list[Place]()
         for row, (place, start) in enumerate(zip(places, starts, strict=True)):
