@@ -144,9 +144,11 @@ def context_length(configuration: Any) -> int | None:
     text = configuration.get_text_config()
     rotary = getattr(text, "rope_parameters", None) or {}
     limits = [getattr(text, "max_position_embeddings", None)]
-    for part in (rotary, *rotary.values()):  # some models have them by kind of layer
-        if isinstance(part, Mapping) and part.get("rope_type") == "longrope":
-            limits.append(part.get("original_max_position_embeddings"))
+    limits.extend(
+        part.get("original_max_position_embeddings")
+        for part in (rotary, *rotary.values())  # some models have them by kind of layer
+        if isinstance(part, Mapping) and part.get("rope_type") == "longrope"
+    )
     return min((limit for limit in limits if isinstance(limit, int) and 0 < limit < _NO_LIMIT), default=None)
 
 

@@ -191,7 +191,7 @@ def _head_is_known(causal_lm: Any) -> bool:
         try:
             projected = _projected_log_probs(causal_lm, batch, **inputs)
         except (RuntimeError, AttributeError, TypeError, IndexError):
-            # The head does not take what the backbone gives: Llama 4 is its own, ELECTRA projects between them.
+            # The head takes other states: Llama 4 is its own backbone, ELECTRA projects between them.
             return False
     finally:
         causal_lm.train(was_training)
