@@ -22,6 +22,8 @@ from stepcredit.errors import UserError
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LONGEST_NAME_BESIDE = ".{name}.partial.settings.12345678.tmp"
+"""The longest name of a file that a command makes beside its output."""
 _SECONDS_TO_INTRODUCE = 0.5
 """How long a process that has just taken a lock may need to write its name into it."""
 
@@ -59,7 +61,8 @@ def locked(path: str | Path | None, *, patience: float = 0.0) -> Iterator[None]:
         patience: Seconds to wait for another process.
 
     Raises:
-        UserError: Another process holds it; the message names it. Or ``path`` is the root folder.
+        UserError: Another process holds it; the message names it. Or ``path`` is the root folder, or its
+            name leaves no room for the names of the files beside it.
     """
     if path is None:
         yield
@@ -73,6 +76,7 @@ def locked(path: str | Path | None, *, patience: float = 0.0) -> Iterator[None]:
     if held is not None and held.thread == threading.get_ident():
         yield
         return
+    _check_name(path, named)
     file = path.with_name(f".{path.name}.lock")
     descriptor = _acquire(named, file, patience)
     if descriptor is None:
@@ -108,6 +112,23 @@ def _room_for(output: Path) -> Iterator[None]:
             where=output,
             hint="free some disk space and run the same command again",
         ) from error
+
+
+def _check_name(path: Path, named: Path) -> None:
+    """Refuse a name that is too long before there is any work, not where a file beside it is written."""
+    thread = threading.get_ident()
+    inside = any(other.parent == path.parent for other, held in [*_held.items()] if held.thread == thread)
+    template = ".{name}.12345678.tmp" if inside else _LONGEST_NAME_BESIDE
+    try:
+        longest = os.pathconf(path.parent, "PC_NAME_MAX") - len(template.format(name=""))
+    except (OSError, ValueError):  # the folder cannot be asked; writing will say what is wrong
+        return
+    if len(os.fsencode(path.name)) > longest:
+        raise UserError(
+            "its name is too long: it and the files beside it need room",
+            where=named,
+            hint=f"give it a name of at most {longest} bytes",
+        )
 
 
 def make_folder(folder: Path, output: Path) -> None:
