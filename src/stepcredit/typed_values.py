@@ -156,6 +156,8 @@ def _scalar(value: Any, kind: Any) -> Any:
     if not isinstance(value, str | int | float | Path) or isinstance(value, bool):
         raise ValueError(value)
     if kind in (str, Path):
+        if kind is Path and not str(value):  # It would be the current folder.
+            raise ValueError(value)
         return kind(str(value))
     if isinstance(value, Path):
         raise ValueError(value)

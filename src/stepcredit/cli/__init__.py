@@ -37,6 +37,7 @@ _USER_ERRNOS = {
     errno.EISDIR,
     errno.ENOTDIR,
     errno.ENAMETOOLONG,
+    errno.ELOOP,
 }
 
 

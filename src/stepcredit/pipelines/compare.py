@@ -79,7 +79,7 @@ def _compare(options: Options) -> ComparisonResult:
     content = result.to_json()
     # What is there is replaced whatever it is: it only sums up the trials, each of which was checked.
     with Output(options.out / RESULTS, manifest, overwrite=True) as output, output.replacing() as results:
-        write_json(results, content)
+        write_json(results, content, named=output.path)
         pages = {REPORT: render_comparison(content), SUMMARY: comparison_markdown(content)}
         for name, page in pages.items():
             with atomic_path(options.out / name) as temporary:

@@ -21,6 +21,7 @@ from typing import Any
 from stepcredit.errors import UserError
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR, errno.ELOOP}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LONGEST_NAME_BESIDE = ".{name}.partial.settings.12345678.tmp"
 """The longest name of a file that a command makes beside its output."""
@@ -49,7 +50,7 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 
 @contextlib.contextmanager
-def locked(path: str | Path | None, *, patience: float = 0.0) -> Iterator[None]:
+def locked(path: str | Path | None, *, patience: float = 0.0, named: Path | None = None) -> Iterator[None]:
     """Hold the right to write ``path``, and remove what killed runs left behind of it.
 
     The kernel releases the lock when the process ends, also when it is killed. In the thread that holds it
@@ -59,6 +60,7 @@ def locked(path: str | Path | None, *, patience: float = 0.0) -> Iterator[None]:
     Args:
         path: A file or folder that is or will be there; ``None`` if nothing is written.
         patience: Seconds to wait for another process.
+        named: The output that messages name, where ``path`` is a file beside it.
 
     Raises:
         UserError: Another process holds it; the message names it. Or ``path`` is the root folder, or its
@@ -67,7 +69,7 @@ def locked(path: str | Path | None, *, patience: float = 0.0) -> Iterator[None]:
     if path is None:
         yield
         return
-    named, path = Path(path), Path(os.path.abspath(path))
+    named, path = named or Path(path), Path(os.path.abspath(path))
     if not path.name:
         raise UserError("is the root of the file system", where=named, hint="name another --out")
     make_folder(path.parent, named)
@@ -139,7 +141,9 @@ def make_folder(folder: Path, output: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
+    except OSError as error:
+        if error.errno not in _IN_THE_WAY:
+            raise
         raise UserError(
             f"cannot create the folder {folder}", where=output, hint="name another --out"
         ) from error
