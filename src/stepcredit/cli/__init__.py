@@ -73,6 +73,9 @@ def _end(error: BaseException) -> int:
         reason = error.strerror or type(error).__name__
         print(f"stepcredit: error: {where}{reason[0].lower()}{reason[1:]}", file=sys.stderr)
         return 2
+    if isinstance(error, MemoryError):
+        print("stepcredit: error: out of memory. Use smaller numbers or less data", file=sys.stderr)
+        return 2
     if isinstance(error, KeyboardInterrupt):
         return say_interrupted()
     raise error

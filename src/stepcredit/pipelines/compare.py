@@ -68,6 +68,8 @@ def _compare(options: Options) -> ComparisonResult:
     recipe = read_recipe(options.recipe, options.root)
     _check_files(recipe)
     check_at_least_one(options, "jobs")
+    if options.draws < 100:
+        raise UserError(f"{options.draws} draws give no interval", where="--draws", hint="use 1000 or more")
     work = Search(recipe, Store(options.out, overwrite=options.overwrite), options.load)
     searched = search(work, jobs=options.jobs or 1)
     result = _evaluate(options, recipe, searched)
