@@ -53,3 +53,9 @@ def test_aggregates_of_a_worked_example() -> None:
 def test_all_aggregates_are_named() -> None:
     assert tuple(aggregate(np.ones(1), num_tokens=1)) == AGGREGATES
     assert "length_normalised" not in aggregate(np.ones(1))
+
+
+def test_a_product_that_no_statistic_could_use_is_left_out() -> None:
+    assert aggregate(np.full(10, -1e10))["product"] == pytest.approx(1e100)
+    assert "product" not in aggregate(np.full(11, -1e10))
+    assert "product" not in aggregate(np.full(40, 1e10))

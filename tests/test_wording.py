@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from stepcredit.wording import agree, quantity, suggestion
+from stepcredit.wording import agree, every, quantity, suggestion
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,12 @@ def test_a_noun_follows_its_number(number: int, noun: str, text: str) -> None:
 def test_an_irregular_plural_is_given() -> None:
     assert quantity(2, "axis", "axes") == "2 axes"
     assert quantity(1, "axis", "axes") == "1 axis"
+
+
+def test_all_of_one_thing_are_the_only_one() -> None:
+    said = [every(number, "prefix") for number in (1, 2, 1_200)]
+    assert said == ["the only prefix", "all 2 prefixes", "all 1,200 prefixes"]
+    assert every(3, "axis", "axes") == "all 3 axes"
 
 
 def test_verbs_and_pronouns_follow_their_number() -> None:

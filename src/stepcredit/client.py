@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from stepcredit.data.scores import score_from_json
 from stepcredit.errors import DataError, MissingExtraError, UserError
 from stepcredit.types import PromptText, ResponseScore
+from stepcredit.wording import quantity
 
 if TYPE_CHECKING:
     import httpx
@@ -98,7 +99,7 @@ class _Calls:
     def _scores(self, answer: dict[str, Any], count: int) -> list[ResponseScore]:
         rows = answer.get("scores")
         if not isinstance(rows, list) or len(rows) != count or not all(isinstance(row, dict) for row in rows):
-            raise DataError(f"does not answer with {count} scores", where=self.address)
+            raise DataError(f"does not answer with {quantity(count, 'score')}", where=self.address)
         return [score_from_json(row, f"{self.address}: score {place}") for place, row in enumerate(rows)]
 
 

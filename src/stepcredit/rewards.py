@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from stepcredit.types import LARGEST_NUMBER
+
 AGGREGATES = ("min", "last", "mean", "sum", "product", "length_normalised")
 """Names of the aggregates of step rewards, as :func:`aggregate` gives them."""
 
@@ -65,8 +67,8 @@ def aggregate(rewards: Float[np.ndarray, " steps"], num_tokens: int | None = Non
         num_tokens: Number of scored tokens; adds ``length_normalised``, the sum over this number.
 
     Returns:
-        ``min``, ``last``, ``mean``, ``sum``, ``product`` (unless it is too large for a float) and, with
-        ``num_tokens``, ``length_normalised``.
+        ``min``, ``last``, ``mean``, ``sum``, ``product`` (unless it is larger than
+        :data:`~stepcredit.types.LARGEST_NUMBER`) and, with ``num_tokens``, ``length_normalised``.
     """
     rewards = np.asarray(rewards, dtype=np.float64)
     with np.errstate(over="ignore"):
@@ -77,7 +79,7 @@ def aggregate(rewards: Float[np.ndarray, " steps"], num_tokens: int | None = Non
         "mean": float(rewards.mean()),
         "sum": float(rewards.sum()),
     }
-    if not np.isinf(product):
+    if abs(product) <= LARGEST_NUMBER:
         aggregates["product"] = product
     if num_tokens:
         aggregates["length_normalised"] = aggregates["sum"] / num_tokens

@@ -18,6 +18,9 @@ from stepcredit.wording import suggestion
 
 Record = TypeVar("Record")
 
+_LARGEST_WHOLE_NUMBER = 2**63 - 1
+"""What fits into a machine's own whole numbers, in which all of them end: seeds, sizes and counts."""
+
 
 def without_none(kind: Any) -> Any:
     """The type of an optional field apart from ``None``."""
@@ -107,7 +110,9 @@ def typed(value: Any, kind: Any, where: str) -> Any:
         return {str(key): typed(item, get_args(inner)[1], f"{where}.{key}") for key, item in value.items()}
     try:
         return _scalar(value, inner)
-    except (ValueError, TypeError, OverflowError) as error:
+    except OverflowError as error:
+        raise UserError(f"{brief(value)} is too large", where=where) from error
+    except (ValueError, TypeError) as error:
         raise _not_of(value, inner, where) from error
 
 
@@ -135,7 +140,9 @@ def _typed_items(value: Any, kind: Any, where: str) -> tuple[Any, ...]:
     if isinstance(value, str) and item in (int, float):
         try:
             return tuple(_scalar(part, item) for part in value.split(",") if part.strip())
-        except (ValueError, OverflowError) as error:
+        except OverflowError as error:
+            raise UserError(f"{brief(value)} is too large", where=where) from error
+        except ValueError as error:
             raise _not_of(value, kind, where) from error
     if isinstance(value, list | tuple):
         return tuple(typed(inner, item, f"{where}[{index}]") for index, inner in enumerate(value))
@@ -156,6 +163,8 @@ def _scalar(value: Any, kind: Any) -> Any:
     if not isinstance(value, str | int | float | Path) or isinstance(value, bool):
         raise ValueError(value)
     if kind in (str, Path):
+        if kind is Path and not str(value):  # It would be the current folder.
+            raise ValueError(value)
         return kind(str(value))
     if isinstance(value, Path):
         raise ValueError(value)
@@ -163,7 +172,10 @@ def _scalar(value: Any, kind: Any) -> Any:
         number = float(value) if isinstance(value, str) and "e" in value.lower() else value
         if isinstance(number, float) and not number.is_integer():
             raise ValueError(value)
-        return int(number)
+        whole = int(number)
+        if abs(whole) > _LARGEST_WHOLE_NUMBER:
+            raise OverflowError(value)
+        return whole
     assert kind is float, f"a field cannot be of the type {kind}"
     if not math.isfinite(float(value)):
         raise ValueError(value)

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+LARGEST_NUMBER = 1e100
+"""Rewards, values and aggregates lie between this and its negative, so that no statistic of them overflows:
+sums of squares of millions of them, and products of two such sums' roots, are numbers that a float holds."""
+
+
 class Message(TypedDict):
     """One chat turn; its content is text, a list of text parts, or null, as where it only calls tools."""
 

@@ -171,3 +171,61 @@ def test_an_output_that_cannot_be_written_is_named_as_the_user_named_it(
     line = refused(words, tmp_path, capsys)
     assert line.startswith(f"stepcredit: error: {out}: cannot be written (")
     assert ".tmp" not in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sample", "rollouts.jsonl", "--generator", "fake"],
+        ["search", "rollouts.jsonl", "--model", MID, "--prm", MID],
+        ["label", "math-shepherd", "rollouts.jsonl", "--generator", "fake", "--grader", "exact"],
+        ["label", "autopsv", "rollouts.jsonl", "--model", MID, "--dev", "rollouts.jsonl"],
+        ["grade", "rollouts.jsonl", "--grader", "exact"],
+        ["score", "rollouts.jsonl", "--prm", MID],
+    ],
+    ids=lambda words: words[1] if words[0] == "label" else words[0],
+)
+def test_an_extension_that_is_not_known_is_refused_before_the_work(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "rollouts.jsonl", row(), row("p/1", response=WRONG, correct=False))
+    assert "out.txt: the extension is not known" in refused([*words, "--out", "out.txt"], tmp_path, capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["rollouts.jsonl"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_empty_path_is_not_the_current_folder(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = write(tmp_path / "rollouts.jsonl", row())
+    words = command(name, source, tmp_path / "out.jsonl")
+    assert "--out: '' is not a path" in refused([*words[:-1], ""], tmp_path, capsys)
+
+
+@pytest.mark.parametrize("target", ["nowhere", "out"], ids=["broken", "circle"])
+@pytest.mark.parametrize("rest", ["", "/inner"])
+@pytest.mark.parametrize("name", ["eval best-of-n", "eval leaderboard", "baseline", "train"])
+def test_a_link_that_leads_nowhere_is_no_place_for_an_output(
+    name: str, rest: str, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "rollouts.jsonl", row(), row("p/1", response=WRONG, correct=False))
+    scores = tmp_path / "scores.jsonl"
+    assert main(["baseline", str(source), "--by", "longest", "--out", str(scores)]) == 0
+    evaluation = ["eval", "best-of-n", str(source), "--scores", str(scores), "--draws", "100"]
+    assert main([*evaluation, "--out", str(tmp_path / "evaluation")]) == 0
+    out = tmp_path / "out"
+    out.symlink_to(target)
+    words = {
+        "eval best-of-n": evaluation,
+        "eval leaderboard": ["eval", "leaderboard", str(tmp_path)],
+        "baseline": ["baseline", str(source), "--by", "longest"],
+        "train": ["train", str(source), "--model", MID, "--epochs", "1"],
+    }[name]
+    ending = f"{rest or '/inner'}.jsonl" if name == "baseline" else rest
+    if name == "eval leaderboard" and not rest:
+        assert main([*words, "--out", str(out)]) == 0  # The page takes the link's place.
+    else:
+        assert str(out) in refused([*words, "--out", f"{out}{ending}"], tmp_path, capsys)
+        assert out.is_symlink()

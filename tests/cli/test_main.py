@@ -113,3 +113,14 @@ def test_files_may_stand_before_and_after_options(tmp_path: Path, capsys: pytest
     words = [str(tmp_path / "first.jsonl"), "--prm", "name=nowhere", str(tmp_path / "second.jsonl")]
     assert main(["eval", "processbench", *words]) == 2
     assert "unrecognized" not in capsys.readouterr().err
+
+
+def test_too_little_memory_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("stepcredit.pipelines.convert.run", run)
+    assert main(["convert", "rows.jsonl", "--out", "rows.parquet"]) == 2
+    assert capsys.readouterr().err.startswith("stepcredit: error: out of memory. ")

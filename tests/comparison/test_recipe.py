@@ -31,6 +31,9 @@ from stepcredit.errors import UserError
             "not a trained method listed before it",
         ),
         ({"methods": [{"name": "a", "train": {}}, {"name": "a", "train": {}}]}, "names must differ"),
+        ({"methods": [{"name": "..", "train": {}}]}, "names must .* be more than dots"),
+        ({"methods": [{"name": ".", "train": {}}]}, "names must .* be more than dots"),
+        ({"methods": []}, "methods: there are none to compare"),
         ({"methods": [{"name": "a", "train": {"beta": -1}}]}, "--beta"),
     ],
 )

@@ -254,7 +254,7 @@ def test_csv_cells_of_known_fields_have_their_types(tmp_path: Path) -> None:
 
 def test_a_csv_line_with_too_few_cells_is_named(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "prompts.csv", "id,prompt", "a,q", "b")
-    with pytest.raises(DataError, match=r":3: 1 cells, but the header names 2"):
+    with pytest.raises(DataError, match=r":3: 1 cell, but the header names 2"):
         list(read_prompts(path))
 
 

@@ -184,13 +184,21 @@ def test_a_missing_field_is_called_missing(field: str) -> None:
         ({"steps": [{**STEP, "text": 3}]}, "field 'steps[0].text' must be a string"),
         ({"steps": [{**STEP, "index": 1}]}, "field 'steps[0].index' must be 0"),
         ({"steps": [STEP, {**STEP, "index": 1}]}, "field 'steps[1].start' must be no smaller than"),
-        ({"steps": [{**STEP, "reward": True}]}, "field 'steps[0].reward' must be a finite number, not true"),
+        ({"steps": [{**STEP, "reward": True}]}, "field 'steps[0].reward' must be a finite number"),
+        ({"steps": [{**STEP, "value": 1e101}]}, "field 'steps[0].value' must be a finite number"),
         ({"scored_text": "xy"}, "field 'steps[0].text' must be what 'scored_text' holds"),
         ({"scored_text": "a"}, "field 'steps[0].text' must be what 'scored_text' holds"),
         ({"scored_text": 5}, "field 'scored_text' must be a string"),
-        ({"reward": True}, "field 'reward' must be a finite number, not true"),
-        ({"reward": 10**400}, "field 'reward' must be a finite number, not 1000"),
-        ({"reward": "0.5"}, "field 'reward' must be a finite number, not \"0.5\""),
+        ({"reward": True}, "field 'reward' must be a finite number between -1e100 and 1e100, not true"),
+        ({"reward": 10**400}, "and 1e100, not 1000"),
+        (
+            {"reward": -1.1e100},
+            "between -1e100 and 1e100, not -1.1e+100",
+        ),
+        ({"reward": "0.5"}, 'and 1e100, not "0.5"'),
+        ({"aggregates": {"min": 10**101}}, "field 'aggregates.min' must be a finite number"),
+        ({"aggregates": {"product": "1e101"}}, "field 'aggregates.product' must be a finite number"),
+        ({"token_rewards": [0.1, 1e101], "token_ends": [1, 2]}, "a list of finite numbers between"),
         ({"aggregates": {"min": float("nan")}}, "field 'aggregates.min' must be a finite number"),
         ({"aggregates": {"min": False}}, "field 'aggregates.min' must be a finite number"),
         ({"aggregates": {"reward": 0.5}}, "an aggregate cannot be called 'reward'"),
@@ -218,6 +226,13 @@ def test_a_wrong_field_of_a_score_is_named(change: dict[str, Any], message: str)
     assert str(caught.value).startswith("scores.jsonl:2: ")
     assert message in str(caught.value)
     assert not is_score(row)
+
+
+def test_a_product_that_is_too_large_is_left_out() -> None:
+    row = {**SCORE, "reward": 1e100, "aggregates": {"min": -1e100, "product": -1.1e100}}
+    assert not is_score(row)
+    score = score_from_json(row)
+    assert (score.reward, score.aggregates) == (1e100, {"min": -1e100})
 
 
 def test_the_quick_check_takes_what_the_exact_one_takes() -> None:

@@ -217,3 +217,29 @@ def test_scores_without_steps_make_a_report(tmp_path: Path) -> None:
     out = tmp_path / "evaluation"
     assert main(["eval", "best-of-n", str(graded), "--scores", f"prm={scored}", "--out", str(out)]) == 0
     assert "<svg" in (out / "report.html").read_text()
+
+
+@pytest.mark.filterwarnings("error")
+def test_rewards_may_be_as_large_as_no_statistic_overflows_and_no_larger(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graded, scored = write_inputs(tmp_path)
+    rows = [json.loads(line) for line in scored.read_text().splitlines()]
+    for size in (1e100, 1.1e100):
+        for number, row in enumerate(rows):
+            reward = size * row["reward"] * (1 - number / 100)
+            row.update(reward=reward, aggregates={"min": reward, "product": reward})
+            row["steps"][0].update(reward=reward, value=reward)
+        write_rows(scored, rows)
+        words = ["eval", "best-of-n", str(graded), "--scores", f"prm={scored}", "--n", "1,4"]
+        code = main([*words, "--out", str(tmp_path / f"{size:g}")])
+        said = capsys.readouterr()
+        if size == 1e100:
+            assert (code, said.err) == (0, "")
+            assert "null" not in (tmp_path / "1e+100" / "results.json").read_text().partition('"rows"')[2]
+        else:
+            assert code == 2
+            assert (
+                "scores.jsonl:1: field 'reward' must be a finite number between -1e100 and 1e100" in said.err
+            )
+    assert not (tmp_path / "1.1e+100").exists()

@@ -146,6 +146,14 @@ def test_it_is_an_error_if_every_prompt_fails(
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_a_prompt_that_is_the_only_one_is_not_called_all(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _generator(monkeypatch, lambda: FakeGenerator(failures={"p0": "server down"}))
+    with pytest.raises(UserError, match="the only prompt failed because server down"):
+        _run(Options(prompts=prompts, out=tmp_path / "out.jsonl", policy=FAKE, limit=1))
+
+
 class _Dies:
     """Answers like the fake, then breaks down."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from stepcredit.errors import UserError
-from stepcredit.runs import Manifest, Output, atomic_path, locked
+from stepcredit.runs import Manifest, Output, ResumableLines, atomic_path, locked
 
 HOLD = """
 import sys
@@ -195,3 +195,21 @@ def test_another_users_lock_file_may_stay(tmp_path: Path, monkeypatch: pytest.Mo
     with locked(tmp_path / "out.jsonl"):
         pass
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("extension", [".jsonl", ""])
+def test_a_name_without_room_for_those_beside_it_is_refused_at_once(extension: str, tmp_path: Path) -> None:
+    longest = os.pathconf(tmp_path, "PC_NAME_MAX") - len("..partial.settings.12345678.tmp")
+    fits = tmp_path / ("é" * 4 + "n" * (longest - 8 - len(extension)) + extension)
+    for out in (fits.with_name("n" + fits.name), fits.with_name(fits.name * 2)):
+        with pytest.raises(UserError) as caught, locked(out):
+            pytest.fail("the work would begin")
+        assert str(caught.value) == (
+            f"{out}: its name is too long: it and the files beside it need room. "
+            f"Give it a name of at most {longest} bytes"
+        )
+    assert os.listdir(tmp_path) == []
+    with ResumableLines(fits, Manifest("test", {})) as lines:
+        lines.append({"id": "a"})
+        lines.commit()
+    assert {path.name for path in tmp_path.iterdir()} == {fits.name, f"{fits.name}.manifest.json"}

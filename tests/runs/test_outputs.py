@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -257,3 +259,20 @@ def test_a_setting_that_earlier_versions_did_not_record_is_taken_to_be_the_same(
         temporary.write_text("content")
     with pytest.raises(UserError, match="other settings"), Output(out, work(weights="w", files="g")):
         pass
+
+
+def test_a_full_disk_names_the_output_and_not_the_files_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "results.json"
+    output = Output(out, Manifest("test", {}))
+    monkeypatch.setattr(Path, "write_text", full)
+    said = f"^{re.escape(str(out))}: cannot be written"
+    with pytest.raises(UserError, match=said), output, output.replacing() as temporary:
+        temporary.write_bytes(b"{}")  # Its manifest no longer fits.
+    with pytest.raises(UserError, match=said), output, output.replacing() as temporary:
+        write_json(temporary, {}, named=out)
+    assert os.listdir(tmp_path) == []

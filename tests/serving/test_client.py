@@ -121,8 +121,8 @@ def broken() -> Iterator[str]:
     [
         (200, b"{", "no JSON object"),
         (200, b"[]", "no JSON object"),
-        (200, b"{}", "does not answer with 1 scores"),
-        (200, b'{"scores": [5]}', "does not answer with 1 scores"),
+        (200, b"{}", "does not answer with 1 score"),
+        (200, b'{"scores": [5]}', "does not answer with 1 score"),
         (200, b'{"scores": [{"id": "0"}]}', "score 0"),
         (500, b"oops", "status 500"),
         (422, b'{"error": {"message": "too long", "field": "responses.0"}}', "responses.0 .too long"),

@@ -37,6 +37,7 @@ _USER_ERRNOS = {
     errno.EISDIR,
     errno.ENOTDIR,
     errno.ENAMETOOLONG,
+    errno.ELOOP,
 }
 
 
@@ -71,6 +72,9 @@ def _end(error: BaseException) -> int:
         where = f"{error.filename}: " if error.filename else ""
         reason = error.strerror or type(error).__name__
         print(f"stepcredit: error: {where}{reason[0].lower()}{reason[1:]}", file=sys.stderr)
+        return 2
+    if isinstance(error, MemoryError):
+        print("stepcredit: error: out of memory. Use smaller numbers or less data", file=sys.stderr)
         return 2
     if isinstance(error, KeyboardInterrupt):
         return say_interrupted()

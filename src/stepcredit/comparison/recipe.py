@@ -170,10 +170,13 @@ def _grid(grid: Mapping[str, tuple[Any, ...]], where: str) -> dict[str, tuple[An
 
 def _check(recipe: Recipe, where: str) -> None:
     names = [method.name for method in recipe.methods]
+    if not names:
+        raise UserError("there are none to compare", where=f"{where}: methods")
+    # Each names a folder; a dot would be the folder of all, and two the one above it.
     if len(set(names)) < len(names) or not all(
-        name and "/" not in name and "=" not in name for name in names
+        name.strip(".") and "/" not in name and "=" not in name for name in names
     ):
-        raise UserError("names must differ, and hold no / or =", where=f"{where}: methods")
+        raise UserError("names must differ, hold no / or =, and be more than dots", where=f"{where}: methods")
     trained = [method for method in recipe.methods if method.train is not None]
     counts = {method.name: method.num_trials for method in trained}
     if len(set(counts.values())) > 1:

@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from stepcredit.errors import DataError
+from stepcredit.types import LARGEST_NUMBER
 
 LARGEST_COUNT = 2**53
 """Whole numbers up to here are the same in every program that reads JSON."""
 
 
 _SHOWN = 60
+_RANGE = f"between -{LARGEST_NUMBER:g} and {LARGEST_NUMBER:g}".replace("e+", "e")
 
 
 def shown(value: Any) -> str:
@@ -93,19 +95,23 @@ def is_number(value: Any) -> bool:
         return False
 
 
+def _is_within(value: Any) -> bool:
+    return is_number(value) and -LARGEST_NUMBER <= value <= LARGEST_NUMBER
+
+
 def number_field(row: Mapping[str, Any], field: str, where: str, path: str = "") -> float:
-    """A finite number."""
+    """A finite number, at most :data:`~stepcredit.types.LARGEST_NUMBER` in size."""
     value = row.get(field)
-    if not is_number(value):
-        raise wrong(row, field, "a finite number", where, path)
+    if not _is_within(value):
+        raise wrong(row, field, f"a finite number {_RANGE}", where, path)
     return float(value)  # type: ignore[arg-type]
 
 
 def numbers_field(row: Mapping[str, Any], field: str, where: str) -> tuple[float, ...]:
-    """A list of finite numbers."""
+    """A list of finite numbers, each as :func:`number_field` takes it."""
     values = row.get(field)
-    if not isinstance(values, list) or not all(map(is_number, values)):
-        raise wrong(row, field, "a list of finite numbers", where)
+    if not isinstance(values, list) or not all(map(_is_within, values)):
+        raise wrong(row, field, f"a list of finite numbers {_RANGE}", where)
     return tuple(map(float, values))
 
 

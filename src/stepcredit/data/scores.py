@@ -12,6 +12,7 @@ from stepcredit.data.fields import (
     LARGEST_COUNT,
     count_field,
     counts_field,
+    is_number,
     name_field,
     number_field,
     numbers_field,
@@ -20,7 +21,8 @@ from stepcredit.data.fields import (
     wrong,
 )
 from stepcredit.errors import DataError
-from stepcredit.types import ResponseScore, StepScore
+from stepcredit.types import LARGEST_NUMBER, ResponseScore, StepScore
+from stepcredit.wording import quantity
 
 
 def score_from_json(row: Mapping[str, Any], where: str = "row") -> ResponseScore:
@@ -45,7 +47,11 @@ def score_from_json(row: Mapping[str, Any], where: str = "row") -> ResponseScore
         prompt_id=name_field(row, "prompt_id", where),
         reward=number_field(row, "reward", where),
         steps=_steps(row, scored_text, where),
-        aggregates={name: number_field(aggregates, name, where, "aggregates.") for name in aggregates},
+        aggregates={
+            name: number_field(aggregates, name, where, "aggregates.")
+            for name, value in aggregates.items()
+            if not _is_left_out(name, value)
+        },
         num_tokens=num_tokens,
         scorer=text_field(row, "scorer", where),
         scored_text=scored_text,
@@ -76,6 +82,8 @@ def is_score(row: Mapping[str, Any]) -> bool:
             and {*map(type, counts)} == {int}
             and {*map(type, numbers)} <= {int, float}
             and all(map(math.isfinite, numbers))
+            and min(numbers) >= -LARGEST_NUMBER
+            and max(numbers) <= LARGEST_NUMBER
             and min(counts) >= 0
             and max(counts) <= LARGEST_COUNT
             and indices == list(range(len(steps)))
@@ -121,6 +129,11 @@ def score_to_json(score: ResponseScore) -> dict[str, Any]:
     return row
 
 
+def _is_left_out(name: str, value: Any) -> bool:
+    """Whether an aggregate is a product of steps that is left out now, and once was not."""
+    return name == "product" and is_number(value) and abs(value) > LARGEST_NUMBER
+
+
 def _steps(row: Mapping[str, Any], scored_text: str | None, where: str) -> tuple[StepScore, ...]:
     values = row.get("steps")
     if not isinstance(values, list):
@@ -146,7 +159,7 @@ def _step(step: Mapping[str, Any], before: StepScore | None, where: str, path: s
     if before is not None and start < before.end:
         raise wrong(step, "start", f"no smaller than the end of the step before, {before.end}", where, path)
     if end != start + len(text):
-        hint = f"its start of {start} and the {len(text)} characters of its text"
+        hint = f"its start of {start} and the {quantity(len(text), 'character')} of its text"
         raise wrong(step, "end", f"{start + len(text)}, {hint}", where, path)
     return StepScore(
         index=index,

@@ -21,6 +21,7 @@ from stepcredit.data.cells import cells_to_row
 from stepcredit.data.json_rows import ArrayReader, line_rows, starts_array
 from stepcredit.data.rows import Malformed, NumberedRow
 from stepcredit.errors import DataError
+from stepcredit.wording import quantity
 
 EXTENSIONS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
 
@@ -104,7 +105,10 @@ def _csv_rows(handle: IO[bytes], path: Path) -> Iterator[NumberedRow]:
             if not cells:
                 continue
             if len(cells) != len(header):
-                yield reader.line_num, Malformed(f"{len(cells)} cells, but the header names {len(header)}")
+                yield (
+                    reader.line_num,
+                    Malformed(f"{quantity(len(cells), 'cell')}, but the header names {len(header)}"),
+                )
             else:
                 yield reader.line_num, cells_to_row(dict(zip(header, cells, strict=True)))
     except UnicodeDecodeError as error:

@@ -17,6 +17,7 @@ from stepcredit.encoding import EncodedSteps, EncodingError
 from stepcredit.errors import CheckpointError, DataError
 from stepcredit.scorers.step_models import StepModelScorer
 from stepcredit.types import Rollout, StepLabel
+from stepcredit.wording import agree, every
 
 FIELD = "autopsv"
 """Extra field of labelled rollouts: the verifier's confidences and the threshold."""
@@ -149,8 +150,8 @@ def _choose(lowest: Float[np.ndarray, " items"], right: Bool[np.ndarray, " items
     """The most balanced accuracy that any threshold reaches; of equals the one nearest to the published."""
     if right.all() or not right.any():
         raise DataError(
-            f"all {len(right)} development items are {'right' if right.all() else 'wrong'}, so no threshold "
-            "can be chosen",
+            f"{every(len(right), 'development item')} {agree(len(right), 'is', 'are')} "
+            f"{'right' if right.all() else 'wrong'}, so no threshold can be chosen",
             where="--dev",
             hint="use more development problems, or pass --threshold",
         )

@@ -68,6 +68,8 @@ def _compare(options: Options) -> ComparisonResult:
     recipe = read_recipe(options.recipe, options.root)
     _check_files(recipe)
     check_at_least_one(options, "jobs")
+    if options.draws < 100:
+        raise UserError(f"{options.draws} draws give no interval", where="--draws", hint="use 1000 or more")
     work = Search(recipe, Store(options.out, overwrite=options.overwrite), options.load)
     searched = search(work, jobs=options.jobs or 1)
     result = _evaluate(options, recipe, searched)
@@ -79,7 +81,7 @@ def _compare(options: Options) -> ComparisonResult:
     content = result.to_json()
     # What is there is replaced whatever it is: it only sums up the trials, each of which was checked.
     with Output(options.out / RESULTS, manifest, overwrite=True) as output, output.replacing() as results:
-        write_json(results, content)
+        write_json(results, content, named=output.path)
         pages = {REPORT: render_comparison(content), SUMMARY: comparison_markdown(content)}
         for name, page in pages.items():
             with atomic_path(options.out / name) as temporary:

@@ -146,7 +146,7 @@ def _not_none(
             lost["types of extra fields"] += any(_becomes_text(name, value) for name, value in row.items())
         yield row
     if empty:
-        reasons = ", ".join(f"{count:,} {what}" for what, count in lost.items() if count)
+        reasons = ", ".join(f"{what}: {count:,}" for what, count in lost.items() if count)
         raise DataError(
             f"nothing to write as {options.to_format} ({reasons or 'there are no records'})",
             where=options.source,

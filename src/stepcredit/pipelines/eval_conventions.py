@@ -228,7 +228,7 @@ def _write(options: Options, manifest: Manifest, result: ConventionsResult) -> N
         Output(options.out / RESULTS, manifest, overwrite=options.overwrite) as output,
         output.replacing() as results,
     ):
-        write_json(results, result.to_json())
+        write_json(results, result.to_json(), named=output.path)
         with atomic_path(options.out / "tables.md") as temporary:
             tables = "\n".join(table.to_markdown() for table in convention_tables(result.results))
             temporary.write_text(tables, encoding="utf-8")

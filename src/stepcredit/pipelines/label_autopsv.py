@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.checkpoints import content_hash, resolve
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.data import count_rows, finish_lines, read_rollouts, rollout_from_json, rollout_to_json
+from stepcredit.data.sources import file_kind
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, option
 from stepcredit.pipelines import train
@@ -117,6 +118,7 @@ class Result(OutputResult):
 
 def run(options: Options) -> Result:
     """Train the verifier, choose the threshold, and label."""
+    file_kind(options.out)
     manifest = _manifest(options)
     with ResumableLines(options.out, manifest, overwrite=options.overwrite, in_pieces=True) as lines:
         if lines.complete:

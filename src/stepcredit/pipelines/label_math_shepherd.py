@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.data import Records, read_rollouts, rollout_to_json, write_rows_into
+from stepcredit.data.sources import file_kind
 from stepcredit.errors import DataError, UserError
 from stepcredit.generators.options import ADDED_SETTINGS, GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.generators.records import failures_path, list_failure
@@ -23,7 +24,7 @@ from stepcredit.options import OutputResult, argument, check_at_least_one, optio
 from stepcredit.runs import Ledger, Manifest, Progress, ResumableLines, read_manifest
 from stepcredit.steps import RULE_NAMES, StepRule, choose_rule
 from stepcredit.types import GenerationFailure, Generator, Rollout
-from stepcredit.wording import quantity
+from stepcredit.wording import every, quantity
 
 if TYPE_CHECKING:
     from stepcredit.labelling.math_shepherd import LabelSettings, PrefixCompletions
@@ -118,6 +119,7 @@ def run(options: Options) -> Result:
     """
     from stepcredit.labelling.math_shepherd import PrefixCompletions
 
+    file_kind(options.out)
     settings = _settings(options)
     rule = _step_rule(options)
     with grader_of(options.grading) as grader:
@@ -265,7 +267,7 @@ def _finish(
     """Write the labelled rollouts in input order, and the manifest with both ledgers."""
     if completions.num_distinct and completions.num_failed == completions.num_distinct:
         raise UserError(
-            f"all {completions.num_failed:,} prefixes failed",
+            f"{every(completions.num_failed, 'prefix')} failed",
             where=options.graded,
             hint=f"see {failures_path(options.out)}",
         )

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from stepcredit.data import finish_lines, parse_columns, read_rollouts, rollout_to_json, write_rows_into
 from stepcredit.data.reasoning_gym import PREFIX, TaskOptions
+from stepcredit.data.sources import file_kind
 from stepcredit.errors import UserError
 from stepcredit.generators.options import ADDED_SETTINGS, GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.generators.plan import Done, Plan, parse_shard, read_examples
@@ -24,7 +25,7 @@ from stepcredit.generators.spread import SpreadGenerator
 from stepcredit.options import CommandResult, FieldsResult, argument, check_at_least_one, option
 from stepcredit.runs import Ledger, Manifest, Progress, ResumableLines, read_manifest
 from stepcredit.types import GenerationFailure, GenerationRequest, Generator
-from stepcredit.wording import quantity
+from stepcredit.wording import agree, every, quantity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +137,7 @@ def run(options: Options) -> CommandResult:
     Raises:
         UserError: A mistake in the options or the input; or every prompt failed.
     """
+    file_kind(options.out)
     examples = read_examples(options.few_shot)
     plan = Plan.read(
         options.prompts,
@@ -231,8 +233,9 @@ def _finish(
 ) -> SampleResult:
     failed = {failure.prompt_id for failure in failures}
     if len(failed) == len(plan.positions) and not lines.num_rows:
+        first = agree(len(failed), "", ", the first")
         raise UserError(
-            f"all {len(failed):,} prompts failed, the first because {failures[0].reason}",
+            f"{every(len(failed), 'prompt')} failed{first} because {failures[0].reason}",
             where=options.prompts,
             hint=f"see {failures_path(options.out)}",
         )

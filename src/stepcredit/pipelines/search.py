@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.data import rollout_to_json, write_rows, write_rows_into
+from stepcredit.data.sources import file_kind
 from stepcredit.errors import UserError
 from stepcredit.generators.options import GeneratorOptions, SamplingOptions, make_generator
 from stepcredit.generators.plan import Plan
@@ -141,6 +142,7 @@ def run(options: Options) -> Result:
     Raises:
         UserError: A mistake in the options or the input; or every problem failed.
     """
+    file_kind(options.out)
     rule = StepRule.parse(options.own_step_rule())
     # Partial responses are too short to choose a rule by.
     rule = StepRule("newline") if rule.kind == "auto" else rule

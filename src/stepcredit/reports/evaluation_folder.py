@@ -10,7 +10,7 @@ from stepcredit.errors import UserError
 from stepcredit.evaluation.tables import Table, write_tables
 from stepcredit.reports.evaluation import read_evaluation, render_evaluation
 from stepcredit.reports.page import write_page
-from stepcredit.runs import Manifest, Output, check_output, write_json
+from stepcredit.runs import Manifest, Output, check_leads_somewhere, check_output, write_json
 
 RESULTS = "results.json"
 
@@ -19,8 +19,9 @@ def check_results(folder: Path, manifest: Manifest, *, overwrite: bool) -> None:
     """Refuse a folder that holds the results of other work.
 
     Raises:
-        UserError: It does, and ``overwrite`` is off; or it is a file.
+        UserError: It does, and ``overwrite`` is off; or it is no folder, nor can become one.
     """
+    check_leads_somewhere(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError("is a file", where=folder, hint="name a folder as --out")
     check_output(folder / RESULTS, manifest, overwrite=overwrite)
@@ -56,6 +57,6 @@ def write_results(
         Output(folder / RESULTS, manifest, overwrite=overwrite) as output,
         output.replacing() as temporary,
     ):
-        write_json(temporary, {**about, **content})
+        write_json(temporary, {**about, **content}, named=output.path)
         write_tables(folder, tables, rows)
         write_page(folder / "report.html", render_evaluation(read_evaluation(temporary), shown, title=title))

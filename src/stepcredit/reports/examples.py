@@ -10,6 +10,7 @@ from stepcredit.conversations import content_text
 from stepcredit.data import read_rollouts, read_scores
 from stepcredit.errors import DataError
 from stepcredit.types import PromptText, ResponseScore, Rollout
+from stepcredit.wording import agree, quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,8 @@ def join_examples(rollouts: Sequence[Rollout], scores: Sequence[ResponseScore]) 
     missing = [score.id for score in scores if score.id not in by_id]
     if missing:
         raise DataError(
-            f"{len(missing)} scores have no rollout, the first is {missing[0]!r}",
+            f"{quantity(len(missing), 'score')} {agree(len(missing), 'has', 'have')} no rollout"
+            f"{agree(len(missing), ':', ', the first is')} {missing[0]!r}",
             hint="pass the rollouts that were scored",
         )
     return tuple(example_of(by_id[score.id], score) for score in scores)

@@ -97,7 +97,7 @@ def collect(folder: str | Path, page: str | Path) -> list[Board]:
     for path in sorted(folder.rglob(RESULTS)):
         content = read_evaluation(path)
         report = path.with_name("report.html")
-        link = os.path.relpath(report, Path(page).resolve().parent) if report.is_file() else None
+        link = os.path.relpath(report, os.path.dirname(os.path.realpath(page))) if report.is_file() else None
         try:
             for metric, entries in _main_figures(content, link):
                 key = content["command"], metric, "+".join(content.get("data", [str(path)]))

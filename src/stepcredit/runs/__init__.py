@@ -11,6 +11,7 @@ from stepcredit.runs.outputs import (
     atomic_directory,
     atomic_path,
     check_keeps_inputs,
+    check_leads_somewhere,
     check_output,
     write_json,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "atomic_path",
     "beside",
     "check_keeps_inputs",
+    "check_leads_somewhere",
     "check_output",
     "hash_bytes",
     "hash_file",

@@ -273,7 +273,7 @@ class ResumableLines:
             self.manifest.output = describe(temporary, self._beside)
             # The manifest lands first: a kill between the two renames leaves the partial file, and the
             # next run commits again.
-            write_json(manifest_path(self.path), self.manifest.to_json())
+            write_json(manifest_path(self.path), self.manifest.to_json(), named=self.path)
         self.discard()
 
 

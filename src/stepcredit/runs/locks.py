@@ -21,7 +21,10 @@ from typing import Any
 from stepcredit.errors import UserError
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR, errno.ELOOP}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LONGEST_NAME_BESIDE = ".{name}.partial.settings.12345678.tmp"
+"""The longest name of a file that a command makes beside its output."""
 _SECONDS_TO_INTRODUCE = 0.5
 """How long a process that has just taken a lock may need to write its name into it."""
 
@@ -47,7 +50,7 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 
 @contextlib.contextmanager
-def locked(path: str | Path | None, *, patience: float = 0.0) -> Iterator[None]:
+def locked(path: str | Path | None, *, patience: float = 0.0, named: Path | None = None) -> Iterator[None]:
     """Hold the right to write ``path``, and remove what killed runs left behind of it.
 
     The kernel releases the lock when the process ends, also when it is killed. In the thread that holds it
@@ -57,14 +60,16 @@ def locked(path: str | Path | None, *, patience: float = 0.0) -> Iterator[None]:
     Args:
         path: A file or folder that is or will be there; ``None`` if nothing is written.
         patience: Seconds to wait for another process.
+        named: The output that messages name, where ``path`` is a file beside it.
 
     Raises:
-        UserError: Another process holds it; the message names it. Or ``path`` is the root folder.
+        UserError: Another process holds it; the message names it. Or ``path`` is the root folder, or its
+            name leaves no room for the names of the files beside it.
     """
     if path is None:
         yield
         return
-    named, path = Path(path), Path(os.path.abspath(path))
+    named, path = named or Path(path), Path(os.path.abspath(path))
     if not path.name:
         raise UserError("is the root of the file system", where=named, hint="name another --out")
     make_folder(path.parent, named)
@@ -73,6 +78,7 @@ def locked(path: str | Path | None, *, patience: float = 0.0) -> Iterator[None]:
     if held is not None and held.thread == threading.get_ident():
         yield
         return
+    _check_name(path, named)
     file = path.with_name(f".{path.name}.lock")
     descriptor = _acquire(named, file, patience)
     if descriptor is None:
@@ -110,6 +116,23 @@ def _room_for(output: Path) -> Iterator[None]:
         ) from error
 
 
+def _check_name(path: Path, named: Path) -> None:
+    """Refuse a name that is too long before there is any work, not where a file beside it is written."""
+    thread = threading.get_ident()
+    inside = any(other.parent == path.parent for other, held in [*_held.items()] if held.thread == thread)
+    template = ".{name}.12345678.tmp" if inside else _LONGEST_NAME_BESIDE
+    try:
+        longest = os.pathconf(path.parent, "PC_NAME_MAX") - len(template.format(name=""))
+    except (OSError, ValueError):  # the folder cannot be asked; writing will say what is wrong
+        return
+    if len(os.fsencode(path.name)) > longest:
+        raise UserError(
+            "its name is too long: it and the files beside it need room",
+            where=named,
+            hint=f"give it a name of at most {longest} bytes",
+        )
+
+
 def make_folder(folder: Path, output: Path) -> None:
     """Make the folder that ``output`` will lie in.
 
@@ -118,7 +141,9 @@ def make_folder(folder: Path, output: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
+    except OSError as error:
+        if error.errno not in _IN_THE_WAY:
+            raise
         raise UserError(
             f"cannot create the folder {folder}", where=output, hint="name another --out"
         ) from error

@@ -59,7 +59,7 @@ def atomic_path(path: str | Path, *, named: Path | None = None) -> Iterator[Path
         UserError: Another process is writing ``path``, or nothing can be written there.
     """
     path = Path(path)
-    with locked(path, patience=_PATIENCE):
+    with locked(path, patience=_PATIENCE, named=named):
         with _naming(named or path):
             descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         os.close(descriptor)
@@ -118,11 +118,12 @@ def check_output(path: str | Path, manifest: Manifest, *, overwrite: bool) -> bo
         True if it is complete and nothing needs to be done; False if it is free to be written.
 
     Raises:
-        UserError: It is one of the inputs or has one in it, or is a folder of the user's; or it holds
-            something else, or is not what was written, and ``overwrite`` is off.
+        UserError: It is one of the inputs or has one in it, a folder of the user's, or a link that leads
+            nowhere; or it holds something else, or is not what was written, and ``overwrite`` is off.
     """
     path = Path(path)
     check_keeps_inputs(path, manifest.inputs)
+    check_leads_somewhere(path)
     if overwrite and path.is_dir() and any(path.iterdir()) and not manifest_path(path).exists():
         raise UserError(
             "is a folder that no command made, and --overwrite would remove all that is in it",
@@ -173,6 +174,16 @@ def check_keeps_inputs(path: Path, inputs: Iterable[str | Path], *, flag: str = 
             *source.parent.resolve().parents,
         }:
             raise UserError(f"has the input {source} in it", where=path, hint=f"choose another {flag}")
+
+
+def check_leads_somewhere(path: Path) -> None:
+    """Refuse a link to what is not there, which is no place for a folder, and which a file would replace.
+
+    Raises:
+        UserError: It is one.
+    """
+    if path.is_symlink() and not path.exists():
+        raise UserError("is a link that leads nowhere", where=path, hint="remove it, or name another --out")
 
 
 def check_is_no_folder(path: Path) -> None:
@@ -236,7 +247,7 @@ class Output:
             yield temporary
             self.manifest.output = describe(temporary)
             # The manifest lands first: a kill between the two renames leaves no file that nobody knows.
-            write_json(manifest_path(self.path), self.manifest.to_json())
+            write_json(manifest_path(self.path), self.manifest.to_json(), named=self.path)
 
     @contextlib.contextmanager
     def replacing_folder(self) -> Iterator[Path]:
@@ -244,4 +255,4 @@ class Output:
         with atomic_directory(self.path) as temporary:
             yield temporary
             self.manifest.output = describe(temporary)
-            write_json(manifest_path(temporary), self.manifest.to_json())
+            write_json(manifest_path(temporary), self.manifest.to_json(), named=self.path)

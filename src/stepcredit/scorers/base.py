@@ -21,7 +21,7 @@ from stepcredit.logprobs.checking import TokenError
 from stepcredit.rewards import aggregate, step_rewards
 from stepcredit.runs import Ledger, warn
 from stepcredit.scorers.settings import DEFAULT_WINDOW
-from stepcredit.types import PromptText, ResponseScore, Rollout, StepScore
+from stepcredit.types import LARGEST_NUMBER, PromptText, ResponseScore, Rollout, StepScore
 from stepcredit.wording import agree, quantity
 
 OnSkip = Callable[[EncodingError], None]
@@ -316,10 +316,13 @@ class WindowedScorer(ResponseScorer):
             raise EncodingError("not-encodable", error.problem, where=rollout.id, hint=error.hint) from error
 
     def _to_score(self, rollout: Rollout, encoded: EncodedSteps, judged: Judgement) -> ResponseScore:
-        numbers = np.concatenate([[judged.reward], judged.rewards, judged.values])
-        if not np.isfinite(numbers).all():
+        numbers = np.concatenate(
+            [[judged.reward], judged.rewards, judged.values, [*judged.aggregates.values()]]
+        )
+        usable = np.abs(numbers) <= LARGEST_NUMBER  # NaN is not
+        if not usable.all():
             raise DataError(
-                f"the model gives a reward of {numbers[~np.isfinite(numbers)][0]}",
+                f"the model gives a reward of {numbers[~usable][0]}",
                 where=rollout.id,
                 hint="check weights and --beta, or score with --dtype float32",
             )

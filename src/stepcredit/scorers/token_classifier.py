@@ -16,6 +16,7 @@ from stepcredit.objectives import ObjectiveInput
 from stepcredit.scorers.forward_batch import ForwardBatch
 from stepcredit.scorers.heads import load_classifier, read_logits, scored_logits, values_record
 from stepcredit.scorers.step_models import TAKEN_OF_CLASSIFIERS, StepKind, StepReader
+from stepcredit.wording import quantity
 
 CLASS_NAMES = ("wrong", "right")
 """Of a model that is trained here; the second is right, as in TRL's data."""
@@ -43,7 +44,7 @@ def right_class(configuration: Any) -> int:
     names = tuple(str(configuration.id2label[key]) for key in sorted(configuration.id2label))
     if len(names) != 2:
         raise CheckpointError(
-            f"has {len(names)} classes, not two",
+            f"has {quantity(len(names), 'class')}, not two",
             where=where,
             hint="name a token classifier of right and wrong steps",
         )

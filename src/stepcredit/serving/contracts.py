@@ -21,6 +21,7 @@ from stepcredit.serving.errors import RequestError
 from stepcredit.serving.schemas import ErrorAnswer, PoolingRequest, RewardRequest
 from stepcredit.serving.service import Service
 from stepcredit.types import ResponseScore, Rollout
+from stepcredit.wording import quantity
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer} for status in (400, 401, 404, 413, 422, 429, 503)
@@ -37,7 +38,11 @@ def add_contracts(app: FastAPI, service: Service) -> None:
         name, batcher = service.pick(None)
         prompts = request.prompts
         if prompts is not None and len(prompts) != len(request.query):
-            raise RequestError(422, f"{len(prompts)} prompts for {len(request.query)} texts", "prompts")
+            raise RequestError(
+                422,
+                f"{quantity(len(prompts), 'prompt')} for {quantity(len(request.query), 'text')}",
+                "prompts",
+            )
         rollouts = [
             texts[name].rollout(text, f"query.{place}", None if prompts is None else prompts[place])
             for place, text in enumerate(request.query)

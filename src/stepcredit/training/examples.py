@@ -15,7 +15,7 @@ from stepcredit.steps import listed_steps, locate
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.counts import left_out
 from stepcredit.types import Encoded, Rollout, Step
-from stepcredit.wording import quantity
+from stepcredit.wording import agree, every, quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +185,8 @@ def units_of(
         counts["pairs_over_limit"] = pairs.not_used
         if not pairs.indices and pairs.identical:
             raise DataError(
-                f"no pair differs: in all {pairs.identical:,} the right and the wrong response are the same",
+                f"no pair differs: in {every(pairs.identical, 'pair')} the right and the wrong response are "
+                "the same",
                 hint="check the verdicts, since one response has both, or sample more responses per prompt",
             )
         if not pairs.indices:
@@ -299,7 +300,7 @@ def _nothing_left(counts: dict[str, int]) -> str:
 
 
 def _one_class(number: int, *, right: bool) -> str:
-    which = "the only usable response is" if number == 1 else f"all {number:,} usable responses are"
+    which = f"{every(number, 'usable response')} {agree(number, 'is', 'are')}"
     return f"{which} {'right' if right else 'wrong'}, so there is nothing to distinguish"
 
 

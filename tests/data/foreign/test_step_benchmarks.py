@@ -59,7 +59,7 @@ def test_processbench_labels_steps_up_to_the_first_wrong_one(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"label": 3}, "field 'label' must be -1 or the index of one of the 3 steps, not 3"),
+        ({"label": 3}, "field 'label' must be -1 or the index of a step, at most 2, not 3"),
         ({"label": None}, "field 'label'"),
         ({"label": True}, "field 'label'"),
         ({"steps": []}, "field 'steps' must be a list of strings"),

@@ -31,7 +31,7 @@ def read_processbench(row: Mapping[str, Any], where: str, _position: int) -> Ite
     steps = texts_field(row, "steps", where)
     label = row.get("label")
     if not isinstance(label, int) or isinstance(label, bool) or not -1 <= label < len(steps):
-        raise wrong(row, "label", f"-1 or the index of one of the {len(steps)} steps", where)
+        raise wrong(row, "label", f"-1 or the index of a step, at most {len(steps) - 1}", where)
     response, ends = joined_steps(steps)
     problem = text_field(row, "problem", where)
     yield Rollout(
@@ -71,7 +71,7 @@ def read_bigbench_mistake(row: Mapping[str, Any], where: str, position: int) -> 
     mistake = row.get("mistake_index")
     in_range = isinstance(mistake, int) and not isinstance(mistake, bool) and 0 <= mistake < len(steps)
     if mistake is not None and not in_range:
-        raise wrong(row, "mistake_index", f"null or the index of one of the {len(steps)} steps", where)
+        raise wrong(row, "mistake_index", f"null or the index of a step, at most {len(steps) - 1}", where)
     response, ends = joined_steps(steps)
     question = text_field(row, "input", where)
     target, answer = optional_text(row, "target", where), optional_text(row, "answer", where)

@@ -29,6 +29,7 @@ from stepcredit.data.messages import (
 )
 from stepcredit.errors import DataError
 from stepcredit.types import Message, PromptText, Rollout, StepLabel
+from stepcredit.wording import quantity
 
 _UNHELD = ("answer", "prediction", "finish_reason", "policy", "sampling", "response_token_ids", "step_labels")
 
@@ -38,7 +39,7 @@ def read_ultrainteract(row: Mapping[str, Any], where: str, position: int) -> Ite
     prompt = prompt_field(row, "prompt", where)
     completions, correctness = texts_field(row, "completions", where), row.get("correctness")
     if not isinstance(correctness, list) or len(correctness) < len(completions):
-        raise wrong(row, "correctness", f"a list of at least {len(completions)} verdicts", where)
+        raise wrong(row, "correctness", f"a list of at least {quantity(len(completions), 'verdict')}", where)
     verdicts = [truth(value) for value in correctness[: len(completions)]]
     if None in verdicts:
         raise wrong(row, "correctness", "a list of true or false (or 1 or 0)", where)
@@ -120,7 +121,7 @@ def read_trl_stepwise(row: Mapping[str, Any], where: str, position: int) -> Iter
     prompt = prompt_field(row, "prompt", where)
     steps, labels = texts_field(row, "completions", where), row.get("labels")
     if not isinstance(labels, list) or len(labels) != len(steps) or None in map(truth, labels):
-        raise wrong(row, "labels", f"a list of {len(steps)} booleans", where)
+        raise wrong(row, "labels", f"a list of {quantity(len(steps), 'boolean')}", where)
     response, ends = joined_steps(steps, "\n")
     extras = others(row, "id", "prompt", "completions", "labels")
     if any(step != step.strip() or "\n" in step for step in steps):
