@@ -232,6 +232,8 @@ def _study(options: Options, name: str) -> CommandResult:
     ):
         if is_given:
             raise UserError(f"{name} does not have it", where=flag, hint="see --scale and --size")
+    if options.minutes is not None and not options.minutes > 0:
+        raise UserError(f"must be more than 0, got {options.minutes:g}", where="--minutes")
     scale = read_word_scale(options.scale or STUDIES[name], _sizes(options))
     if options.dry_run:
         return plan_study(Gsm8k if name == GSM8K else Templates, scale)
@@ -261,6 +263,8 @@ def _sizes(options: Options) -> dict[str, int]:
         name, _, value = text.partition("=")
         if not value.isdigit():
             raise UserError(f"{text!r} is not a size", where="--size", hint="write it as train_prompts=200")
+        if name in sizes:
+            raise UserError(f"{name} is given twice", where="--size", hint="keep one of them")
         sizes[name] = int(value)
     return sizes
 
