@@ -157,7 +157,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             f"responses each, {plan.steps * plan.prompts * plan.responses:,} rollouts in all, and is "
             f"measured on {plan.test_responses} responses to each of {scale.sizes.test_prompts} others.",
             "Four arms were decided before the runs; the last two, whose learning rates were chosen on other "
-            "problems, after those had been seen: [preregistration](../../preregistration.md).",
+            "problems, after those had been seen: `docs/preregistration.md`.",
         ),
     )
 
