@@ -79,6 +79,16 @@ def check_at_least_one(options: Any, *names: str) -> None:
             raise UserError(f"must be at least 1, got {value}", where=flag_of(setting))
 
 
+def check_draws(draws: int) -> None:
+    """Refuse fewer bootstrap draws than an interval can be read from.
+
+    Raises:
+        UserError: There are fewer than 100.
+    """
+    if draws < 100:
+        raise UserError(f"{draws} draws give no interval", where="--draws", hint="use 1000 or more")
+
+
 def arguments_of(options: Any, default: Any = None) -> Iterator[str]:
     """The command-line arguments that give these options: positions first, then what is not the default.
 

@@ -99,6 +99,12 @@ def test_everything_is_written_down(result: ComparisonResult, world: Path) -> No
     assert "second-stage" in result.to_text()
 
 
+def test_draws_that_give_no_interval_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--draws: 99 draws give no interval"):
+        compare.run(compare.Options(recipe=tmp_path / "no-recipe.yaml", out=tmp_path / "out", draws=99))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_a_second_run_trains_nothing_again(
     result: ComparisonResult, world: Path, monkeypatch: pytest.MonkeyPatch

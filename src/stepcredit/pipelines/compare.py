@@ -18,7 +18,7 @@ from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.comparison.recipe import ComparedMethod, Recipe, read_recipe
 from stepcredit.comparison.results import ComparisonResult, MethodCost, MethodResult, Trial
 from stepcredit.errors import UserError
-from stepcredit.options import argument, check_at_least_one, option
+from stepcredit.options import argument, check_at_least_one, check_draws, option
 from stepcredit.pipelines import baseline, eval_best_of_n, score, train
 from stepcredit.pipelines.driver import Store
 from stepcredit.runs import (
@@ -65,11 +65,10 @@ def run(options: Options) -> ComparisonResult:
 def _compare(options: Options) -> ComparisonResult:
     from stepcredit.reports.comparison import comparison_markdown, render_comparison
 
+    check_at_least_one(options, "jobs")
+    check_draws(options.draws)
     recipe = read_recipe(options.recipe, options.root)
     _check_files(recipe)
-    check_at_least_one(options, "jobs")
-    if options.draws < 100:
-        raise UserError(f"{options.draws} draws give no interval", where="--draws", hint="use 1000 or more")
     work = Search(recipe, Store(options.out, overwrite=options.overwrite), options.load)
     searched = search(work, jobs=options.jobs or 1)
     result = _evaluate(options, recipe, searched)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
-from stepcredit.options import argument, option
+from stepcredit.options import argument, check_draws, option
 from stepcredit.runs import Manifest, locked
 
 if TYPE_CHECKING:
@@ -119,8 +119,7 @@ def _evaluate(options: Options) -> EvalResult:
         raise UserError(
             f"{unknown[0]!r} is not a vote", where="--weighted", hint=f"use {', '.join(VOTE_KINDS)}"
         )
-    if options.draws < 100:
-        raise UserError(f"{options.draws} draws give no interval", where="--draws", hint="use 1000 or more")
+    check_draws(options.draws)
     if options.resamples < 2:
         raise UserError(f"{options.resamples} is too few", where="--resamples", hint="use 100 or more")
     if options.out is not None:

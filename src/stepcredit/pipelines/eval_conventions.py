@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.checkpoints import PRMCard
 from stepcredit.data import read_rollouts_as
 from stepcredit.errors import UserError
-from stepcredit.options import argument, option
+from stepcredit.options import argument, check_draws, option
 from stepcredit.pipelines import score
 from stepcredit.runs import Manifest, Output, atomic_path, check_output, locked, write_json
 from stepcredit.scorers.options import ImplicitOptions
@@ -87,8 +87,7 @@ def _evaluate(options: Options) -> ConventionsResult:
 
     from stepcredit.evaluation.best_of_n import usable_sizes
 
-    if options.draws < 100:
-        raise UserError(f"{options.draws} draws give no interval", where="--draws", hint="use 1000 or more")
+    check_draws(options.draws)
     rollouts = list(read_rollouts_as(options.data, options.format, skip_invalid=options.skip_invalid))
     counts = Counter(rollout.prompt_id for rollout in rollouts if rollout.correct is not None)
     graded = min(counts.values(), default=0) > 1

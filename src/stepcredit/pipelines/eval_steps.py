@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.data import rollout_to_json, write_rows
 from stepcredit.errors import UserError
-from stepcredit.options import argument, option, same_option
+from stepcredit.options import argument, check_draws, option, same_option
 from stepcredit.pipelines import score
 from stepcredit.runs import Manifest, locked
 from stepcredit.scorers.options import ScorerOptions
@@ -141,8 +141,7 @@ def read_parts(inputs: LabelledInputs, format_name: str) -> LabelledParts:
     sources = inputs.sources
     if not inputs.scores and not inputs.prm:
         raise UserError("give --scores SCORER=FILE, or --prm SCORER=DIR with --out", where="--scores")
-    if inputs.draws < 100:
-        raise UserError(f"{inputs.draws} draws give no interval", where="--draws", hint="use 1000 or more")
+    check_draws(inputs.draws)
     scorings = _scorings(inputs, list(sources))
     data, excluded = read_labelled(sources, format_name, skip_invalid=inputs.skip_invalid)
     scores = read_scores(inputs.scores, list(sources), skip_invalid=inputs.skip_invalid)
