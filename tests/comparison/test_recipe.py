@@ -14,6 +14,8 @@ from stepcredit.errors import UserError
     ("changes", "message"),
     [
         ({"modle": "x"}, "no setting 'modle'"),
+        ({"methods": [{"name": "a", "score": {"aggregat": "min"}}]}, r"methods\[0\].score.*'aggregat'"),
+        ({"methods": [{"name": "a", "score": {"beta": "big"}}]}, r"methods\[0\].score: beta"),
         ({"model": None}, "model: is missing"),
         ({"settings": {"learning_rate": "fast"}}, "'fast' is not a number"),
         ({"settings": {"speed": 1}}, "no setting 'speed'"),

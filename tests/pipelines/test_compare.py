@@ -144,3 +144,27 @@ def test_missing_data_is_told_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train\.jsonl"):
         compare.run(compare.Options(recipe=tmp_path / "recipe.yaml", root=tmp_path, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "rows", "message"),
+    [
+        ("labelled", '{"id": "a"}\n', r"labelled\.jsonl:1"),
+        ("dev", "{\n", r"dev\.jsonl:1"),
+        ("dev", None, r"dev\.jsonl: has a prompt with 2 graded responses, fewer than choose_at \(4\)"),
+        ("test", None, r"test\.jsonl: has a prompt with 2 graded responses, fewer than n \(3\)"),
+    ],
+)
+def test_faults_of_every_file_are_found_before_anything_is_trained(
+    file: str, rows: str | None, message: str, world: Path, tmp_path: Path
+) -> None:
+    for name in ("train", "dev", "test", "labelled"):
+        (tmp_path / f"{name}.jsonl").write_bytes((world / f"{name}.jsonl").read_bytes())
+    if rows is None:
+        _write(tmp_path / f"{file}.jsonl", "test", samples=2)
+    else:
+        (tmp_path / f"{file}.jsonl").write_text(rows, encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, "n": [3, 4]}))
+    with pytest.raises(UserError, match=message):
+        compare.run(compare.Options(recipe=tmp_path / "recipe.yaml", root=tmp_path, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -12,6 +12,7 @@ from typing import Any
 
 from stepcredit.errors import UserError
 from stepcredit.recipes import comparison_names, comparison_path, read_settings
+from stepcredit.scorers.options import ScorerOptions
 from stepcredit.training.config import TrainConfig
 from stepcredit.typed_values import typed_fields, typed_record
 from stepcredit.wording import suggestion
@@ -147,7 +148,9 @@ def _method(method: ComparedMethod, root: Path, where: str) -> ComparedMethod:
                 where=where,
                 hint=suggestion(str(method.baseline), BASELINES),
             )
-        return method
+        if method.score is None:
+            return method
+        return replace(method, score=typed_fields(ScorerOptions, method.score, f"{where}.score"))
     return replace(
         method,
         train=typed_fields(TrainConfig, method.train, f"{where}.train"),

@@ -17,6 +17,7 @@ from typing import Any
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.comparison.recipe import ComparedMethod, Recipe, read_recipe
 from stepcredit.comparison.results import ComparisonResult, MethodCost, MethodResult, Trial
+from stepcredit.data import read_rollouts
 from stepcredit.errors import UserError
 from stepcredit.options import argument, check_at_least_one, check_draws, option
 from stepcredit.pipelines import baseline, eval_best_of_n, score, train
@@ -33,6 +34,7 @@ from stepcredit.runs import (
     write_json,
 )
 from stepcredit.training.config import TrainConfig
+from stepcredit.wording import quantity
 
 RESULTS, REPORT, SUMMARY = "comparison.json", "report.html", "README.md"
 _TRIAL_DRAWS = 100
@@ -89,10 +91,24 @@ def _compare(options: Options) -> ComparisonResult:
 
 
 def _check_files(recipe: Recipe) -> None:
-    files = [recipe.train, recipe.dev, recipe.test, *recipe.collection]
-    for path in [*files, *(method.data for method in recipe.methods if method.data is not None)]:
+    """Read everything, so that no fault shows only when models have been trained."""
+    from stepcredit.evaluation.samples import read_joined
+
+    data = [method.data for method in recipe.methods if method.data is not None]
+    for path in [recipe.train, recipe.dev, recipe.test, *recipe.collection, *data]:
         if not path.exists():
             raise UserError("there is no such file", where=path, hint="check the recipe's paths and --root")
+    for path in data:
+        for _ in read_rollouts(path):
+            pass
+    for path, wanted, name in ((recipe.dev, recipe.choose_at, "choose_at"), (recipe.test, min(recipe.n), "n")):
+        fewest = int(read_joined(path, {}).samples.num_responses.min())
+        if fewest < wanted:
+            raise UserError(
+                f"has a prompt with {quantity(fewest, 'graded response')}, fewer than {name} ({wanted})",
+                where=path,
+                hint=f"lower {name} in the recipe, or sample more responses",
+            )
 
 
 def _evaluate(options: Options, recipe: Recipe, searched: Mapping[str, Searched]) -> ComparisonResult:
@@ -252,7 +268,8 @@ def _tried(work: Search, tasks: Sequence[_Task], jobs: int) -> Iterator[Trial]:
     if jobs == 1:
         yield from (_trial(work, task) for task in tasks)
         return
-    with worker_pool(jobs) as pool:
+    # More processes than tasks would only leave each with fewer processors.
+    with worker_pool(min(jobs, len(tasks))) as pool:
         yield from pool.map(partial(_trial, work), tasks)
 
 
@@ -313,20 +330,8 @@ def _score_untrained(work: Search, method: ComparedMethod, source: Path, out: Pa
         options = baseline.Options(rollouts=source, by=method.baseline, out=out, seed=recipe.seed)
         work.store.run("baseline", options)
         return
-    try:
-        wanted = score.Options(
-            **{
-                "steps": recipe.settings.get("step_rule"),
-                "prm": recipe.model,
-                **(method.score or {}),
-                "input": source,
-                "out": out,
-                "load": work.load,
-            }
-        )
-    except TypeError as error:
-        raise UserError(f"has a setting that scoring does not have ({error})", where=method.name) from error
-    work.store.run("score", wanted)
+    settings = {"steps": recipe.settings.get("step_rule"), "prm": recipe.model, **(method.score or {})}
+    work.store.run("score", score.Options(**settings, input=source, out=out, load=work.load))
 
 
 def _development_accuracy(recipe: Recipe, scores: Path) -> tuple[float, str]:
@@ -341,11 +346,5 @@ def _development_accuracy(recipe: Recipe, scores: Path) -> tuple[float, str]:
         )
     ).evaluation
     rows = [row for row in evaluation.results if row.method == "best-of-n"]
-    if not rows:
-        raise UserError(
-            f"has no prompt with {recipe.choose_at} responses",
-            where=recipe.dev,
-            hint="lower choose_at, or sample more responses",
-        )
     best = max(rows, key=lambda row: row.accuracy)
     return best.accuracy, str(best.aggregate)
