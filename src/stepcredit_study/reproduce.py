@@ -43,6 +43,7 @@ ALL = "all"
 GSM8K = "gsm8k"
 STUDIES = {"word-problems": "full", GSM8K: "gsm8k"}
 """Worlds of their own, with a real language model; to their usual scale."""
+_MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,6 +275,8 @@ def _scale(options: Options) -> Scale:
 
     scale = resized(read_scale(options.scale or "lab", quick=options.quick), _sizes(options))
     if options.seeds is not None:
+        if options.seeds > _MOST_SEEDS:
+            raise UserError(f"{options.seeds} is more than {_MOST_SEEDS}", where="--seeds")
         scale = replace(scale, seeds=options.seeds)
     return scale
 

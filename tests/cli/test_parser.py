@@ -135,6 +135,12 @@ def test_a_missing_configuration_file_is_named(tmp_path: Path) -> None:
         parse("in", config=tmp_path / "nowhere.yaml")
 
 
+def test_a_configuration_file_that_is_not_utf_8_says_so(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes("n: [2]  # für später".encode("latin-1"))
+    with pytest.raises(UserError, match=r"c\.yaml: is not valid UTF-8. Save it as UTF-8"):
+        parse("in", config=tmp_path / "c.yaml")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outer:
     inner: Inner = field(default_factory=lambda: Inner(rate=9.0, size=8))

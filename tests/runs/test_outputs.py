@@ -79,6 +79,12 @@ def test_overwrite_does_not_remove_a_folder_that_no_command_made(tmp_path: Path)
         with Output(out, manifest(), overwrite=True) as output, output.replacing_folder() as temporary:
             (temporary / name).write_text(name)
     assert sorted(os.listdir(out)) == ["manifest.json", "second"]
+    (out / "notes").mkdir()
+    (out / "notes" / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"has notes/mine\.txt in it, which was added since"):
+        Output(out, manifest(), overwrite=True).__enter__()
+    (out / "notes" / "mine.txt").unlink()
+    (out / "notes").rmdir()
     manifest_path(out).unlink()
     with pytest.raises(UserError, match="is a folder that no command made"):
         Output(out, manifest(), overwrite=True).__enter__()

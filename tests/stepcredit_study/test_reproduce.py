@@ -145,9 +145,10 @@ def test_all_and_nothing_are_every_experiment() -> None:
         (["gsm8k", "--model", "m"], "gsm8k: --data is missing"),
         (["gsm8k", "--model", "m", "--data", "nowhere"], "gsm8k_train.jsonl: no such file"),
         (["main", "--model", "m"], "--model, --data and --minutes are for word-problems, gsm8k"),
+        (["main", "--seeds", "1001", "--dry-run"], "--seeds: 1001 is more than 1000"),
     ],
 )
-def test_mistakes_about_word_problems_are_named(
+def test_mistakes_in_what_to_reproduce_are_named(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["reproduce", *words]) == 2

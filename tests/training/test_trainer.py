@@ -257,3 +257,17 @@ def test_heldout_metrics_come_from_the_current_weights(
     assert metrics["reward_right"] == pytest.approx(sum(right) / len(right), rel=1e-9)
     assert metrics["kl_to_reference"] == pytest.approx(-sum(sums) / len(sums), rel=1e-9)
     assert not model.training
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_heldout_rewards_that_are_not_finite_stop_training_with_what_to_change(
+    value: float, model: Any, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+) -> None:
+    data = training_set(tiny_model, rollouts, "ce")
+
+    def reference(encoded: Sequence[Encoded]) -> list[Tensor]:
+        return [values * value for values in fixed_reference(encoded)]
+
+    trainer = make_trainer(model, data, "ce", tmp_path, heldout=data.examples, reference=reference)
+    with pytest.raises(UserError, match=r"held-out rewards are not finite.* Lower --learning-rate"):
+        trainer.heldout_now()

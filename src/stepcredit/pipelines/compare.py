@@ -101,7 +101,10 @@ def _check_files(recipe: Recipe) -> None:
     for path in data:
         for _ in read_rollouts(path):
             pass
-    for path, wanted, name in ((recipe.dev, recipe.choose_at, "choose_at"), (recipe.test, min(recipe.n), "n")):
+    for path, wanted, name in (
+        (recipe.dev, recipe.choose_at, "choose_at"),
+        (recipe.test, min(recipe.n), "n"),
+    ):
         fewest = int(read_joined(path, {}).samples.num_responses.min())
         if fewest < wanted:
             raise UserError(

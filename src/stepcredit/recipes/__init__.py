@@ -65,7 +65,9 @@ def read_settings(path: Path, shipped: Callable[[str], Path | None], names: Sequ
     file = path if path.exists() else shipped(str(path)) or path
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError("is not valid UTF-8", where=file, hint="save it as UTF-8") from error
+    except OSError as error:
         known = f"check the path, or use one that ships: {', '.join(names)}"
         raise UserError("cannot be read", where=file, hint=suggestion(str(path), names, known)) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:

@@ -74,8 +74,18 @@ def describe(path: Path, beside: Sequence[Path] = ()) -> dict[str, Any]:
     if not path.is_dir():
         more = {"beside": {file.name: describe(file) for file in beside}} if beside else {}
         return {"bytes": path.stat().st_size, "sha256": hash_file(path).removeprefix("sha256:"), **more}
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name not in _FREE)
-    return {"files": {file.relative_to(path).as_posix(): describe(file) for file in files}}
+    return {"files": {name: describe(path / name) for name in _names(path)}}
+
+
+def _names(folder: Path) -> list[str]:
+    files = (file for file in folder.rglob("*") if file.is_file() and file.name not in _FREE)
+    return sorted(file.relative_to(folder).as_posix() for file in files)
+
+
+def added(folder: Path, described: Mapping[str, Any]) -> str | None:
+    """A file in a folder of which :func:`describe` did not know, and which is no lock; ``None`` without."""
+    unknown = (name for name in _names(folder) if name not in described["files"])
+    return next((name for name in unknown if not name.endswith(".lock")), None)
 
 
 def difference(path: Path, described: Mapping[str, Any]) -> str | None:

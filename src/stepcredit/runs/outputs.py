@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from stepcredit.errors import UserError
 from stepcredit.runs.locks import locked
-from stepcredit.runs.manifest import Manifest, describe, difference, manifest_path, read_manifest
+from stepcredit.runs.manifest import Manifest, added, describe, difference, manifest_path, read_manifest
 from stepcredit.runs.progress import warn
 
 _PATIENCE = 10.0
@@ -124,12 +124,8 @@ def check_output(path: str | Path, manifest: Manifest, *, overwrite: bool) -> bo
     path = Path(path)
     check_keeps_inputs(path, manifest.inputs)
     check_leads_somewhere(path)
-    if overwrite and path.is_dir() and any(path.iterdir()) and not manifest_path(path).exists():
-        raise UserError(
-            "is a folder that no command made, and --overwrite would remove all that is in it",
-            where=path,
-            hint="choose another --out, or remove it yourself",
-        )
+    if overwrite and path.is_dir() and any(path.iterdir()):
+        _check_nothing_is_lost(path)
     if overwrite or not path.exists():
         return False
     earlier = read_manifest(path)
@@ -149,6 +145,23 @@ def check_output(path: str | Path, manifest: Manifest, *, overwrite: bool) -> bo
             hint="restore it, or pass --overwrite to make it again",
         )
     return True
+
+
+def _check_nothing_is_lost(folder: Path) -> None:
+    """Refuse to remove what no command made."""
+    if not manifest_path(folder).exists():
+        raise UserError(
+            "is a folder that no command made, and --overwrite would remove all that is in it",
+            where=folder,
+            hint="choose another --out, or remove it yourself",
+        )
+    described = (read_manifest(folder) or {}).get("output")
+    if described is not None and (name := added(folder, described)):
+        raise UserError(
+            f"has {name} in it, which was added since, and --overwrite would remove it",
+            where=folder,
+            hint="choose another --out, or move that file away",
+        )
 
 
 def check_keeps_inputs(path: Path, inputs: Iterable[str | Path], *, flag: str = "--out") -> None:

@@ -1,13 +1,17 @@
-"""A loss that is not finite stops the run before it spoils the weights."""
+"""A loss that is not finite stops the run before it spoils the weights; held-out rewards, when it has."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from stepcredit.errors import UserError
+
+_STOPPED = "; training stopped, the last checkpoint is kept"
 
 
 def check_finite(losses: Tensor, ids: Sequence[str]) -> None:
@@ -28,6 +32,19 @@ def check_finite(losses: Tensor, ids: Sequence[str]) -> None:
     names = [ids[index * per_loss + offset] for index in bad for offset in range(per_loss)]
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     raise UserError(
-        f"the loss is not a finite number for {shown}; training stopped, the last checkpoint is kept",
+        f"the loss is not a finite number for {shown}{_STOPPED}",
         hint="lower --learning-rate or --beta, or leave these rollouts out",
     )
+
+
+def check_heldout_finite(rewards: Float[np.ndarray, " responses"]) -> None:
+    """Stop where the weights give a held-out response a reward that is not a finite number.
+
+    Raises:
+        UserError: One is none.
+    """
+    if not np.isfinite(rewards).all():
+        raise UserError(
+            f"the held-out rewards are not finite numbers{_STOPPED}",
+            hint="lower --learning-rate or --beta",
+        )

@@ -23,7 +23,7 @@ from stepcredit.scorers.forward_batch import ForwardBatch
 from stepcredit.scorers.kind import Record
 from stepcredit.training.batches import Cut, EpochSampler
 from stepcredit.training.examples import Example, TrainingSet
-from stepcredit.training.finite import check_finite
+from stepcredit.training.finite import check_finite, check_heldout_finite
 from stepcredit.training.heldout import heldout_metrics
 from stepcredit.training.sharding import set_precision
 from stepcredit.training.snapshots import save_snapshot
@@ -265,6 +265,7 @@ class PRMTrainer(Trainer):
         rewards, log_ratio_sums = np.zeros(len(examples)), np.zeros(len(examples))
         for index, reward, log_ratio_sum in rows:
             rewards[index], log_ratio_sums[index] = reward, log_ratio_sum
+        check_heldout_finite(rewards)
         return heldout_metrics(
             rewards,
             np.array([example.label for example in examples]),
