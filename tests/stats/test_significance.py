@@ -48,6 +48,12 @@ def test_methods_that_never_differ_have_a_p_value_of_one() -> None:
     assert paired_p_values(np.zeros((1, 50)))[0] == 1.0
 
 
+def test_rounding_is_no_difference() -> None:
+    # What sums of the same numbers in another order leave.
+    rounding = 1e-16 * np.random.default_rng(3).integers(0, 2, size=(1, 200))
+    assert paired_p_values(rounding)[0] == 1.0
+
+
 def test_under_the_null_small_p_values_are_rare() -> None:
     generator = np.random.default_rng(1)
     differences = (generator.random((2000, 40)) < 0.5).astype(float) - (generator.random((2000, 40)) < 0.5)

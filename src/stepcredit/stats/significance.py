@@ -8,14 +8,20 @@ import numpy as np
 from jaxtyping import Float
 
 
+_ROUNDING = 1e-12
+"""Shares of problems, which are at most 1, that differ by less are equal."""
+
+
 def paired_p_values(differences: Float[np.ndarray, "pairs problems"]) -> Float[np.ndarray, " pairs"]:
     """Two-sided p-values of "the mean difference is zero": Student's paired t test over problems.
 
+    The differences are of shares, such as each problem's accuracy; what is only rounding counts as none.
     No value is below ``2 ** (1 - problems)``, the least that swapping the two methods' names on any set of
     problems could give; so a handful of problems that agree by chance proves nothing. Pairs that agree on
     every problem get 1; with a single problem there is no test, and the value is NaN.
     """
     differences = np.asarray(differences, dtype=np.float64)
+    differences = np.where(np.abs(differences) < _ROUNDING, 0.0, differences)
     num_problems = differences.shape[1]
     least = 2.0 ** (1 - num_problems)
     means = differences.mean(axis=1)
@@ -23,7 +29,7 @@ def paired_p_values(differences: Float[np.ndarray, "pairs problems"]) -> Float[n
         return np.full(len(differences), np.nan)
     errors = differences.std(axis=1, ddof=1) / math.sqrt(num_problems)
     # Differences that are equal up to rounding have no spread to test against.
-    constant = errors <= 1e-12 * np.abs(differences).max(axis=1, initial=0.0)
+    constant = errors <= _ROUNDING * np.abs(differences).max(axis=1, initial=0.0)
     p_values = np.where(means == 0.0, 1.0, least)
     varies = ~constant
     tested = student_t_two_sided(means[varies] / errors[varies], num_problems - 1)
