@@ -145,7 +145,7 @@ def findings_page(
         "`stepcredit reproduce` measured in a synthetic world, [the lab](lab.md)."
         f"{second_sizes(second)} A claim *holds* if the whole 95% interval over seeds, which redraw "
         "problems, responses and training, lies on the claim's side; it *does not hold* if the whole "
-        "interval lies on the other side; otherwise it is *undecided*. A claim with several parts does not "
+        "interval lies on the other side, or if no seed shows any difference; otherwise it is *undecided*. A claim with several parts does not "
         "hold if one part does not, and is undecided if one part is. Intervals are Student's, so an end may "
         "lie outside the possible range; nothing is corrected for the number of claims; and the lab's "
         "policies are the same in all seeds, so an interval says nothing about other policies or problems. "

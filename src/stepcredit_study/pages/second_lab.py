@@ -89,8 +89,10 @@ def _verdicts(checks: Sequence[Check]) -> Iterator[str]:
 
 
 def _agreement(findings: Sequence[Finding], second: Sequence[Finding]) -> str:
-    pairs = [{here.verdict, there.verdict} for here, there in _pairs(findings, second) if here.is_published]
-    measured = [pair for pair in pairs if "not measured" not in pair]
+    pairs = [(here.is_published, {here.verdict, there.verdict}) for here, there in _pairs(findings, second)]
+    measured = [pair for published, pair in pairs if published and "not measured" not in pair]
+    decided = [pair for _, pair in pairs if pair <= {"holds", "does not hold"}]
+    opposite = sum(len(pair) > 1 for pair in decided)
     outcomes: tuple[tuple[str, set[Verdict]], ...] = (
         ("in both worlds", {"holds"}),
         ("in one and not in the other", {"holds", "does not hold"}),
@@ -102,7 +104,9 @@ def _agreement(findings: Sequence[Finding], second: Sequence[Finding]) -> str:
     )
     return (
         f"Of {quantity(len(measured), 'published claim')} measured in both, {holding}, and "
-        f"the verdict on {len(measured) - sum(counts.values())} is undecided in at least one."
+        f"the verdict on {len(measured) - sum(counts.values())} is undecided in at least one. Of all claims, "
+        f"{len(decided)} are decided in both: {len(decided) - opposite} alike and {opposite} with opposite "
+        "verdicts."
     )
 
 

@@ -309,7 +309,8 @@ def test_the_second_lab_stands_beside_the_first_claim_by_claim(tmp_path: Path) -
     assert "In the second lab, of 2 published claims 2 do not hold." in tally
     assert (
         "Of 2 published claims measured in both, 0 hold in both worlds, 1 holds in one and not in the "
-        "other, 1 holds in neither, and the verdict on 0 is undecided in at least one." in tally
+        "other, 1 holds in neither, and the verdict on 0 is undecided in at least one. "
+        "Of all claims, 2 are decided in both: 1 alike and 1 with opposite verdicts." in tally
     )
 
 
