@@ -7,7 +7,6 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-
 _ROUNDING = 1e-12
 """Shares of problems, which are at most 1, that differ by less are equal."""
 

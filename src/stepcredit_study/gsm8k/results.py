@@ -138,14 +138,17 @@ def write_heat_map(out: Path) -> None:
 def _readme(command: str, results: dict[str, Any]) -> str:
     """The results as a page."""
     development, sizes = results["development"], results["problems"]
+    chosen = {scorer: choice["aggregate"] for scorer, choice in results["best_of_n"]["choices"].items()}
+    shown = dict.fromkeys(("min", "sum", "mean", *chosen.values()))
+    listed = ", ".join(f"`{aggregate}` for {scorer}" for scorer, aggregate in chosen.items())
     lines = [
         "# Recorded GSM8K solutions",
         "",
         "A 135M-parameter language model, trained by CE on whether recorded solutions ended in the right "
         "answer.",
         f"Of its checkpoints, step {development['kept_step']} was chosen by the outcome AUC of "
-        f"{sizes['dev']} development problems ({development['auc']:.3f}); so was the aggregate that stands "
-        "for a scorer in comparisons. Intervals are 95%, by bootstrap over the "
+        f"{sizes['dev']} development problems ({development['auc']:.3f}); so were the aggregates by which "
+        f"scorers are compared ({listed}). Intervals are 95%, by bootstrap over the "
         f"{sizes['test']} test problems.",
         "",
         "```",
@@ -164,7 +167,7 @@ def _readme(command: str, results: dict[str, Any]) -> str:
     lines += ["", "## Picking among four solutions", "", "| method | n | accuracy |", "| --- | --- | --- |"]
     for row in results["best_of_n"]["results"]:
         if row["method"] in ("pass", "majority") or (
-            row["method"] in ("best-of-n", "weighted-sigmoid") and row["aggregate"] in ("min", "sum", "mean")
+            row["method"] in ("best-of-n", "weighted-sigmoid") and row["aggregate"] in shown
         ):
             parts = (row["method"], row["scorer"], row["aggregate"])
             label = "/".join(part for part in parts if part)
