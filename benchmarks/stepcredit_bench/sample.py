@@ -24,7 +24,7 @@ class Options:
         choices=("smollm2-135m", "tiny"),
     )
     model: str | None = option(
-        "a real policy of that shape in place of random weights; takes --data", default=None
+        "a real policy of that shape in place of random weights; requires --data", default=None
     )
     data: Path | None = option(
         "file of prompts for --model, or reasoning-gym:TASK", default=None, metavar="FILE"
@@ -42,7 +42,7 @@ class Options:
         default=None,
         metavar="DIR",
     )
-    turns: int = option("how many times each engine draws everything; the fastest counts", default=1)
+    turns: int = option("number of repetitions; the fastest counts", default=1)
     threads: int | None = option("number of threads; default is all processors", default=None)
     seed: int = option("seed of prompts, weights and draws", default=0)
 

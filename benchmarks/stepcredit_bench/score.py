@@ -25,7 +25,7 @@ class Options:
     )
     groups: int = option("number of prompts", default=1)
     responses: int = option("number of responses to each prompt", default=64)
-    turns: int = option("how many times each side runs; the fastest counts", default=2)
+    turns: int = option("number of repetitions; the fastest counts", default=2)
     threads: int | None = option("number of threads; default is all processors", default=None)
     dtype: str = option(
         "number format of stepcredit's weights and products", default="bfloat16", choices=DTYPES

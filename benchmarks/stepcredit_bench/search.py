@@ -29,7 +29,7 @@ class Options:
         "number of continuations of each kept partial response; must divide --width", default=4
     )
     max_new_tokens: int = option("largest number of tokens per response", default=64)
-    turns: int = option("how many times each side runs; the fastest counts", default=2)
+    turns: int = option("number of repetitions; the fastest counts", default=2)
     threads: int | None = option("number of threads; default is all processors", default=None)
     seed: int = option("seed of problems, samples and weights", default=0)
 

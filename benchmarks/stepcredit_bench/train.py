@@ -37,11 +37,10 @@ class Options:
     batch_size: int | None = option("prompts per step; default is 8 for pairs, 1 for groups", default=None)
     responses: int = option("group: number of responses to each prompt", default=8)
     others_per_pass: int = option(
-        "largest number of pairs (responses for ce) per forward pass of the other sides, which is 8 by "
-        "TRL's default",
+        "pairs (responses for ce) per forward pass for the other trainers, at most; TRL's default is 8",
         default=8,
     )
-    turns: int = option("how many times each side runs; the fastest counts", default=2)
+    turns: int = option("number of repetitions; the fastest counts", default=2)
     threads: int | None = option("number of threads; default is all processors", default=None)
     precision: str = option(
         "number format of products; weights and optimizer are float32",

@@ -57,23 +57,22 @@ class ChatSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatOptions:
-    """How conversations become tokens; the defaults are those in a reward model's prm.json."""
+    """How conversations become tokens; a model with a prm.json keeps the settings in it."""
 
     template_arg: tuple[str, ...] = option(
-        "argument of the chat template, e.g. enable_thinking=false (may be repeated); kept in prm.json, "
-        "from which it is read later",
+        "argument of the chat template, e.g. enable_thinking=false (may be repeated)",
         default=(),
         metavar="NAME=VALUE",
     )
     template_date: str | None = option(
-        "date for chat templates that ask for today's; default is the one in prm.json, else "
-        f"{DEFAULT_DATE}, so that scores do not change from day to day",
+        f"date for chat templates that ask for today's; default is the model's, else {DEFAULT_DATE}, so that "
+        "results do not change from day to day",
         default=None,
         metavar="YYYY-MM-DD",
     )
     boundary: str | None = option(
         "tokenise prompt and response together or apart; apart is how samplers draw a response whose first "
-        "token would merge with the prompt's last; default is that in prm.json, else together",
+        "token would merge with the prompt's last; default is the model's, else together",
         default=None,
         choices=("together", "apart"),
     )

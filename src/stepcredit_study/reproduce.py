@@ -1,4 +1,4 @@
-"""Repeat the paper's findings, one experiment for each."""
+"""Repeat the paper's findings, one experiment per finding."""
 
 from __future__ import annotations
 

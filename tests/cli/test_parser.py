@@ -154,6 +154,39 @@ def test_the_outer_default_of_a_nested_dataclass_counts_and_is_shown() -> None:
     assert "(default: 9.0)" in parser.format_help()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fixed:
+    inner: Inner = field(default_factory=Inner, metadata={"hidden": ("rate",)})
+
+
+def test_what_an_outer_field_hides_is_taken_but_not_shown() -> None:
+    parser = OneLineParser()
+    add_settings(parser, Fixed)
+    assert "--rate" not in parser.format_help()
+    assert "--size" in parser.format_help()
+    assert build(Fixed, vars(parser.parse_args(["--rate", "2"]))).inner.rate == 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Values:
+    count: int = option("how many", default=1)
+    speed: float = option("operations per second", default=989e12)
+    folder: Path | None = option("where", default=None)
+    cache: Path | None = option("where too", default=None, metavar="DIR")
+    name: str = option("who", default="x")
+
+
+def test_help_names_the_kind_of_a_value_and_shows_large_defaults_in_short() -> None:
+    parser = OneLineParser()
+    add_settings(parser, Values)
+    shown = parser.format_help()
+    assert "[--count N] [--speed X]" in shown
+    assert "[--folder PATH]" in shown
+    assert "[--cache DIR]" in shown
+    assert "[--name NAME]" in shown
+    assert "(default: 9.89e14)" in shown
+
+
 def test_only_one_default_is_shown() -> None:
     parser = OneLineParser()
     add_settings(parser, Outer)

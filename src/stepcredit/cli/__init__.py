@@ -23,6 +23,7 @@ from stepcredit.cli.commands import COMMANDS, GROUPS, Command
 from stepcredit.cli.interrupts import Interrupts, say_interrupted
 from stepcredit.cli.parser import OneLineParser, add_settings
 from stepcredit.errors import UserError
+from stepcredit.recipes import recipe_names
 from stepcredit.settings import build
 from stepcredit.wording import suggestion
 
@@ -96,10 +97,10 @@ def _run(words: list[str]) -> int:
         "--config",
         type=Path,
         metavar="FILE.yaml",
-        help="read options from this file, or from the shipped recipe of this name; options on the "
-        "command line override them",
+        help="read options from this file or, to train, from a shipped recipe "
+        f"({', '.join(recipe_names())}); options on the command line override them",
     )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON when the command ends")
     add_settings(parser, module.Options)
     given = vars(parser.parse_intermixed_args(rest))
     config, as_json = given.pop("config"), given.pop("json")

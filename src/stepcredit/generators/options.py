@@ -84,7 +84,8 @@ class GeneratorOptions:
         default=None,
     )
     generator: str = option(
-        "what runs the policy: transformers or vllm on this machine, or an OpenAI-compatible server (openai)",
+        "what runs the policy: transformers or vllm on this machine, an OpenAI-compatible server (openai), "
+        "or nothing (fake: made-up responses, to try a pipeline without a model)",
         default="transformers",
         choices=GENERATORS,
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepcredit.checkpoints import PRMCard
 from stepcredit.data import read_rollouts_as
+from stepcredit.data.foreign import ROLLOUT_FORMATS
 from stepcredit.errors import UserError
 from stepcredit.options import argument, check_draws, option
 from stepcredit.pipelines import score
@@ -35,7 +36,7 @@ class Options(ImplicitOptions):
     """Options of ``stepcredit eval conventions``."""
 
     data: Path = argument("rollouts that are graded, step-labelled, or both")
-    format: str = option("format of DATA: rollouts, or that of another tool", default="rollouts")
+    format: str = option(f"format of DATA: {ROLLOUT_FORMATS}", default="rollouts", metavar="FORMAT")
     n: tuple[int, ...] = option("numbers of responses to choose from, comma-separated", default=(4, 16, 64))
     out: Path = option("folder for the score files, conventions.json and tables.md", metavar="DIR")
     draws: int = option("bootstrap draws over problems", default=10_000)

@@ -12,6 +12,7 @@ from typing import Any
 
 from stepcredit.conversations import final_text
 from stepcredit.data import count_rows, finish_lines, read_rollouts_as, rollout_from_json, rollout_to_json
+from stepcredit.data.foreign import ROLLOUT_FORMATS
 from stepcredit.errors import DataError
 from stepcredit.grading import CRASHED, TIMEOUT, UNREAD, Grader, GradingItem
 from stepcredit.grading.options import GraderOptions, grader_of
@@ -36,7 +37,7 @@ class Options(GraderOptions):
         "math, numeric, exact, choice, code, reasoning-gym or python:module:function", metavar="NAME"
     )
     out: Path = option("file to write", metavar="FILE")
-    format: str = option("format of the input: rollouts, or that of another tool", default="rollouts")
+    format: str = option(f"format of the input: {ROLLOUT_FORMATS}", default="rollouts", metavar="FORMAT")
     regrade: bool = option("also replace existing verdicts", default=False)
     ray: str | None = option(
         "address of the Ray cluster to spread the work over; local starts one on this machine's cores",

@@ -61,7 +61,9 @@ class Options:
         default=None,
         metavar="CHANGE",
     )
-    config: TrainConfig = field(default_factory=verifier_training)
+    config: TrainConfig = field(
+        default_factory=verifier_training, metadata={"hidden": ("family", "objective")}
+    )
     load: LoadOptions = field(default_factory=LoadOptions)
     seed: int = option("seed of the verifier's training", default=0)
     skip_invalid: bool = option("skip malformed rows and count them", default=False)

@@ -51,8 +51,8 @@ class Options:
     )
     label_beta: float = option("beta of log-mean-exp labels", default=0.5)
     adaptive: float | None = option(
-        "stop completing a prefix once the 95% interval of its label reaches no further than "
-        "this to each side, e.g. 0.1; default is always K",
+        "stop completing a prefix once the 95% interval's half-width is at most WIDTH, e.g. 0.1; "
+        "default is always K",
         default=None,
         metavar="WIDTH",
     )

@@ -45,7 +45,9 @@ class Options:
     draw: SamplingOptions = field(default_factory=SamplingOptions)
     system_prompt: str | None = option("system message put before each prompt", default=None)
     few_shot: Path | None = option(
-        "rollouts whose prompts and responses are put before each prompt, as examples", default=None
+        "rollouts whose prompts and responses are put before each prompt, as examples",
+        default=None,
+        metavar="FILE",
     )
     shard: str | None = option(
         "I/N: split the prompts into N parts and answer only part I, to use several machines", default=None

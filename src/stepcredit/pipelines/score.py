@@ -19,6 +19,7 @@ from stepcredit.data import (
     score_from_json,
     score_to_json,
 )
+from stepcredit.data.foreign import ROLLOUT_FORMATS
 from stepcredit.encoding import EncodingError
 from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, option
@@ -53,13 +54,13 @@ class Options(ScorerOptions):
     """What to score, with which reward model, by which conventions."""
 
     input: Path | None = argument("rollouts (JSON Lines, JSON, Parquet, CSV)", default=None)
-    format: str = option("format of INPUT: rollouts, or that of another tool", default="rollouts")
+    format: str = option(f"format of INPUT: {ROLLOUT_FORMATS}", default="rollouts", metavar="FORMAT")
     tokens: bool = option("write token rewards too", default=False)
     out: Path | None = option(
         "score file to write (.jsonl, .jsonl.gz, .parquet)", default=None, metavar="FILE"
     )
     html: Path | None = option(
-        "also write an HTML page with steps coloured by reward, and a token view",
+        "also write a heat map: an HTML page with steps coloured by reward, and a token view",
         default=None,
         metavar="FILE",
     )

@@ -91,7 +91,9 @@ class Options(ScorerOptions):
         "results do not change",
         default=True,
     )
-    html: Path | None = option("also draw the trees of the first problems", default=None, metavar="FILE")
+    html: Path | None = option(
+        f"also draw the trees of the first {_TREES_ON_PAGE} problems", default=None, metavar="FILE"
+    )
     overwrite: bool = option("replace the existing output and start over", default=False)
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 Clients send a prompt and responses to POST /v1/score and receive what a score file holds. Requests from many
 clients are scored in shared batches. The server can be reached from this machine only, unless --host says
 otherwise; if the environment variable STEPCREDIT_TOKEN is set, requests must carry it as a bearer token. On
-SIGINT or SIGTERM the server finishes the requests that it has accepted and exits.
+SIGINT or SIGTERM the server finishes the requests that it has accepted, reports their number and exits.
 """
 
 from __future__ import annotations

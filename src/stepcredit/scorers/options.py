@@ -88,8 +88,8 @@ class ScorerOptions(ImplicitOptions):
         "score by the policy's log-probabilities alone, without a reference", default=False
     )
     reference_floor: float = option(
-        "raise the reference's probability of every token to at least this, e.g. 0.1, so that "
-        "rare tokens do not decide best-of-n at temperature 1; 0 is the method as published",
+        "raise the reference's probability of every token to at least this, e.g. 0.1, which bounds the "
+        "rewards of tokens that it finds unlikely; 0 is the method as published",
         default=0.0,
     )
     step_separator: str | None = option(
@@ -109,8 +109,10 @@ class ScorerOptions(ImplicitOptions):
         choices=("clean", "processbench", "best-of-n"),
     )
     aggregate: str | None = option(
-        "how a response's reward is computed from its step scores, for models that score steps: min, last, "
-        "mean, sum or product (token-head: also token-mean; log-probability: sum, mean or min)",
+        "how a response's reward is computed from its step scores: min, last, mean, sum or product "
+        "(token-head: also token-mean; log-probability: sum, mean or min); default is last for value-head "
+        "and orm, token-mean for token-head, sum for log-probability, else min; implicit models take none: "
+        "their reward is the value at the end",
         default=None,
     )
 

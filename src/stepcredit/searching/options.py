@@ -30,9 +30,8 @@ class SearchOptions:
         "largest number of steps; responses still open then are drawn to their end in one go", default=40
     )
     budget: int | None = option(
-        "generated tokens per problem: once they are spent, nothing branches any more; if a "
-        "search ends earlier, another one starts and the candidates of all compete; default is "
-        "one search",
+        "token budget per problem; when it runs out, open responses are finished without branching; when a "
+        "search ends early, another starts and all candidates compete; default is one search",
         default=None,
         metavar="TOKENS",
     )

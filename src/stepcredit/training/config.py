@@ -43,13 +43,13 @@ _ADDED = ("step_separator", "last_step_only", "max_step_tokens")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Settings of a training run; the defaults are the paper's (arXiv:2412.01981)."""
+    """Settings of a training run; the defaults of stepcredit train are the paper's (arXiv:2412.01981)."""
 
     family: str = option(
-        "what is trained: the log-ratio to a reference, a value head, a token head (the reward "
-        "is the mean of the tokens' values: Q-RM), a classifier of right and wrong at the "
-        "separator after each step, or label tokens (at tags, or as answers to "
-        "each step in the model's own chat format)",
+        "what is trained: the log-ratio to a reference (implicit), a head for the value of a prefix "
+        "(value-head) or of a token, whose mean is the reward (token-head: Q-RM), a classifier at the "
+        "separator after each step (token-classifier), or label tokens at tags (math-shepherd) or as answers "
+        "to each step in the model's own chat format (rlhflow)",
         default="implicit",
         choices=TRAINED,
     )

@@ -105,6 +105,9 @@ FORMATS = {
     )
 }
 
+ROLLOUT_FORMATS = ", ".join(name for name, form in FORMATS.items() if not form.holds_prompts)
+"""For the help of options that name a format of rollouts."""
+
 
 def named_format(name: str, *, to_write: bool = False) -> ForeignFormat:
     """The format of that name.
