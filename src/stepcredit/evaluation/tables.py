@@ -14,7 +14,7 @@ from typing import Any
 from stepcredit.evaluation.best_of_n_evaluation import BestOfNEvaluation
 from stepcredit.evaluation.results import Result, plain
 from stepcredit.evaluation.step_results import METRIC_NAMES, StepEvaluation, StepResult
-from stepcredit.runs import atomic_path
+from stepcredit.runs import write_text
 from stepcredit.wording import quantity
 
 ABSENT = "–"
@@ -250,8 +250,8 @@ def write_tables(folder: Path, tables: Sequence[Table], rows: Iterable[Any]) -> 
     Args:
         folder: Must exist.
     """
-    _write_text(folder / "tables.md", "\n".join(table.to_markdown() for table in tables))
-    _write_text(folder / "tables.tex", "\n".join(table.to_latex() for table in tables))
+    write_text(folder / "tables.md", "\n".join(table.to_markdown() for table in tables))
+    write_text(folder / "tables.tex", "\n".join(table.to_latex() for table in tables))
     buffer = io.StringIO()
     writer: csv.DictWriter[str] | None = None
     for row in rows:
@@ -260,9 +260,4 @@ def write_tables(folder: Path, tables: Sequence[Table], rows: Iterable[Any]) -> 
             writer = csv.DictWriter(buffer, list(values), lineterminator="\n")
             writer.writeheader()
         writer.writerow({name: "" if plain(value) is None else value for name, value in values.items()})
-    _write_text(folder / "results.csv", buffer.getvalue())
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(folder / "results.csv", buffer.getvalue())

@@ -26,11 +26,11 @@ from stepcredit.runs import (
     Manifest,
     Progress,
     ResumableLines,
-    atomic_path,
     check_keeps_inputs,
     locked,
     read_manifest,
     warn,
+    write_text,
 )
 from stepcredit.scorers.options import ScorerOptions
 from stepcredit.steps import StepRule, choose_rule, listed_steps
@@ -311,9 +311,7 @@ def _write_heat_map(options: Options, path: Path, html: Path, scorer: ResponseSc
     scorer.with_tokens = True
     left_out: list[EncodingError] = []
     scores = list(scorer.score_all(rollouts, on_skip=left_out.append if options.skip_invalid else None))
-    page = render_heatmap(rollouts, scores)
-    with atomic_path(html) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(html, render_heatmap(rollouts, scores))
 
 
 def _chosen(options: Options, rollouts: Iterable[Rollout]) -> Iterator[Rollout]:

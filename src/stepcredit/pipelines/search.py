@@ -32,6 +32,7 @@ from stepcredit.runs import (
     locked,
     read_manifest,
     warn,
+    write_text,
 )
 from stepcredit.scorers.options import ScorerOptions
 from stepcredit.searching import (
@@ -333,10 +334,9 @@ def _result(options: Options, *, already_complete: bool) -> Result:
 def _write_page(options: Options, html: Path) -> None:
     from itertools import islice
 
-    from stepcredit.reports.page import write_page
     from stepcredit.reports.search_tree import render_search
 
     with open(trees_path(options.out), encoding="utf-8") as source:
         trees = [json.loads(line) for line in islice(source, _TREES_ON_PAGE)]
     page = render_search(trees, title="Search", strategy=options.search.in_words(), scorer=options.prm)
-    write_page(html, page)
+    write_text(html, page)

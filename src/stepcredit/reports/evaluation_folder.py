@@ -9,8 +9,7 @@ from typing import Any
 from stepcredit.errors import UserError
 from stepcredit.evaluation.tables import Table, write_tables
 from stepcredit.reports.evaluation import read_evaluation, render_evaluation
-from stepcredit.reports.page import write_page
-from stepcredit.runs import Manifest, Output, check_leads_somewhere, check_output, write_json
+from stepcredit.runs import Manifest, Output, check_leads_somewhere, check_output, write_json, write_text
 
 RESULTS = "results.json"
 
@@ -59,4 +58,4 @@ def write_results(
     ):
         write_json(temporary, {**about, **content}, named=output.path)
         write_tables(folder, tables, rows)
-        write_page(folder / "report.html", render_evaluation(read_evaluation(temporary), shown, title=title))
+        write_text(folder / "report.html", render_evaluation(read_evaluation(temporary), shown, title=title))
