@@ -34,7 +34,6 @@ class Localisation:
     """Whether low scores mark the first wrong step. Intervals draw problems again.
 
     Attributes:
-        quantity: ``reward`` or ``value``.
         auc: Area under the ROC curve: first wrong steps (low) against right steps before any error.
         lowest_is_first_wrong: Share of the responses with a wrong step whose lowest score is at the first
             wrong one; of steps that share the lowest score each counts equally.
@@ -45,7 +44,6 @@ class Localisation:
         by_position: The same by place in the response.
     """
 
-    quantity: StepQuantity
     auc: Interval
     lowest_is_first_wrong: Interval
     minimum_is_last: Interval
@@ -74,7 +72,6 @@ def localise(
     at_error[with_error] = lowest[steps.offsets[:-1][with_error] + steps.first_wrong[with_error]]
     at_last, several = minimum_at_last(scores, steps.offsets)
     return Localisation(
-        quantity=quantity,
         auc=clustered_auc(-scores, first_wrong, right, steps.cluster_of_step, bootstrap),
         lowest_is_first_wrong=clustered_share(at_error, with_error, steps.clusters, bootstrap),
         minimum_is_last=clustered_share(at_last, several, steps.clusters, bootstrap),

@@ -30,14 +30,12 @@ class StepMetrics:
     """Over all labelled steps, those after a first error included; intervals draw problems again.
 
     Attributes:
-        quantity: ``reward`` or ``value``.
         auc: Wrong steps (low scores) against right ones.
         average_precision: Of finding wrong steps by low scores; chance gives their share.
         calibration_error: Expected calibration error of the probability that a step is right.
         calibration: The bins behind it.
     """
 
-    quantity: StepQuantity
     auc: Interval
     average_precision: Interval
     calibration_error: Interval
@@ -63,7 +61,6 @@ def measure_steps(
     bins = reliability(probabilities, ~wrong, _NUM_BINS)
     precision = average_precision(-scores, wrong)
     return StepMetrics(
-        quantity=quantity,
         auc=clustered_auc(-scores, wrong, ~wrong, clusters, bootstrap),
         average_precision=Interval(
             precision,
