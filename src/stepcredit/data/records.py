@@ -29,21 +29,9 @@ from stepcredit.types import FinishReason, Message, Prompt, PromptText, Rollout,
 
 PROMPT_FIELDS = ("id", "prompt", "answer")
 ROLLOUT_FIELDS = (
-    "id",
-    "prompt_id",
-    "index",
-    "prompt",
-    "response",
-    "answer",
-    "correct",
-    "prediction",
-    "finish_reason",
-    "policy",
-    "sampling",
-    "response_token_ids",
-    "tokenizer",
-    "step_labels",
-)
+    "id", "prompt_id", "index", "prompt", "response", "answer", "correct", "prediction", "finish_reason",
+    "policy", "sampling", "response_token_ids", "tokenizer", "step_labels",
+)  # fmt: skip
 _PROMPT_KNOWN = frozenset(PROMPT_FIELDS)
 _ROLLOUT_KNOWN = frozenset(ROLLOUT_FIELDS)
 

@@ -137,9 +137,9 @@ class PrefixCompletions:
                     self._known.setdefault(prefix.key, _Completions()).uses += 1
                     self.num_prefixes += 1
 
-    def add(self, key: str, index: int, *, right: bool, prompt_tokens: int, generated_tokens: int) -> None:
-        """Take note of a graded completion."""
-        known = self._known[key]
+    def add(self, prefix: str, index: int, right: bool, prompt_tokens: int, generated_tokens: int) -> None:
+        """Take note of a graded completion of the prefix with this key."""
+        known = self._known[prefix]
         if known.drawn >> index & 1:
             return
         known.drawn |= 1 << index

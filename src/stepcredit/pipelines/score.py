@@ -21,7 +21,7 @@ from stepcredit.data import (
 )
 from stepcredit.encoding import EncodingError
 from stepcredit.errors import DataError, UserError
-from stepcredit.options import OutputResult, argument, option
+from stepcredit.options import OutputResult, argument, check_at_least_one, option
 from stepcredit.runs import (
     Manifest,
     Progress,
@@ -182,8 +182,7 @@ def _check(options: Options, path: Path, out: Path) -> None:
         raise UserError("is a folder", where=options.html, hint="name a file as --html")
     if options.html.absolute() == out.absolute():
         raise UserError("is also the score file", where=options.html, hint="choose another --html")
-    if options.html_rows < 1:
-        raise UserError(f"must be at least 1, got {options.html_rows}", where="--html-rows")
+    check_at_least_one(options, "html_rows")
 
 
 def _run_text(options: Options) -> TextResult:
