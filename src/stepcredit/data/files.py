@@ -93,9 +93,7 @@ class Records(Iterator[Record], Generic[Record]):
         return next(self._records)
 
     def _stream(
-        self,
-        rows: Iterable[NumberedRow],
-        parse: Callable[[Mapping[str, Any], str, int], Iterable[Record]],
+        self, rows: Iterable[NumberedRow], parse: Callable[[Mapping[str, Any], str, int], Iterable[Record]]
     ) -> Iterator[Record]:
         ids = UniqueIds()
         for position, (number, row) in enumerate(rows):

@@ -53,10 +53,7 @@ class Localisation:
 
 
 def localise(
-    steps: LabelledSteps,
-    quantity: StepQuantity = "reward",
-    *,
-    bootstrap: ProblemBootstrap | None = None,
+    steps: LabelledSteps, quantity: StepQuantity = "reward", *, bootstrap: ProblemBootstrap | None = None
 ) -> Localisation:
     """Measure how well scores find the first wrong step.
 

@@ -10,14 +10,7 @@ from numpy.typing import NDArray
 
 from stepcredit.evaluation.labelled_steps import LabelledSteps, StepQuantity
 from stepcredit.evaluation.localisation import clustered_auc
-from stepcredit.stats import (
-    Interval,
-    ProblemBootstrap,
-    Reliability,
-    average_precision,
-    reliability,
-    sigmoid,
-)
+from stepcredit.stats import Interval, ProblemBootstrap, Reliability, average_precision, reliability, sigmoid
 
 # Each draw passes over all steps, so there are fewer of them than elsewhere.
 _MOST_PRECISION_DRAWS = 1000

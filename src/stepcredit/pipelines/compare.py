@@ -258,10 +258,7 @@ def _search_together(
         best = Path(own[chosen].directory)
         _score(work, best / "prm", work.recipe.test, best / "test.jsonl")
         searched[method.name] = Searched(
-            trials=tuple(own),
-            chosen=chosen,
-            dev_scores=best / "dev.jsonl",
-            test_scores=best / "test.jsonl",
+            trials=tuple(own), chosen=chosen, dev_scores=best / "dev.jsonl", test_scores=best / "test.jsonl"
         )
 
 

@@ -34,12 +34,7 @@ class Options:
     from_format: str = option(
         f"format of the source: {_READ}", flag="--from", default="rollouts", metavar="FORMAT"
     )
-    to_format: str = option(
-        f"format to write: {_WRITTEN}",
-        flag="--to",
-        default="rollouts",
-        metavar="FORMAT",
-    )
+    to_format: str = option(f"format to write: {_WRITTEN}", flag="--to", default="rollouts", metavar="FORMAT")
     column: tuple[str, ...] = option(
         "which column of the source holds a field, e.g. prompt=question (may be repeated)",
         default=(),

@@ -160,11 +160,7 @@ def run(options: Options) -> Result | TextResult:
             _write_heat_map(options, options.input, options.html, scorer)
     counts = (read_manifest(options.out) or {}).get("counts", {}) if lines.complete else manifest.counts
     return Result(
-        out=options.out,
-        already_done=lines.complete,
-        counts=counts,
-        step_rule=rule,
-        html=options.html,
+        out=options.out, already_done=lines.complete, counts=counts, step_rule=rule, html=options.html
     )
 
 

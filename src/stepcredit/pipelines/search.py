@@ -204,10 +204,7 @@ def _search(
     """Append each problem's tree and rollouts, piece by piece; what failed, with reasons."""
     failed: dict[str, str] = dict(lines.state.get("failed", {}))
     num_done, num_unscored = lines.state.get("problems", 0), lines.state.get("unscored", 0)
-    with (
-        _grader(options) as grader,
-        Progress("search", len(prompts), "problems", done=num_done) as progress,
-    ):
+    with _grader(options) as grader, Progress("search", len(prompts), "problems", done=num_done) as progress:
         for start in range(num_done, len(prompts), _PROBLEMS_IN_PIECE):
             piece = prompts[start : start + _PROBLEMS_IN_PIECE]
             # A piece begins with nothing read before, as it does in a run that goes on from it.

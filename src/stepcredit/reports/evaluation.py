@@ -11,11 +11,7 @@ from stepcredit.data.strict_json import parse_json
 from stepcredit.errors import DataError
 from stepcredit.evaluation.tables import Table
 from stepcredit.reports.cells import Cell, Gallery
-from stepcredit.reports.evaluation_plots import (
-    accuracy_plot,
-    calibration_plot,
-    score_plot,
-)
+from stepcredit.reports.evaluation_plots import accuracy_plot, calibration_plot, score_plot
 from stepcredit.reports.examples import Example, ExampleStep, prompt_text
 from stepcredit.reports.heatmap import heat_map
 from stepcredit.reports.page import ABSENT, interval, percent, plain, points, render_page, signed

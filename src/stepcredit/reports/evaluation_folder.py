@@ -52,10 +52,7 @@ def write_results(
     hashes = [manifest.input_hashes[str(path)] for path in data if str(path) in manifest.input_hashes]
     about = {"command": manifest.command, "title": title, "data": hashes or [str(path) for path in data]}
     # The results land last: where they are, the tables and the report beside them are theirs.
-    with (
-        Output(folder / RESULTS, manifest, overwrite=overwrite) as output,
-        output.replacing() as temporary,
-    ):
+    with Output(folder / RESULTS, manifest, overwrite=overwrite) as output, output.replacing() as temporary:
         write_json(temporary, {**about, **content}, named=output.path)
         write_tables(folder, tables, rows)
         write_text(folder / "report.html", render_evaluation(read_evaluation(temporary), shown, title=title))
