@@ -202,7 +202,8 @@ def _metrics_table(title: str, rows: Sequence[StepResult], with_threshold: bool)
     metrics = list(dict.fromkeys(row.metric for row in rows))
     cells: dict[tuple[str, ...], dict[str, StepResult]] = {}
     for row in rows:
-        key: tuple[str, ...] = (row.subset, row.scorer, _quantity_name(row.quantity))
+        scored = {"reward": "step", "value": "prefix"}.get(row.quantity, row.quantity)
+        key: tuple[str, ...] = (row.subset, row.scorer, scored)
         if with_threshold:
             key = (*key, str(row.threshold_from))
         cells.setdefault(key, {})[row.metric] = row
@@ -216,10 +217,6 @@ def _metrics_table(title: str, rows: Sequence[StepResult], with_threshold: bool)
     labels = 4 if with_threshold else 3
     header = (*_STEP_LABELS[:labels], *(METRIC_NAMES[metric] for metric in metrics))
     return Table(f"{title}, with 95% intervals over problems", header, tuple(body), labels)
-
-
-def _quantity_name(quantity: str) -> str:
-    return {"reward": "step", "value": "prefix"}.get(quantity, quantity)
 
 
 _COUNTED = {
