@@ -55,7 +55,6 @@ class Records(Iterator[Record], Generic[Record]):
 
     Args:
         source: What the rows come from, for messages: a file or a data set's name.
-        rows: The numbered rows.
         parse: Turns a row, its place (``source:number``) and its position from 0 into records, or raises
             :class:`DataError`.
         skip_invalid: Skip rows that are malformed, or whose id was there before, and count them;

@@ -40,7 +40,6 @@ def prompt_from_json(row: Mapping[str, Any], where: str = "row", position: int |
     """Read a prompt.
 
     Args:
-        where: Where it came from, for messages.
         position: Its position in the file, from 0; with it, a row without an id gets one.
 
     Raises:
@@ -68,7 +67,6 @@ def rollout_from_json(row: Mapping[str, Any], where: str = "row", position: int 
     """Read a rollout, with its step labels if it has any.
 
     Args:
-        where: Where it came from, for messages.
         position: Its position in the file, from 0; with it, a row without an id gets one, and a row
             without a prompt id one that all rows of the same prompt share.
 

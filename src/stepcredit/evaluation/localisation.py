@@ -19,7 +19,6 @@ class Position:
     Attributes:
         index: From 0.
         num_right: Right steps before any error.
-        num_first_wrong: First wrong steps.
         auc: Of one against the other; NaN without both.
     """
 

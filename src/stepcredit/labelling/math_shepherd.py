@@ -52,8 +52,7 @@ class LabelSettings:
 
     Attributes:
         num_completions: Completions of a prefix, K; the most where ``tolerance`` is given.
-        kind: The label that training sees, one of
-            :data:`~stepcredit.labelling.monte_carlo.LABEL_KINDS`.
+        kind: The label that training sees: ``soft``, ``hard`` or ``log-mean-exp``.
         beta: Of log-mean-exp labels.
         tolerance: Stop drawing once a label is settled to within this; ``None`` always draws K.
     """
