@@ -5,15 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stepcredit.api import (
-        evaluate_best_of_n,
-        evaluate_steps,
-        grade,
-        sample,
-        score,
-        search,
-        train,
-    )
+    from stepcredit.api import evaluate_best_of_n, evaluate_steps, grade, sample, score, search, train
     from stepcredit.errors import UserError
     from stepcredit.scorers import load_scorer
     from stepcredit.scorers.implicit import ImplicitPRM
@@ -44,15 +36,7 @@ _HOMES = {
     "load_scorer": "stepcredit.scorers",
     **dict.fromkeys(("Prompt", "ResponseScore", "Rollout"), "stepcredit.types"),
     **dict.fromkeys(
-        (
-            "evaluate_best_of_n",
-            "evaluate_steps",
-            "grade",
-            "sample",
-            "score",
-            "search",
-            "train",
-        ),
+        ("evaluate_best_of_n", "evaluate_steps", "grade", "sample", "score", "search", "train"),
         "stepcredit.api",
     ),
 }

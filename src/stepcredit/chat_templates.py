@@ -195,8 +195,7 @@ def render(
     except Exception as error:  # Templates raise whatever they like.
         lines = str(error).splitlines() or [type(error).__name__]
         raise DataError(
-            f"the chat template refuses the prompt ({lines[0][:200]})",
-            hint="check the roles and their order",
+            f"the chat template refuses the prompt ({lines[0][:200]})", hint="check the roles and their order"
         ) from error
     return text
 

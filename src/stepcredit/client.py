@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import time
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from stepcredit.data.scores import score_from_json
@@ -79,22 +79,26 @@ class _Calls:
             )
         return answer
 
-    def _unsendable(self) -> UserError:
-        return UserError(
-            "cannot be sent half of a surrogate pair, which is not valid text", where=self.address
-        )
+    @contextlib.contextmanager
+    def _sending(self, *, is_last: bool) -> Iterator[None]:
+        """Pass over a connection that is lost, unless it was the last try.
 
-    def _unreachable(self, error: Exception) -> UserError:
-        return UserError(
-            f"does not answer ({error or type(error).__name__})",
-            where=self.address,
-            hint="start it with: stepcredit serve --prm PRM",
-        )
-
-    def _odd_models(self, error: Exception) -> UserError:
-        return UserError(
-            f"does not list its models ({error})", where=self.address, hint="is it `stepcredit serve`?"
-        )
+        Raises:
+            UserError: The request cannot be sent, or nobody answers the last try.
+        """
+        try:
+            yield
+        except UnicodeEncodeError as error:
+            raise UserError(
+                "cannot be sent half of a surrogate pair, which is not valid text", where=self.address
+            ) from error
+        except self._httpx.TransportError as error:
+            if is_last:
+                raise UserError(
+                    f"does not answer ({error or type(error).__name__})",
+                    where=self.address,
+                    hint="start it with: stepcredit serve --prm PRM",
+                ) from error
 
     def _scores(self, answer: dict[str, Any], count: int) -> list[ResponseScore]:
         rows = answer.get("scores")
@@ -158,9 +162,7 @@ class Client(_Calls):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -221,23 +223,20 @@ class Client(_Calls):
         try:
             return {str(one["id"]): (str(one["scorer"]), str(one["steps"])) for one in models or ()}
         except (TypeError, KeyError, AttributeError) as error:
-            raise self._odd_models(error) from error
+            raise UserError(
+                f"does not list its models ({error})", where=self.address, hint="is it `stepcredit serve`?"
+            ) from error
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         waits = self._waits()
         while True:
             wait = next(waits, None)
-            try:
+            with self._sending(is_last=wait is None):
                 response = self._http.request(method, path, json=body)
-            except UnicodeEncodeError as error:
-                raise self._unsendable() from error
-            except self._httpx.TransportError as error:
-                if wait is None:
-                    raise self._unreachable(error) from error
-            else:
                 if response.status_code not in _RETRIED or wait is None:
                     return self._read(response)
                 wait = self._asked(response, wait)
+            assert wait is not None, "the last try was answered or raised"
             time.sleep(wait)
 
 
@@ -253,9 +252,7 @@ class AsyncClient(_Calls):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
     async def score(
@@ -290,15 +287,10 @@ class AsyncClient(_Calls):
         waits = self._waits()
         while True:
             wait = next(waits, None)
-            try:
+            with self._sending(is_last=wait is None):
                 response = await self._http.request(method, path, json=body)
-            except UnicodeEncodeError as error:
-                raise self._unsendable() from error
-            except self._httpx.TransportError as error:
-                if wait is None:
-                    raise self._unreachable(error) from error
-            else:
                 if response.status_code not in _RETRIED or wait is None:
                     return self._read(response)
                 wait = self._asked(response, wait)
+            assert wait is not None, "the last try was answered or raised"
             await asyncio.sleep(wait)

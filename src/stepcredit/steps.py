@@ -116,9 +116,7 @@ class StepRule:
             return steps
         if steps is None or cls.parse(steps).kind != "thinking":
             raise UserError(
-                "only the rule thinking merges steps",
-                where="--max-step-tokens",
-                hint="pass --steps thinking",
+                "only the rule thinking merges steps", where="--max-step-tokens", hint="pass --steps thinking"
             )
         return str(cls.parse(f"thinking:{max_step_tokens}"))
 

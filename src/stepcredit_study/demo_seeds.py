@@ -14,7 +14,7 @@ from typing import Any
 
 from stepcredit.pipelines import demo
 from stepcredit.pipelines.demo import POLICIES, PRM, REFERENCE
-from stepcredit.runs import atomic_path, write_json
+from stepcredit.runs import write_json, write_text
 
 SEEDS = (0, 1, 2)
 _METHODS = (
@@ -43,8 +43,7 @@ def run(out: Path, publish: Path) -> None:
         "seeds": summaries,
     }
     write_json(publish / "results.json", content)
-    with atomic_path(publish / "README.md") as temporary:
-        temporary.write_text(page(content), encoding="utf-8")
+    write_text(publish / "README.md", page(content))
 
 
 def page(content: Mapping[str, Any]) -> str:

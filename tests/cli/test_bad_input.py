@@ -121,7 +121,8 @@ def test_an_unknown_model_directory_is_named(
 def test_a_reference_with_another_tokenizer_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = export_policies(tmp_path / "policies")["weak"]
+    export_policies(tmp_path / "policies")
+    other = tmp_path / "policies" / "weak"
     vocabulary = Tokenizer(models.WordLevel({"<end>": 0, "a": 1}, unk_token="a"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=vocabulary, eos_token="<end>")
     tokenizer.chat_template = "{{ messages[0]['content'] }}"

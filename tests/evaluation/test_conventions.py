@@ -133,7 +133,6 @@ def test_f1_is_that_of_each_ones_best_threshold_on_shared_responses() -> None:
             steps,
             quantity,  # type: ignore[arg-type]
             threshold,
-            "best",
             bootstrap=ProblemBootstrap(3, num_draws=300, seed=1),
         ).f1
         assert (row.value, row.low, row.high) == pytest.approx(

@@ -72,12 +72,12 @@ def test_a_fixed_threshold_gives_what_the_loop_gives(
 ) -> None:
     errors = [error for error, _ in responses if error >= 0]
     if errors and len(errors) < len(responses):
-        findings = find_errors(labelled(responses), "reward", threshold, "fixed")
+        findings = find_errors(labelled(responses), "reward", threshold)
         assert findings.f1.estimate == pytest.approx(naive_f1(responses, threshold))
 
 
 def test_a_file_without_correct_responses_has_no_f1() -> None:
-    findings = find_errors(labelled([(0, [-1.0, 1.0])]), "reward", 0.0, "fixed")
+    findings = find_errors(labelled([(0, [-1.0, 1.0])]), "reward", 0.0)
     assert findings.error_accuracy.estimate == 1.0
     assert math.isnan(findings.correct_accuracy.estimate)
     assert math.isnan(findings.f1.estimate)

@@ -13,7 +13,7 @@ from stepcredit.evaluation.step_verdicts import best_verdict_threshold, judge_st
 
 def test_verdicts_are_sklearns_f1s() -> None:
     steps = random_steps()
-    verdicts = judge_steps(steps, "reward", 0.6, "fixed")
+    verdicts = judge_steps(steps, "reward", 0.6)
     labelled = steps.labelled
     called_right = step_probabilities(steps.rewards)[labelled] > 0.6
     right = ~steps.wrong[labelled]
@@ -29,9 +29,9 @@ def test_the_best_threshold_is_the_best_of_all(seed: int) -> None:
     steps = random_steps(10, seed, rounded=seed % 2 == 0)
     probabilities = np.unique(step_probabilities(steps.rewards)[steps.labelled])
     every = [-0.1, *probabilities, *(a / 2 + b / 2 for a, b in itertools.pairwise(probabilities)), 1.1]
-    best = max(judge_steps(steps, "reward", float(threshold), "").prm_score.estimate for threshold in every)
+    best = max(judge_steps(steps, "reward", float(threshold)).prm_score.estimate for threshold in every)
     chosen = best_verdict_threshold(steps, "reward")
-    assert judge_steps(steps, "reward", chosen, "").prm_score.estimate == pytest.approx(best)
+    assert judge_steps(steps, "reward", chosen).prm_score.estimate == pytest.approx(best)
 
 
 def mean_of_groups(steps: LabelledSteps, groups: np.ndarray, threshold: float) -> list[float]:
@@ -58,7 +58,7 @@ def mean_of_groups(steps: LabelledSteps, groups: np.ndarray, threshold: float) -
 def test_means_over_groups_are_those_of_each_group_by_itself(seed: int) -> None:
     steps = random_steps(24, seed)
     groups = np.random.default_rng(seed).integers(0, 3, 24)
-    verdicts = judge_steps(steps, "reward", 0.6, "fixed", groups=groups)
+    verdicts = judge_steps(steps, "reward", 0.6, groups=groups)
     expected = mean_of_groups(steps, groups, 0.6)
     assert (
         verdicts.positive_f1.estimate,
@@ -66,8 +66,8 @@ def test_means_over_groups_are_those_of_each_group_by_itself(seed: int) -> None:
         verdicts.prm_score.estimate,
     ) == pytest.approx(expected)
     assert verdicts.prm_score.low < verdicts.prm_score.estimate < verdicts.prm_score.high
-    whole = judge_steps(steps, "reward", 0.6, "fixed", groups=np.zeros(24, dtype=int))
-    assert whole == judge_steps(steps, "reward", 0.6, "fixed")
+    whole = judge_steps(steps, "reward", 0.6, groups=np.zeros(24, dtype=int))
+    assert whole == judge_steps(steps, "reward", 0.6)
 
 
 def test_a_group_without_wrong_steps_has_no_negative_f1_and_one_whose_wrong_steps_are_missed_has_zero() -> (
@@ -77,11 +77,11 @@ def test_a_group_without_wrong_steps_has_no_negative_f1_and_one_whose_wrong_step
     right = np.nan_to_num(steps.labels, nan=1.0) >= 0.5
     only_right = np.array([right[steps.offsets[i] : steps.offsets[i + 1]].all() for i in range(20)])
     part = steps.select(only_right)
-    assert math.isnan(judge_steps(part, "reward", 0.5, "").negative_f1.estimate)
-    assert judge_steps(part, "reward", 0.5, "").prm_score == judge_steps(part, "reward", 0.5, "").positive_f1
-    assert judge_steps(steps, "reward", -1.0, "").negative_f1.estimate == 0.0
-    grouped = judge_steps(steps, "reward", 0.5, "", groups=only_right.astype(int))
-    alone = judge_steps(steps.select(~only_right), "reward", 0.5, "")
+    assert math.isnan(judge_steps(part, "reward", 0.5).negative_f1.estimate)
+    assert judge_steps(part, "reward", 0.5).prm_score == judge_steps(part, "reward", 0.5).positive_f1
+    assert judge_steps(steps, "reward", -1.0).negative_f1.estimate == 0.0
+    grouped = judge_steps(steps, "reward", 0.5, groups=only_right.astype(int))
+    alone = judge_steps(steps.select(~only_right), "reward", 0.5)
     assert grouped.negative_f1.estimate == pytest.approx(alone.negative_f1.estimate)
 
 
@@ -90,16 +90,16 @@ def test_the_best_threshold_of_groups_is_the_best_of_all() -> None:
     probabilities = np.unique(step_probabilities(steps.rewards)[steps.labelled])
     every = [-0.1, *(a / 2 + b / 2 for a, b in itertools.pairwise(probabilities)), 1.1]
     best = max(
-        judge_steps(steps, "reward", float(value), "", groups=groups).prm_score.estimate for value in every
+        judge_steps(steps, "reward", float(value), groups=groups).prm_score.estimate for value in every
     )
     chosen = best_verdict_threshold(steps, "reward", groups)
-    assert judge_steps(steps, "reward", chosen, "", groups=groups).prm_score.estimate == pytest.approx(best)
+    assert judge_steps(steps, "reward", chosen, groups=groups).prm_score.estimate == pytest.approx(best)
 
 
 def test_wrong_steps_of_one_problem_give_no_interval() -> None:
     steps = random_steps(8)
     wrong = np.array([steps.wrong[steps.offsets[i] : steps.offsets[i + 1]].any() for i in range(8)])
     one = steps.select(np.arange(8) == int(np.argmax(wrong)))
-    verdicts = judge_steps(LabelledSteps.merge([one, steps.select(~wrong)]), "reward", 0.5, "")
+    verdicts = judge_steps(LabelledSteps.merge([one, steps.select(~wrong)]), "reward", 0.5)
     assert math.isfinite(verdicts.negative_f1.estimate)
     assert math.isnan(verdicts.negative_f1.low)

@@ -18,7 +18,6 @@ from stepcredit.reports.page import (
     points,
     render_page,
     signed,
-    write_page,
 )
 
 TEMPLATES = Path(stepcredit.reports.__file__).parent / "templates"
@@ -56,12 +55,6 @@ def test_titles_are_escaped() -> None:
     html = a_page('<img src=x onerror="alert(1)">')
     assert "<img" not in html
     assert parse(html).all("h1")[0].text == '<img src=x onerror="alert(1)">'
-
-
-def test_a_written_page_is_what_was_rendered(tmp_path: Path) -> None:
-    write_page(tmp_path / "new" / "page.html", "<p>ü</p>")
-    assert (tmp_path / "new" / "page.html").read_text(encoding="utf-8") == "<p>ü</p>"
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
 
 
 def test_numbers_are_written_with_sign_unit_and_absence() -> None:

@@ -18,6 +18,7 @@ from stepcredit.runs import (
     manifest_path,
     read_manifest,
     write_json,
+    write_text,
 )
 
 
@@ -33,6 +34,12 @@ def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path: Path)
         raise RuntimeError("half-way")
     assert out.read_text() == "earlier"
     assert os.listdir(tmp_path) == ["out.json"]
+
+
+def test_a_text_is_written_as_utf_8_in_a_folder_that_is_made(tmp_path: Path) -> None:
+    write_text(tmp_path / "new" / "page.html", "<p>ü</p>")
+    assert (tmp_path / "new" / "page.html").read_text(encoding="utf-8") == "<p>ü</p>"
+    assert os.listdir(tmp_path / "new") == ["page.html"]
 
 
 def test_nan_is_refused_and_nothing_is_written(tmp_path: Path) -> None:

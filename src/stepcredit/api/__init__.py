@@ -4,15 +4,7 @@ Each function takes the options of its command as keyword arguments, by the name
 calls what the command calls. See ``docs/python.md``.
 """
 
-from stepcredit.api.functions import (
-    evaluate_best_of_n,
-    evaluate_steps,
-    grade,
-    sample,
-    score,
-    search,
-    train,
-)
+from stepcredit.api.functions import evaluate_best_of_n, evaluate_steps, grade, sample, score, search, train
 from stepcredit.api.outputs import RecordList, Rollouts, Scores, SearchedRollouts, TrainedModel
 
 __all__ = [

@@ -126,10 +126,7 @@ class Workplace:
 
         same = type(error).__new__(type(error))
         UserError.__init__(
-            same,
-            translated(error.problem) or "",
-            where=translated(error.where),
-            hint=translated(error.hint),
+            same, translated(error.problem) or "", where=translated(error.where), hint=translated(error.hint)
         )
         return same
 

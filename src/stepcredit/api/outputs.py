@@ -36,19 +36,35 @@ _SCORES_SHOWN = 3
 _CELL = "text-align: left; vertical-align: top; white-space: pre-wrap; padding: .2em .7em"
 
 
-class RecordList(Sequence[Record], Generic[Record, Result]):
-    """The records of an output, read from its file when they are first asked for.
-
-    It can be given to every function that takes such records, and to whatever takes a path.
+class CommandOutput(Generic[Result]):
+    """A file or folder that a command wrote, wherever a path is taken.
 
     Attributes:
-        path: The file: the one that ``out=`` named, or one that is removed with this object.
+        path: The one that ``out=`` named, or one that is removed with this object.
         result: What the command says of its work: counts, tokens, what was left out.
     """
 
     def __init__(self, path: Path, result: Result, workplace: Workplace) -> None:
         self.path, self.result = path, result
         self._workplace = workplace if workplace.holds(path) else None
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self._summary()}>"
+
+    def _summary(self) -> str:
+        """What the command prints, without the name of a file that nobody named."""
+        text = str(getattr(self.result, "to_text", lambda: "")())
+        return text if self._workplace is None else text.removeprefix(f"{self.path}: ")
+
+
+class RecordList(CommandOutput[Result], Sequence[Record], Generic[Record, Result]):
+    """The records of an output, read from its file when they are first asked for.
+
+    It can be given to every function that takes such records, and to whatever takes a path.
+    """
 
     @abstractmethod
     def _read(self) -> Iterable[Record]: ...
@@ -69,17 +85,6 @@ class RecordList(Sequence[Record], Generic[Record, Result]):
     def __getitem__(self, index: slice) -> list[Record]: ...
     def __getitem__(self, index: int | slice) -> Record | list[Record]:
         return self._records[index]
-
-    def __fspath__(self) -> str:
-        return str(self.path)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {self._summary()}>"
-
-    def _summary(self) -> str:
-        """What the command prints, without the name of a file that nobody named."""
-        text = str(getattr(self.result, "to_text", lambda: "")())
-        return text if self._workplace is None else text.removeprefix(f"{self.path}: ")
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """The rows as the file holds them."""
@@ -151,17 +156,8 @@ class Scores(RecordList[ResponseScore, Result]):
         return f"{maps}{shown(self._summary())}"
 
 
-class TrainedModel(os.PathLike[str]):
-    """A reward model that was trained: its directory, wherever a function takes one.
-
-    Attributes:
-        path: The directory: the one that ``out=`` named, or one that is removed with this object.
-        result: What training says of its work.
-    """
-
-    def __init__(self, path: Path, result: TrainResult, workplace: Workplace) -> None:
-        self.path, self.result = path, result
-        self._workplace = workplace if workplace.holds(path) else None
+class TrainedModel(CommandOutput[TrainResult], os.PathLike[str]):
+    """A reward model that was trained: its directory, wherever a function takes one."""
 
     def load(self, **settings: Any) -> ResponseScorer:
         """The model, ready to score.
@@ -173,16 +169,6 @@ class TrainedModel(os.PathLike[str]):
         # The folder of an unnamed model stays as long as its scorer, which may still read from it.
         weakref.finalize(scorer, id, self)
         return scorer
-
-    def __fspath__(self) -> str:
-        return str(self.path)
-
-    def __repr__(self) -> str:
-        return f"<TrainedModel: {self._summary()}>"
-
-    def _summary(self) -> str:
-        text = self.result.to_text()
-        return text if self._workplace is None else text.removeprefix(f"{self.path}: ")
 
     def _repr_html_(self) -> str:
         """What was trained, and its training curves."""

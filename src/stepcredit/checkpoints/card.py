@@ -40,12 +40,7 @@ class Reference:
 
     @classmethod
     def local(
-        cls,
-        source: str | Path,
-        prm_directory: str | Path,
-        weights_hash: str,
-        *,
-        adapter_off: bool = False,
+        cls, source: str | Path, prm_directory: str | Path, weights_hash: str, *, adapter_off: bool = False
     ) -> Reference:
         """A reference in a local directory."""
         relative = os.path.relpath(Path(source).resolve(), Path(prm_directory).resolve())
@@ -182,9 +177,7 @@ class PRMCard:
     def chat(self) -> ChatSettings:
         """How conversations became tokens in training."""
         return ChatSettings(
-            arguments=self.template_arguments,
-            date=self.template_date or DEFAULT_DATE,
-            boundary=self.boundary,
+            arguments=self.template_arguments, date=self.template_date or DEFAULT_DATE, boundary=self.boundary
         )
 
     def _base_hashes(self, directory: Path, also: Sequence[str]) -> tuple[str | None, str | None]:

@@ -18,19 +18,10 @@ if TYPE_CHECKING:
 
 _WEIGHT_PATTERNS = ("*.safetensors", "*.gguf")
 _SETTINGS_FILES = (
-    "config.json",
-    "generation_config.json",
-    "adapter_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "chat_template.json",
-)
+    "config.json", "generation_config.json", "adapter_config.json", "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+    "tokenizer.model", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
 _REMARKS = ("transformers_version", "_name_or_path", "name_or_path")
 """What these files say of their making; it decides nothing."""
 

@@ -34,11 +34,7 @@ _HEAD_WEIGHTS = (".score.weight", ".classifier.weight")
 
 
 def load_model(
-    source: str | Path,
-    options: LoadOptions | None = None,
-    *,
-    model_class: Any = None,
-    **overrides: Any,
+    source: str | Path, options: LoadOptions | None = None, *, model_class: Any = None, **overrides: Any
 ) -> PreTrainedModel:
     """Load a model in evaluation mode; a PEFT adapter directory gives its base with the adapter on.
 

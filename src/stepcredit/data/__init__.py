@@ -12,12 +12,7 @@ from stepcredit.data.files import (
 )
 from stepcredit.data.foreign import FORMATS, named_format
 from stepcredit.data.formats import parse_columns, read_as, read_rollouts_as
-from stepcredit.data.records import (
-    prompt_from_json,
-    prompt_to_json,
-    rollout_from_json,
-    rollout_to_json,
-)
+from stepcredit.data.records import prompt_from_json, prompt_to_json, rollout_from_json, rollout_to_json
 from stepcredit.data.scores import is_score, score_from_json, score_to_json
 from stepcredit.data.sources import count_rows
 

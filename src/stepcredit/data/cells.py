@@ -10,29 +10,11 @@ from stepcredit.data.strict_json import parse_json
 
 _TEXT_FIELDS = frozenset({"id", "prompt_id", "answer", "prediction", "policy", "tokenizer", "finish_reason"})
 _MESSAGE_FIELDS = frozenset({"prompt", "completion", "chosen", "rejected"})
-_JSON_FIELDS = frozenset(
-    {
-        "aggregates",
-        "completions",
-        "correct",
-        "correctness",
-        "end",
-        "error_steps",
-        "final_answer_correct",
-        "index",
-        "label",
-        "labels",
-        "mistake_index",
-        "num_generated_tokens",
-        "num_prompt_tokens",
-        "num_tokens",
-        "response_token_ids",
-        "reward",
-        "sampling",
-        "step_labels",
-        "steps",
-    }
-)
+_JSON_FIELDS = {
+    "aggregates", "completions", "correct", "correctness", "end", "error_steps", "final_answer_correct",
+    "index", "label", "labels", "mistake_index", "num_generated_tokens", "num_prompt_tokens",
+    "num_tokens", "response_token_ids", "reward", "sampling", "step_labels", "steps",
+}  # fmt: skip
 
 
 def cells_to_row(cells: Mapping[str, str]) -> dict[str, Any]:

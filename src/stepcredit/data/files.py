@@ -55,7 +55,6 @@ class Records(Iterator[Record], Generic[Record]):
 
     Args:
         source: What the rows come from, for messages: a file or a data set's name.
-        rows: The numbered rows.
         parse: Turns a row, its place (``source:number``) and its position from 0 into records, or raises
             :class:`DataError`.
         skip_invalid: Skip rows that are malformed, or whose id was there before, and count them;
@@ -93,9 +92,7 @@ class Records(Iterator[Record], Generic[Record]):
         return next(self._records)
 
     def _stream(
-        self,
-        rows: Iterable[NumberedRow],
-        parse: Callable[[Mapping[str, Any], str, int], Iterable[Record]],
+        self, rows: Iterable[NumberedRow], parse: Callable[[Mapping[str, Any], str, int], Iterable[Record]]
     ) -> Iterator[Record]:
         ids = UniqueIds()
         for position, (number, row) in enumerate(rows):

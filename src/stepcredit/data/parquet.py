@@ -6,6 +6,7 @@ the schema.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -27,19 +28,25 @@ def read_parquet(path: Path) -> Iterator[NumberedRow]:
     Raises:
         DataError: Not a Parquet file, or it is damaged.
     """
+    number = 0
+    with _opened(path) as file:
+        encoded = [field.name for field in file.schema_arrow if _is_marked(field, _JSON)]
+        sparse = [field.name for field in file.schema_arrow if _is_marked(field, _SPARSE)]
+        for batch in file.iter_batches(batch_size=_ROWS_A_BATCH):
+            batch.validate(full=True)
+            for row in batch.to_pylist():
+                number += 1
+                yield number, _decoded(row, encoded, sparse)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     import pyarrow
     import pyarrow.parquet
 
-    number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            encoded = [field.name for field in file.schema_arrow if _is_marked(field, _JSON)]
-            sparse = [field.name for field in file.schema_arrow if _is_marked(field, _SPARSE)]
-            for batch in file.iter_batches(batch_size=_ROWS_A_BATCH):
-                batch.validate(full=True)
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, _decoded(row, encoded, sparse)
+            yield file
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"not a Parquet file that can be read ({error})", where=path) from error
 
@@ -59,14 +66,8 @@ def _decoded(
 
 def count_parquet(path: Path) -> int:
     """How many rows the file has."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            return int(file.metadata.num_rows)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"not a Parquet file that can be read ({error})", where=path) from error
+    with _opened(path) as file:
+        return int(file.metadata.num_rows)
 
 
 def _is_marked(field: Any, mark: Mapping[bytes, bytes]) -> bool:

@@ -63,12 +63,7 @@ def read_task(source: str, options: TaskOptions) -> Iterator[NumberedRow]:
     """
     task, settings = source.removeprefix(PREFIX), options.settings()
     items = make_task(task, seed=options.task_seed, size=options.task_size, settings=settings)
-    problem = {
-        "task": task,
-        "seed": options.task_seed,
-        "size": options.task_size,
-        "settings": settings,
-    }
+    problem = {"task": task, "seed": options.task_seed, "size": options.task_size, "settings": settings}
     for index, item in enumerate(items):
         yield (
             index + 1,

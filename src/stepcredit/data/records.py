@@ -29,21 +29,9 @@ from stepcredit.types import FinishReason, Message, Prompt, PromptText, Rollout,
 
 PROMPT_FIELDS = ("id", "prompt", "answer")
 ROLLOUT_FIELDS = (
-    "id",
-    "prompt_id",
-    "index",
-    "prompt",
-    "response",
-    "answer",
-    "correct",
-    "prediction",
-    "finish_reason",
-    "policy",
-    "sampling",
-    "response_token_ids",
-    "tokenizer",
-    "step_labels",
-)
+    "id", "prompt_id", "index", "prompt", "response", "answer", "correct", "prediction", "finish_reason",
+    "policy", "sampling", "response_token_ids", "tokenizer", "step_labels",
+)  # fmt: skip
 _PROMPT_KNOWN = frozenset(PROMPT_FIELDS)
 _ROLLOUT_KNOWN = frozenset(ROLLOUT_FIELDS)
 
@@ -52,7 +40,6 @@ def prompt_from_json(row: Mapping[str, Any], where: str = "row", position: int |
     """Read a prompt.
 
     Args:
-        where: Where it came from, for messages.
         position: Its position in the file, from 0; with it, a row without an id gets one.
 
     Raises:
@@ -80,7 +67,6 @@ def rollout_from_json(row: Mapping[str, Any], where: str = "row", position: int 
     """Read a rollout, with its step labels if it has any.
 
     Args:
-        where: Where it came from, for messages.
         position: Its position in the file, from 0; with it, a row without an id gets one, and a row
             without a prompt id one that all rows of the same prompt share.
 

@@ -182,8 +182,7 @@ def _tokens(
     for field, length in (("token_rewards", len(rewards)), ("token_ends", len(ends))):
         if length != num_tokens:
             raise DataError(
-                f"field {field!r} has length {length}, but 'num_tokens' is {num_tokens}",
-                where=where,
+                f"field {field!r} has length {length}, but 'num_tokens' is {num_tokens}", where=where
             )
     if any(later < earlier for earlier, later in pairwise(ends)):
         raise wrong(row, "token_ends", "a list of numbers that do not fall", where)

@@ -14,13 +14,7 @@ from numpy.typing import NDArray
 from stepcredit.errors import UserError
 from stepcredit.evaluation.choices import VOTE_KINDS, Choice, fixed_choice, vote_weights
 from stepcredit.evaluation.samples import Samples, Scored
-from stepcredit.stats import (
-    VoteSubsets,
-    best_of_n,
-    majority_vote,
-    max_vote,
-    pass_at_n,
-)
+from stepcredit.stats import VoteSubsets, best_of_n, majority_vote, max_vote, pass_at_n
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,11 +42,7 @@ def fixed_choice(aggregate: str = REWARD) -> Choice:
 
 
 def vote_weights(
-    kind: str,
-    scores: NDArray[np.float64],
-    valid: NDArray[np.bool_],
-    choice: Choice,
-    aggregate: str = REWARD,
+    kind: str, scores: NDArray[np.float64], valid: NDArray[np.bool_], choice: Choice, aggregate: str = REWARD
 ) -> NDArray[np.float64]:
     """What each response adds to its answer.
 

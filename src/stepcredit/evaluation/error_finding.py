@@ -40,17 +40,11 @@ class ErrorFinding:
     """How well a threshold finds first errors; intervals draw problems again, with the threshold fixed.
 
     Attributes:
-        threshold: A step is called wrong where its score is below.
-        threshold_from: Where the threshold was chosen.
-        quantity: ``reward`` or ``value``.
         error_accuracy: Share of the responses with an error whose first wrong step is found.
         correct_accuracy: Share of the responses without one that are found to be so.
         f1: Harmonic mean of the two.
     """
 
-    threshold: float
-    threshold_from: str
-    quantity: StepQuantity
     error_accuracy: Interval
     correct_accuracy: Interval
     f1: Interval
@@ -109,26 +103,18 @@ def find_errors(
     steps: LabelledSteps,
     quantity: StepQuantity,
     threshold: float,
-    threshold_from: str,
     *,
     bootstrap: ProblemBootstrap | None = None,
 ) -> ErrorFinding:
-    """Accuracies and F1 of a given threshold."""
+    """Accuracies and F1 of a given threshold; a step is called wrong where its score is below it."""
     bootstrap = bootstrap or ProblemBootstrap(steps.num_clusters)
     ranges = threshold_ranges(steps, quantity)
     estimates, drawn = f1_draws(steps, ranges, threshold, bootstrap)
-    intervals = [
+    error, correct, both = (
         Interval(estimate, *bootstrap.quantiles(values))
         for estimate, values in zip(estimates, drawn, strict=True)
-    ]
-    return ErrorFinding(
-        threshold=threshold,
-        threshold_from=threshold_from,
-        quantity=quantity,
-        error_accuracy=intervals[0],
-        correct_accuracy=intervals[1],
-        f1=intervals[2],
     )
+    return ErrorFinding(error_accuracy=error, correct_accuracy=correct, f1=both)
 
 
 def f1_draws(

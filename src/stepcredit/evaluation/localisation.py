@@ -19,7 +19,6 @@ class Position:
     Attributes:
         index: From 0.
         num_right: Right steps before any error.
-        num_first_wrong: First wrong steps.
         auc: Of one against the other; NaN without both.
     """
 
@@ -34,7 +33,6 @@ class Localisation:
     """Whether low scores mark the first wrong step. Intervals draw problems again.
 
     Attributes:
-        quantity: ``reward`` or ``value``.
         auc: Area under the ROC curve: first wrong steps (low) against right steps before any error.
         lowest_is_first_wrong: Share of the responses with a wrong step whose lowest score is at the first
             wrong one; of steps that share the lowest score each counts equally.
@@ -45,7 +43,6 @@ class Localisation:
         by_position: The same by place in the response.
     """
 
-    quantity: StepQuantity
     auc: Interval
     lowest_is_first_wrong: Interval
     minimum_is_last: Interval
@@ -55,10 +52,7 @@ class Localisation:
 
 
 def localise(
-    steps: LabelledSteps,
-    quantity: StepQuantity = "reward",
-    *,
-    bootstrap: ProblemBootstrap | None = None,
+    steps: LabelledSteps, quantity: StepQuantity = "reward", *, bootstrap: ProblemBootstrap | None = None
 ) -> Localisation:
     """Measure how well scores find the first wrong step.
 
@@ -74,7 +68,6 @@ def localise(
     at_error[with_error] = lowest[steps.offsets[:-1][with_error] + steps.first_wrong[with_error]]
     at_last, several = minimum_at_last(scores, steps.offsets)
     return Localisation(
-        quantity=quantity,
         auc=clustered_auc(-scores, first_wrong, right, steps.cluster_of_step, bootstrap),
         lowest_is_first_wrong=clustered_share(at_error, with_error, steps.clusters, bootstrap),
         minimum_is_last=clustered_share(at_last, several, steps.clusters, bootstrap),

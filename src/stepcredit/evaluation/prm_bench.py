@@ -41,9 +41,6 @@ ASPECTS = {
 }
 """The benchmark's categories, as its files spell them, and the aspect that each belongs to."""
 
-ASPECT_SCORES = ("published", "pooled")
-"""An aspect's score: the mean over its categories, as in the published table, or over all of its steps."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Subset:
@@ -69,7 +66,8 @@ def evaluate_prm_bench(
 
     Args:
         parts: The data; rows name their category in ``classification``.
-        aspect_scores: One of :data:`ASPECT_SCORES`.
+        aspect_scores: An aspect's score: ``published``, the mean over its categories, as in the published
+            table, or ``pooled``, over all of its steps.
         dev_fraction: Share of the rows that a threshold is tuned on; they are not reported.
     """
     by_scorer: dict[str, list[tuple[str, LabelledSteps]]] = {}

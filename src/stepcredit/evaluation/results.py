@@ -77,26 +77,23 @@ class OracleChoice:
 
 def results(outcomes: Outcomes, bootstrap: ProblemBootstrap) -> list[Result]:
     """One row for each method and size."""
-    num_methods, num_sizes, num_problems = outcomes.values.shape
-    flat = outcomes.values.reshape(-1, num_problems)
+    flat = outcomes.values.reshape(-1, outcomes.values.shape[-1])
     low, high = bootstrap.intervals(flat)
-    means = flat.mean(axis=1)
-    rows = []
-    for index, (method, n) in enumerate(itertools.product(outcomes.methods, outcomes.ns)):
-        rows.append(
-            Result(
-                method=method.kind,
-                scorer=method.scorer,
-                aggregate=method.aggregate,
-                n=n,
-                accuracy=_fraction(means[index]),
-                low=_fraction(low[index]),
-                high=_fraction(high[index]),
-                resampling_error=float(outcomes.resampling_error.ravel()[index]),
-            )
+    names = itertools.product(outcomes.methods, outcomes.ns)
+    figures = zip(names, flat.mean(axis=1), low, high, outcomes.resampling_error.ravel(), strict=True)
+    return [
+        Result(
+            method=method.kind,
+            scorer=method.scorer,
+            aggregate=method.aggregate,
+            n=n,
+            accuracy=_fraction(mean),
+            low=_fraction(bottom),
+            high=_fraction(top),
+            resampling_error=float(error),
         )
-    assert len(rows) == num_methods * num_sizes
-    return rows
+        for (method, n), mean, bottom, top, error in figures
+    ]
 
 
 def _fraction(value: float) -> float:

@@ -175,9 +175,7 @@ def _check_match(
     missing = [rollout.id for rollout in graded if rollout.id not in rows]
     if len(missing) == len(graded):
         raise DataError(
-            f"none of its ids is in {source}",
-            where=columns.source,
-            hint="pass the scores of these rollouts",
+            f"none of its ids is in {source}", where=columns.source, hint="pass the scores of these rollouts"
         )
     if missing and not skip_invalid:
         raise DataError(

@@ -62,20 +62,20 @@ def diagnose_steps(
     """Correlations and failures of step rewards."""
     by_id = {rollout.id: rollout for rollout in rollouts}
     places = {identifier: row for row, identifier in enumerate(columns.ids)}
-    failures = [
-        StepFailure(
-            kind=kind,
-            margin=margin,
-            id=steps.ids[index],
-            prompt=by_id[steps.ids[index]].prompt,
-            correct=by_id[steps.ids[index]].correct,
-            steps=shown_steps(by_id[steps.ids[index]], columns, places[steps.ids[index]]),
-            first_wrong_step=_scored_step(
-                by_id[steps.ids[index]], columns, places[steps.ids[index]], steps, index
-            ),
+    failures = []
+    for kind, margin, index in (*_worst(steps, "missed"), *_worst(steps, "false alarm")):
+        rollout, row = by_id[steps.ids[index]], places[steps.ids[index]]
+        failures.append(
+            StepFailure(
+                kind=kind,
+                margin=margin,
+                id=rollout.id,
+                prompt=rollout.prompt,
+                correct=rollout.correct,
+                steps=shown_steps(rollout, columns, row),
+                first_wrong_step=_scored_step(rollout, columns, row, steps, index),
+            )
         )
-        for kind, margin, index in (*_worst(steps, "missed"), *_worst(steps, "false alarm"))
-    ]
     labelled = steps.labelled
     return StepDiagnostics(
         position=spearman(steps.rewards[labelled], steps.position_of_step[labelled]),

@@ -10,14 +10,7 @@ from numpy.typing import NDArray
 
 from stepcredit.evaluation.labelled_steps import LabelledSteps, StepQuantity
 from stepcredit.evaluation.localisation import clustered_auc
-from stepcredit.stats import (
-    Interval,
-    ProblemBootstrap,
-    Reliability,
-    average_precision,
-    reliability,
-    sigmoid,
-)
+from stepcredit.stats import Interval, ProblemBootstrap, Reliability, average_precision, reliability, sigmoid
 
 # Each draw passes over all steps, so there are fewer of them than elsewhere.
 _MOST_PRECISION_DRAWS = 1000
@@ -30,14 +23,12 @@ class StepMetrics:
     """Over all labelled steps, those after a first error included; intervals draw problems again.
 
     Attributes:
-        quantity: ``reward`` or ``value``.
         auc: Wrong steps (low scores) against right ones.
         average_precision: Of finding wrong steps by low scores; chance gives their share.
         calibration_error: Expected calibration error of the probability that a step is right.
         calibration: The bins behind it.
     """
 
-    quantity: StepQuantity
     auc: Interval
     average_precision: Interval
     calibration_error: Interval
@@ -63,7 +54,6 @@ def measure_steps(
     bins = reliability(probabilities, ~wrong, _NUM_BINS)
     precision = average_precision(-scores, wrong)
     return StepMetrics(
-        quantity=quantity,
         auc=clustered_auc(-scores, wrong, ~wrong, clusters, bootstrap),
         average_precision=Interval(
             precision,

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stepcredit.evaluation.error_finding import (
-    ErrorFinding,
-    best_threshold,
-    find_errors,
-    grid_threshold,
-    threshold_ranges,
-)
+from stepcredit.evaluation.error_finding import best_threshold, find_errors, grid_threshold, threshold_ranges
 from stepcredit.evaluation.labelled_steps import LabelledSteps, StepQuantity
 from stepcredit.evaluation.localisation import localise
 from stepcredit.evaluation.results import plain
@@ -143,19 +137,16 @@ def error_finding_rows(
     bootstrap = context.bootstrap(steps)
     ranges = threshold_ranges(steps, quantity)
     chosen = {**thresholds, "this file (oracle threshold)": best_threshold(ranges)}
-    rows: list[StepResult] = []
+    rows = []
     for origin, threshold in chosen.items():
-        rows += _finding_rows(context, find_errors(steps, quantity, threshold, origin, bootstrap=bootstrap))
+        finding = find_errors(steps, quantity, threshold, bootstrap=bootstrap)
+        for metric, interval in (
+            ("f1", finding.f1),
+            ("error_accuracy", finding.error_accuracy),
+            ("correct_accuracy", finding.correct_accuracy),
+        ):
+            rows.append(context.row(quantity, metric, interval, threshold, origin))
     return rows
-
-
-def _finding_rows(context: Context, finding: ErrorFinding) -> Iterator[StepResult]:
-    for metric, interval in (
-        ("f1", finding.f1),
-        ("error_accuracy", finding.error_accuracy),
-        ("correct_accuracy", finding.correct_accuracy),
-    ):
-        yield context.row(finding.quantity, metric, interval, finding.threshold, finding.threshold_from)
 
 
 def published_grid_row(context: Context, steps: LabelledSteps, quantity: StepQuantity) -> StepResult:
@@ -165,7 +156,7 @@ def published_grid_row(context: Context, steps: LabelledSteps, quantity: StepQua
     squeezed = replace(steps, rewards=scores, values=scores)
     threshold, _ = grid_threshold(threshold_ranges(squeezed, "reward"))
     origin = "this file (oracle threshold, published grid)"
-    finding = find_errors(squeezed, "reward", threshold, origin, bootstrap=context.bootstrap(steps))
+    finding = find_errors(squeezed, "reward", threshold, bootstrap=context.bootstrap(steps))
     return context.row(quantity, "f1", finding.f1, threshold, origin)
 
 
@@ -218,7 +209,7 @@ def verdict_rows(
     best = best_verdict_threshold(steps, quantity, groups)
     rows = []
     for origin, threshold in {**thresholds, "these rows (oracle threshold)": best}.items():
-        verdicts = judge_steps(steps, quantity, threshold, origin, groups=groups, bootstrap=bootstrap)
+        verdicts = judge_steps(steps, quantity, threshold, groups=groups, bootstrap=bootstrap)
         for metric, interval in (
             ("prm_score", verdicts.prm_score),
             ("positive_f1", verdicts.positive_f1),

@@ -22,15 +22,11 @@ class StepVerdicts:
     """F1 of both kinds of steps at a threshold, of all steps or as means over groups of responses.
 
     Attributes:
-        threshold: A step is called wrong where the probability that it is right is not above this.
-        threshold_from: Where the threshold was chosen.
         positive_f1: F1 of finding right steps.
         negative_f1: F1 of finding wrong steps; NaN, not 0, where there is none to find.
         prm_score: Mean of the two, or the one that there is.
     """
 
-    threshold: float
-    threshold_from: str
     positive_f1: Interval
     negative_f1: Interval
     prm_score: Interval
@@ -40,7 +36,6 @@ def judge_steps(
     steps: LabelledSteps,
     quantity: StepQuantity,
     threshold: float,
-    threshold_from: str,
     *,
     groups: Int[np.ndarray, " responses"] | None = None,
     bootstrap: ProblemBootstrap | None = None,
@@ -48,7 +43,7 @@ def judge_steps(
     """F1 of both kinds of steps, and their mean, at a threshold on the probability of being right.
 
     Args:
-        threshold_from: Where it was chosen.
+        threshold: A step is called wrong where the probability that it is right is not above this.
         groups: Group of each response, from 0; every figure is then the mean over the groups that have it.
         bootstrap: Over ``steps.clusters``; by default 10,000 draws with seed 0.
     """
@@ -76,13 +71,7 @@ def judge_steps(
         Interval(float(estimate[0]), *bootstrap.quantiles(values, *kinds))
         for estimate, values, kinds in zip(estimates, drawn, needed, strict=True)
     )
-    return StepVerdicts(
-        threshold=threshold,
-        threshold_from=threshold_from,
-        positive_f1=positive,
-        negative_f1=negative,
-        prm_score=both,
-    )
+    return StepVerdicts(positive_f1=positive, negative_f1=negative, prm_score=both)
 
 
 def best_verdict_threshold(

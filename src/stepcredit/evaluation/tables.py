@@ -14,7 +14,7 @@ from typing import Any
 from stepcredit.evaluation.best_of_n_evaluation import BestOfNEvaluation
 from stepcredit.evaluation.results import Result, plain
 from stepcredit.evaluation.step_results import METRIC_NAMES, StepEvaluation, StepResult
-from stepcredit.runs import atomic_path
+from stepcredit.runs import write_text
 from stepcredit.wording import quantity
 
 ABSENT = "–"
@@ -202,7 +202,8 @@ def _metrics_table(title: str, rows: Sequence[StepResult], with_threshold: bool)
     metrics = list(dict.fromkeys(row.metric for row in rows))
     cells: dict[tuple[str, ...], dict[str, StepResult]] = {}
     for row in rows:
-        key: tuple[str, ...] = (row.subset, row.scorer, _quantity_name(row.quantity))
+        scored = {"reward": "step", "value": "prefix"}.get(row.quantity, row.quantity)
+        key: tuple[str, ...] = (row.subset, row.scorer, scored)
         if with_threshold:
             key = (*key, str(row.threshold_from))
         cells.setdefault(key, {})[row.metric] = row
@@ -216,10 +217,6 @@ def _metrics_table(title: str, rows: Sequence[StepResult], with_threshold: bool)
     labels = 4 if with_threshold else 3
     header = (*_STEP_LABELS[:labels], *(METRIC_NAMES[metric] for metric in metrics))
     return Table(f"{title}, with 95% intervals over problems", header, tuple(body), labels)
-
-
-def _quantity_name(quantity: str) -> str:
-    return {"reward": "step", "value": "prefix"}.get(quantity, quantity)
 
 
 _COUNTED = {
@@ -250,8 +247,8 @@ def write_tables(folder: Path, tables: Sequence[Table], rows: Iterable[Any]) -> 
     Args:
         folder: Must exist.
     """
-    _write_text(folder / "tables.md", "\n".join(table.to_markdown() for table in tables))
-    _write_text(folder / "tables.tex", "\n".join(table.to_latex() for table in tables))
+    write_text(folder / "tables.md", "\n".join(table.to_markdown() for table in tables))
+    write_text(folder / "tables.tex", "\n".join(table.to_latex() for table in tables))
     buffer = io.StringIO()
     writer: csv.DictWriter[str] | None = None
     for row in rows:
@@ -260,9 +257,4 @@ def write_tables(folder: Path, tables: Sequence[Table], rows: Iterable[Any]) -> 
             writer = csv.DictWriter(buffer, list(values), lineterminator="\n")
             writer.writeheader()
         writer.writerow({name: "" if plain(value) is None else value for name, value in values.items()})
-    _write_text(folder / "results.csv", buffer.getvalue())
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(folder / "results.csv", buffer.getvalue())

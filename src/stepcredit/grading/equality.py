@@ -54,15 +54,12 @@ def _choices(gold: Answer, prediction: Answer) -> bool | None:
         return gold.letter == prediction.letter and (
             values[0] is None or values[1] is None or same_answer(values[0], values[1])
         )
-    if not isinstance(gold, Choice) and not isinstance(prediction, Choice):
-        return None
-    choice, other = (gold, prediction) if isinstance(gold, Choice) else (prediction, gold)
-    assert isinstance(choice, Choice)
-    if isinstance(other, Formula) and str(other.expression).upper() == choice.letter:
-        return True
-    if choice.value is None:
-        return False
-    return same_answer(choice.value, other) if choice is gold else same_answer(other, choice.value)
+    for choice, other in ((gold, prediction), (prediction, gold)):
+        if isinstance(choice, Choice):
+            if isinstance(other, Formula) and str(other.expression).upper() == choice.letter:
+                return True
+            return choice.value is not None and _stands_for(choice.value, other, choice is gold)
+    return None
 
 
 def _assignments(gold: Answer, prediction: Answer) -> bool | None:
@@ -70,16 +67,18 @@ def _assignments(gold: Answer, prediction: Answer) -> bool | None:
     if isinstance(gold, Assignment) and isinstance(prediction, Assignment):
         if gold.name.lower() == prediction.name.lower():
             return same_answer(gold.value, prediction.value)
-        related = gold.relation is not None and prediction.relation is not None
-        return related and _same_relation(gold.relation, prediction.relation)
+        return _same_relation(gold.relation, prediction.relation)
     for assignment, other in ((gold, prediction), (prediction, gold)):
-        if not isinstance(assignment, Assignment):
-            continue
-        if isinstance(other, Relation):
-            return assignment.relation is not None and _same_relation(assignment.relation, other)
-        value = assignment.value
-        return same_answer(value, other) if assignment is gold else same_answer(other, value)
+        if isinstance(assignment, Assignment):
+            if isinstance(other, Relation):
+                return _same_relation(assignment.relation, other)
+            return _stands_for(assignment.value, other, assignment is gold)
     return None
+
+
+def _stands_for(value: Answer, other: Answer, is_gold: bool) -> bool:
+    """As :func:`same_answer`, of a part of one answer and the whole of the other one."""
+    return same_answer(value, other) if is_gold else same_answer(other, value)
 
 
 def _amounts(gold: Answer, prediction: Answer) -> bool | None:
@@ -159,11 +158,10 @@ def _sequences(gold: Answer, prediction: Answer) -> bool | None:
     if isinstance(other, Region):
         region = region_of(sequence)
         return region is not None and same_region(region, other.points)
-    if sequence.kind == "row" or not all(same_answer(sequence.items[0], item) for item in sequence.items[1:]):
+    first, *rest = sequence.items
+    if sequence.kind == "row" or not all(same_answer(first, item) for item in rest):
         return False
-    return (
-        same_answer(sequence.items[0], other) if sequence is gold else same_answer(other, sequence.items[0])
-    )
+    return _stands_for(first, other, sequence is gold)
 
 
 def _both_sequences(gold: Sequence, prediction: Sequence) -> bool:

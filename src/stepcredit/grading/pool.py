@@ -34,7 +34,6 @@ class Ticket:
     """A job and, once ``done``, what became of it.
 
     Attributes:
-        done: Whether the outcome is there.
         value: What the function returned, if ``failure`` is ``None``.
         failure: ``timeout``, or ``crashed`` with a reason after a colon.
     """

@@ -58,7 +58,6 @@ def enumerate_completions(
     Args:
         model: Usually the reference.
         prefix: Token ids; one that ends with ``end_token`` has only itself as completion.
-        end_token: Ends a sequence.
         max_length: Sequences of this many tokens (prefix included) end without an end token.
 
     Raises:

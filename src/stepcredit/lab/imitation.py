@@ -38,7 +38,6 @@ class Recipe:
     Attributes:
         tutor: Name of the tutor whose solutions it learns from.
         start_from: Name of the policy whose weights it starts from; ``None`` is from scratch.
-        num_steps: Optimiser steps.
         solutions: Solutions of standard problems in a step; none is seen twice.
         other_solutions: Solutions in a step of each other domain.
         matrix_lr: Peak learning rate of Muon, for the weight matrices.

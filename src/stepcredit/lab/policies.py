@@ -40,17 +40,10 @@ def export_policy(name: str, directory: Path, lab: str = "lab") -> None:
         shutil.copytree(policy_path(name, lab), target, dirs_exist_ok=True)
 
 
-def export_policies(directory: str | Path) -> dict[str, Path]:
-    """Copy the first lab's policies to ``directory/<name>``.
-
-    Returns:
-        Name to directory. A policy that is there already is replaced.
-    """
-    exported = {}
+def export_policies(directory: Path) -> None:
+    """Copy the first lab's policies to ``directory/<name>``; what is there is replaced."""
     for name in POLICY_NAMES:
-        exported[name] = Path(directory) / name
-        export_policy(name, exported[name])
-    return exported
+        export_policy(name, directory / name)
 
 
 def main() -> None:

@@ -89,11 +89,7 @@ STANDARD: Final = Domain()
 
 DOMAINS: Final[dict[str, Domain]] = {
     domain.name: domain
-    for domain in (
-        STANDARD,
-        Domain(name="comparisons", operations="<>"),
-        Domain(name="base5", modulus=5),
-    )
+    for domain in (STANDARD, Domain(name="comparisons", operations="<>"), Domain(name="base5", modulus=5))
 }
 """The standard problems, and two other kinds that the policies know as well."""
 

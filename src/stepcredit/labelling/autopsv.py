@@ -121,7 +121,6 @@ class ThresholdChoice:
 
     threshold: float
     balanced_accuracy: float
-    num_items: int
 
 
 def choose_by_outcomes(changes: Sequence[NDArray[np.float64]], correct: Sequence[bool]) -> ThresholdChoice:
@@ -164,7 +163,6 @@ def _choose(lowest: Float[np.ndarray, " items"], right: Bool[np.ndarray, " items
     return ThresholdChoice(
         threshold=float(best[np.argmin(np.abs(best - PUBLISHED_THRESHOLD))]),
         balanced_accuracy=float(accuracy.max()),
-        num_items=len(right),
     )
 
 

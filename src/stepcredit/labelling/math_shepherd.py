@@ -52,8 +52,7 @@ class LabelSettings:
 
     Attributes:
         num_completions: Completions of a prefix, K; the most where ``tolerance`` is given.
-        kind: The label that training sees, one of
-            :data:`~stepcredit.labelling.monte_carlo.LABEL_KINDS`.
+        kind: The label that training sees: ``soft``, ``hard`` or ``log-mean-exp``.
         beta: Of log-mean-exp labels.
         tolerance: Stop drawing once a label is settled to within this; ``None`` always draws K.
     """
@@ -137,9 +136,9 @@ class PrefixCompletions:
                     self._known.setdefault(prefix.key, _Completions()).uses += 1
                     self.num_prefixes += 1
 
-    def add(self, key: str, index: int, *, right: bool, prompt_tokens: int, generated_tokens: int) -> None:
-        """Take note of a graded completion."""
-        known = self._known[key]
+    def add(self, prefix: str, index: int, right: bool, prompt_tokens: int, generated_tokens: int) -> None:
+        """Take note of a graded completion of the prefix with this key."""
+        known = self._known[prefix]
         if known.drawn >> index & 1:
             return
         known.drawn |= 1 << index

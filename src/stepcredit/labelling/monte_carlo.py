@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from stepcredit.errors import DataError
 from stepcredit.types import Rollout, StepLabel
 
-LABEL_KINDS = ("soft", "hard", "log-mean-exp")
 FIELD = "monte_carlo"
 """Extra field of labelled rollouts: the counts, and the labels of every kind, one a labelled step."""
 
@@ -81,7 +80,7 @@ def label_rollout(rollout: Rollout, tallies: list[tuple[int, Tally]], *, kind: s
 
     Args:
         tallies: (end of the step, its prefix's tally) in order; steps without completions are left out.
-        kind: One of :data:`LABEL_KINDS`.
+        kind: ``soft``, ``hard`` or ``log-mean-exp``.
     """
     known = [(end, tally) for end, tally in tallies if tally.total]
     if not known:

@@ -26,12 +26,12 @@ from stepcredit.runs import (
     Manifest,
     Output,
     Progress,
-    atomic_path,
     hash_json,
     locked,
     read_manifest,
     worker_pool,
     write_json,
+    write_text,
 )
 from stepcredit.training.config import TrainConfig
 from stepcredit.wording import quantity
@@ -85,8 +85,7 @@ def _compare(options: Options) -> ComparisonResult:
         write_json(results, content, named=output.path)
         pages = {REPORT: render_comparison(content), SUMMARY: comparison_markdown(content)}
         for name, page in pages.items():
-            with atomic_path(options.out / name) as temporary:
-                temporary.write_text(page, encoding="utf-8")
+            write_text(options.out / name, page)
     return result
 
 
@@ -259,10 +258,7 @@ def _search_together(
         best = Path(own[chosen].directory)
         _score(work, best / "prm", work.recipe.test, best / "test.jsonl")
         searched[method.name] = Searched(
-            trials=tuple(own),
-            chosen=chosen,
-            dev_scores=best / "dev.jsonl",
-            test_scores=best / "test.jsonl",
+            trials=tuple(own), chosen=chosen, dev_scores=best / "dev.jsonl", test_scores=best / "test.jsonl"
         )
 
 

@@ -14,7 +14,7 @@ from stepcredit.data.cells import keeps_type
 from stepcredit.data.foreign.registry import ForeignFormat
 from stepcredit.data.sources import file_kind
 from stepcredit.errors import DataError, UserError
-from stepcredit.options import OutputResult, argument, option
+from stepcredit.options import OutputResult, argument, check_at_least_one, option
 from stepcredit.runs import Manifest, Output, Progress, read_manifest
 from stepcredit.wording import quantity
 
@@ -34,12 +34,7 @@ class Options:
     from_format: str = option(
         f"format of the source: {_READ}", flag="--from", default="rollouts", metavar="FORMAT"
     )
-    to_format: str = option(
-        f"format to write: {_WRITTEN}",
-        flag="--to",
-        default="rollouts",
-        metavar="FORMAT",
-    )
+    to_format: str = option(f"format to write: {_WRITTEN}", flag="--to", default="rollouts", metavar="FORMAT")
     column: tuple[str, ...] = option(
         "which column of the source holds a field, e.g. prompt=question (may be repeated)",
         default=(),
@@ -76,7 +71,7 @@ class Result(OutputResult):
 
 def run(options: Options) -> Result:
     """Convert, streaming; the output appears when it is whole."""
-    _check(options)
+    check_at_least_one(options, "limit")
     file_kind(options.out)
     source, target = named_format(options.from_format), named_format(options.to_format, to_write=True)
     if source.holds_prompts and not target.holds_prompts:
@@ -108,11 +103,6 @@ def _convert(options: Options, target: ForeignFormat, manifest: Manifest, tempor
         manifest.counts["skipped"] = records.num_skipped
         manifest.notes["first_skipped"] = records.first_skipped
     manifest.notes["lost"] = {what: count for what, count in sorted(lost.items()) if count}
-
-
-def _check(options: Options) -> None:
-    if options.limit is not None and options.limit < 1:
-        raise UserError(f"must be at least 1, got {options.limit}", where="--limit")
 
 
 def _settings(options: Options) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from stepcredit.generators.options import GeneratorOptions, SamplingOptions
 from stepcredit.options import check_at_least_one, option
 from stepcredit.pipelines import eval_best_of_n, grade, sample, score, train
 from stepcredit.pipelines.driver import Store, command_line
-from stepcredit.runs import atomic_path, beside, locked, may_fork, read_manifest, write_json
+from stepcredit.runs import beside, locked, may_fork, read_manifest, write_json, write_text
 from stepcredit.runs.stopwatch import WHOLE, Stopwatch
 from stepcredit.training.config import TrainConfig
 
@@ -179,8 +179,7 @@ def _run(options: Options) -> Result:
         finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
     write_json(out / "summary.json", summary.to_json())
-    with atomic_path(out / "report.html") as temporary:
-        temporary.write_text(render_demo(summary, out), encoding="utf-8")
+    write_text(out / "report.html", render_demo(summary, out))
     return Result(out=out, summary=summary)
 
 

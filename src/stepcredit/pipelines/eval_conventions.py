@@ -19,7 +19,7 @@ from stepcredit.data.foreign import ROLLOUT_FORMATS
 from stepcredit.errors import UserError
 from stepcredit.options import argument, check_draws, option
 from stepcredit.pipelines import score
-from stepcredit.runs import Manifest, Output, atomic_path, check_output, locked, write_json
+from stepcredit.runs import Manifest, Output, check_output, locked, write_json, write_text
 from stepcredit.scorers.options import ImplicitOptions
 from stepcredit.types import Rollout
 from stepcredit.wording import agree
@@ -229,6 +229,5 @@ def _write(options: Options, manifest: Manifest, result: ConventionsResult) -> N
         output.replacing() as results,
     ):
         write_json(results, result.to_json(), named=output.path)
-        with atomic_path(options.out / "tables.md") as temporary:
-            tables = "\n".join(table.to_markdown() for table in convention_tables(result.results))
-            temporary.write_text(tables, encoding="utf-8")
+        tables = "\n".join(table.to_markdown() for table in convention_tables(result.results))
+        write_text(options.out / "tables.md", tables)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
 from stepcredit.options import argument, option
-from stepcredit.runs import locked
+from stepcredit.runs import locked, write_text
 
 if TYPE_CHECKING:
     from stepcredit.reports.leaderboard import Board
@@ -52,7 +52,6 @@ class Result:
 def run(options: Options) -> Result:
     """Collect and write."""
     from stepcredit.reports.leaderboard import collect, render_leaderboard
-    from stepcredit.reports.page import write_page
 
     with locked(options.out):
         if options.out.exists() and not options.overwrite:
@@ -60,5 +59,5 @@ def run(options: Options) -> Result:
                 "already exists", where=options.out, hint="choose another --out, or pass --overwrite"
             )
         boards = collect(options.folder, options.out)
-        write_page(options.out, render_leaderboard(boards, title=options.title))
+        write_text(options.out, render_leaderboard(boards, title=options.title))
     return Result(options.out, tuple(boards))

@@ -39,9 +39,7 @@ class LabelledInputs:
         "labelled data: [NAME=]FILE or [NAME=]hub:DATASET[:SPLIT]; one or more", many=True
     )
     scores: tuple[str, ...] = option(
-        "score files; SCORER/NAME=FILE if data files share ids",
-        default=(),
-        metavar="SCORER=FILE",
+        "score files; SCORER/NAME=FILE if data files share ids", default=(), metavar="SCORER=FILE"
     )
     prm: tuple[str, ...] = option(
         "score the data with this model first (into --out)", default=(), metavar="SCORER=DIR"

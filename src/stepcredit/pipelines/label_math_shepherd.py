@@ -134,7 +134,7 @@ def run(options: Options) -> Result:
             completions.see(_rollouts(options))
             _check(options, completions)
             for row in lines.rows():
-                _take(completions, row)
+                completions.add(**row)
             generator = make_generator(options.policy)
             _complete(options, completions, generator, grader, lines)
             _finish(options, completions, generator, lines)
@@ -194,16 +194,6 @@ def _check(options: Options, completions: PrefixCompletions) -> None:
         )
 
 
-def _take(completions: PrefixCompletions, row: Mapping[str, Any]) -> None:
-    completions.add(
-        row["prefix"],
-        row["index"],
-        right=row["right"],
-        prompt_tokens=row["prompt_tokens"],
-        generated_tokens=row["generated_tokens"],
-    )
-
-
 def _complete(
     options: Options,
     completions: PrefixCompletions,
@@ -229,7 +219,7 @@ def _complete(
                         )
                         continue
                     lines.append(result)
-                    _take(completions, result)
+                    completions.add(**result)
                     progress.advance()
                 lines.checkpoint({})
 

@@ -22,16 +22,16 @@ from stepcredit.data import (
 from stepcredit.data.foreign import ROLLOUT_FORMATS
 from stepcredit.encoding import EncodingError
 from stepcredit.errors import DataError, UserError
-from stepcredit.options import OutputResult, argument, option
+from stepcredit.options import OutputResult, argument, check_at_least_one, option
 from stepcredit.runs import (
     Manifest,
     Progress,
     ResumableLines,
-    atomic_path,
     check_keeps_inputs,
     locked,
     read_manifest,
     warn,
+    write_text,
 )
 from stepcredit.scorers.options import ScorerOptions
 from stepcredit.steps import StepRule, choose_rule, listed_steps
@@ -161,11 +161,7 @@ def run(options: Options) -> Result | TextResult:
             _write_heat_map(options, options.input, options.html, scorer)
     counts = (read_manifest(options.out) or {}).get("counts", {}) if lines.complete else manifest.counts
     return Result(
-        out=options.out,
-        already_done=lines.complete,
-        counts=counts,
-        step_rule=rule,
-        html=options.html,
+        out=options.out, already_done=lines.complete, counts=counts, step_rule=rule, html=options.html
     )
 
 
@@ -183,8 +179,7 @@ def _check(options: Options, path: Path, out: Path) -> None:
         raise UserError("is a folder", where=options.html, hint="name a file as --html")
     if options.html.absolute() == out.absolute():
         raise UserError("is also the score file", where=options.html, hint="choose another --html")
-    if options.html_rows < 1:
-        raise UserError(f"must be at least 1, got {options.html_rows}", where="--html-rows")
+    check_at_least_one(options, "html_rows")
 
 
 def _run_text(options: Options) -> TextResult:
@@ -312,9 +307,7 @@ def _write_heat_map(options: Options, path: Path, html: Path, scorer: ResponseSc
     scorer.with_tokens = True
     left_out: list[EncodingError] = []
     scores = list(scorer.score_all(rollouts, on_skip=left_out.append if options.skip_invalid else None))
-    page = render_heatmap(rollouts, scores)
-    with atomic_path(html) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(html, render_heatmap(rollouts, scores))
 
 
 def _chosen(options: Options, rollouts: Iterable[Rollout]) -> Iterator[Rollout]:

@@ -32,6 +32,7 @@ from stepcredit.runs import (
     locked,
     read_manifest,
     warn,
+    write_text,
 )
 from stepcredit.scorers.options import ScorerOptions
 from stepcredit.searching import (
@@ -205,10 +206,7 @@ def _search(
     """Append each problem's tree and rollouts, piece by piece; what failed, with reasons."""
     failed: dict[str, str] = dict(lines.state.get("failed", {}))
     num_done, num_unscored = lines.state.get("problems", 0), lines.state.get("unscored", 0)
-    with (
-        _grader(options) as grader,
-        Progress("search", len(prompts), "problems", done=num_done) as progress,
-    ):
+    with _grader(options) as grader, Progress("search", len(prompts), "problems", done=num_done) as progress:
         for start in range(num_done, len(prompts), _PROBLEMS_IN_PIECE):
             piece = prompts[start : start + _PROBLEMS_IN_PIECE]
             # A piece begins with nothing read before, as it does in a run that goes on from it.
@@ -335,10 +333,9 @@ def _result(options: Options, *, already_complete: bool) -> Result:
 def _write_page(options: Options, html: Path) -> None:
     from itertools import islice
 
-    from stepcredit.reports.page import write_page
     from stepcredit.reports.search_tree import render_search
 
     with open(trees_path(options.out), encoding="utf-8") as source:
         trees = [json.loads(line) for line in islice(source, _TREES_ON_PAGE)]
     page = render_search(trees, title="Search", strategy=options.search.in_words(), scorer=options.prm)
-    write_page(html, page)
+    write_text(html, page)

@@ -171,17 +171,13 @@ def _prompts(options: Options, by_prompt: Mapping[str, list[Rollout]]) -> list[s
     names = [name for name in by_prompt if name in kept]
     if options.similar_prompts is None:
         return names
-    texts = {name: _text(by_prompt[name][0]) for name in names}
+    texts = {name: plain_text(by_prompt[name][0].prompt) for name in names}
     return list(_dissimilar(texts, options.similar_prompts))
 
 
 def _place(seed: int, name: str) -> bytes:
     """Where a prompt stands in the order of the seed; the same whatever other prompts there are."""
     return hashlib.blake2b(f"{seed}/{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-
-
-def _text(rollout: Rollout) -> str:
-    return plain_text(rollout.prompt)
 
 
 def _dissimilar(texts: Mapping[str, str], threshold: float) -> Iterator[str]:

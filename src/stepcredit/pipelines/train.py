@@ -13,15 +13,7 @@ from stepcredit.data import read_rollouts
 from stepcredit.data.sources import check_readable
 from stepcredit.errors import DataError
 from stepcredit.options import OutputResult, argument, option
-from stepcredit.runs import (
-    Ledger,
-    Manifest,
-    Output,
-    check_keeps_inputs,
-    check_output,
-    read_manifest,
-    warn,
-)
+from stepcredit.runs import Ledger, Manifest, Output, check_keeps_inputs, check_output, read_manifest, warn
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.counts import left_out
 from stepcredit.training.plan import Plan, PlanOptions

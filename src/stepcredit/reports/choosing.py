@@ -52,10 +52,7 @@ class Chooser:
 
 
 SINGLE = Chooser(
-    name="One response",
-    detail="pass@1: nothing to choose from",
-    keys=(("pass", None, None),),
-    ns=(1,),
+    name="One response", detail="pass@1: nothing to choose from", keys=(("pass", None, None),), ns=(1,)
 )
 MAJORITY = Chooser(
     name="Majority vote",

@@ -20,13 +20,7 @@ from stepcredit.reports.choosing import (
 )
 from stepcredit.reports.heatmap import heat_map
 from stepcredit.reports.page import ABSENT, duration, interval, percent, plain, points, render_page
-from stepcredit.reports.plots import (
-    Axis,
-    Counts,
-    Mark,
-    histogram,
-    interval_plot,
-)
+from stepcredit.reports.plots import Axis, Counts, Mark, histogram, interval_plot
 from stepcredit.reports.plots import Interval as Estimate
 from stepcredit.reports.summary import DemoSummary, PolicyFindings
 from stepcredit.reports.training_log import read_log, training_plots

@@ -11,11 +11,7 @@ from stepcredit.data.strict_json import parse_json
 from stepcredit.errors import DataError
 from stepcredit.evaluation.tables import Table
 from stepcredit.reports.cells import Cell, Gallery
-from stepcredit.reports.evaluation_plots import (
-    accuracy_plot,
-    calibration_plot,
-    score_plot,
-)
+from stepcredit.reports.evaluation_plots import accuracy_plot, calibration_plot, score_plot
 from stepcredit.reports.examples import Example, ExampleStep, prompt_text
 from stepcredit.reports.heatmap import heat_map
 from stepcredit.reports.page import ABSENT, interval, percent, plain, points, render_page, signed
@@ -106,10 +102,6 @@ def _render_best_of_n(content: Mapping[str, Any], tables: Sequence[Table], title
     )
 
 
-def _figure(row: Mapping[str, Any], best: bool = False) -> Cell:
-    return Cell(percent(row["accuracy"]), interval(row["low"], row["high"]), best)
-
-
 def _by_method(
     content: Mapping[str, Any],
 ) -> dict[tuple[str, str | None, str | None, int], Mapping[str, Any]]:
@@ -140,7 +132,11 @@ def _headline_rows(content: Mapping[str, Any], ns: Sequence[int]) -> list[Row]:
         method, scorer, aggregate, name = shown
         figures = [by_method[method, scorer, aggregate, n] for n in ns]
         cells = tuple(
-            _figure(row, best=n > 1 and method != "pass" and row["accuracy"] == best[n])
+            Cell(
+                percent(row["accuracy"]),
+                interval(row["low"], row["high"]),
+                best=n > 1 and method != "pass" and row["accuracy"] == best[n],
+            )
             for n, row in zip(ns, figures, strict=True)
         )
         kind = "bound" if method == "pass" else "subject" if shown == top else ""

@@ -9,8 +9,7 @@ from typing import Any
 from stepcredit.errors import UserError
 from stepcredit.evaluation.tables import Table, write_tables
 from stepcredit.reports.evaluation import read_evaluation, render_evaluation
-from stepcredit.reports.page import write_page
-from stepcredit.runs import Manifest, Output, check_leads_somewhere, check_output, write_json
+from stepcredit.runs import Manifest, Output, check_leads_somewhere, check_output, write_json, write_text
 
 RESULTS = "results.json"
 
@@ -53,10 +52,7 @@ def write_results(
     hashes = [manifest.input_hashes[str(path)] for path in data if str(path) in manifest.input_hashes]
     about = {"command": manifest.command, "title": title, "data": hashes or [str(path) for path in data]}
     # The results land last: where they are, the tables and the report beside them are theirs.
-    with (
-        Output(folder / RESULTS, manifest, overwrite=overwrite) as output,
-        output.replacing() as temporary,
-    ):
+    with Output(folder / RESULTS, manifest, overwrite=overwrite) as output, output.replacing() as temporary:
         write_json(temporary, {**about, **content}, named=output.path)
         write_tables(folder, tables, rows)
-        write_page(folder / "report.html", render_evaluation(read_evaluation(temporary), shown, title=title))
+        write_text(folder / "report.html", render_evaluation(read_evaluation(temporary), shown, title=title))

@@ -74,9 +74,7 @@ def heat_map(examples: Sequence[Example]) -> HeatMap:
     longest = max((len(step.text) for example in examples for step in example.steps), default=0)
     views = tuple(
         ExampleView(
-            example,
-            _steps(example, scale),
-            tuple(_token(token, token_scale) for token in example.tokens),
+            example, _steps(example, scale), tuple(_token(token, token_scale) for token in example.tokens)
         )
         for example in examples
     )
@@ -84,10 +82,7 @@ def heat_map(examples: Sequence[Example]) -> HeatMap:
 
 
 def render_heatmap(
-    rollouts: Sequence[Rollout],
-    scores: Sequence[ResponseScore],
-    *,
-    title: str = "Step rewards",
+    rollouts: Sequence[Rollout], scores: Sequence[ResponseScore], *, title: str = "Step rewards"
 ) -> str:
     """A page that shows scored responses step by step, e.g. for ``stepcredit score --html``.
 

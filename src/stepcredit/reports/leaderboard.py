@@ -72,10 +72,7 @@ class Board:
             for entry in self.entries
         ]
         return interval_plot(
-            rows,
-            title=self.metric,
-            x=Axis(label=self.metric, percent=True),
-            note="Bars: 95% intervals.",
+            rows, title=self.metric, x=Axis(label=self.metric, percent=True), note="Bars: 95% intervals."
         )
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from stepcredit.runs import atomic_path
 from stepcredit.wording import quantity
 
 _PACKAGE = "stepcredit.reports"
@@ -31,12 +29,6 @@ def render_page(template: str, /, *, package: str = _PACKAGE, **context: Any) ->
         A complete HTML document without any reference to another file or host.
     """
     return _environment(package).get_template(template).render(**context)
-
-
-def write_page(path: str | Path, html: str) -> None:
-    """Write a rendered page; it appears under its name at once or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
 
 
 def percent(share: float | None, decimals: int = 1) -> str:

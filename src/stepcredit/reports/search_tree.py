@@ -79,7 +79,7 @@ def _tree_view(tree: Mapping[str, Any], scale: ColourScale) -> TreeView:
         if node["parent"] is not None:
             children.setdefault(node["parent"], []).append(node["id"])
     chosen = next((node["id"] for node in tree["nodes"] if node["fate"] == "chosen"), None)
-    path = set(_path(nodes, chosen))
+    path, prompt = set(_path(nodes, chosen)), tree["prompt"]
     num_cut = sum(node["fate"] in ("cut", "lookahead") for node in tree["nodes"])
     left_out = num_cut if len(nodes) > _MOST_NODES else 0
 
@@ -108,7 +108,7 @@ def _tree_view(tree: Mapping[str, Any], scale: ColourScale) -> TreeView:
 
     return TreeView(
         prompt_id=tree["prompt_id"],
-        prompt=_prompt_text(tree["prompt"]),
+        prompt=prompt if isinstance(prompt, str) else content_text(prompt[-1]),
         answer=tree["answer"],
         chosen=None
         if chosen is None
@@ -126,7 +126,3 @@ def _path(nodes: Mapping[int, Mapping[str, Any]], node: int | None) -> Iterator[
     while node is not None:
         yield node
         node = nodes[node]["parent"]
-
-
-def _prompt_text(prompt: Any) -> str:
-    return prompt if isinstance(prompt, str) else content_text(prompt[-1])

@@ -43,10 +43,7 @@ def render_terminal(score: ResponseScore, *, colour: bool) -> str:
         )
     stream = io.StringIO()
     console = Console(
-        file=stream,
-        force_terminal=colour,
-        color_system="truecolor" if colour else None,
-        force_jupyter=False,
+        file=stream, force_terminal=colour, color_system="truecolor" if colour else None, force_jupyter=False
     )
     console.print(table)
     aggregates = "  ".join(f"{name} {value:+.4f}" for name, value in score.aggregates.items())

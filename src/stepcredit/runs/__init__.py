@@ -14,6 +14,7 @@ from stepcredit.runs.outputs import (
     check_leads_somewhere,
     check_output,
     write_json,
+    write_text,
 )
 from stepcredit.runs.progress import Progress, warn
 from stepcredit.runs.workers import worker_pool
@@ -41,4 +42,5 @@ __all__ = [
     "warn",
     "worker_pool",
     "write_json",
+    "write_text",
 ]

@@ -74,8 +74,7 @@ def _received(receiver: Connection) -> Any:
         made, problem, said = receiver.recv()
     except EOFError as error:
         raise UserError(
-            "a process of this run was ended by something else",
-            hint="run the same command again to continue",
+            "a process of this run was ended by something else", hint="run the same command again to continue"
         ) from error
     sys.stderr.write(said)
     if problem is not None:

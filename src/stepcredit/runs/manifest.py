@@ -157,7 +157,6 @@ class Manifest:
         added_settings: Dotted names of settings that earlier versions did not record. Where an earlier
             manifest lacks them the work is taken to be the same, with a warning.
         counts: What came in, what was left out and why, what came out.
-        ledger: Tokens and operations.
         output: What the finished output holds, by :func:`describe`; ``None`` until it is there.
         seconds_before: Time that earlier parts of a resumed run took, where the command keeps it.
     """

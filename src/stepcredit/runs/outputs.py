@@ -13,7 +13,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from stepcredit.errors import UserError
@@ -103,12 +102,15 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def write_text(path: str | Path, text: str, *, named: Path | None = None) -> None:
+    """Write a text file, as :func:`atomic_path` does."""
+    with atomic_path(path, named=named) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: str | Path, value: Any, *, named: Path | None = None) -> None:
     """Write ``value`` as indented JSON, as :func:`atomic_path` does; NaN and infinity are refused."""
-    with atomic_path(path, named=named) as temporary:
-        temporary.write_text(
-            json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", named=named)
 
 
 def check_output(path: str | Path, manifest: Manifest, *, overwrite: bool) -> bool:
@@ -241,10 +243,8 @@ class Output:
             self._stack = self._stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -18,7 +18,7 @@ from stepcredit import __version__
 from stepcredit.data import score_to_json
 from stepcredit.data.messages import response_turns
 from stepcredit.errors import DataError
-from stepcredit.serving.contracts import add_contracts
+from stepcredit.serving.contracts import REFUSALS, add_contracts
 from stepcredit.serving.errors import RequestError
 from stepcredit.serving.limits import BodyLimit
 from stepcredit.serving.page import CONTENT_POLICY, page
@@ -36,10 +36,6 @@ from stepcredit.types import ResponseScore, Rollout
 
 _OPEN = frozenset({"/", "/healthz", "/readyz"})
 """Paths that need no token: they reveal nothing about a model or about anybody's texts."""
-
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorAnswer} for status in (400, 401, 404, 413, 422, 429, 503)
-}
 
 
 def make_app(service: Service, *, token: str | None = None) -> FastAPI:
@@ -183,14 +179,14 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
 
 def _add_scores(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/score", tags=["scores"], response_model=ScoreAnswer, responses=_REFUSALS)
+    @app.post("/v1/score", tags=["scores"], response_model=ScoreAnswer, responses=REFUSALS)
     async def score(request: ScoreRequest) -> JSONResponse:
         """Step, response and, on request, token rewards, in the order of the responses."""
         name, batcher = service.pick(request.model)
         scores = await service.score(batcher, _rollouts(request), "responses")
         return JSONResponse({"model": name, "scores": [_to_json(score, request) for score in scores]})
 
-    @app.post("/v1/best-of-n", tags=["scores"], response_model=BestAnswer, responses=_REFUSALS)
+    @app.post("/v1/best-of-n", tags=["scores"], response_model=BestAnswer, responses=REFUSALS)
     async def best(request: BestRequest) -> JSONResponse:
         """The place of the best response, and all scores."""
         name, batcher = service.pick(request.model)

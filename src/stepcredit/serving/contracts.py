@@ -23,16 +23,17 @@ from stepcredit.serving.service import Service
 from stepcredit.types import ResponseScore, Rollout
 from stepcredit.wording import quantity
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
+REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer} for status in (400, 401, 404, 413, 422, 429, 503)
 }
+"""What every route may answer instead, for OpenAPI."""
 
 
 def add_contracts(app: FastAPI, service: Service) -> None:
     """Add the routes."""
     texts = {name: ChatText(batcher.scorer) for name, batcher in service.batchers.items()}
 
-    @app.post("/get_reward", tags=["contracts"], responses=_REFUSALS)
+    @app.post("/get_reward", tags=["contracts"], responses=REFUSALS)
     async def get_reward(request: RewardRequest) -> JSONResponse:
         """OpenRLHF's remote reward: one number per text."""
         name, batcher = service.pick(None)
@@ -50,7 +51,7 @@ def add_contracts(app: FastAPI, service: Service) -> None:
         rewards = [score.reward for score in await service.score(batcher, rollouts, "query")]
         return JSONResponse({"rewards": rewards, "scores": rewards, "extra_logs": {}})
 
-    @app.post("/pooling", tags=["contracts"], responses=_REFUSALS)
+    @app.post("/pooling", tags=["contracts"], responses=REFUSALS)
     async def pooling(request: PoolingRequest) -> JSONResponse:
         """As vLLM's: for each text a vector with one number, its reward, per step."""
         name, scores = await _pooled(service, texts, request)
@@ -60,7 +61,7 @@ def add_contracts(app: FastAPI, service: Service) -> None:
         ]
         return JSONResponse(_listed("pool", name, data, scores))
 
-    @app.post("/classify", tags=["contracts"], responses=_REFUSALS)
+    @app.post("/classify", tags=["contracts"], responses=REFUSALS)
     async def classify(request: PoolingRequest) -> JSONResponse:
         """As vLLM's for a classifier of two: the sigmoid of the response's reward is that of being right."""
         name, scores = await _pooled(service, texts, request)

@@ -14,8 +14,7 @@ from stepcredit.data import read_rollouts, read_scores
 from stepcredit.evaluation.localisation import clustered_auc
 from stepcredit.pipelines import eval_best_of_n
 from stepcredit.reports.heatmap import render_heatmap
-from stepcredit.reports.page import write_page
-from stepcredit.runs import manifest_path, read_manifest, write_json
+from stepcredit.runs import manifest_path, read_manifest, write_json, write_text
 from stepcredit.stats import Interval, ProblemBootstrap, auc
 from stepcredit.types import Rollout
 
@@ -132,7 +131,7 @@ def write_heat_map(out: Path) -> None:
     scores = list(read_scores(directory / "scores.jsonl"))[:_SHOWN]
     rollouts = list(read_rollouts(directory / "graded.jsonl"))[:_SHOWN]
     page = render_heatmap(rollouts, scores, title="Recorded GSM8K solutions")
-    write_page(out / "heat-map.html", page)
+    write_text(out / "heat-map.html", page)
 
 
 def _readme(command: str, results: dict[str, Any]) -> str:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.errors import DataError, UserError
-from stepcredit.reports.page import write_page
 from stepcredit.reports.plots import standalone
-from stepcredit.runs import atomic_path, write_json
+from stepcredit.runs import write_json, write_text
 from stepcredit.typed_values import typed_record
 from stepcredit_study.pages.finding import Finding
 from stepcredit_study.pages.page import render_findings
@@ -91,15 +90,14 @@ def write_finding(finding: Finding, folder: str | Path, numbers: Sequence[Mappin
         if old.name not in pictures:
             old.unlink()
     for name, content in (pictures | {"README.md": finding_markdown(finding)}).items():
-        with atomic_path(folder / name) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+        write_text(folder / name, content)
     measured = [dict(measurement) for measurement in numbers]
     write_json(folder / RESULTS, finding_to_json(finding) | {"measurements": measured})
 
 
 def write_report(findings: Sequence[Finding], path: str | Path) -> None:
     """Write one HTML page of all findings, verdicts first; it needs no other file."""
-    write_page(path, render_findings(findings))
+    write_text(path, render_findings(findings))
 
 
 def write_findings_page(
@@ -110,8 +108,7 @@ def write_findings_page(
 ) -> None:
     """Write the Markdown page of published findings; see :func:`findings_page`."""
     text = findings_page(results, Path(path).parent, order, elsewhere)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def findings_page(

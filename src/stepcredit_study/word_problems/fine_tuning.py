@@ -36,7 +36,7 @@ from stepcredit.checkpoints.loading import pick_device
 from stepcredit.encoding.chat import ChatEncoding
 from stepcredit.logprobs.forward import enable_log_probs, token_log_probs
 from stepcredit.logprobs.packing import pad
-from stepcredit.runs import atomic_directory, atomic_path, write_json
+from stepcredit.runs import atomic_directory, atomic_path, write_json, write_text
 from stepcredit.steps import StepRule
 from stepcredit.types import Rollout
 from stepcredit_study.word_problems.practice import PRACTICE_PROMPT, practice_lines
@@ -297,8 +297,7 @@ def _forget_after(step: int, log: Path) -> None:
     if log.exists():
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        with atomic_path(log) as target:
-            target.write_text("".join(kept), encoding="utf-8")
+        write_text(log, "".join(kept))
 
 
 def main() -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 from stepcredit.data import read_rollouts, read_scores
 from stepcredit.reports.heatmap import render_heatmap
-from stepcredit.reports.page import write_page
-from stepcredit.runs import atomic_path, write_json
+from stepcredit.runs import write_json, write_text
 from stepcredit_study.word_problems.scale import sizes_changed
 from stepcredit_study.word_problems.study import RESULTS, Study
 from stepcredit_study.word_problems.verdicts import Judged, factor_of, in_words, judge, judge_costs
@@ -54,8 +53,7 @@ def publish(study: Study, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     results = study.results()
     write_json(folder / RESULTS, results)
-    with atomic_path(folder / "README.md") as target:
-        target.write_text(page(results), encoding="utf-8")
+    write_text(folder / "README.md", page(results))
     curve = study.policies / "training.jsonl"
     if curve.exists():
         shutil.copyfile(curve, folder / "fine-tuning.jsonl")
@@ -77,7 +75,7 @@ def _write_heat_maps(study: Study, method: str, model: Path, folder: Path) -> No
         rollouts = list(shown.values())[:_SHOWN]
         title = f"{method}, {templates}"
         html = render_heatmap(rollouts, [scores[rollout.id] for rollout in rollouts], title=title)
-        write_page(folder / f"{method}-{templates}.html", html)
+        write_text(folder / f"{method}-{templates}.html", html)
 
 
 def _missing(results: Mapping[str, Any]) -> Iterator[str]:

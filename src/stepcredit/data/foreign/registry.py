@@ -8,12 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepcredit.data.foreign import math_shepherd, step_benchmarks, training_sets, verl
-from stepcredit.data.records import (
-    prompt_from_json,
-    prompt_to_json,
-    rollout_from_json,
-    rollout_to_json,
-)
+from stepcredit.data.records import prompt_from_json, prompt_to_json, rollout_from_json, rollout_to_json
 from stepcredit.errors import UserError
 from stepcredit.types import Prompt, Rollout
 from stepcredit.wording import suggestion

@@ -57,9 +57,7 @@ def what_is_missing() -> list[str]:
 
 
 def landlock_version() -> int:
-    """Version of Landlock's interface, 0 where there is none."""
-    if sys.platform != "linux":
-        return 0
+    """Version of Linux's interface to Landlock, 0 where there is none."""
     version = ctypes.CDLL(None).syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), _VERSION_FLAG)
     return max(0, int(version))
 
@@ -83,7 +81,9 @@ def confine(folder: str, limits: Limits, readable: Iterable[str]) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
     allowed = [os.path.dirname(os.__file__), sys.prefix, sys.base_prefix, *_READABLE, *readable]
     steps = [
         lambda: _become_another_user(libc, folder),
@@ -91,7 +91,7 @@ def confine(folder: str, limits: Limits, readable: Iterable[str]) -> None:
         lambda: _confine_files(libc, folder, allowed),
         filter_system_calls,
     ]
-    for step in steps if libc is not None else ():
+    for step in steps:
         with contextlib.suppress(*((OSError, KeyError) if limits.unsafe else ())):
             step()
 
@@ -102,9 +102,9 @@ def _check(result: int, what: str) -> int:
     return result
 
 
-def _become_another_user(libc: ctypes.CDLL | None, folder: str) -> None:
+def _become_another_user(libc: ctypes.CDLL, folder: str) -> None:
     """Root becomes a user that nobody else is, who may at most look into folders that only root may."""
-    if libc is None or os.getuid() != 0:
+    if os.getuid() != 0:
         return
     _check(libc.prctl(_KEEP_CAPABILITIES, 1, 0, 0, 0), "cannot keep a capability")
     with contextlib.suppress(PermissionError):
@@ -131,15 +131,14 @@ def _become_another_user(libc: ctypes.CDLL | None, folder: str) -> None:
     _check(libc.capset(header, struct.pack("6I", kept, kept, 0, 0, 0, 0)), "cannot drop capabilities")
 
 
-def _die_with_parent(libc: ctypes.CDLL | None) -> None:
+def _die_with_parent(libc: ctypes.CDLL) -> None:
     """After the change of user, which would undo it."""
-    if libc is not None:
-        _check(libc.prctl(_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0), "cannot ask for a signal")
+    _check(libc.prctl(_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0), "cannot ask for a signal")
 
 
-def _confine_files(libc: ctypes.CDLL | None, folder: str, readable: Sequence[str]) -> None:
+def _confine_files(libc: ctypes.CDLL, folder: str, readable: Sequence[str]) -> None:
     version = landlock_version()
-    if libc is None or version == 0:
+    if version == 0:
         raise OSError("this system has no Landlock")
     rights = (1 << _NUM_RIGHTS.get(version, 16)) - 1
     attributes = struct.pack("QQQ", rights, _NET, _SCOPES)

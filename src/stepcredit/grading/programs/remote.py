@@ -19,20 +19,9 @@ _UNARY: dict[str, Callable[..., Any]] = {
     "__exit__": lambda value: type(value).__exit__(value, None, None, None),
 }  # fmt: skip
 _ARITHMETIC = (
-    "add",
-    "sub",
-    "mul",
-    "truediv",
-    "floordiv",
-    "mod",
-    "pow",
-    "matmul",
-    "and",
-    "or",
-    "xor",
-    "lshift",
+    "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift",
     "rshift",
-)
+)  # fmt: skip
 _OF_OPERATOR = ("getitem", "setitem", "delitem", "contains", "neg", "pos", "abs", "invert", "index")
 _CLOSED = (types.FunctionType, types.MethodType, types.ModuleType, type)
 _COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")

@@ -19,8 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from stepcredit.grading.base import CRASHED, DIFFERS, MATCH, TIMEOUT
 from stepcredit.grading.programs.child import ENDED, READY, VERDICT
@@ -56,16 +55,11 @@ def _is_of_python(folder: str) -> bool:
     return folder.startswith(inside) or os.path.basename(folder) in ("site-packages", "dist-packages")
 
 
-@dataclass(frozen=True)
-class _Ends:
+class _Pipe(NamedTuple):
     """The two ends of a pipe."""
 
     source: int
     target: int
-
-    @classmethod
-    def open(cls) -> _Ends:
-        return cls(*os.pipe())
 
 
 class _Trial:
@@ -73,11 +67,11 @@ class _Trial:
 
     def __init__(self, folder: str, limits: Limits) -> None:
         self._limits = limits
-        asking, answering, verdict = _Ends.open(), _Ends.open(), _Ends.open()
+        asking, answering, verdict = (_Pipe(*os.pipe()) for _ in range(3))
         self._verdict, self._received = verdict.source, b""
         self._program = self._start("program", folder, asking.source, answering.target)
         self._tests = self._start("tests", folder, answering.source, asking.target, verdict.target)
-        for end in (asking.source, asking.target, answering.source, answering.target, verdict.target):
+        for end in (*asking, *answering, verdict.target):
             os.close(end)
         self._folder = folder
 

@@ -50,22 +50,7 @@ _CHECKED = {  # as above: those of which only some arguments are allowed
     "socketpair": (53, 199),
 }
 _THREAD = 0x10000
-_FCNTL = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    36,
-    37,
-    38,
-    1030,
-    1031,
-    1032,
-)  # not F_SETOWN, F_SETSIG, F_SETLEASE, F_NOTIFY
+_FCNTL = (*range(8), 36, 37, 38, 1030, 1031, 1032)  # not F_SETOWN, F_SETSIG, F_SETLEASE, F_NOTIFY
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # is it a terminal, how large, how much to read
 _PRCTL = (15, 16, 0x53564D41)  # names of threads and of memory
 _UNIX, _STREAM, _SOCKET_KIND = 1, 1, 0xF

@@ -23,7 +23,6 @@ class Mark:
     Attributes:
         colour: Name of a colour of the page's palette, which suits both themes.
         shape: Drawn at each point.
-        dashed: Whether lines are dashed.
         strong: Whether lines are thick: the series that the plot is about.
     """
 

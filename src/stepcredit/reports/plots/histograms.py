@@ -32,13 +32,7 @@ class Counts:
 
 
 def histogram(
-    edges: Sequence[float],
-    groups: Sequence[Counts],
-    *,
-    title: str,
-    x: Axis,
-    note: str = "",
-    unit: str = "",
+    edges: Sequence[float], groups: Sequence[Counts], *, title: str, x: Axis, note: str = "", unit: str = ""
 ) -> Markup:
     """One strip a group; bars show the share of the group in each bin, so that sizes can differ.
 

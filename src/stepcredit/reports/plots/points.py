@@ -94,12 +94,7 @@ class ReliabilityBin:
     high: float | None = None
 
 
-def reliability_plot(
-    bins: Sequence[ReliabilityBin],
-    *,
-    title: str,
-    note: str = "",
-) -> Markup:
+def reliability_plot(bins: Sequence[ReliabilityBin], *, title: str, note: str = "") -> Markup:
     """Observed shares against predicted probabilities; on the diagonal they agree.
 
     Args:
