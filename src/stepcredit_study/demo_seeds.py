@@ -7,7 +7,7 @@ Run: python -m stepcredit_study.demo_seeds --out runs/results --publish docs/res
 
 from __future__ import annotations
 
-import argparse
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,7 @@ def run(out: Path, publish: Path) -> None:
 
 
 def page(content: Mapping[str, Any]) -> str:
-    """The results as Markdown: mean over seeds, and each seed's number beside it.
-
-    Args:
-        content: What ``results.json`` holds.
-    """
+    """What ``results.json`` holds as Markdown: mean over seeds, and each seed's number beside it."""
     return "\n".join(_page(content["seeds"], content["command"])) + "\n"
 
 
@@ -103,8 +99,7 @@ def _cell(values: Sequence[float], digits: int) -> str:
 
 def main() -> None:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/results"))
     parser.add_argument("--publish", type=Path, default=Path("docs/results/demo"))
     arguments = parser.parse_args()

@@ -7,8 +7,8 @@ Run: python -m stepcredit_study.findings --results docs/results --page docs/find
 
 from __future__ import annotations
 
-import argparse
 import json
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -45,9 +45,7 @@ def in_word_problems(results: Path) -> dict[str, str]:
 
 def main() -> None:
     """Parse the command line, and write the findings and their page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
     parser.add_argument("--page", type=Path, default=Path("docs/findings.md"))
     arguments = parser.parse_args()

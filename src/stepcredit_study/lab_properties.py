@@ -5,7 +5,7 @@ Run: python -m stepcredit_study.lab_properties --scale lab2 --out runs/lab-prope
 
 from __future__ import annotations
 
-import argparse
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +42,7 @@ def properties(bed: TestBed) -> tuple[float, ...]:
 
 def main() -> None:
     """Draw the test responses of each generator and print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument(
         "--scale", choices=SCALES[:2], default="lab2", help="which lab (default: %(default)s)"
     )

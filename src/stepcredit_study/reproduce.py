@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,35 +88,25 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What was found.
-
-    Attributes:
-        findings: One per experiment.
-    """
+    """What each experiment found."""
 
     out: Path
     findings: Sequence[Finding]
 
     def to_json(self) -> Any:
         """Experiment to tables and verdicts."""
-        from stepcredit_study.pages.findings import finding_to_json
-
-        return {"out": str(self.out), "findings": [finding_to_json(finding) for finding in self.findings]}
+        return {"out": str(self.out), "findings": [asdict(finding) for finding in self.findings]}
 
     def to_text(self) -> str:
         """Tables and verdicts."""
-        from stepcredit_study.pages.findings import finding_text
+        from stepcredit_study.pages.text import finding_text
 
         return "\n\n".join([*map(finding_text, self.findings), f"report: {self.out / 'report.html'}"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class DryRun:
-    """What would run.
-
-    Attributes:
-        commands: In order, each once.
-    """
+    """What would run, in order, each command once."""
 
     commands: Sequence[PlannedCommand]
     is_lab: bool
@@ -282,7 +272,5 @@ def _scale(options: Options) -> Scale:
 
 
 def _settings(options: Options, scale: Scale) -> dict[str, object]:
-    from dataclasses import asdict
-
     shown = replace(options, publish=None, jobs=None)
     return {"command": "stepcredit reproduce " + " ".join(arguments_of(shown)), "scale": asdict(scale)}

@@ -33,13 +33,11 @@ class Costs:
     Attributes:
         problem_ids: In the order of the other fields.
         generated: Tokens drawn.
-        scored: Tokens read by the scorer for the first time.
-        operations: Floating-point operations of drawing and scoring them.
+        operations: Floating-point operations of drawing them, and of scoring what is read for the first time.
     """
 
     problem_ids: tuple[str, ...]
     generated: NDArray[np.float64]
-    scored: NDArray[np.float64]
     operations: NDArray[np.float64]
 
 
@@ -53,7 +51,6 @@ def costs_of(search: Searched) -> Costs:
     return Costs(
         problem_ids=tuple(tree["prompt_id"] for tree in trees),
         generated=generated,
-        scored=scored,
         operations=2 * (drawing * generated + scoring * scored),
     )
 

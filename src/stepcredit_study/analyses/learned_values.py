@@ -110,9 +110,7 @@ def of_scores(
     places = {identifier: row for row, identifier in enumerate(columns.ids)}
 
     def values(rollout: Rollout) -> Sequence[float]:
-        row = places[rollout.id]
-        part = slice(columns.step_offsets[row], columns.step_offsets[row + 1])
-        return columns.step_values[part].tolist()  # type: ignore[no-any-return]
+        return columns.step_values[columns.steps_of(places[rollout.id])].tolist()  # type: ignore[no-any-return]
 
     return _beside_exact(rollouts, values, tutor)
 

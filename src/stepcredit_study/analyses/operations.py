@@ -91,10 +91,8 @@ class Tokens:
         sequences: dict[tuple[str, str], int] = {}
         generated = whole = 0
         for rollout in read_rollouts(graded):
-            read, drawn = (
-                int(rollout.extras["num_prompt_tokens"]),
-                int(rollout.extras["num_generated_tokens"]),
-            )
+            read = int(rollout.extras["num_prompt_tokens"])
+            drawn = int(rollout.extras["num_generated_tokens"])
             prompts[rollout.prompt_id] = read
             kinds.setdefault(rollout.prompt_id, set()).add(bool(rollout.correct))
             sequences[rollout.prompt_id, rollout.response] = read + drawn
@@ -106,9 +104,7 @@ class Tokens:
 
 
 def _ledger(output: Path, name: str = "ledger") -> Mapping[str, float]:
-    manifest = read_manifest(output)
-    assert manifest is not None, output
-    ledger: Mapping[str, float] = manifest[name]
+    ledger: Mapping[str, float] = (read_manifest(output) or {})[name]
     return ledger
 
 

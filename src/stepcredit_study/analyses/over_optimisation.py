@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stepcredit.checkpoints import PRMCard
 from stepcredit.stats import auc
 from stepcredit_study.analyses.remedies import AS_TRAINED, RARE, REMEDIES, Scoring, TokenBed
 from stepcredit_study.analyses.tokens import read_token_rewards
-from stepcredit_study.frame.measuring import TestBed
+from stepcredit_study.frame.measuring import TestBed, beta_of
 from stepcredit_study.frame.world import Responses, World
 
 OPTIMISED = ("implicit-ce", "implicit-dpo")
@@ -123,11 +122,7 @@ def measure(world: World, choices: Choices) -> dict[str, float]:
 
 
 def _token_beds(choices: Choices, beds: Mapping[str, TestBed]) -> dict[str, TokenBed]:
-    betas = {}
-    for name, model in choices.models.items():
-        beta = PRMCard.read(model).beta
-        assert beta is not None, "an implicit reward model has a beta"
-        betas[name] = beta
+    betas = {name: beta_of(model) for name, model in choices.models.items()}
     token_beds = {}
     for where, bed in beds.items():
         models = {name: path for name, path in choices.tokens[where].items() if name != _REFERENCE}

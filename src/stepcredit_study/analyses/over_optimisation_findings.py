@@ -5,7 +5,7 @@ What is measured, and on what, is in :mod:`stepcredit_study.analyses.over_optimi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from stepcredit_study.analyses.over_optimisation import (
     AGGREGATES,
@@ -62,19 +62,16 @@ _RULES: Mapping[str, str] = {
 def _rules(seeds: Seeds) -> Table:
     """What each remedy is, and the strength that was chosen."""
 
-    def strengths(remedy: str, by: str) -> str:
-        chosen = seeds.of(f"strength/{FIRST}/{by}/{remedy}").values
-        return (
-            ", ".join(f"{strength:g}" for strength in chosen) if len(REMEDIES[remedy].strengths) > 1 else ""
-        )
+    def listed(strengths: Iterable[float]) -> str:
+        return ", ".join(f"{strength:g}" for strength in strengths)
 
     def row(remedy: str) -> tuple[Cell, ...]:
-        known = REMEDIES.get(remedy)
-        tried = (
-            "" if known is None else ", ".join(f"{strength:g}" for strength in known.strengths if strength)
-        )
-        chosen = [strengths(remedy, by) if known is not None else "" for by in AGGREGATES]
-        return (_RULES[remedy], tried or None, *(text or None for text in chosen))
+        tried = REMEDIES[remedy].strengths if remedy in REMEDIES else ()
+        chosen = [
+            listed(seeds.of(f"strength/{FIRST}/{by}/{remedy}").values) if len(tried) > 1 else None
+            for by in AGGREGATES
+        ]
+        return (_RULES[remedy], listed(filter(None, tried)) or None, *chosen)
 
     return Table(
         title="What the remedies are",

@@ -7,7 +7,6 @@ for itself, and then added, so that no weight between outcomes and steps has to 
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -231,9 +230,3 @@ def _responses(policy: Any, tokenizer: Any, course: Course, materials: Materials
         (item for item in generator.generate(requests) if isinstance(item, Rollout)),
         key=lambda item: (item.prompt_id, item.index),
     )
-
-
-def read_curve(path: Path) -> dict[str, list[float]]:
-    """A learning curve that was written."""
-    content: dict[str, list[float]] = json.loads(path.read_text(encoding="utf-8"))
-    return content

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from stepcredit.checkpoints import PRMCard, load_model, load_tokenizer
+from stepcredit.checkpoints import load_model, load_tokenizer
 from stepcredit.encoding import ChatEncoding
 from stepcredit.generators.options import GeneratorOptions, make_generator
 from stepcredit.lab.enumeration import (
@@ -28,6 +28,7 @@ from stepcredit.lab.enumeration import (
 )
 from stepcredit.steps import StepRule
 from stepcredit.types import GenerationRequest, Prompt, Rollout, Sampling
+from stepcredit_study.frame.measuring import beta_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,7 @@ def trees(
     ]
     by_model: dict[str, list[Tree]] = {}
     for name, path in models.items():
-        policy, beta = _double(path), PRMCard.read(path).beta
-        assert beta is not None, "an implicit reward model has a beta"
+        policy, beta = _double(path), beta_of(path)
         for sequence, completions in zip(encoded, known, strict=True):
             start, prefix = sequence.scored_start, sequence.token_ids
             value = beta * float(

@@ -84,11 +84,7 @@ def prepare(world: World) -> Files:
     if world.scale.is_lab:
         more = world.responses("train", num_prompts=2 * world.scale.sizes.train_prompts)
         data[f"{SHEPHERD}/{DOUBLED}"] = more
-    labellers = {
-        SHEPHERD: world.math_shepherd,
-        SHEPHERD_TOKENS: world.math_shepherd,
-        AUTOPSV: world.autopsv,
-    }
+    labellers = {SHEPHERD: world.math_shepherd, SHEPHERD_TOKENS: world.math_shepherd, AUTOPSV: world.autopsv}
     labels: dict[str, Path] = {}
     models: dict[str, Path] = {}
     for name, part in data.items():

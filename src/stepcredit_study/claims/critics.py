@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,37 +44,23 @@ SMALLEST_GAIN = 1e-3
 """Of a model that gains less there is no part to speak of."""
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Scores, and choices at temperature 1.
-
-    Attributes:
-        variants: Scores of every generator's responses, drawn as usual.
-        choices: Of the base at temperature 1.
-    """
-
-    variants: Variants
-    choices: Choices
-
-
-def prepare(world: World) -> Files:
-    """The usual models, and three more CE models against over-optimisation."""
+def prepare(world: World) -> tuple[Variants, Choices]:
+    """The usual models with every generator, and three more CE models against over-optimisation."""
     labelled = {STEP_MODEL: world.math_shepherd()}
     models: dict[str, Path] = {name: world.train(name, labelled.get(name)) for name in MODELS}
     variants = score_variants(world, models, world.scale.generators)
-    return Files(variants, over_optimisation.prepare(world, variants.test[world.scale.base]))
+    return variants, over_optimisation.prepare(world, variants.test[world.scale.base])
 
 
-def measure(world: World, files: Files) -> Measurement:
+def measure(world: World, files: tuple[Variants, Choices]) -> Measurement:
     """Everything that critics name, then choices at temperature 1 with each remedy."""
-    variants = files.variants
+    variants, choices = files
     base = TestBed(variants.test[world.scale.base], world.scale.n)
     numbers: dict[str, float] = {}
     for name, by_policy in variants.test_scores.items():
         scores = by_policy[world.scale.base]
         columns = read_score_columns(scores)
-        problems = [base.problem_of[identifier] for identifier in columns.ids]
-        within = correlation_within(columns.scores[REWARD], columns.num_tokens, problems)
+        within = correlation_within(columns.scores[REWARD], columns.num_tokens, columns.prompt_ids)
         numbers["length/problems"] = len(within) / base.samples.num_problems
         numbers[f"length/{name}"] = float(np.mean(within)) if within else 0.0
         if name != HEAD:
@@ -95,7 +80,7 @@ def measure(world: World, files: Files) -> Measurement:
             numbers[f"{key}/gain"] = (accuracy - single) / max(oracle - single, 1e-9)
             numbers[f"{key}/auc"] = bed.outcome_auc(scores, aggregate)
         numbers[f"generator/{policy}/pass@1"] = single
-    return numbers | over_optimisation.measure(world, files.choices)
+    return numbers | over_optimisation.measure(world, choices)
 
 
 def correlation_within(
@@ -119,11 +104,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             "its cause, and remedies."
         ),
         differs="The paper does not study these questions; the published numbers are from the works cited.",
-        tables=(
-            _habits(seeds),
-            _generators(seeds, scale),
-            *optimisation_tables(seeds, scale),
-        ),
+        tables=(_habits(seeds), _generators(seeds, scale), *optimisation_tables(seeds, scale)),
         checks=(*_habit_checks(seeds, scale), *optimisation_checks(seeds, scale)),
         plots=optimisation_plots(seeds, scale),
         notes=(

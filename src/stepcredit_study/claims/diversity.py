@@ -13,7 +13,7 @@ from __future__ import annotations
 from stepcredit.data import read_rollouts
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_no_gain
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_below
 from stepcredit_study.frame.variants import (
     DPO_AND_CE,
     MARGIN,
@@ -36,11 +36,7 @@ from stepcredit_study.pages.finding import (
 TWO_POLICIES, DISSIMILAR, RANDOM = "two policies", "no near-duplicates", "as many at random"
 DATA = (TWO_POLICIES, DISSIMILAR, RANDOM)
 
-PAPER = {
-    "": "50.4",
-    TWO_POLICIES: "49.9",
-    DISSIMILAR: "48.2",
-}
+PAPER = {"": "50.4", TWO_POLICIES: "49.9", DISSIMILAR: "48.2"}
 """Averages of DPO over generators and n, in per cent."""
 
 
@@ -71,10 +67,9 @@ def measure(world: World, variants: Variants) -> Measurement:
     numbers = measure_variants(world, variants)
     for name, path in variants.data.items():
         rollouts = list(read_rollouts(path))
+        right = sum(bool(rollout.correct) for rollout in rollouts)
         numbers[f"{name or 'usual'}/instructions"] = float(len({rollout.prompt_id for rollout in rollouts}))
-        numbers[f"{name or 'usual'}/right"] = sum(bool(rollout.correct) for rollout in rollouts) / len(
-            rollouts
-        )
+        numbers[f"{name or 'usual'}/right"] = right / len(rollouts)
     return numbers
 
 
@@ -137,7 +132,7 @@ def _checks(seeds: Seeds, scale: Scale, method: str) -> list[Check]:
             claim=f"Half the responses from another policy ({other}) do not help {label}: that {below}.",
             paper="50.4 to 49.9" if published else "not published",
             here=format_estimate(two, sign=True),
-            verdict=is_no_gain(two, MARGIN),
+            verdict=is_below(two, MARGIN),
             why=f"{format_estimate(seeds.of('usual/right'))}% of the usual responses are right, "
             f"{format_estimate(seeds.of(f'{TWO_POLICIES}/right'))}% of those of two policies.",
         ),
@@ -146,7 +141,7 @@ def _checks(seeds: Seeds, scale: Scale, method: str) -> list[Check]:
             paper="50.4 to 48.2" if published else "not published",
             here=f"{format_estimate(left, sign=True)}; against about as many instructions at random "
             f"{format_estimate(over_random, sign=True)}",
-            verdict=all_of([is_no_gain(left, MARGIN), is_no_gain(over_random, MARGIN)]),
+            verdict=all_of([is_below(left, MARGIN), is_below(over_random, MARGIN)]),
             why=f"{seeds.of(f'{DISSIMILAR}/instructions').mean:.0f} of "
             f"{seeds.of('usual/instructions').mean:.0f} instructions are left, "
             f"{seeds.of(f'{RANDOM}/instructions').mean:.0f} at random.",

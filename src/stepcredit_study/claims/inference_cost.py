@@ -154,9 +154,7 @@ def _timed_commands(scale: Scale, files: Files) -> dict[str, float]:
     """Device-seconds, from the manifests of the commands that wrote and scored: wall seconds x devices."""
 
     def seconds(output: Path, devices: int) -> float:
-        manifest = read_manifest(output)
-        assert manifest is not None, output
-        return float(manifest["wall_seconds"]) * devices
+        return float((read_manifest(output) or {})["wall_seconds"]) * devices
 
     engine = GeneratorOptions(**scale.policy, model=scale.generators[scale.base])
     writing, scoring = scale.devices("sample", engine), scale.devices("score")
@@ -291,12 +289,11 @@ def _larger_generator(seeds: Seeds, policies: tuple[str, ...]) -> Check:
 
 
 def _notes(seeds: Seeds, policies: tuple[str, ...]) -> list[str]:
-    names = [f"{policy}/generation/milliseconds" for policy in policies]
     if "threads" not in seeds:
         return []
     times = ", ".join(
-        f"{policy} {format_estimate(seeds.of(name), percent=False)}"
-        for policy, name in zip(policies, names, strict=True)
+        f"{policy} {format_estimate(seeds.of(f'{policy}/generation/milliseconds'), percent=False)}"
+        for policy in policies
     )
     return [
         f"Generation takes, in milliseconds per response, with {seeds.of('threads').mean:.0f} thread(s): "

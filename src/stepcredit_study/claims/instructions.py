@@ -98,10 +98,7 @@ def _amounts(seeds: Seeds) -> Table:
         title="Size of an epoch",
         columns=tuple(f"{share:.0%}" for share in SHARES),
         rows=(
-            (
-                "CE: responses",
-                tuple(seeds.of(f"{variant('implicit-ce', share)}/units") for share in SHARES),
-            ),
+            ("CE: responses", tuple(seeds.of(f"{variant('implicit-ce', share)}/units") for share in SHARES)),
             ("DPO: pairs", tuple(seeds.of(f"{variant('implicit-dpo', share)}/units") for share in SHARES)),
         ),
         percent=False,

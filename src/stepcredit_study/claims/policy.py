@@ -18,15 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from stepcredit.checkpoints import PRMCard
 from stepcredit.evaluation.score_columns import REWARD, read_score_columns
 from stepcredit.stats import spearman
 from stepcredit_study.claims.main import OBJECTIVES
 from stepcredit_study.frame.experiment import Experiment
-from stepcredit_study.frame.measuring import TestBed, choose_aggregate, share_right
+from stepcredit_study.frame.measuring import TestBed, beta_of, choose_aggregate, share_right
 from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below
-from stepcredit_study.frame.variants import Variants, score_variants
+from stepcredit_study.frame.variants import MARGIN, Variants, score_variants
 from stepcredit_study.frame.world import World
 from stepcredit_study.pages.finding import (
     Cell,
@@ -43,7 +42,6 @@ from stepcredit_study.pages.finding import (
 BASE = "base"
 GREEDY, SAMPLED, AS_REWARD, NATS = "greedy", "sampled", "reward", "nats"
 NUM_SAMPLED = 8
-MARGIN = 0.02
 PAPER_BETA = 0.05
 AS_CHOSEN, AS_PUBLISHED = "", f", beta {PAPER_BETA}"
 """The scale's beta of each objective, and the paper's."""
@@ -110,9 +108,7 @@ def measure(world: World, files: Files) -> Measurement:
 
 def mean_change(scores: Path, model: Path) -> float:
     """How far training moved the log-probability of a response, in nats, mean over responses."""
-    beta = PRMCard.read(model).beta
-    assert beta is not None, "an implicit reward model has a beta"
-    return float(np.abs(read_score_columns(scores).scores[REWARD]).mean() / beta)
+    return float(np.abs(read_score_columns(scores).scores[REWARD]).mean() / beta_of(model))
 
 
 def conclude(seeds: Seeds, scale: Scale) -> Finding:

@@ -12,8 +12,7 @@ same labels tell what labels are worth from what parameters are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from stepcredit.data import read_rollouts
@@ -81,24 +80,12 @@ LEAST_AUC, MOST_BEHIND = 0.95, 0.05
 """What the control asks of first wrong steps, and of picks beside those of the labels themselves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Every model's scores.
-
-    Attributes:
-        variants: Models and their scores of the base's responses.
-    """
-
-    variants: Variants
-    train: Path
-
-
 def num_problems(scale: Scale) -> int:
     """Training problems: 10/3 times as many as elsewhere."""
     return 10 * scale.sizes.train_prompts // 3
 
 
-def prepare(world: World) -> Files:
+def prepare(world: World) -> Variants:
     """All models, on one set of responses."""
     drawn = world.responses("train", num_prompts=num_problems(world.scale), num_samples=RESPONSES)
     train = world.select(drawn, distinct=True)
@@ -114,13 +101,12 @@ def prepare(world: World) -> Files:
     for method in DPO_AND_CE:
         labelled = {MONTE_CARLO: soft, TRUE: true}
         models |= second_stages(world, method, models[method], train, labelled, again=again, **RATIO_TRAINING)
-    return Files(score_variants(world, models), train)
+    return score_variants(world, models, data={"train": train})
 
 
-def measure(world: World, files: Files) -> Measurement:
+def measure(world: World, variants: Variants) -> Measurement:
     """Accuracy, first wrong steps and order of prefixes, by every model; and what labels themselves pick."""
-    variants, base = files.variants, world.scale.base
-    numbers = measure_variants(world, variants)
+    numbers, base = measure_variants(world, variants), world.scale.base
     bed = TestBed(variants.test[base], world.scale.n)
     for name, scores in variants.test_scores.items():
         numbers[f"{name}/step AUC"] = bed.step_auc(scores[base])
@@ -139,7 +125,7 @@ def measure(world: World, files: Files) -> Measurement:
     for name, accuracy in picked.items():
         numbers |= {f"{name}/{n}": value for n, value in accuracy.items()}
         numbers[name] = sum(accuracy.values()) / len(accuracy)
-    numbers["train/responses"] = float(sum(1 for _ in read_rollouts(files.train)))
+    numbers["train/responses"] = float(sum(1 for _ in read_rollouts(variants.data["train"])))
     return numbers
 
 

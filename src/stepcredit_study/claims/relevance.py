@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Seeds, all_of, is_no_gain
+from stepcredit_study.frame.seeds import Seeds, all_of, is_below
 from stepcredit_study.frame.variants import (
     DPO_AND_CE,
     MARGIN,
@@ -89,7 +89,7 @@ def _check(seeds: Seeds, scale: Scale, method: str) -> Check:
         ),
         paper=PAPER if method == "implicit-dpo" else "not published",
         here=format_estimates(gains),
-        verdict=all_of([is_no_gain(estimate, MARGIN) for estimate in gains.values()]),
+        verdict=all_of([is_below(estimate, MARGIN) for estimate in gains.values()]),
         why=f"{seeds.of(f'{method}/responses').mean:.0f} relevant responses were trained on, and with "
         "each kind "
         + ", ".join(

@@ -11,6 +11,7 @@ Decided before any run: docs/preregistration.md, "RL on the lab".
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,19 +22,13 @@ import numpy as np
 from stepcredit.data import read_prompts
 from stepcredit.grading.options import grader_of
 from stepcredit.runs import write_json
-from stepcredit_study.analyses.policy_learning import Arm, Course, Materials, learning_curve, read_curve
+from stepcredit_study.analyses.policy_learning import Arm, Course, Materials, learning_curve
 from stepcredit_study.frame.experiment import Experiment
 from stepcredit_study.frame.scale import Scale
-from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below, is_no_gain
+from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below
+from stepcredit_study.frame.variants import MARGIN
 from stepcredit_study.frame.world import World
-from stepcredit_study.pages.finding import (
-    Check,
-    Finding,
-    Plot,
-    Series,
-    Table,
-    format_estimate,
-)
+from stepcredit_study.pages.finding import Check, Finding, Plot, Table, curves_plot, format_estimate
 
 OUTCOME, FIXED, FLOORED, ONLINE = "outcome", "fixed", "fixed-floor", "online"
 SLOW, CONTINUED = "online-slow", "online-continued"
@@ -122,7 +117,7 @@ def measure(world: World, files: Files) -> Measurement:
             }
             path = world.store.path("rl", name, settings, ".json")
             world.store.write(path, partial(_learn, arm, plan, materials))
-            for quantity, values in read_curve(path).items():
+            for quantity, values in json.loads(path.read_text(encoding="utf-8")).items():
                 for step, value in zip(plan.measured_at, values, strict=True):
                     numbers[f"{name}/{quantity}/{step}"] = value
     return numbers
@@ -231,7 +226,7 @@ def _hacking_check(curves: _Curves, arm: str) -> Check:
         paper=NOT_PUBLISHED,
         here=f"reward {format_estimate(reward, percent=False, digits=2, sign=True)} nats, accuracy "
         f"{format_estimate(accuracy, sign=True)}",
-        verdict=all_of([is_above(reward), is_no_gain(accuracy)]),
+        verdict=all_of([is_above(reward), is_below(accuracy, MARGIN)]),
     )
 
 
@@ -300,20 +295,15 @@ def _reward_table(curves: _Curves) -> Table:
 def _plot(curves: _Curves) -> Plot:
     per_step = curves.plan.prompts * curves.plan.responses
     steps = curves.plan.measured_at
-    return Plot(
-        name="rl",
-        title="Accuracy on test problems while the policy learns",
-        kind="curves",
-        x_label="Rollouts",
-        y_label="Accuracy",
-        series=tuple(
-            Series(
-                name=LABELS[arm],
-                x=tuple(float(step * per_step) for step in steps),
-                y=tuple(curves.seeds.of(f"{arm}/accuracy/{step}") for step in steps),
-            )
+    return curves_plot(
+        "rl",
+        "Accuracy on test problems while the policy learns",
+        ("Rollouts", "Accuracy"),
+        {
+            LABELS[arm]: {step * per_step: curves.seeds.of(f"{arm}/accuracy/{step}") for step in steps}
             for arm in ARMS
-        ),
+        },
+        log2=False,
     )
 
 

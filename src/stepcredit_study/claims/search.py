@@ -81,16 +81,15 @@ def prepare(world: World) -> Files:
     for cell, how in settings.items():
         pools[cell] = world.searched(SearchOptions(strategy=PICK, width=POOL * scale.largest_n), prm, **how)
         searches[cell] = {
-            (strategy, width): world.searched(_options(strategy, width), prm, **how)
+            (strategy, width): world.searched(
+                SearchOptions(strategy=strategy, width=width, expand=min(width, SearchOptions().expand)),
+                prm,
+                **how,
+            )
             for strategy in GUIDED
             for width in scale.n
         }
     return Files(pools, searches)
-
-
-def _options(strategy: str, width: int) -> SearchOptions:
-    usual = SearchOptions()
-    return SearchOptions(strategy=strategy, width=width, expand=min(width, usual.expand))
 
 
 def measure(world: World, files: Files) -> Measurement:
@@ -157,10 +156,7 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         differs="The paper searches nothing; the claims beside the lab's are those of the works named. "
         f"Everything is guided by {MODEL} and the value of a partial response. A budget is a width: the "
         "number of responses held at once.",
-        tables=(
-            *(_budgets(seeds, scale, condition) for condition in CONDITIONS),
-            _generators(seeds, scale),
-        ),
+        tables=(*(_budgets(seeds, scale, condition) for condition in CONDITIONS), _generators(seeds, scale)),
         checks=(
             *(_beats(seeds, scale, USUAL, strategy) for strategy in STRATEGIES),
             *(_beats(seeds, scale, FREE, strategy) for strategy in STRATEGIES),
@@ -285,15 +281,11 @@ def _budgets(seeds: Seeds, scale: Scale, condition: str) -> Table:
                 yield seeds.difference(accuracy, f"{key}/at tokens")
                 yield seeds.difference(accuracy, f"{key}/at operations")
 
-    columns = (("width {}"), ("tokens"), ("minus best-of-n, equal tokens"), ("equal operations"))
+    columns = ("width {}", "tokens ({})", "minus best-of-n, equal tokens ({})", "equal operations ({})")
     policies = "mean over generators" if condition == USUAL else scale.base
     return Table(
         title=f"Accuracy against budget, {CONDITIONS[condition]}",
-        columns=tuple(
-            column.format(width) if "{}" in column else f"{column} ({width})"
-            for width in scale.n
-            for column in columns
-        ),
+        columns=tuple(column.format(width) for width in scale.n for column in columns),
         rows=tuple((strategy, tuple(cells(strategy))) for strategy in (PICK, *STRATEGIES)),
         caption=f"Per cent, {policies}; tokens generated per problem.",
     )

@@ -11,19 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stepcredit.checkpoints import PRMCard
 from stepcredit.data import read_rollouts
 from stepcredit.evaluation.labelled_steps import LabelledSteps, join_labels
 from stepcredit.evaluation.localisation import first_error_classes, minimum_at_last, shares_of_minimum
 from stepcredit.evaluation.samples import Samples, Scored, group, without_bulk
 from stepcredit.evaluation.score_columns import REWARD, ScoreColumns, read_score_columns
-from stepcredit.stats import (
-    VoteSubsets,
-    auc,
-    best_of_n,
-    majority_vote,
-    pass_at_n,
-    sigmoid,
-)
+from stepcredit.stats import VoteSubsets, auc, best_of_n, majority_vote, pass_at_n, sigmoid
 from stepcredit.types import Rollout
 from stepcredit_study.frame.world import Responses
 
@@ -53,11 +47,6 @@ class TestBed:
     def distinct(self) -> list[Rollout]:
         """The scored responses."""
         return [without_bulk(rollout) for rollout in read_rollouts(self.responses.distinct)]
-
-    @cached_property
-    def problem_of(self) -> dict[str, str]:
-        """Id of each scored response to its problem."""
-        return {rollout.id: rollout.prompt_id for rollout in self.distinct}
 
     def scored(self, scores: Path, name: str = "scores") -> Scored:
         """Every response with the scores of its equal among the distinct ones."""
@@ -150,6 +139,13 @@ def development_accuracies(dev: Path, scores: Path) -> dict[str, float]:
     bed.ns = (min(4, int(bed.samples.num_responses.min())),)
     known = [name for name in AGGREGATES if name in scored.scores] or [REWARD]
     return {name: float(bed.best_of_n(scored.scores[name])[bed.ns[0]].mean()) for name in known}
+
+
+def beta_of(model: Path) -> float:
+    """The scale of an implicit reward model's log-ratio."""
+    beta = PRMCard.read(model).beta
+    assert beta is not None, "an implicit reward model has a beta"
+    return beta
 
 
 def sightings(graded: Path) -> float:

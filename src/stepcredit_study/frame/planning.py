@@ -71,13 +71,7 @@ def plan(experiments: Sequence[Experiment], scale: Scale, out: Path) -> list[Pla
     planned = []
     for command, options in recorder.steps:
         line = command_line(command, options, scale.launchers)
-        cost = None if estimator is None else estimator.cost(command, options)
-        known: dict[str, float] = {}
-        if cost is not None:
-            assert scale.machine is not None
-            devices = scale.devices(command, getattr(options, "policy", None))
-            hours = cost.flops / _speed(scale.machine, devices) / 3600
-            known = {"tokens": cost.tokens, "flops": cost.flops, "hours": hours}
+        known = {} if estimator is None else estimator.amounts(command, options)
         planned.append(PlannedCommand(command=command, line=line, out=options.out, **known))
     return planned
 
@@ -103,14 +97,13 @@ def _amounts(tokens: float, flops: float, hours: float) -> str:
     return f"{tokens:.2e} tokens, {flops:.2e} operations, {hours:.2f} hours"
 
 
-def _speed(machine: Machine, devices: int) -> float:
-    return devices * machine.device_flops * machine.utilisation
-
-
 @dataclass(frozen=True, slots=True)
 class _Cost:
     tokens: float
     flops: float
+
+    def __add__(self, other: _Cost) -> _Cost:
+        return _Cost(self.tokens + other.tokens, self.flops + other.flops)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +134,8 @@ class _Estimator:
                 self._volumes[path] = _Volume({path: (count, count * scale.sizes.train_responses)})
         self._trained: dict[str, TrainConfig] = {}
 
-    def cost(self, command: str, options: Any) -> _Cost | None:
-        """What a command takes; ``None`` if the size of its input is not known."""
+    def amounts(self, command: str, options: Any) -> dict[str, float]:
+        """Tokens, operations and hours of a command; nothing if the size of its input is not known."""
         ways = {
             "sample": self._sample,
             "select": self._select,
@@ -152,20 +145,24 @@ class _Estimator:
             "label math-shepherd": self._math_shepherd,
             "label autopsv": self._autopsv,
         }
-        return ways.get(command, self._other)(options)
+        cost = ways.get(command, self._other)(options)
+        if cost is None:
+            return {}
+        devices = self._scale.devices(command, getattr(options, "policy", None))
+        speed = devices * self._machine.device_flops * self._machine.utilisation
+        return {"tokens": cost.tokens, "flops": cost.flops, "hours": cost.flops / speed / 3600}
 
     @property
     def _length(self) -> float:
         return self._machine.prompt_tokens + self._machine.response_tokens
 
-    def _parameters(self, name: str | None) -> float | None:
+    def _parameters(self, name: str | None) -> float:
         """Of a generator; anything else was trained from the base."""
         known = self._scale.parameters
-        return known.get(name or "", known.get(self._scale.base))
+        return known.get(name or "", known[self._scale.base])
 
-    def _forward(self, tokens: float, name: str | None = None) -> _Cost | None:
-        parameters = self._parameters(name)
-        return None if parameters is None else _Cost(tokens, 2 * parameters * tokens)
+    def _forward(self, tokens: float, name: str | None = None) -> _Cost:
+        return _Cost(tokens, 2 * self._parameters(name) * tokens)
 
     def _sample(self, options: Any) -> _Cost | None:
         # The files are taken to hold as many prompts as are requested.
@@ -216,12 +213,9 @@ class _Estimator:
         volume = self._volumes.get(options.graded)
         return None if volume is None else self._training(options.config, volume)
 
-    def _training(self, config: TrainConfig, volume: _Volume) -> _Cost | None:
+    def _training(self, config: TrainConfig, volume: _Volume) -> _Cost:
         from stepcredit.objectives import get_objective
 
-        parameters = self._parameters(None)
-        if parameters is None:
-            return None
         objective = get_objective(config.objective)
         units, unit_length = volume.responses, self._length
         if objective.paired:
@@ -230,7 +224,7 @@ class _Estimator:
         planned = make_plan(
             config,
             PlanOptions(),
-            Shape(parameters=parameters, layers=1, width=1),
+            Shape(parameters=self._parameters(None), layers=1, width=1),
             Workload(
                 examples=round(volume.responses),
                 units=round(units),
@@ -247,11 +241,7 @@ class _Estimator:
         if volume is None:
             return None
         self._volumes[options.out] = volume
-        training = self._training(options.config, volume)
-        scoring = self._forward(volume.responses * self._length)
-        if training is None or scoring is None:
-            return None
-        return _Cost(training.tokens + scoring.tokens, training.flops + scoring.flops)
+        return self._training(options.config, volume) + self._forward(volume.responses * self._length)
 
     def _score(self, options: Any) -> _Cost | None:
         volume = self._volumes.get(options.input)
@@ -259,16 +249,13 @@ class _Estimator:
             return None
         return self._forward(volume.responses * self._length * self._passes(options))
 
-    def _search(self, options: Any) -> _Cost | None:
+    def _search(self, options: Any) -> _Cost:
         count, how, machine = float(options.limit), options.search, self._machine
         drawn = count * how.width * (2 if how.strategy == "lookahead" else 1)
         self._volumes[options.out] = _Volume({options.prompts: (count, drawn)})
         tokens = count * machine.prompt_tokens + drawn * machine.response_tokens
         writing = self._forward(tokens, options.policy.policy_name)
-        scoring = self._forward(tokens * self._passes(options))
-        if writing is None or scoring is None:
-            return None
-        return _Cost(writing.tokens + scoring.tokens, writing.flops + scoring.flops)
+        return writing + self._forward(tokens * self._passes(options))
 
     def _passes(self, options: Any) -> int:
         config = self._trained.get(options.prm)

@@ -27,11 +27,7 @@ from stepcredit_study.frame.world import World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One experiment on one seed.
-
-    Attributes:
-        seed: From 0.
-    """
+    """One experiment on one seed."""
 
     module: str
     scale: Scale

@@ -45,15 +45,12 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What the time of a plan is computed from.
+    """What the time of a plan is computed from; tokens and steps (of a response) are means.
 
     Attributes:
         devices: Accelerators.
         device_flops: Peak operations per second of each.
         utilisation: Share of it that is reached.
-        prompt_tokens: Mean tokens of a prompt.
-        response_tokens: Mean tokens of a response.
-        steps: Mean steps of a response.
     """
 
     devices: int
@@ -138,10 +135,7 @@ class Scale:
         return settings.get(self.name, "Models and data of the paper's sizes")
 
     def config(self, method: str, **changes: Any) -> TrainConfig:
-        """Training settings of a method.
-
-        Args:
-            method: A key of ``methods``, or ``verifier``.
+        """Training settings of a method (a key of ``methods``), or of ``verifier``.
 
         Raises:
             UserError: The recipe does not know the method.
@@ -176,10 +170,7 @@ class Scale:
 
 
 def read_scale(name: str, *, quick: bool = False) -> Scale:
-    """The recipe of a scale.
-
-    Args:
-        name: ``lab``, ``lab2`` or ``paper``.
+    """The recipe of a scale: ``lab``, ``lab2`` or ``paper``.
 
     Raises:
         UserError: There is no such recipe.

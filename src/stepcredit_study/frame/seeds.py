@@ -21,11 +21,7 @@ Measurement = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Seeds:
-    """The measurements of all seeds.
-
-    Attributes:
-        measurements: One per seed.
-    """
+    """The measurements of all seeds, one each."""
 
     measurements: Sequence[Measurement]
 
@@ -105,17 +101,10 @@ def is_above(quantity: Estimate, bound: float = 0.0) -> Verdict:
 
 
 def is_below(quantity: Estimate, bound: float = 0.0) -> Verdict:
-    """Whether a quantity is below ``bound``."""
-    if quantity.low is None or quantity.high is None:
-        return "undecided"
-    if quantity.high < bound:
-        return "holds"
-    return "does not hold" if quantity.low > bound else "undecided"
-
-
-def is_no_gain(quantity: Estimate, margin: float = 0.02) -> Verdict:
-    """Whether a gain, if any, is smaller than ``margin``: the claim that something does not help."""
-    return is_below(quantity, margin)
+    """Whether a quantity is below ``bound``, such as a gain below the least that counts as one."""
+    opposites: Mapping[Verdict, Verdict] = {"holds": "does not hold", "does not hold": "holds"}
+    above = is_above(quantity, bound)
+    return opposites.get(above, above)
 
 
 def all_of(verdicts: Sequence[Verdict]) -> Verdict:

@@ -82,12 +82,7 @@ class Searched:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """One seed of one scale. A seed redraws problems, responses and the order of training.
-
-    Attributes:
-        store: Where outputs are kept.
-        seed: From 0.
-    """
+    """One seed of one scale. A seed redraws problems, responses and the order of training."""
 
     scale: Scale
     store: Store
@@ -235,7 +230,7 @@ class World:
             label="soft",
             steps=str(scale.training["step_rule"]),
             seed=self.seed,
-            policy=self._policy(),
+            policy=GeneratorOptions(**scale.policy, model=str(self.base), policy_name=scale.base),
             draw=scale.train_sampling,
             grading=scale.grader,
         )
@@ -331,6 +326,3 @@ class World:
             rollouts=rollouts, out=Path(), grader=grader.grader, answer_pattern=grader.answer_pattern
         )
         return self.store.make("grade", rollouts.name.rpartition("-")[0], options)
-
-    def _policy(self) -> GeneratorOptions:
-        return GeneratorOptions(**self.scale.policy, model=str(self.base), policy_name=self.scale.base)

@@ -14,8 +14,8 @@ It goes on where it was stopped.
 
 from __future__ import annotations
 
-import argparse
 import random
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -142,9 +142,7 @@ def _scores(store: Store, method: str, data: Path, model: Path) -> Path:
 
 def main() -> None:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     for name in ("solutions", "model", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     run(Options(**vars(parser.parse_args())))

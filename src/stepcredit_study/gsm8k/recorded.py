@@ -12,8 +12,8 @@ Run: python -m stepcredit_study.gsm8k.recorded --solutions SOLUTIONS.jsonl --mod
 
 from __future__ import annotations
 
-import argparse
 import random
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -137,9 +137,7 @@ def split(solutions: Path, out: Path, splits: Mapping[str, int]) -> None:
 
 def main() -> None:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     for name, required in (("solutions", True), ("model", True), ("out", True), ("publish", False)):
         parser.add_argument(f"--{name}", type=Path, required=required)
     run(Options(**vars(parser.parse_args())))

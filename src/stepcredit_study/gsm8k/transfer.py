@@ -14,7 +14,7 @@ Run: python -m stepcredit_study.gsm8k.transfer --prm NAME=DIR [--prm ...] --refe
 
 from __future__ import annotations
 
-import argparse
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,9 +112,7 @@ def _steps(options: Options, data: Path, format_name: str) -> Any:
 
 def main() -> None:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--prm", action="append", required=True, metavar="NAME=DIR")
     parser.add_argument("--reference", type=Path, required=True, metavar="MODEL")
     parser.add_argument("--out", type=Path, required=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ class Estimate:
 
 def format_estimate(estimate: Estimate, *, percent: bool = True, digits: int = 1, sign: bool = False) -> str:
     """An estimate in words: ``41.2 [38.0, 44.4]``."""
-    factor, mark = (100.0, "+" if sign else "") if percent else (1.0, "+" if sign else "")
+    factor, mark = 100.0 if percent else 1.0, "+" if sign else ""
     text = f"{factor * estimate.mean:{mark}.{digits}f}"
     if estimate.low is None or estimate.high is None:
         return text
@@ -106,9 +106,10 @@ def curves_plot(
     labels: tuple[str, str],
     curves: Mapping[str, Mapping[float, Estimate]],
     *,
+    log2: bool = True,
     percent: bool = True,
 ) -> Plot:
-    """Curves over a logarithmic axis.
+    """Curves over an axis that is logarithmic, unless ``log2`` is false.
 
     Args:
         curves: Name in the legend to each place and its height.
@@ -120,7 +121,7 @@ def curves_plot(
         kind="curves",
         x_label=labels[0],
         y_label=labels[1],
-        x_log2=True,
+        x_log2=log2,
         percent=percent,
         series=tuple(
             Series(name=label, x=tuple(map(float, curve)), y=tuple(curve.values()))
@@ -175,11 +176,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """An experiment's outcome.
-
-    Attributes:
-        notes: What else a reader must know.
-    """
+    """An experiment's outcome."""
 
     name: str
     title: str
@@ -190,3 +187,10 @@ class Finding:
     plots: tuple[Plot, ...] = ()
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] | None = None
+
+
+def numbered(findings: Sequence[Finding]) -> Iterator[tuple[str, Finding, Check]]:
+    """Every check and its number on a page: ``3.2`` is the second of the third finding."""
+    for number, finding in enumerate(findings, 1):
+        for place, check in enumerate(finding.checks, 1):
+            yield f"{number}.{place}", finding, check

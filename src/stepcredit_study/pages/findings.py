@@ -18,31 +18,15 @@ from stepcredit_study.pages.page import render_findings
 from stepcredit_study.pages.plots import draw
 from stepcredit_study.pages.repeated import repeated_cells
 from stepcredit_study.pages.second_lab import COLUMN, FOLDER, second_cells, second_sizes, tally
-from stepcredit_study.pages.text import claims_table, finding_markdown, finding_text, whys
-
-__all__ = [
-    "finding_from_json",
-    "finding_text",
-    "finding_to_json",
-    "findings_page",
-    "read_findings",
-    "write_finding",
-    "write_findings_page",
-    "write_report",
-]
+from stepcredit_study.pages.text import claims_table, finding_markdown, whys
 
 RESULTS = "results.json"
 INVESTIGATION = "investigation.md"
 """Beside published results: what somebody found out about a verdict, in Markdown."""
 
 
-def finding_to_json(finding: Finding) -> dict[str, Any]:
-    """All of it as JSON-able values, numbers unrounded."""
-    return asdict(finding)
-
-
 def finding_from_json(content: Any, *, where: str | Path) -> Finding:
-    """The finding that :func:`finding_to_json` turned into JSON.
+    """The finding whose fields these are.
 
     Raises:
         DataError: It is something else.
@@ -92,7 +76,7 @@ def write_finding(finding: Finding, folder: str | Path, numbers: Sequence[Mappin
     for name, content in (pictures | {"README.md": finding_markdown(finding)}).items():
         write_text(folder / name, content)
     measured = [dict(measurement) for measurement in numbers]
-    write_json(folder / RESULTS, finding_to_json(finding) | {"measurements": measured})
+    write_json(folder / RESULTS, asdict(finding) | {"measurements": measured})
 
 
 def write_report(findings: Sequence[Finding], path: str | Path) -> None:

@@ -29,23 +29,20 @@ def render_findings(findings: Sequence[Finding]) -> str:
     counts = Counter(check.verdict for finding in findings for check in finding.checks)
     seeds = sorted({seeds_of(finding) for finding in findings} - {0})
     places = {_PLACES.get(str(_scale(finding).get("name")), "here") for finding in findings}
+    where = places.pop() if len(places) == 1 else "here"
     return render_page(
         "findings.html",
         package="stepcredit_study.pages",
         title="The paper's findings, repeated",
         kind="findings",
         sections=[("verdicts", "Verdicts"), *((finding.name, finding.name) for finding in findings)],
-        headline=_headline(places),
+        # How many claims hold says nothing without the world that they hold in.
+        headline=f"The paper's findings, repeated {where}",
         seeds=seeds,
         tally=[(counts[verdict], verdict, _CLASSES[verdict]) for verdict in _CLASSES if counts[verdict]],
         findings=[_shown(finding) for finding in findings],
         verdict_class=_CLASSES,
     )
-
-
-def _headline(places: set[str]) -> str:
-    """What this is, and of what world; how many claims hold says nothing without them."""
-    return f"The paper's findings, repeated {places.pop() if len(places) == 1 else 'here'}"
 
 
 def _scale(finding: Finding) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from stepcredit_study.pages.finding import Finding
+from stepcredit_study.pages.finding import Finding, numbered
 
 SETTINGS: Final[Mapping[str, str]] = {
     "positive-control": "where heads can succeed",
@@ -21,10 +21,7 @@ def repeated_cells(findings: Sequence[Finding]) -> dict[str, dict[str, str]]:
         findings: In the order in which a page numbers them. A claim is repeated if its sentence is the same.
     """
     numbers = {
-        check.claim: f"{number}.{place}"
-        for number, finding in enumerate(findings, 1)
-        if finding.name not in SETTINGS
-        for place, check in enumerate(finding.checks, 1)
+        check.claim: number for number, finding, check in numbered(findings) if finding.name not in SETTINGS
     }
     return {
         SETTINGS[finding.name]: {

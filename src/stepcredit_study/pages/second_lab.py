@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from stepcredit.lab.labs import SECOND
 from stepcredit.wording import quantity
-from stepcredit_study.pages.finding import Check, Finding, Verdict
+from stepcredit_study.pages.finding import Check, Finding, Verdict, numbered
 from stepcredit_study.pages.text import seeds_of
 
 FOLDER = SECOND.name
@@ -33,13 +33,11 @@ def second_cells(findings: Sequence[Finding], second: Sequence[Finding]) -> dict
     """
     if not second:
         return {}
-    known = {(finding.name, check.claim): check for finding in second for check in finding.checks}
+    known = _by_claim(second)
     cells: dict[str, str] = {}
-    for number, finding in enumerate(findings, 1):
-        for place, check in enumerate(finding.checks, 1):
-            there = known.get((finding.name, check.claim))
-            words = "not measured" if there is None else f"**{there.verdict}** ({there.here})"
-            cells[f"{number}.{place}"] = words
+    for number, finding, check in numbered(findings):
+        there = known.get((finding.name, check.claim))
+        cells[number] = "not measured" if there is None else f"**{there.verdict}** ({there.here})"
     return cells
 
 
@@ -89,7 +87,13 @@ def _verdicts(checks: Sequence[Check]) -> Iterator[str]:
 
 
 def _agreement(findings: Sequence[Finding], second: Sequence[Finding]) -> str:
-    pairs = [(here.is_published, {here.verdict, there.verdict}) for here, there in _pairs(findings, second)]
+    known = _by_claim(second)
+    pairs = [
+        (check.is_published, {check.verdict, known[finding.name, check.claim].verdict})
+        for finding in findings
+        for check in finding.checks
+        if (finding.name, check.claim) in known
+    ]
     measured = [pair for published, pair in pairs if published and "not measured" not in pair]
     decided = [pair for _, pair in pairs if pair <= {"holds", "does not hold"}]
     opposite = sum(len(pair) > 1 for pair in decided)
@@ -110,9 +114,5 @@ def _agreement(findings: Sequence[Finding], second: Sequence[Finding]) -> str:
     )
 
 
-def _pairs(findings: Sequence[Finding], second: Sequence[Finding]) -> Iterator[tuple[Check, Check]]:
-    known = {(finding.name, check.claim): check for finding in second for check in finding.checks}
-    for finding in findings:
-        for check in finding.checks:
-            if (finding.name, check.claim) in known:
-                yield check, known[finding.name, check.claim]
+def _by_claim(findings: Sequence[Finding]) -> dict[tuple[str, str], Check]:
+    return {(finding.name, check.claim): check for finding in findings for check in finding.checks}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from stepcredit_study.frame.variants import DPO_AND_CE, MARGIN
 from stepcredit_study.word_problems.evidence import REFERENCE, SHORTNESS
 from stepcredit_study.word_problems.scale import (
     FEW_PROBLEMS,
@@ -81,11 +82,6 @@ def _minus(*others: str) -> tuple[Measure, ...]:
     return tuple(Measure(("auc", f"minus {other}")) for other in others)
 
 
-MARGIN: Final = 0.02
-"""Of an AUC: what a claim of no gain, or of no loss, allows."""
-_LABELS: Final = {"implicit-ce": "CE", "implicit-dpo": "DPO"}
-
-
 def _variant(name: str, minus: str = "usual", chance: float = 0.0) -> Measure:
     return Measure(("variants", name, f"minus {minus}"), chance)
 
@@ -98,18 +94,13 @@ def _below(numbers: Mapping[str, str], text: str, measure: Measure) -> Iterator[
         measure: A variant minus the usual model: less data lose, or other data add less than a margin.
     """
     for method, number in numbers.items():
-        yield Claim(
-            number=number,
-            text=text.format(_LABELS[method]),
-            methods=(method,),
-            measures=(measure,),
-            sign=-1,
-        )
+        words = text.format(DPO_AND_CE[method])
+        yield Claim(number=number, text=words, methods=(method,), measures=(measure,), sign=-1)
 
 
 def _no_loss(method: str, numbers: Sequence[str]) -> Iterator[Claim]:
     """Claims on the reference: no combination loses much, and all beat the untrained model."""
-    label = _LABELS[method]
+    label = DPO_AND_CE[method]
     for variant, number in zip((UNREFERENCED, REFERENCE_FREE, WITHOUT), numbers, strict=False):
         yield Claim(
             number=number,
@@ -201,11 +192,11 @@ CLAIMS: Final = (
     *(
         Claim(
             number=number,
-            text=f"{_LABELS[method]} gains more from more responses than from more problems, at equal cost.",
+            text=f"{label} gains more from more responses than from more problems, at equal cost.",
             methods=(method,),
             measures=(_variant(FEW_PROBLEMS, FEW_RESPONSES),),
         )
-        for method, number in {"implicit-dpo": "5.3", "implicit-ce": "5.4"}.items()
+        for (method, label), number in zip(DPO_AND_CE.items(), ("5.3", "5.4"), strict=True)
     ),
     *_below(
         {"implicit-dpo": "7.1", "implicit-ce": "7.2"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,19 +31,15 @@ class Steps:
         is_slip: The first slip of its response; the others are right steps before any slip.
         problems: Index of each step's problem.
         rewards: Method (and seed) to the step's reward; the reference's is the mean over its tokens.
-        num_wrong: Wrong responses.
-        num_wrong_with_slip: Those that hold a slip.
-        num_foreign: Operands from nowhere, in wrong responses.
-        num_operands: Operands there.
+        share_with_slip: Of wrong responses, those that hold a slip; ``None`` where all are right.
+        share_foreign: Of the operands in wrong responses, those from nowhere.
     """
 
     is_slip: Bool[np.ndarray, " steps"]
     problems: Int[np.ndarray, " steps"]
     rewards: Mapping[str, Sequence[Float[np.ndarray, " steps"]]]
-    num_wrong: int
-    num_wrong_with_slip: int
-    num_foreign: int
-    num_operands: int
+    share_with_slip: float | None
+    share_foreign: float | None
 
 
 class Evidence:
@@ -75,28 +72,24 @@ class Evidence:
         return [*self.files, SHORTNESS]
 
     @cached_property
-    def valid(self) -> Bool[np.ndarray, "problems responses"]:
-        """Where a response is."""
-        return self.bed.samples.valid
-
-    @cached_property
     def problems(self) -> Int[np.ndarray, " responses"]:
         """Index of each response's problem."""
-        indices: Int[np.ndarray, " responses"] = np.nonzero(self.valid)[0]
+        indices: Int[np.ndarray, " responses"] = np.nonzero(self.bed.samples.valid)[0]
         return indices
 
     @cached_property
     def lengths(self) -> Float[np.ndarray, " responses"]:
         """Tokens of each response, the end of the turn included."""
         scored = self.bed.scored(self.files[REFERENCE][0])
-        lengths: Float[np.ndarray, " responses"] = scored.columns.num_tokens[scored.rows[self.valid]] * 1.0
+        lengths: Float[np.ndarray, " responses"] = scored.num_tokens[self.bed.samples.valid] * 1.0
         return lengths
 
     def scores(self, method: str) -> list[Float[np.ndarray, "problems responses"]]:
         """Of each seed; higher is better."""
         if method == SHORTNESS:
-            values = np.zeros(self.valid.shape)
-            values[self.valid] = -self.lengths
+            valid = self.bed.samples.valid
+            values = np.zeros(valid.shape)
+            values[valid] = -self.lengths
             return [values]
         aggregate = self.aggregates.get(method, REWARD)
         return [self.bed.scored(path).scores[aggregate] for path in self.files[method]]
@@ -115,11 +108,11 @@ class Evidence:
         return [self._pairs(self.bed.scored(path).scores[aggregate], lengths_removed=True)]
 
     def _pairs(self, scores: Float[np.ndarray, "problems responses"], *, lengths_removed: bool) -> Pairs:
-        values = scores[self.valid]
+        samples = self.bed.samples
+        values = scores[samples.valid]
         if lengths_removed:
             values = without_length(values, self.lengths, self.problems)
-        right = self.bed.samples.correct[self.valid]
-        return count_pairs(values, right, self.problems, self.bed.samples.num_problems)
+        return count_pairs(values, samples.correct[samples.valid], self.problems, samples.num_problems)
 
     @cached_property
     def steps(self) -> Steps:
@@ -128,7 +121,7 @@ class Evidence:
         is_slip: list[bool] = []
         problems: list[int] = []
         places: list[tuple[str, int]] = []
-        counts = {"wrong": 0, "slip": 0, "foreign": 0, "operands": 0}
+        counts = Counter[str]()
         for rollout in self.bed.distinct:
             truths = step_truths(str(rollout.prompt), split(rollout.response, rule))
             slip = first_slip(truths)
@@ -150,10 +143,8 @@ class Evidence:
             np.array(is_slip, dtype=bool),
             np.array(problems, dtype=np.int64),
             rewards,
-            counts["wrong"],
-            counts["slip"],
-            counts["foreign"],
-            counts["operands"],
+            counts["slip"] / counts["wrong"] if counts["wrong"] else None,
+            counts["foreign"] / counts["operands"] if counts["operands"] else None,
         )
 
 

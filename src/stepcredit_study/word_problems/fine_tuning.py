@@ -16,11 +16,11 @@ The same command, or one with more steps, goes on from the last saved state.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import math
 import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -302,9 +302,7 @@ def _forget_after(step: int, log: Path) -> None:
 
 def main() -> None:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="initial weights")
     parser.add_argument("--out", type=Path, required=True, help="directory of the run")
     parser.add_argument("--steps", type=int, default=600, help="steps in all")

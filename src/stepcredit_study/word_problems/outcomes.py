@@ -16,13 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from stepcredit.stats import (
-    ProblemBootstrap,
-    VoteSubsets,
-    majority_vote,
-    pass_at_n,
-    sigmoid,
-)
+from stepcredit.stats import ProblemBootstrap, VoteSubsets, majority_vote, pass_at_n, sigmoid
 from stepcredit_study.analyses.grouped_auc import Grouped, grouped_auc
 from stepcredit_study.analyses.within_problem import as_list, auc_difference, pooled_auc
 from stepcredit_study.word_problems.evidence import REFERENCE, SHORTNESS, Evidence
@@ -53,8 +47,8 @@ def outcomes(evidence: Evidence, temperatures: Mapping[str, float]) -> dict[str,
         "pass@1": as_list(bootstrap.interval(single)),
         "majority": {str(n): as_list(bootstrap.interval(values)) for n, values in plain.items()},
         "oracle": {str(n): evidence.bed.pass_at(n) for n in evidence.bed.ns},
-        "wrong responses with a slip": _share(steps.num_wrong_with_slip, steps.num_wrong),
-        "operands from nowhere in wrong responses": _share(steps.num_foreign, steps.num_operands),
+        "wrong responses with a slip": steps.share_with_slip,
+        "operands from nowhere in wrong responses": steps.share_foreign,
         "first slips": int(steps.is_slip.sum()),
         "right steps": int((~steps.is_slip).sum()),
         "methods": {},
@@ -80,10 +74,6 @@ def outcomes(evidence: Evidence, temperatures: Mapping[str, float]) -> dict[str,
             row["variants"] = variants
         measured["methods"][method] = row
     return measured
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
 
 
 def _aucs(evidence: Evidence, method: str, bootstrap: ProblemBootstrap) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,8 @@ class Lengths:
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
-        names = ("weak", "middle", "strong")
-        return {name: getattr(self, name) for name in names} | {
-            "pass_at_1": {str(length): value for length, value in self.pass_at_1.items()}
-        }
+        by_length = {str(length): value for length, value in self.pass_at_1.items()}
+        return asdict(self) | {"pass_at_1": by_length}
 
 
 def find_middle(
@@ -90,14 +88,8 @@ def tune(source: ProblemSource, model: Path, out: Path, scale: WordScale, length
         Whether it is there now: a run that was longer already may not have kept it.
     """
     if not policy_at(out, length).exists():
-        fine_tuning.run(
-            model,
-            out,
-            fine_tuning.Recipe(),
-            steps=length,
-            policy_every=scale.measured_every,
-            source=source,
-        )
+        recipe, every = fine_tuning.Recipe(), scale.measured_every
+        fine_tuning.run(model, out, recipe, steps=length, policy_every=every, source=source)
     return policy_at(out, length).exists()
 
 

@@ -68,19 +68,13 @@ class Equation:
     """One stated equation.
 
     Attributes:
-        start: Character offset of its first operand.
-        end: Character offset one past its result.
         operands: The numbers on the left.
-        value: What the left side is worth; ``None`` divides by zero.
         stated: The result as written.
-        is_right: Whether the value, rounded to as many decimals as are written, is the result. A quotient
-            that is not whole may be rounded to a whole number, up or down.
+        is_right: Whether what the left side is worth, rounded to as many decimals as are written, is the
+            result. A quotient that is not whole may be rounded to a whole number, up or down.
     """
 
-    start: int
-    end: int
     operands: tuple[Fraction, ...]
-    value: Fraction | None
     stated: Fraction
     is_right: bool
 
@@ -107,17 +101,9 @@ def equations(text: str) -> list[Equation]:
     for match in _EQUATION.finditer(text):
         value, operands, signs = _evaluate(match["left"])
         written = _CURRENCY.sub("", match["result"])
-        result = _number(written)
-        stated.append(
-            Equation(
-                match.start("left"),
-                match.end("result"),
-                operands,
-                value,
-                result,
-                value is not None and _is_result(value, written, may_round="/" in signs or "÷" in signs),
-            )
-        )
+        may_round = "/" in signs or "÷" in signs
+        is_right = value is not None and _is_result(value, written, may_round=may_round)
+        stated.append(Equation(operands, _number(written), is_right))
     return stated
 
 
@@ -165,7 +151,7 @@ def _is_result(value: Fraction, written: str, *, may_round: bool) -> bool:
 
 
 def _evaluate(left: str) -> tuple[Fraction | None, tuple[Fraction, ...], str]:
-    """Value, numbers and signs of a left side; products before sums, brackets first."""
+    """Value (``None`` divides by zero), numbers and signs of a left side; products first, and brackets."""
     tokens: list[Fraction | str] = [
         _number(match["number"] + match["percent"]) if match["number"] else match["sign"]
         for match in _TOKEN.finditer(left)

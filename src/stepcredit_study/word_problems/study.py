@@ -135,7 +135,10 @@ class Study:
             return known
         known["policies"] = self.lengths.to_json()
         known["chosen"] = {method: chosen.to_json() for method, chosen in self.chosen.items()}
-        known["operations"] = {method: self._operations(method) for method in self.chosen}
+        known["operations"] = {
+            method: self._operations_of(method, self.world.train_set(), self.models(method)[0])
+            for method in self.chosen
+        }
         known["operations of a few"] = {
             method: self._operations_of(method, self.world.part_of_train_set(responses=2), model)
             for (method, variant), (model, _) in self.varied.items()
@@ -187,9 +190,6 @@ class Study:
             },
         )
         return outcomes(evidence, {name: chosen.temperature for name, chosen in self.chosen.items()})
-
-    def _operations(self, method: str) -> dict[str, float]:
-        return self._operations_of(method, self.world.train_set(), self.models(method)[0])
 
     def _operations_of(self, method: str, data: Path, model: Path) -> dict[str, float]:
         return operations(

@@ -30,7 +30,6 @@ class WordWorld:
     """One scale of the study.
 
     Attributes:
-        store: Where outputs are kept.
         policies: Name to weights; the middle one is where reward models start, and their reference.
     """
 

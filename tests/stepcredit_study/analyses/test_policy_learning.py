@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stepcredit.checkpoints import PRMCard, Reference, load_tokenizer, save_prm, weights_hash
 from stepcredit.grading.registry import make_grader
 from stepcredit.lab.policies import policy_path
 from stepcredit.lab.task import make_prompts
@@ -16,19 +15,11 @@ pytest.importorskip("trl")
 
 
 @pytest.fixture
-def materials(tmp_path: Path) -> Materials:
+def materials(strong_prm: Path) -> Materials:
     """The strong policy against the middle one as the fixed reward model."""
-    from transformers import AutoModelForCausalLM
-
-    folder = tmp_path / "prm"
-    folder.mkdir()
-    reference = Reference.local(policy_path("mid"), folder, weights_hash(policy_path("mid")))
-    model = AutoModelForCausalLM.from_pretrained(str(policy_path("strong")))
-    card = PRMCard(reference=reference, beta=0.5, step_rule="newline")
-    save_prm(model, load_tokenizer(policy_path("strong")), card, folder)
     return Materials(
         policy=policy_path("mid"),
-        prm=folder,
+        prm=strong_prm,
         online=TrainConfig(beta=0.5, learning_rate=1e-3, step_rule="newline", batch_size=8),
         problems=make_prompts("train", seed=0, count=4),
         test=make_prompts("test", seed=0, count=4),

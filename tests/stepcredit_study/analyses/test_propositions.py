@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stepcredit import ImplicitPRM
-from stepcredit.checkpoints import PRMCard, Reference, weights_hash
 from stepcredit.lab.policies import policy_path
 from stepcredit.types import Rollout
 from stepcredit_study.analyses.propositions import (
@@ -26,21 +24,8 @@ PROMPT = "7*8+5-3+9="
 PREFIXES = (ResponsePrefix(PROMPT, "7*8=6\n"), ResponsePrefix(PROMPT, "7*8=6\n6+5=1\n"))
 
 
-@pytest.fixture(scope="module")
-def prm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The strong policy as reward model, the mid one as its reference."""
-    directory = tmp_path_factory.mktemp("propositions") / "prm"
-    shutil.copytree(policy_path("strong"), directory)
-    mid = policy_path("mid")
-    card = PRMCard(
-        beta=0.5, step_rule="newline", reference=Reference.local(mid, directory, weights_hash(mid))
-    )
-    card.write(directory)
-    return directory
-
-
-def test_the_implicit_value_of_a_checkpoint_is_exact_and_lies_between_the_bounds(prm: Path) -> None:
-    by_model = trees({"prm": prm}, policy_path("mid"), PREFIXES, depth=2)["prm"]
+def test_the_implicit_value_of_a_checkpoint_is_exact_and_lies_between_the_bounds(strong_prm: Path) -> None:
+    by_model = trees({"prm": strong_prm}, policy_path("mid"), PREFIXES, depth=2)["prm"]
     for tree in by_model:
         assert np.exp(tree.completions.log_probs).sum() == pytest.approx(1.0, abs=1e-12)
         assert tree.exact().log_mean_exp == pytest.approx(tree.value, abs=1e-11)
@@ -53,10 +38,10 @@ def test_the_implicit_value_of_a_checkpoint_is_exact_and_lies_between_the_bounds
     assert 1 > numbers["bounds/prm/0.001"] > numbers["bounds/prm/1"] > numbers["bounds/prm/10000"] > 0
 
 
-def test_weights_of_sampled_continuations_have_a_mean_of_one(prm: Path) -> None:
+def test_weights_of_sampled_continuations_have_a_mean_of_one(strong_prm: Path) -> None:
     prefixes = (ResponsePrefix(PROMPT, ""), *PREFIXES)
     how = {"num_samples": 200, "max_new_tokens": 24, "seed": 1}
-    weights = log_weights({"prm": prm}, policy_path("mid"), prefixes, **how)["prm"]
+    weights = log_weights({"prm": strong_prm}, policy_path("mid"), prefixes, **how)["prm"]
     assert weights.shape == (3, 200)
     weights = np.exp(weights)
     error = weights.std(axis=1) / np.sqrt(200)
@@ -64,7 +49,7 @@ def test_weights_of_sampled_continuations_have_a_mean_of_one(prm: Path) -> None:
 
 
 def test_weights_are_those_of_the_tokens_after_the_prefix_wherever_steps_end(
-    prm: Path, monkeypatch: pytest.MonkeyPatch
+    strong_prm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Usual; after a blank line, which belongs to the prefix's last step; and ended at once.
     endings = ("6+5=1\n1-3=8\n#8", "\n#1", "")
@@ -81,9 +66,9 @@ def test_weights_are_those_of_the_tokens_after_the_prefix_wherever_steps_end(
 
     monkeypatch.setattr("stepcredit_study.analyses.propositions.make_generator", lambda *_, **__: Written())
     weights = log_weights(
-        {"prm": prm}, policy_path("mid"), prefixes, num_samples=3, max_new_tokens=24, seed=1
+        {"prm": strong_prm}, policy_path("mid"), prefixes, num_samples=3, max_new_tokens=24, seed=1
     )["prm"]
-    for score in ImplicitPRM.from_pretrained(prm, with_tokens=True).score_all(written):
+    for score in ImplicitPRM.from_pretrained(strong_prm, with_tokens=True).score_all(written):
         number, index = map(int, score.id.split("/"))
         assert score.token_rewards is not None
         after = score.token_rewards[len(prefixes[number].text) :]  # one token a character

@@ -97,16 +97,12 @@ def test_without_more_data_there_is_no_claim_about_them(lab: Scale) -> None:
 
 
 def test_a_cheap_labelling_fails_the_claim_that_it_is_dear(lab: Scale) -> None:
-    cheap = Seeds(
-        [
-            {
-                name: value * (0.02 if "math-shepherd" in name and "labelling" in name else 1)
-                for name, value in numbers.items()
-            }
-            for numbers in seeds({}).measurements
-        ]
-    )
-    finding = conclude(cheap, lab)
+    def cheaper(name: str) -> float:
+        return 0.02 if "math-shepherd" in name and "labelling" in name else 1.0
+
+    usual = seeds({}).measurements
+    cheap = [{name: value * cheaper(name) for name, value in numbers.items()} for numbers in usual]
+    finding = conclude(Seeds(cheap), lab)
     assert check_of(finding, "ten times").verdict == "does not hold"
     # A fiftieth of 37.8 for labels, a tenth for sampling, and training the other nine of CE's tenths.
     assert "Labelling takes 8 times" in check_of(finding, "ten times").why

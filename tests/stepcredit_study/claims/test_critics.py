@@ -58,11 +58,10 @@ def measurement(scale: Scale, shift: float) -> dict[str, float]:
 
 
 def checks(scale: Scale, changes: dict[str, float] | None = None) -> list[Check]:
-    seeds: list[Measurement] = []
-    for number in range(3):
-        shift = 0.001 * number
-        replaced = {name: value + shift for name, value in (changes or {}).items()}
-        seeds.append(measurement(scale, shift) | replaced)
+    seeds: list[Measurement] = [
+        measurement(scale, shift) | {name: value + shift for name, value in (changes or {}).items()}
+        for shift in (0.0, 0.001, 0.002)
+    ]
     return list(conclude(Seeds(seeds), scale).checks)
 
 

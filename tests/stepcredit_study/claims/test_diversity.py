@@ -5,13 +5,7 @@ from pathlib import Path
 import pytest
 from tests.stepcredit_study.made_up import check_of, made_up, planned, run_twice, verdicts
 
-from stepcredit_study.claims.diversity import (
-    DISSIMILAR,
-    EXPERIMENT,
-    RANDOM,
-    TWO_POLICIES,
-    prepare,
-)
+from stepcredit_study.claims.diversity import DISSIMILAR, EXPERIMENT, RANDOM, TWO_POLICIES, prepare
 from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.world import World
 

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.evaluation import builders
 from tests.stepcredit_study.made_up import MadeUp, check_of, verdicts
 
 from stepcredit.data import rollout_to_json, score_to_json, write_rows
-from stepcredit.lab.checks import STEP_RULE
 from stepcredit.lab.task import draw_problems
 from stepcredit.pipelines.driver import Plan, Store
-from stepcredit.steps import split
-from stepcredit.types import ResponseScore, Rollout, StepScore
+from stepcredit.types import Rollout
 from stepcredit_study.claims import positive_control
 from stepcredit_study.claims.cost import NEVER_LEVEL
 from stepcredit_study.claims.main import OVER_STEP_MODELS, STEP_MODELS_BELOW_VOTE
@@ -120,9 +119,9 @@ def test_heads_learn_from_labels_of_one_set_of_responses_to_more_problems(
     tiny_scale: Scale, tmp_path: Path
 ) -> None:
     plan = Plan()
-    files = EXPERIMENT.prepare(World(tiny_scale, Store(tmp_path, plan), seed=0))
+    variants = EXPERIMENT.prepare(World(tiny_scale, Store(tmp_path, plan), seed=0))
     assert num_problems(tiny_scale) == 40
-    assert set(files.variants.models) == set(MODELS)
+    assert set(variants.models) == set(MODELS)
     counts = Counter(command for command, _ in plan.steps)
     assert counts["train"] == len(MODELS)
     assert counts["label math-shepherd"] == counts["label autopsv"] == 1
@@ -141,20 +140,9 @@ def test_heads_learn_from_labels_of_one_set_of_responses_to_more_problems(
 
 
 def _scored_alike(rollout: Rollout) -> dict[str, Any]:
-    """The row of a model to which all responses are worth the same."""
-    score = ResponseScore(
-        id=rollout.id,
-        prompt_id=rollout.prompt_id,
-        reward=0.0,
-        steps=tuple(
-            StepScore(step.index, step.text, step.start, step.end, reward=0.0, value=0.1 * step.index)
-            for step in split(rollout.response, STEP_RULE)
-        ),
-        aggregates=dict.fromkeys(("min", "mean", "sum", "last"), 0.0),
-        num_tokens=10,
-        scorer="made up",
-    )
-    return score_to_json(score)
+    """The row of a model to which all steps are worth the same."""
+    lines = rollout.response.splitlines(keepends=True)
+    return score_to_json(builders.score(rollout, [0.1] * len(lines), lines))
 
 
 def test_labels_pick_a_response_without_a_wrong_step(tiny_scale: Scale, tmp_path: Path) -> None:
@@ -183,9 +171,10 @@ def test_labels_pick_a_response_without_a_wrong_step(tiny_scale: Scale, tmp_path
         test={"mid": Responses(graded, graded)},
         dev_scores=dict.fromkeys(MODELS, scores),
         test_scores={name: {"mid": scores} for name in MODELS},
+        data={"train": graded},
     )
     world = World(tiny_scale, Store(tmp_path / "store"), seed=0)
-    numbers = EXPERIMENT.measure(world, positive_control.Files(variants, graded))
+    numbers = EXPERIMENT.measure(world, variants)
     assert numbers[f"{LABELS}/2"] == numbers[f"{ORACLE}/2"] == 1.0
     assert numbers[f"{TRUE_HEAD}/2"] == numbers["pass@1"] == 0.5
     assert numbers[f"{TRUE_HEAD}/step AUC"] == 0.5

@@ -5,14 +5,7 @@ from pathlib import Path
 import pytest
 from tests.stepcredit_study.made_up import check_of, made_up, planned, run_twice, verdicts
 
-from stepcredit_study.claims.reference_free import (
-    COMBINATIONS,
-    EXPERIMENT,
-    UNTRAINED,
-    WITH,
-    WITHOUT,
-    variant,
-)
+from stepcredit_study.claims.reference_free import COMBINATIONS, EXPERIMENT, UNTRAINED, WITH, WITHOUT, variant
 from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.variants import DPO_AND_CE
 from stepcredit_study.frame.world import World

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import pytest
+from tests.evaluation import builders
 
 from stepcredit.data import rollout_to_json, score_to_json, write_rows
 from stepcredit.evaluation.score_columns import read_score_columns
+from stepcredit.lab.oracles import label_steps
 from stepcredit.lab.task import draw_problems
 from stepcredit.lab.tutor import WEAK
-from stepcredit.types import ResponseScore, Rollout, StepScore
+from stepcredit.types import ResponseScore, Rollout
 from stepcredit_study.frame.measuring import (
     TestBed,
     choose_aggregate,
@@ -41,19 +44,9 @@ def rollout(prompt: int, index: int, text: str) -> Rollout:
 
 
 def score(of: Rollout, low: float, last: float) -> ResponseScore:
-    steps = (
-        StepScore(0, "step\n", 0, 5, low, low),
-        StepScore(1, of.response[5:], 5, len(of.response), last, low + last),
-    )
-    return ResponseScore(
-        id=of.id,
-        prompt_id=of.prompt_id,
-        reward=low + last,
-        steps=steps,
-        aggregates={"min": min(low, last), "sum": low + last, "mean": (low + last) / 2, "last": last},
-        num_tokens=4,
-        scorer="made up",
-    )
+    aggregates = {"min": min(low, last), "sum": low + last, "mean": (low + last) / 2, "last": last}
+    scored = builders.score(of, (low, last), ("step\n", of.response.removeprefix("step\n")))
+    return replace(scored, aggregates=aggregates)
 
 
 @pytest.fixture
@@ -145,11 +138,7 @@ def test_the_outcome_auc_is_of_distinct_responses(files: tuple) -> None:  # type
 def test_the_share_of_lowest_last_steps_splits_ties_and_leaves_out_single_steps(tmp_path: Path) -> None:
     rows = [rollout(0, index, f"{index}") for index in range(4)]
     scores = [score(rows[0], 1, 0), score(rows[1], 0, 1), score(rows[2], 1, 1)]
-    alone = score(rows[3], 0, 0)
-    step = StepScore(0, rows[3].response, 0, len(rows[3].response), 0.0, 0.0)
-    single = ResponseScore(
-        id=alone.id, prompt_id="0", reward=0, steps=(step,), aggregates={}, num_tokens=1, scorer="made up"
-    )
+    single = builders.score(rows[3], (0.0,), (rows[3].response,))
     write_rows(tmp_path / "scores.jsonl", map(score_to_json, [*scores, single]))
     share = minimum_is_last(read_score_columns(tmp_path / "scores.jsonl"))
     assert share == pytest.approx((1 + 0 + 0.5) / 3)
@@ -198,33 +187,10 @@ def test_first_wrong_steps_are_told_from_right_ones_before_any_error(tmp_path: P
     for sign, expected in ((1.0, 1.0), (-1.0, 0.0)):
         scores = []
         for row in rows:
-            ends = [label.end for label in truth(row)]
-            starts = [0, *ends[:-1]]
-            steps = tuple(
-                StepScore(i, row.response[a:b], a, b, sign * label.label, 0.0)
-                for i, (a, b, label) in enumerate(zip(starts, ends, truth(row), strict=True))
-            )
-            scores.append(
-                ResponseScore(
-                    id=row.id,
-                    prompt_id=row.prompt_id,
-                    reward=0.0,
-                    steps=steps,
-                    aggregates={},
-                    num_tokens=1,
-                    scorer="truth",
-                )
-            )
+            rewards = [sign * label.label for label in label_steps(row)]
+            scores.append(builders.score(row, rewards, row.response.splitlines(keepends=True)))
         write_rows(tmp_path / f"{sign}.jsonl", map(score_to_json, scores))
         assert bed.step_auc(tmp_path / f"{sign}.jsonl") == expected
-
-
-def truth(row: Rollout) -> tuple:  # type: ignore[type-arg]
-    from stepcredit.lab.oracles import label_steps
-
-    labels = label_steps(row)
-    assert labels is not None
-    return labels
 
 
 def test_sightings_count_how_often_a_fact_is_written(tmp_path: Path) -> None:
@@ -256,22 +222,7 @@ def test_where_the_lowest_step_is_the_first_wrong_one(tmp_path: Path) -> None:
         for name, response in responses.items()
     ]
     rewards = {"found": (-1.0, 0.0, 0.0), "missed": (0.0, -1.0, 0.0), "right": (-1.0, 0.0, 0.0)}
-    ends = (0, 6, 12, 14)
-    scores = [
-        ResponseScore(
-            id=row.id,
-            prompt_id=row.prompt_id,
-            reward=-1.0,
-            steps=tuple(
-                StepScore(i, row.response[ends[i] : ends[i + 1]], ends[i], ends[i + 1], reward, 0.0)
-                for i, reward in enumerate(rewards[row.id])
-            ),
-            aggregates={"min": -1.0},
-            num_tokens=14,
-            scorer="made up",
-        )
-        for row in rows
-    ]
+    scores = [builders.score(row, rewards[row.id], row.response.splitlines(keepends=True)) for row in rows]
     graded, path = tmp_path / "graded.jsonl", tmp_path / "scores.jsonl"
     write_rows(graded, map(rollout_to_json, rows))
     write_rows(path, map(score_to_json, scores))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from stepcredit.stats import student_quantile
-from stepcredit_study.frame.seeds import Seeds, all_of, estimate, few_seeds, is_above, is_below, is_no_gain
+from stepcredit_study.frame.seeds import Seeds, all_of, estimate, few_seeds, is_above, is_below
 from stepcredit_study.pages.finding import Estimate, Verdict, format_estimate
 
 
@@ -80,10 +80,9 @@ def test_the_whole_interval_decides(low: float, high: float, above: Verdict, bel
 
 
 def test_no_gain_means_less_than_the_margin() -> None:
-    assert is_no_gain(between(-0.01, 0.01)) == "holds"
-    assert is_no_gain(between(-0.01, 0.03)) == "undecided"
-    assert is_no_gain(between(0.03, 0.04)) == "does not hold"
-    assert is_no_gain(between(0.03, 0.04), margin=0.05) == "holds"
+    assert is_below(between(-0.01, 0.01), 0.02) == "holds"
+    assert is_below(between(-0.01, 0.03), 0.02) == "undecided"
+    assert is_below(between(0.03, 0.04), 0.02) == "does not hold"
 
 
 def test_one_part_that_fails_fails_the_claim() -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,29 +10,6 @@ from stepcredit.errors import UserError
 from stepcredit.pipelines import train
 from stepcredit.training.config import TrainConfig
 from stepcredit_study.gsm8k.transfer import Options, run
-
-Write = Callable[[Path, int], None]
-
-
-@pytest.fixture(scope="module")
-def models(
-    tmp_path_factory: pytest.TempPathFactory,
-    write_solutions: Write,
-    make_model: Callable[..., Any],
-    make_tokenizer: Callable[..., Any],
-) -> tuple[Path, Path]:
-    """A tiny model, and a reward model that started from it."""
-    folder = tmp_path_factory.mktemp("models")
-    make_model(max_position_embeddings=2048).save_pretrained(folder / "base")
-    make_tokenizer().save_pretrained(folder / "base")
-    write_solutions(folder / "train.jsonl", 6)
-    config = TrainConfig(objective="ce", learning_rate=1e-3, step_rule="newline", batch_size=8)
-    train.run(
-        train.Options(
-            graded=folder / "train.jsonl", model=str(folder / "base"), out=folder / "prm", config=config
-        )
-    )
-    return folder / "base", folder / "prm"
 
 
 def write_mistakes(path: Path) -> None:
@@ -53,14 +29,17 @@ def write_mistakes(path: Path) -> None:
 
 @pytest.mark.slow
 def test_models_are_judged_on_solutions_and_mistakes_that_they_never_saw(
-    models: tuple[Path, Path], write_solutions: Write, tmp_path: Path
+    small_model: Path, write_solutions: Callable[[Path, int], None], tmp_path: Path
 ) -> None:
-    base, prm = models
+    write_solutions(tmp_path / "train.jsonl", 6)
+    config = TrainConfig(objective="ce", learning_rate=1e-3, step_rule="newline", batch_size=8)
+    data, prm = tmp_path / "train.jsonl", tmp_path / "prm"
+    train.run(train.Options(graded=data, model=str(small_model), out=prm, config=config))
     write_solutions(tmp_path / "solutions.jsonl", 8)
     write_mistakes(tmp_path / "mistakes.jsonl")
     options = Options(
         prms={"ours": prm},
-        reference=base,
+        reference=small_model,
         out=tmp_path / "out",
         solutions=tmp_path / "solutions.jsonl",
         mistakes=tmp_path / "mistakes.jsonl",

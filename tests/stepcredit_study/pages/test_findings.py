@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,13 @@ from stepcredit.errors import DataError
 from stepcredit_study.pages.finding import Check, Estimate, Finding, Plot, Series, Table, format_estimate
 from stepcredit_study.pages.findings import (
     finding_from_json,
-    finding_text,
-    finding_to_json,
     findings_page,
     read_findings,
     write_finding,
     write_findings_page,
     write_report,
 )
+from stepcredit_study.pages.text import finding_text
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -95,14 +94,14 @@ NUMBERS = [{"mid/ce/4": 0.5 + seed / 100} for seed in range(5)]
 
 
 def test_a_finding_goes_to_json_and_back() -> None:
-    content = json.loads(json.dumps(finding_to_json(FINDING)))
+    content = json.loads(json.dumps(asdict(FINDING)))
     again = finding_from_json(content, where="here")
-    assert json.dumps(finding_to_json(again)) == json.dumps(content)
+    assert json.dumps(asdict(again)) == json.dumps(content)
     assert tuple(again.tables) == FINDING.tables
     assert tuple(again.plots) == FINDING.plots
 
 
-@pytest.mark.parametrize("broken", [{}, {"name": 3}, [], {**finding_to_json(FINDING), "checks": [{"x": 1}]}])
+@pytest.mark.parametrize("broken", [{}, {"name": 3}, [], {**asdict(FINDING), "checks": [{"x": 1}]}])
 def test_what_is_no_finding_is_refused(broken: Any) -> None:
     with pytest.raises(DataError, match=r"results\.json: is not a finding"):
         finding_from_json(broken, where="results.json")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -18,19 +16,6 @@ from stepcredit_study.word_problems.practice import arithmetic_problems
 from stepcredit_study.word_problems.problems import SPLITS, problems
 from stepcredit_study.word_problems.scale import TINY, VARIANTS, WordScale
 from stepcredit_study.word_problems.sources import Templates
-
-
-@pytest.fixture(scope="session")
-def small_model(
-    tmp_path_factory: pytest.TempPathFactory,
-    make_model: Callable[..., Any],
-    make_tokenizer: Callable[..., Any],
-) -> Path:
-    """A tiny random model that can hold a word problem and its solution."""
-    folder = tmp_path_factory.mktemp("model")
-    make_model(max_position_embeddings=2048).save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

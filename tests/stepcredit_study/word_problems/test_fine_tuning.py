@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,6 @@ from stepcredit_study.word_problems.fine_tuning import (
 from stepcredit_study.word_problems.sources import POLICY, Templates
 
 RECIPE = Recipe(rank=2, first_layer=1, solutions=2, practice=1, practice_lines=3, warmup=2)
-
-
-@pytest.fixture(scope="module")
-def model(
-    tmp_path_factory: pytest.TempPathFactory,
-    make_model: Callable[..., Any],
-    make_tokenizer: Callable[..., Any],
-) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    make_model(max_position_embeddings=2048).save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
-    return folder
 
 
 def tune(model: Path, out: Path, steps: int, recipe: Recipe = RECIPE) -> None:
@@ -53,31 +40,31 @@ def weights(policy: Path) -> dict[str, torch.Tensor]:
     return dict(network.state_dict())
 
 
-def test_a_run_that_goes_on_ends_where_one_without_a_stop_does(model: Path, tmp_path: Path) -> None:
-    tune(model, tmp_path / "whole", 4)
-    tune(model, tmp_path / "parts", 2)
-    tune(model, tmp_path / "parts", 4)
+def test_a_run_that_goes_on_ends_where_one_without_a_stop_does(small_model: Path, tmp_path: Path) -> None:
+    tune(small_model, tmp_path / "whole", 4)
+    tune(small_model, tmp_path / "parts", 2)
+    tune(small_model, tmp_path / "parts", 4)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     whole, parts = (weights(tmp_path / name / "step-000004") for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-def test_steps_after_the_last_saved_state_are_made_and_listed_once(model: Path, tmp_path: Path) -> None:
-    tune(model, tmp_path, 2)
+def test_steps_after_the_last_saved_state_are_made_and_listed_once(small_model: Path, tmp_path: Path) -> None:
+    tune(small_model, tmp_path, 2)
     log = tmp_path / "training.jsonl"
     with log.open("a") as handle:
         handle.write('{"step": 3, "loss": 9.0}\n{"step": 4, "lo')  # killed while it wrote
-    tune(model, tmp_path, 3)
+    tune(small_model, tmp_path, 3)
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert steps == [1, 2, 3]
     assert losses(tmp_path)[2] != 9.0
 
 
 def test_what_is_saved_is_an_ordinary_checkpoint_that_left_the_initial_weights(
-    model: Path, tmp_path: Path
+    small_model: Path, tmp_path: Path
 ) -> None:
-    tune(model, tmp_path, 2)
-    before, after = weights(model), weights(tmp_path / "step-000002")
+    tune(small_model, tmp_path, 2)
+    before, after = weights(small_model), weights(tmp_path / "step-000002")
     changed = {name for name in before if not torch.allclose(before[name], after[name], atol=0.02, rtol=0)}
     lower = {name for name in before if "layers.0." in name or "embed" in name}
     assert before.keys() == after.keys()
@@ -88,13 +75,13 @@ def test_what_is_saved_is_an_ordinary_checkpoint_that_left_the_initial_weights(
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_the_number_of_threads_changes_no_step(model: Path, tmp_path: Path, threads: int) -> None:
+def test_the_number_of_threads_changes_no_step(small_model: Path, tmp_path: Path, threads: int) -> None:
     from concurrent.futures import ThreadPoolExecutor
     from dataclasses import replace
 
     mean_losses, tensors = [], []
     for number in (2, threads):
-        tuning = FineTuning(model, tmp_path / str(number), replace(RECIPE, threads=number))
+        tuning = FineTuning(small_model, tmp_path / str(number), replace(RECIPE, threads=number))
         with ThreadPoolExecutor(number) as pool:
             sequences = first_step(tuning.tokenizer)
             mean_losses.append(tuning.train_step(sequences, pool))
@@ -103,8 +90,8 @@ def test_the_number_of_threads_changes_no_step(model: Path, tmp_path: Path, thre
     assert torch.allclose(tensors[0], tensors[1], atol=1e-6)
 
 
-def test_only_results_count_in_practice_and_all_of_a_solution(model: Path) -> None:
-    tokenizer = load_tokenizer(model)
+def test_only_results_count_in_practice_and_all_of_a_solution(small_model: Path) -> None:
+    tokenizer = load_tokenizer(small_model)
     tokenizer.chat_template = CHAT_TEMPLATE
     *worked, practice = first_step(tokenizer)
     for sequence in worked:
@@ -116,10 +103,10 @@ def test_only_results_count_in_practice_and_all_of_a_solution(model: Path) -> No
     assert results.replace("<|im_end|>", "").split("\n") == stated
 
 
-def test_the_loss_is_that_of_the_naive_computation(model: Path, tmp_path: Path) -> None:
+def test_the_loss_is_that_of_the_naive_computation(small_model: Path, tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    tuning = FineTuning(model, tmp_path, RECIPE)
+    tuning = FineTuning(small_model, tmp_path, RECIPE)
     sequences = first_step(tuning.tokenizer)
     total = weight_sum = 0.0
     network = tuning.model.double().eval()

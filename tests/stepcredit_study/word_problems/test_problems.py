@@ -79,9 +79,9 @@ def test_practice_is_right_small_and_of_all_four_kinds() -> None:
     for line in lines:
         (equation,) = equations(line)
         assert equation.is_right
-        assert equation.value is not None
-        assert 0 <= equation.value < 200
-        assert equation.value.denominator == 1
+        assert 0 <= equation.stated < 200
+        assert equation.stated.denominator == 1
+        assert "/" not in line or equation.operands[0] == equation.stated * equation.operands[1]
     for sign in "+-*/x":
         assert any(sign in line for line in lines)
     assert practice_lines(Random(3), 200) == lines

@@ -61,12 +61,6 @@ def test_a_chain_is_judged_at_its_last_result() -> None:
     assert equation.is_right
 
 
-def test_an_equation_knows_where_it_stands() -> None:
-    text = "So 16 - 9 = 7 pencils"
-    (equation,) = equations(text)
-    assert text[equation.start : equation.end] == "16 - 9 = 7"
-
-
 def test_steps_are_right_slip_or_say_nothing_and_the_first_slip_is_found() -> None:
     response = "He has 16 * 2 = 32 pens.\nThat is nice.\n16 + 32 = 49 things.\n49 - 1 = 47\n#### 47"
     truths = step_truths(QUESTION, split(response, StepRule("newline")))

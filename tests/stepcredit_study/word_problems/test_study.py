@@ -76,11 +76,7 @@ def test_the_whole_study_runs_and_a_second_time_makes_nothing_anew(
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["implicit-dpo", "math-shepherd", "autopsv"])
 def test_each_method_gets_the_labels_that_it_needs(
-    method: str,
-    small_model: Path,
-    small_scale: WordScale,
-    made_up_responses: list[Path],
-    tmp_path: Path,
+    method: str, small_model: Path, small_scale: WordScale, made_up_responses: list[Path], tmp_path: Path
 ) -> None:
     scale = replace(small_scale, more_rates=(3e-3,))
     world = WordWorld(Templates(), scale, Store(tmp_path), {"middle": small_model})
