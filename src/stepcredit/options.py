@@ -79,14 +79,25 @@ def check_at_least_one(options: Any, *names: str) -> None:
             raise UserError(f"must be at least 1, got {value}", where=flag_of(setting))
 
 
-def check_draws(draws: int) -> None:
-    """Refuse fewer bootstrap draws than an interval can be read from.
+def check_draws(draws: int, seed: int) -> None:
+    """Refuse fewer bootstrap draws than an interval can be read from, and what is no seed of them.
 
     Raises:
-        UserError: There are fewer than 100.
+        UserError: There are fewer than 100, or the seed is none.
     """
     if draws < 100:
         raise UserError(f"{draws} draws give no interval", where="--draws", hint="use 1000 or more")
+    check_seed(seed)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse numbers that libraries do not take as a seed.
+
+    Raises:
+        UserError: It is negative or has more than 32 bits.
+    """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"must be from 0 to {2**32 - 1}, got {seed}", where="--seed")
 
 
 def arguments_of(options: Any, default: Any = None) -> Iterator[str]:

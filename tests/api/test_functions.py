@@ -243,6 +243,8 @@ MISTAKES: dict[str, Callable[[], Any]] = {
         graded_rollouts(), scores={"a=b": []}
     ),
     "draws: 5 draws give no interval": lambda: stepcredit.evaluate_best_of_n(graded_rollouts(), draws=5),
+    "seed: must be from 0": lambda: stepcredit.evaluate_best_of_n(graded_rollouts(), seed=-1),
+    "seed: must be from 0 to": lambda: stepcredit.train(graded_rollouts(), model="none", seed=2**32),
 }
 
 

@@ -127,6 +127,14 @@ def test_the_same_work_is_known_by_its_inputs_content_not_their_path(tmp_path: P
     assert a == b != c
 
 
+def test_inputs_that_change_places_or_are_given_twice_are_other_work(tmp_path: Path) -> None:
+    train, dev = tmp_path / "train", tmp_path / "dev"
+    train.write_text("train")
+    dev.write_text("dev")
+    roles = ([train, dev], [dev, train], [train, train], [train])
+    assert len({Manifest("test", {}, inputs).settings_hash for inputs in roles}) == 4
+
+
 def make(out: Path, content: str = "content", **settings: int) -> None:
     with Output(out, manifest(**settings)) as output, output.replacing() as temporary:
         temporary.write_text(content)

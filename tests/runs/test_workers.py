@@ -1,7 +1,9 @@
 import os
+import time
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
+from tests.processes import CONTEXT
 
 from stepcredit.runs import workers
 
@@ -33,3 +35,15 @@ def test_a_worker_has_its_share_of_threads_and_no_more_than_the_environment_give
         assert os.environ["MKL_NUM_THREADS"] == "4"
     assert os.environ.get("OMP_NUM_THREADS") == given
     assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_whoever_asks_to_end_does_not_wait_for_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, ProcessPoolExecutor.__name__, ProcessPoolExecutor)
+    monkeypatch.setattr(workers, "START_METHOD", CONTEXT.get_start_method())
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), workers.worker_pool(1) as pool:
+        working = pool.submit(time.sleep, 300)
+        while not working.running():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert time.monotonic() - begun < 200

@@ -155,6 +155,15 @@ def test_equal_weights_give_the_plain_vote_whatever_their_size() -> None:
     np.testing.assert_allclose(whole.vote(weights)[0].expected, 1 / 3)
 
 
+@pytest.mark.parametrize("weights", [[4e-18, 9e-27, 3e-27], [0.5**40, 0.5**50, 0.5**60]])
+def test_small_weights_do_not_tie(weights: list[float]) -> None:
+    answers, outcomes = np.array([[0, 1, 2]]), np.array([[1.0, 0.0, 0.0]])
+    (by_sum, by_mean) = VoteSubsets(answers, outcomes, np.array([3]), 3).vote(
+        np.array([weights]), ("sum", "mean")
+    )
+    assert by_sum.expected.tolist() == by_mean.expected.tolist() == [1.0]
+
+
 def test_many_tied_scores_stay_exact() -> None:
     # One score for all: each answer present is as likely, here two answers of 30 and 2 responses.
     answers = np.array([[0] * 30 + [1] * 2])

@@ -50,8 +50,8 @@ def vote_weights(
     - ``sum``, ``mean``, ``max``: the score itself; the answer with the greatest sum, mean or maximum wins.
     - ``log-odds``: the log-odds that the response is right, the best weights where responses err
       independently (Nitzan and Paroush 1982). They are calibrated on development problems if there are
-      any. Without, scores that all lie in [0, 1] are taken as probabilities, others as log-odds as they are
-      (then this is the same vote as ``sum``).
+      any. Without, scores that all lie in [0, 1] are taken as probabilities, none nearer to 0 or 1 than
+      1e-6, others as log-odds as they are (then this is the same vote as ``sum``).
     """
     if kind == "sigmoid":
         return sigmoid(scores / choice.temperature)

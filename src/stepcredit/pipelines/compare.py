@@ -19,7 +19,7 @@ from stepcredit.comparison.recipe import ComparedMethod, Recipe, read_recipe
 from stepcredit.comparison.results import ComparisonResult, MethodCost, MethodResult, Trial
 from stepcredit.data import read_rollouts
 from stepcredit.errors import UserError
-from stepcredit.options import argument, check_at_least_one, check_draws, option
+from stepcredit.options import argument, check_at_least_one, check_draws, check_seed, option
 from stepcredit.pipelines import baseline, eval_best_of_n, score, train
 from stepcredit.pipelines.driver import Store
 from stepcredit.runs import (
@@ -68,8 +68,9 @@ def _compare(options: Options) -> ComparisonResult:
     from stepcredit.reports.comparison import comparison_markdown, render_comparison
 
     check_at_least_one(options, "jobs")
-    check_draws(options.draws)
+    check_draws(options.draws, seed=0)
     recipe = read_recipe(options.recipe, options.root)
+    check_seed(recipe.seed)
     _check_files(recipe)
     work = Search(recipe, Store(options.out, overwrite=options.overwrite), options.load)
     searched = search(work, jobs=options.jobs or 1)

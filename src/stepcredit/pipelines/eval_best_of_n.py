@@ -119,7 +119,7 @@ def _evaluate(options: Options) -> EvalResult:
         raise UserError(
             f"{unknown[0]!r} is not a vote", where="--weighted", hint=f"use {', '.join(VOTE_KINDS)}"
         )
-    check_draws(options.draws)
+    check_draws(options.draws, options.seed)
     if options.resamples < 2:
         raise UserError(f"{options.resamples} is too few", where="--resamples", hint="use 100 or more")
     if options.out is not None:

@@ -88,7 +88,7 @@ def _evaluate(options: Options) -> ConventionsResult:
 
     from stepcredit.evaluation.best_of_n import usable_sizes
 
-    check_draws(options.draws)
+    check_draws(options.draws, options.seed)
     rollouts = list(read_rollouts_as(options.data, options.format, skip_invalid=options.skip_invalid))
     counts = Counter(rollout.prompt_id for rollout in rollouts if rollout.correct is not None)
     graded = min(counts.values(), default=0) > 1

@@ -139,7 +139,7 @@ def read_parts(inputs: LabelledInputs, format_name: str) -> LabelledParts:
     sources = inputs.sources
     if not inputs.scores and not inputs.prm:
         raise UserError("give --scores SCORER=FILE, or --prm SCORER=DIR with --out", where="--scores")
-    check_draws(inputs.draws)
+    check_draws(inputs.draws, inputs.seed)
     scorings = _scorings(inputs, list(sources))
     data, excluded = read_labelled(sources, format_name, skip_invalid=inputs.skip_invalid)
     scores = read_scores(inputs.scores, list(sources), skip_invalid=inputs.skip_invalid)

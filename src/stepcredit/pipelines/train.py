@@ -12,7 +12,7 @@ from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.data import read_rollouts
 from stepcredit.data.sources import check_readable
 from stepcredit.errors import DataError
-from stepcredit.options import OutputResult, argument, option
+from stepcredit.options import OutputResult, argument, check_seed, option
 from stepcredit.runs import Ledger, Manifest, Output, check_keeps_inputs, check_output, read_manifest, warn
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.counts import left_out
@@ -111,6 +111,7 @@ class DryRun(Result):
 
 def run(options: Options) -> Result:
     """Train, or go on with what an earlier run of the same work began; or say what it would take."""
+    check_seed(options.seed)
     if options.config.learning_rate > _HIGH_LEARNING_RATE:
         warn(
             f"--learning-rate {options.config.learning_rate:g} is far above the usual range for "

@@ -182,7 +182,7 @@ class Manifest:
 
     @property
     def settings_hash(self) -> str:
-        """Identifies the work: command, settings and the *contents* of the inputs (not their paths)."""
+        """Identifies the work: command, settings, and contents of the inputs in order (not their paths)."""
         return self._hash(self.settings)
 
     @property
@@ -198,7 +198,9 @@ class Manifest:
         return self._hash(settings)
 
     def _hash(self, settings: Mapping[str, Any]) -> str:
-        return hash_json([self.command, dict(settings), sorted(self.input_hashes.values())])
+        # By role, that is in the order given: files that change places are other work.
+        hashes = [self.input_hashes[str(path)] for path in self.inputs if str(path) in self.input_hashes]
+        return hash_json([self.command, dict(settings), hashes])
 
     def is_of(self, settings_hash: object, where: Path) -> bool:
         """Whether an output or the start of one, whose manifest or stamp has this hash, is of this work."""

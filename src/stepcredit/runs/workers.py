@@ -19,7 +19,7 @@ def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh processes whose maths libraries start as many threads as their share allows.
 
     A smaller number that the environment gives (``OMP_NUM_THREADS``) is kept. What has not started when the
-    context ends is cancelled. If this process is killed its workers end too.
+    context ends is cancelled. If this process is killed, or asked to end, its workers end too.
 
     Args:
         jobs: Processes, at least 1.
@@ -28,11 +28,17 @@ def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     earlier = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     # The libraries read these when they are loaded, which is in the new processes.
     os.environ.update({name: str(_at_most(share, value)) for name, value in earlier.items()})
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         jobs, mp_context=multiprocessing.get_context(START_METHOD), initializer=end_with_parent
     )
     try:
         yield pool
+    except (KeyboardInterrupt, GeneratorExit):
+        # Their work can be resumed, and nobody waits for it any more.
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         for name, value in earlier.items():

@@ -30,8 +30,9 @@ Combine = Literal["sum", "mean"]
 # More subsets than this are drawn, not enumerated: the work grows with each of them.
 _MOST_ENUMERATED = 2048
 _ROWS_AT_ONCE = 512
-# Sums of equal weights in another order differ by rounding; that must not break a tie.
-_TIE_TOLERANCE = 1e-9
+# Sums of equal weights in another order differ by rounding, which grows with what is summed; that must not
+# break a tie, nor make one of weights that are all small.
+_TIE_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +111,15 @@ class VoteSubsets:
         """Expected outcome of the answer whose responses' weights have the greatest sum, or mean."""
         if not len(self._members):
             return [VoteEstimate(np.zeros(self.num_problems), 0.0) for _ in combine]
-        sums = np.add.reduceat(np.asarray(weights, dtype=np.float64).ravel()[self._members], self._starts)
-        return [self._winners(sums if how == "sum" else sums / self._sizes) for how in combine]
+        added = np.asarray(weights, dtype=np.float64).ravel()[self._members]
+        sums, sizes = np.add.reduceat(added, self._starts), np.add.reduceat(np.abs(added), self._starts)
+        rounding = _TIE_TOLERANCE * np.add.reduceat(sizes, self._draw_starts)
+        return [self._winners(sums if how == "sum" else sums / self._sizes, rounding) for how in combine]
 
-    def _winners(self, worth: Float[np.ndarray, " pairs"]) -> VoteEstimate:
-        best = np.maximum.reduceat(worth, self._draw_starts)
-        best -= _TIE_TOLERANCE * np.maximum(np.abs(best), 1e-3)
+    def _winners(
+        self, worth: Float[np.ndarray, " pairs"], rounding: Float[np.ndarray, " draws"]
+    ) -> VoteEstimate:
+        best = np.maximum.reduceat(worth, self._draw_starts) - rounding
         wins = worth >= np.repeat(best, self._pairs_a_draw)
         values = np.add.reduceat(wins * self._pair_outcome, self._draw_starts)
         values /= np.add.reduceat(wins, self._draw_starts, dtype=np.int64)
