@@ -59,9 +59,10 @@ def test_a_score_is_one_step_that_covers_the_response(name: str) -> None:
         assert score.num_tokens == len(rollout.response.split())
 
 
-def test_the_oracle_needs_graded_responses() -> None:
+@pytest.mark.parametrize(("name", "prediction"), [("oracle", "4"), ("self-consistency", None)])
+def test_what_needs_graded_responses_says_so(name: str, prediction: str | None) -> None:
     with pytest.raises(DataError, match="stepcredit grade"):
-        _rewards("oracle", [_rollout("a", "4", "4")])
+        _rewards(name, [_rollout("a", "4", prediction)])
 
 
 def test_an_unknown_baseline_names_the_known() -> None:

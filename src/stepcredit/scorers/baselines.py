@@ -92,10 +92,22 @@ class SelfConsistencyBaseline(ResponseBaseline):
 
     @classmethod
     def count(cls, rollouts: Iterable[Rollout]) -> SelfConsistencyBaseline:
-        """Count the votes of all responses."""
+        """Count the votes of all responses.
+
+        Raises:
+            DataError: None was graded, so that none has an answer.
+        """
         votes: dict[str, Counter[str | None]] = {}
+        graded = False
         for rollout in rollouts:
+            graded = graded or rollout.correct is not None or rollout.vote is not None
             votes.setdefault(rollout.prompt_id, Counter())[rollout.vote] += 1
+        if votes and not graded:
+            raise DataError(
+                "no response has an answer",
+                where="--by self-consistency",
+                hint="grade with: stepcredit grade",
+            )
         return cls(votes)
 
     def reward(self, rollout: Rollout) -> float:
