@@ -108,6 +108,16 @@ def test_an_adapter_on_another_base(place: Path, capsys: pytest.CaptureFixture[s
     assert "model" in refused(capsys, "--lora-rank", "2", model="adapter")
 
 
+def test_a_reference_with_another_tokenizer(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("model", "other")
+    rules = json.loads(Path("other/tokenizer.json").read_text())
+    ids = rules["model"]["vocab"]
+    ids["3"], ids["4"] = ids["4"], ids["3"]
+    Path("other/tokenizer.json").write_text(json.dumps(rules))
+    assert "other: its tokenizer differs from the PRM's" in refused(capsys, "--reference", "other")
+    assert not Path("prm.partial").exists()
+
+
 def test_weights_that_are_not_the_cards(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train() == 0
     shutil.copy("model/model.safetensors", "prm/model.safetensors")

@@ -11,13 +11,20 @@ from stepcredit.checkpoints.hashes import (
 from stepcredit.checkpoints.loading import load_model, pick_device, quiet
 from stepcredit.checkpoints.saving import save_prm
 from stepcredit.checkpoints.sources import LoadOptions, adapter_base, resolve
-from stepcredit.checkpoints.tokenizers import check_vocabulary, context_length, load_config, load_tokenizer
+from stepcredit.checkpoints.tokenizers import (
+    check_reference_tokenizer,
+    check_vocabulary,
+    context_length,
+    load_config,
+    load_tokenizer,
+)
 
 __all__ = [
     "LoadOptions",
     "PRMCard",
     "Reference",
     "adapter_base",
+    "check_reference_tokenizer",
     "check_vocabulary",
     "content_hash",
     "context_length",

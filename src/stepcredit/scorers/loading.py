@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.checkpoints import (
     LoadOptions,
     PRMCard,
+    check_reference_tokenizer,
     check_vocabulary,
     content_hash,
     context_length,
@@ -262,13 +263,7 @@ def _load_reference(
         off = LocalTokenLogProbs(model, weights_hash=checkpoint.content_hash, adapter_off=True)
         return off, context_length(model.config)
     source, path = _locate_reference(checkpoint, given)
-    theirs = load_tokenizer(path, trust_remote_code=load.trust_remote_code)
-    if tokenizer_hash(theirs) != tokenizer_hash(checkpoint.tokenizer):
-        raise CheckpointError(
-            "its tokenizer differs from the PRM's",
-            where=source,
-            hint="use the model that the PRM was trained from",
-        )
+    check_reference_tokenizer(path, checkpoint.tokenizer, source, trust_remote_code=load.trust_remote_code)
 
     def log_probs() -> LocalTokenLogProbs:
         model = fit_to_processor(load_model(path, load))

@@ -10,7 +10,9 @@ from stepcredit.checkpoints import (
     PRMCard,
     Reference,
     adapter_base,
+    check_reference_tokenizer,
     content_hash,
+    load_tokenizer,
     resolve,
     weights_hash,
 )
@@ -101,7 +103,8 @@ class Sources:
             load: How models are loaded; its revision is the initial weights'.
 
         Raises:
-            CheckpointError: One of them is not there, or is not what an initial PRM was trained with.
+            CheckpointError: One of them is not there, or is not what an initial PRM was trained with; or the
+                reference's tokenizer is another than the policy's.
             UserError: A reference is given for a kind of reward model that has none.
         """
         start = Source.find(model, load, revision=load.revision)
@@ -129,6 +132,10 @@ class Sources:
         elif recorded is None and start.is_adapter and config.lora_rank:
             # Switching this adapter off would give what came before the initial weights.
             other = start
+        if other is not None:
+            trusted = load.trust_remote_code
+            tokenizer = load_tokenizer(start.path, trust_remote_code=trusted)
+            check_reference_tokenizer(other.path, tokenizer, other.name, trust_remote_code=trusted)
         return cls(model=start, other_reference=other, base=base)
 
     def reference(self, prm_directory: Path, config: TrainConfig) -> Reference | None:
