@@ -2,7 +2,9 @@
 
 from stepcredit.checkpoints.card import PRMCard, Reference
 from stepcredit.checkpoints.hashes import (
+    configuration_hash,
     content_hash,
+    model_hash,
     settings_hash,
     template_hash,
     tokenizer_hash,
@@ -26,11 +28,13 @@ __all__ = [
     "adapter_base",
     "check_reference_tokenizer",
     "check_vocabulary",
+    "configuration_hash",
     "content_hash",
     "context_length",
     "load_config",
     "load_model",
     "load_tokenizer",
+    "model_hash",
     "pick_device",
     "quiet",
     "resolve",

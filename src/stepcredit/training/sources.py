@@ -13,6 +13,7 @@ from stepcredit.checkpoints import (
     check_reference_tokenizer,
     content_hash,
     load_tokenizer,
+    model_hash,
     resolve,
     weights_hash,
 )
@@ -58,6 +59,11 @@ class Source:
     def weights_hash(self) -> str:
         """Hash of its weights; of an adapter, together with its base's."""
         return content_hash(self.path, also=self.also)
+
+    @property
+    def model_hash(self) -> str:
+        """Hash of its weights and configuration."""
+        return model_hash(self.path, also=self.also)
 
     @property
     def is_adapter(self) -> bool:

@@ -1,0 +1,63 @@
+"""A reference whose configuration was edited is another model, though its weights are what they were."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import LoraConfig, get_peft_model
+
+from stepcredit import ImplicitPRM
+
+PROMPT = "Tom had 3 boxes."
+RESPONSE = "He had 3.\nThen he got 9 more.\n12"
+ROTATED = {"rope_parameters": {"rope_type": "default", "rope_theta": 3.0}}
+Pair = tuple[Path, Path]
+
+
+def edit(file: Path, **fields: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def reward(policy: Path, reference: Path | None, **options: Any) -> float:
+    prm = ImplicitPRM.from_pretrained(policy, reference, steps="newline", **options)
+    return prm.score(PROMPT, RESPONSE).reward
+
+
+def assert_the_cache_follows(policy: Path, reference: Path, file: Path, cache: Path, **fields: Any) -> None:
+    before = reward(policy, reference, beta=1.0, cache=cache)
+    edit(file, **fields)
+    computed = reward(policy, reference, beta=1.0, cache=cache)
+    assert abs(computed - before) > 1e-3
+    assert computed == pytest.approx(reward(policy, reference, beta=1.0), abs=1e-5)
+
+
+def test_the_cache_has_nothing_for_another_configuration(saved_pair: Pair, tmp_path: Path) -> None:
+    policy, reference = saved_pair
+    assert_the_cache_follows(policy, reference, reference / "config.json", tmp_path / "cache", **ROTATED)
+
+
+@pytest.fixture
+def adapter(saved_pair: Pair, tmp_path: Path, make_model: Callable[..., Any]) -> Path:
+    """An adapter on the reference."""
+    lora = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", init_lora_weights=False)
+    get_peft_model(make_model(1), lora).save_pretrained(str(tmp_path / "adapter"))
+    edit(tmp_path / "adapter" / "adapter_config.json", base_model_name_or_path=str(saved_pair[1]))
+    return tmp_path / "adapter"
+
+
+def test_the_cache_has_nothing_for_another_scale_of_an_adapter(
+    saved_pair: Pair, adapter: Path, tmp_path: Path
+) -> None:
+    file = adapter / "adapter_config.json"
+    assert_the_cache_follows(saved_pair[0], adapter, file, tmp_path / "cache", lora_alpha=16)
+
+
+def test_the_cache_has_nothing_for_another_configuration_of_an_adapters_base(
+    saved_pair: Pair, adapter: Path, tmp_path: Path
+) -> None:
+    policy, base = saved_pair
+    assert_the_cache_follows(policy, adapter, base / "config.json", tmp_path / "cache", **ROTATED)
