@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from peft import LoraConfig, get_peft_model
 
 from stepcredit import ImplicitPRM
+from stepcredit.checkpoints import PRMCard, Reference, load_tokenizer, save_prm, weights_hash
 
 PROMPT = "Tom had 3 boxes."
 RESPONSE = "He had 3.\nThen he got 9 more.\n12"
@@ -61,3 +63,52 @@ def test_the_cache_has_nothing_for_another_configuration_of_an_adapters_base(
 ) -> None:
     policy, base = saved_pair
     assert_the_cache_follows(policy, adapter, base / "config.json", tmp_path / "cache", **ROTATED)
+
+
+@pytest.fixture
+def prm(saved_pair: Pair, tmp_path: Path, make_model: Callable[..., Any]) -> Path:
+    """A PRM whose card names the pair's reference."""
+    reference = Reference.local(saved_pair[1], tmp_path / "prm", weights_hash(saved_pair[1]))
+    save_prm(
+        make_model(0), load_tokenizer(saved_pair[1]), PRMCard(beta=1.0, reference=reference), tmp_path / "prm"
+    )
+    return tmp_path / "prm"
+
+
+@pytest.mark.parametrize("edited", ["prm", "reference"])
+def test_an_edited_configuration_is_reported(
+    edited: str, prm: Path, saved_pair: Pair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reward(prm, None)
+    assert capsys.readouterr().err == ""
+    edit(prm.parent / edited / "config.json", transformers_version="5.0.0", _name_or_path="elsewhere")
+    reward(prm, None)
+    assert capsys.readouterr().err == ""
+    edit(prm.parent / edited / "config.json", **ROTATED)
+    reward(prm, None)
+    said = capsys.readouterr().err
+    assert said.count("warning") == 1
+    assert f"{edited}: its configuration" in said
+    # Cards of earlier versions say nothing of it.
+    card = json.loads((prm / "prm.json").read_text())
+    del card["configuration_hash"], card["reference"]["configuration_hash"]
+    (prm / "prm.json").write_text(json.dumps(card))
+    reward(prm, None)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_base_of_an_adapter_may_move_but_not_be_edited(
+    saved_pair: Pair, make_model: Callable[..., Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    base, prm = saved_pair[1], tmp_path / "prm"
+    model: Any = get_peft_model(make_model(1), LoraConfig(r=2, target_modules="all-linear"))
+    model.peft_config["default"].base_model_name_or_path = str(base)
+    reference = Reference.local(base, prm, weights_hash(base), adapter_off=True)
+    save_prm(model, load_tokenizer(base), PRMCard(beta=1.0, reference=reference), prm)
+    moved = shutil.move(base, tmp_path / "moved")
+    edit(prm / "adapter_config.json", base_model_name_or_path=str(moved))
+    reward(prm, None)
+    assert capsys.readouterr().err == ""
+    edit(moved / "config.json", **ROTATED)
+    reward(prm, None)
+    assert "prm: its configuration (config.json or adapter_config.json) was edited" in capsys.readouterr().err

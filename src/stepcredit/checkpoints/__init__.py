@@ -1,8 +1,7 @@
 """Models on disk: loading them safely, naming them by content, and what a saved PRM says of itself."""
 
-from stepcredit.checkpoints.card import PRMCard, Reference
+from stepcredit.checkpoints.card import PRMCard, Reference, known_configuration, warn_if_edited
 from stepcredit.checkpoints.hashes import (
-    configuration_hash,
     content_hash,
     model_hash,
     settings_hash,
@@ -28,9 +27,9 @@ __all__ = [
     "adapter_base",
     "check_reference_tokenizer",
     "check_vocabulary",
-    "configuration_hash",
     "content_hash",
     "context_length",
+    "known_configuration",
     "load_config",
     "load_model",
     "load_tokenizer",
@@ -42,5 +41,6 @@ __all__ = [
     "settings_hash",
     "template_hash",
     "tokenizer_hash",
+    "warn_if_edited",
     "weights_hash",
 ]

@@ -25,6 +25,7 @@ from stepcredit.checkpoints import (
     resolve,
     template_hash,
     tokenizer_hash,
+    warn_if_edited,
     weights_hash,
 )
 from stepcredit.encoding import BestOfNEncoding, ChatEncoding, Encoding, ProcessBenchEncoding
@@ -323,6 +324,8 @@ def _locate_reference(checkpoint: Checkpoint, given: str | Path | None) -> tuple
             where=source,
             hint=f"use {recorded.source}",
         )
+    if recorded is not None:
+        warn_if_edited(recorded.configuration_hash, path, where=source)
     return source, path
 
 

@@ -12,9 +12,11 @@ from stepcredit.checkpoints import (
     adapter_base,
     check_reference_tokenizer,
     content_hash,
+    known_configuration,
     load_tokenizer,
     model_hash,
     resolve,
+    warn_if_edited,
     weights_hash,
 )
 from stepcredit.errors import CheckpointError, UserError
@@ -77,6 +79,7 @@ class Source:
                 source=self.name,
                 revision=self.revision,
                 weights_hash=self.weights_hash,
+                configuration_hash=known_configuration(self.path),
                 adapter_off=adapter_off,
             )
         return Reference.local(self.name, prm_directory, self.weights_hash, adapter_off=adapter_off)
@@ -163,3 +166,4 @@ def _check_reference(source: Source, recorded: Reference) -> None:
             where=source.name,
             hint="restore it, or name another with --reference",
         )
+    warn_if_edited(recorded.configuration_hash, source.path, where=source.name)
