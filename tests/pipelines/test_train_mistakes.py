@@ -118,6 +118,26 @@ def test_a_reference_with_another_tokenizer(place: Path, capsys: pytest.CaptureF
     assert not Path("prm.partial").exists()
 
 
+def test_settings_that_are_not_those_of_the_adapter_that_is_trained_further(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rank, targets = ["--lora-rank", "2"], ["--lora-targets", "q_proj,v_proj"]
+    assert train(*rank, *targets, "--lora-alpha", "2") == 0
+    shutil.move("prm", "adapter")
+    for flag, value, said in (
+        ("--lora-rank", "4", "has rank 2, not 4"),
+        ("--lora-alpha", "64", "has alpha 2, not 64"),
+        ("--lora-dropout", "0.5", "has dropout 0.0, not 0.5"),
+        ("--lora-targets", "q_proj", "has targets q_proj,v_proj, not q_proj"),
+    ):
+        capsys.readouterr()
+        line = refused(capsys, *rank, flag, value, model="adapter")
+        assert f"{flag}: the adapter that training starts from {said}" in line
+    same = ["--lora-targets", "v_proj,q_proj", "--lora-alpha", "2"]
+    assert train(*rank, *same, model="adapter") == 0
+    assert train(*rank, "--overwrite", model="adapter") == 0
+
+
 def test_weights_that_are_not_the_cards(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train() == 0
     shutil.copy("model/model.safetensors", "prm/model.safetensors")
