@@ -138,6 +138,19 @@ def test_settings_that_are_not_those_of_the_adapter_that_is_trained_further(
     assert train(*rank, "--overwrite", model="adapter") == 0
 
 
+def test_a_beta_that_is_not_that_of_the_first_stage_is_reported(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("--beta", "1") == 0
+    shutil.move("prm", "first")
+    said = "warning: --beta is 0.05, but the PRM that training starts from has 1.0: its rewards are scaled"
+    assert train(model="first") == 0
+    assert said in capsys.readouterr().err
+    assert train("--beta", "1", "--overwrite", model="first") == 0
+    assert train("--family", "value-head", "--overwrite", model="first") == 0
+    assert "warning: --beta" not in capsys.readouterr().err
+
+
 def test_weights_that_are_not_the_cards(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train() == 0
     shutil.copy("model/model.safetensors", "prm/model.safetensors")

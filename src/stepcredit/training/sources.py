@@ -20,6 +20,7 @@ from stepcredit.checkpoints import (
     weights_hash,
 )
 from stepcredit.errors import CheckpointError, UserError
+from stepcredit.runs import warn
 from stepcredit.training.config import TrainConfig
 
 
@@ -121,6 +122,11 @@ class Sources:
         card = PRMCard.read(start.path) if PRMCard.exists(start.path) else None
         if card is not None:
             card.check(start.path, also=load.unsafe_patterns)
+            if config.learns == "ratios" and card.beta not in (None, config.beta):
+                warn(
+                    f"--beta is {config.beta}, but the PRM that training starts from has {card.beta}: its "
+                    "rewards are scaled by the ratio of the two"
+                )
         if not config.has_reference:
             if reference is not None:
                 raise UserError(
