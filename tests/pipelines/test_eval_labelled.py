@@ -191,6 +191,25 @@ def test_prmbench_averages_categories_as_published_or_pools_their_steps(
     assert negative == 0.0
 
 
+def test_prmbench_reads_all_scores_of_a_scorer_on_one_scale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Right steps have the logit 0.3, wrong ones -0.1; in one category no step is wrong."""
+    data, scores = prm_bench(tmp_path), tmp_path / "scores.jsonl"
+    rows = []
+    for rollout in read_rollouts_as(data, "prmbench"):
+        wrong = [i for i, label in enumerate(rollout.step_labels or ()) if label.label < 0.5]
+        row = score(rollout, wrong)
+        for step in row["steps"]:
+            step["reward"] = step["value"] = -0.1 if step["index"] in wrong else 0.3
+        rows.append(row)
+    write_rows(scores, rows)
+    assert main(["eval", "prmbench", str(data), "--scores", f"prm={scores}", "--draws", "200", "--json"]) == 0
+    shown = figures(capsys.readouterr().out)
+    for subset in ("circular", "multi_solutions", "all"):
+        assert shown[subset, "reward", "prm_score", "fixed: 0.5 (published)"]["value"] == 1.0
+
+
 def test_prmbench_tunes_on_rows_that_it_does_not_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -70,6 +70,7 @@ def evaluate_prm_bench(
             table, or ``pooled``, over all of its steps.
         dev_fraction: Share of the rows that a threshold is tuned on; they are not reported.
     """
+    parts = parts.on_one_scale()
     by_scorer: dict[str, list[tuple[str, LabelledSteps]]] = {}
     for part in parts.reported:
         categories = _category_of(part.rollouts)
