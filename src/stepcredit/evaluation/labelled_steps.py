@@ -177,7 +177,7 @@ def join_labels(
     it is not, without labels or without a score are left out and counted.
 
     Raises:
-        DataError: No response is left, or the steps of a score run past its response.
+        DataError: No response is left, or the steps of a score are not of its response.
     """
     places = {identifier: row for row, identifier in enumerate(columns.ids)}
     additive = _is_cumulative(columns)
@@ -198,7 +198,7 @@ def join_labels(
         if row is None:
             excluded.update([_UNSCORED])
             continue
-        columns.check_within(row, rollout)
+        columns.check_text(row, rollout)
         pieces = _align(rollout, columns, row)
         if pieces is None:
             excluded.update([_MISALIGNED])
