@@ -280,6 +280,19 @@ def test_steps_writes_tables_and_a_manifest(tmp_path: Path, capsys: pytest.Captu
     assert json.loads((out / "results.json.manifest.json").read_text())["command"] == "eval steps"
 
 
+def test_results_of_another_scorer_name_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = process_bench(tmp_path, "some", [0, 1, -1, 2]), tmp_path / "out"
+    command = ["eval", "processbench", str(data), "--draws", "200", "--out", str(out)]
+    scores = perfect_scores(data, "processbench")
+    assert main([*command, "--scores", f"prm={scores}"]) == 0
+    before = (out / "results.json").read_bytes()
+    assert main([*command, "--scores", f"prm={scores}"]) == 0
+    assert main([*command, "--scores", f"other={scores}"]) == 2
+    assert "pass --overwrite" in capsys.readouterr().err
+    assert (out / "results.json").read_bytes() == before
+    assert main([*command, "--scores", f"other={scores}", "--overwrite"]) == 0
+
+
 def test_models_score_the_data_with_the_options_of_score(
     tmp_path: Path, saved_pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
