@@ -7,7 +7,7 @@ from sklearn import metrics
 from tests.evaluation.builders import random_steps
 
 from stepcredit.evaluation.labelled_steps import LabelledSteps
-from stepcredit.evaluation.step_metrics import step_probabilities
+from stepcredit.evaluation.labelled_steps import step_probabilities
 from stepcredit.evaluation.step_verdicts import best_verdict_threshold, judge_steps
 
 

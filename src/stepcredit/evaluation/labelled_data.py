@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from stepcredit.data.formats import read_rollouts_as
 from stepcredit.errors import DataError, UserError
-from stepcredit.evaluation.labelled_steps import LabelledSteps, join_labels
+from stepcredit.evaluation.labelled_steps import LabelledSteps, join_labels, on_one_scale
 from stepcredit.evaluation.results import plain
 from stepcredit.evaluation.score_columns import ScoreColumns, read_many_score_columns
 from stepcredit.evaluation.step_failures import diagnose_steps
@@ -61,6 +61,20 @@ class LabelledParts:
             for reason, count in steps.excluded.items()
         }
         return {**self.excluded, **joined}
+
+    def on_one_scale(self) -> LabelledParts:
+        """The same, each scorer's scores read as logits or as probabilities in all parts alike.
+
+        A threshold tuned on one part would else be applied to another scale.
+        """
+        reported: list[dict[str, LabelledSteps]] = [dict(part.steps) for part in self.reported]
+        development = dict(self.development)
+        for scorer in {scorer: None for steps in (*reported, development) for scorer in steps}:
+            holders = [steps for steps in (*reported, development) if scorer in steps]
+            for steps, scaled in zip(holders, on_one_scale([s[scorer] for s in holders]), strict=True):
+                steps[scorer] = scaled
+        parts = (replace(part, steps=steps) for part, steps in zip(self.reported, reported, strict=True))
+        return replace(self, reported=tuple(parts), development=development)
 
 
 def named_sources(data: Sequence[str]) -> dict[str, str]:

@@ -192,7 +192,7 @@ def _check_match(
                 hint="pass the scores of these rollouts",
             )
         if row is not None:
-            columns.check_within(row, rollout)
+            columns.check_text(row, rollout)
     known = {rollout.id for rollout in graded} | ungraded_ids
     surplus = sum(identifier not in known for identifier in columns.ids)
     if surplus:

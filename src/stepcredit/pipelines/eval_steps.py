@@ -207,14 +207,19 @@ def write_outputs(
     if inputs.out is None:
         return
     from stepcredit.evaluation.labelled_data import score_files
+    from stepcredit.evaluation.score_columns import named_files
     from stepcredit.evaluation.tables import step_tables
     from stepcredit.reports.evaluation_folder import write_results
 
     sources = inputs.sources
     data = [Path(source) for source in sources.values()]
-    files = [*data, *(path for *_, path in score_files(inputs.scores, list(sources)))]
+    scored = list(score_files(inputs.scores, list(sources)))
+    files = [*data, *(path for *_, path in scored)]
     files += sorted(inputs.out.glob("*/scores-*.jsonl"))
-    settings = {**settings, "sources": list(sources), "draws": inputs.draws, "seed": inputs.seed}
+    scorers = [[scorer, *covered] for scorer, covered, _ in scored]
+    scorers += [[scorer, *sources] for scorer, _ in named_files(inputs.prm, "--prm")]
+    settings = {**settings, "sources": list(sources), "scorers": scorers}
+    settings |= {"draws": inputs.draws, "seed": inputs.seed}
     manifest = Manifest(command, settings, inputs=files)
     tables = step_tables(evaluation)
     write_results(
