@@ -293,6 +293,40 @@ def test_results_of_another_scorer_name_are_kept(tmp_path: Path, capsys: pytest.
     assert main([*command, "--scores", f"other={scores}", "--overwrite"]) == 0
 
 
+@pytest.mark.parametrize("command", ["processbench", "prmbench"])
+def test_scorers_are_compared_on_the_same_responses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    is_prm_bench = command == "prmbench"
+    data = prm_bench(tmp_path) if is_prm_bench else process_bench(tmp_path, "some", [0, 1, -1, 2])
+    scores = perfect_scores(data, command)
+    rows = [json.loads(line) for line in scores.read_text().splitlines()]
+    most, other, few = (tmp_path / f"{name}.jsonl" for name in ("most", "other", "few"))
+    write_rows(most, rows[1:])
+    write_rows(other, rows[:-1])
+    write_rows(few, rows[:1])
+    words = ["eval", command, f"mine={data}", "--draws", "200", "--json", "--scores"]
+    assert main([*words, f"a={scores}", "--scores", f"b={most}"]) == 2
+    message = f"{most}: lacks the scores of 1 rollout of mine, first {rows[0]['id']!r}"
+    assert message in capsys.readouterr().err
+    assert main([*words, f"a={other}", "--scores", f"b={most}", "--skip-invalid"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["counts"]["all" if is_prm_bench else "mine"]["responses"] == len(rows) - 2
+    for scorer in "ab":
+        assert content["excluded"][f"responses without a score (mine, {scorer})"] == 1
+        assert content["excluded"][f"responses that another scorer lacks (mine, {scorer})"] == 1
+    assert main([*words, f"a={few}", "--scores", f"b={most}", "--skip-invalid"]) == 2
+    assert "mine: no response can be evaluated for every scorer" in capsys.readouterr().err
+
+
+def test_prmbench_needs_every_scorer_in_all_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = prm_bench(tmp_path)
+    scores = perfect_scores(data, "prmbench")
+    command = ["eval", "prmbench", f"x={data}", f"y={data}", "--draws", "200"]
+    assert main([*command, "--scores", f"a={scores}", "--scores", f"b/x={scores}"]) == 2
+    assert "--scores: the scores of 'b' for 'y' are missing" in capsys.readouterr().err
+
+
 def test_models_score_the_data_with_the_options_of_score(
     tmp_path: Path, saved_pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

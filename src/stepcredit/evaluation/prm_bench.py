@@ -73,16 +73,10 @@ def evaluate_prm_bench(
         dev_fraction: Share of the rows that a threshold is tuned on; they are not reported.
 
     Raises:
-        UserError: The share leaves nothing on one side.
+        UserError: The share leaves nothing on one side, or a part lacks a scorer that another has.
     """
     parts = parts.on_one_scale()
-    by_scorer: dict[str, list[tuple[str, LabelledSteps]]] = {}
-    for part in parts.reported:
-        categories = _category_of(part.rollouts)
-        for scorer, steps in part.steps.items():
-            for category in sorted({categories[name] for name in steps.ids}):
-                mask = np.array([categories[name] == category for name in steps.ids])
-                by_scorer.setdefault(scorer, []).append((category, steps.select(mask)))
+    by_scorer = _by_scorer(parts)
     rows: list[StepResult] = []
     details, counts = {}, {}
     for scorer, by_category in by_scorer.items():
@@ -104,6 +98,26 @@ def evaluate_prm_bench(
     return StepEvaluation(
         results=tuple(rows), details=details, counts=counts, excluded=parts.left_out(), notes=tuple(notes)
     )
+
+
+def _by_scorer(parts: LabelledParts) -> dict[str, list[tuple[str, LabelledSteps]]]:
+    """Each scorer's steps of each category of each part."""
+    by_scorer: dict[str, list[tuple[str, LabelledSteps]]] = {}
+    for part in parts.reported:
+        categories = _category_of(part.rollouts)
+        for scorer, steps in part.steps.items():
+            for category in sorted({categories[name] for name in steps.ids}):
+                mask = np.array([categories[name] == category for name in steps.ids])
+                by_scorer.setdefault(scorer, []).append((category, steps.select(mask)))
+    for part in parts.reported:
+        lacking = sorted(by_scorer.keys() - part.steps.keys())
+        if lacking:
+            raise UserError(
+                f"the scores of {lacking[0]!r} for {part.name!r} are missing",
+                where="--scores",
+                hint="give the scores of all data by every scorer",
+            )
+    return by_scorer
 
 
 def _thresholds(

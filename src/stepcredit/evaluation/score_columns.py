@@ -20,6 +20,7 @@ from stepcredit.data.rows import Malformed
 from stepcredit.data.sources import read_rows
 from stepcredit.errors import DataError, UserError
 from stepcredit.types import ResponseScore, Rollout
+from stepcredit.wording import quantity
 
 REWARD = "reward"
 """The name under which a response's own reward stands beside the aggregates of its steps."""
@@ -93,6 +94,15 @@ class ScoreColumns:
 def _text_hash(texts: Iterable[str]) -> int:
     """The same in every process, as :func:`hash` is not."""
     return zlib.crc32("".join(texts).encode("utf-8", "surrogatepass"))
+
+
+def lacks_scores(missing: Sequence[str], source: str, columns: ScoreColumns) -> DataError:
+    """That rollouts of ``source`` have no scores."""
+    return DataError(
+        f"lacks the scores of {quantity(len(missing), 'rollout')} of {source}, first {missing[0]!r}",
+        where=columns.source,
+        hint="score the whole file, or pass --skip-invalid to leave those out",
+    )
 
 
 class _Builder:
