@@ -108,6 +108,49 @@ def test_an_adapter_on_another_base(place: Path, capsys: pytest.CaptureFixture[s
     assert "model" in refused(capsys, "--lora-rank", "2", model="adapter")
 
 
+def test_a_reference_with_another_tokenizer(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("model", "other")
+    rules = json.loads(Path("other/tokenizer.json").read_text())
+    ids = rules["model"]["vocab"]
+    ids["3"], ids["4"] = ids["4"], ids["3"]
+    Path("other/tokenizer.json").write_text(json.dumps(rules))
+    assert "other: its tokenizer differs from the PRM's" in refused(capsys, "--reference", "other")
+    assert not Path("prm.partial").exists()
+
+
+def test_settings_that_are_not_those_of_the_adapter_that_is_trained_further(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rank, targets = ["--lora-rank", "2"], ["--lora-targets", "q_proj,v_proj"]
+    assert train(*rank, *targets, "--lora-alpha", "2") == 0
+    shutil.move("prm", "adapter")
+    for flag, value, said in (
+        ("--lora-rank", "4", "has rank 2, not 4"),
+        ("--lora-alpha", "64", "has alpha 2, not 64"),
+        ("--lora-dropout", "0.5", "has dropout 0.0, not 0.5"),
+        ("--lora-targets", "q_proj", "has targets q_proj,v_proj, not q_proj"),
+    ):
+        capsys.readouterr()
+        line = refused(capsys, *rank, flag, value, model="adapter")
+        assert f"{flag}: the adapter that training starts from {said}" in line
+    same = ["--lora-targets", "v_proj,q_proj", "--lora-alpha", "2"]
+    assert train(*rank, *same, model="adapter") == 0
+    assert train(*rank, "--overwrite", model="adapter") == 0
+
+
+def test_a_beta_that_is_not_that_of_the_first_stage_is_reported(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("--beta", "1") == 0
+    shutil.move("prm", "first")
+    said = "warning: --beta is 0.05, but the PRM that training starts from has 1.0: its rewards are scaled"
+    assert train(model="first") == 0
+    assert said in capsys.readouterr().err
+    assert train("--beta", "1", "--overwrite", model="first") == 0
+    assert train("--family", "value-head", "--overwrite", model="first") == 0
+    assert "warning: --beta" not in capsys.readouterr().err
+
+
 def test_weights_that_are_not_the_cards(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train() == 0
     shutil.copy("model/model.safetensors", "prm/model.safetensors")

@@ -50,3 +50,15 @@ def test_rounding_noise_is_no_order() -> None:
         np.array([1e-7, -1e-7, 0.0]), np.array([1.0, 0.0, 0.0]), ["a"] * 3, np.array([1.0, 2.0, 3.0])
     )
     assert metrics["auc"] == metrics["pair_accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("beta", [1e-3, 0.05, 1.0, 1e3])
+def test_what_is_a_tie_does_not_depend_on_beta(beta: float) -> None:
+    right = np.array([1.0, 0.0, 0.0])
+
+    def auc(log_ratio_sums: list[float]) -> float:
+        sums = np.array(log_ratio_sums)
+        return heldout_metrics(beta * sums, right, ["a"] * 3, np.ones(3), sums)["auc"]
+
+    assert auc([0.004, 0.0, 0.0]) == 1.0
+    assert auc([1e-5, -1e-5, 0.0]) == 0.5

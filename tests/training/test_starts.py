@@ -167,6 +167,16 @@ class TestImplicit:
         with pytest.raises(CheckpointError, match=r"is not the reference .*its weights differ"):
             train(graded, tmp_path / "prm", tmp_path / "next", replace(SETTINGS, lora_rank=2))
 
+    def test_the_cache_has_nothing_for_another_configuration(
+        self, models: Path, graded: Path, tmp_path: Path
+    ) -> None:
+        model = shutil.copytree(models / "plain", tmp_path / "plain")
+        train(graded, model, tmp_path / "first", SETTINGS, cache=tmp_path / "cache")
+        configuration = json.loads((model / "config.json").read_text())
+        configuration["rope_parameters"]["rope_theta"] = 3.0
+        (model / "config.json").write_text(json.dumps(configuration))
+        assert_starts_at_zero(train(graded, model, tmp_path / "next", SETTINGS, cache=tmp_path / "cache"))
+
     def test_a_prm_that_was_changed_is_not_trained_further(
         self, models: Path, graded: Path, tmp_path: Path
     ) -> None:

@@ -1,8 +1,9 @@
 """Models on disk: loading them safely, naming them by content, and what a saved PRM says of itself."""
 
-from stepcredit.checkpoints.card import PRMCard, Reference
+from stepcredit.checkpoints.card import PRMCard, Reference, known_configuration, warn_if_edited
 from stepcredit.checkpoints.hashes import (
     content_hash,
+    model_hash,
     settings_hash,
     template_hash,
     tokenizer_hash,
@@ -11,19 +12,28 @@ from stepcredit.checkpoints.hashes import (
 from stepcredit.checkpoints.loading import load_model, pick_device, quiet
 from stepcredit.checkpoints.saving import save_prm
 from stepcredit.checkpoints.sources import LoadOptions, adapter_base, resolve
-from stepcredit.checkpoints.tokenizers import check_vocabulary, context_length, load_config, load_tokenizer
+from stepcredit.checkpoints.tokenizers import (
+    check_reference_tokenizer,
+    check_vocabulary,
+    context_length,
+    load_config,
+    load_tokenizer,
+)
 
 __all__ = [
     "LoadOptions",
     "PRMCard",
     "Reference",
     "adapter_base",
+    "check_reference_tokenizer",
     "check_vocabulary",
     "content_hash",
     "context_length",
+    "known_configuration",
     "load_config",
     "load_model",
     "load_tokenizer",
+    "model_hash",
     "pick_device",
     "quiet",
     "resolve",
@@ -31,5 +41,6 @@ __all__ = [
     "settings_hash",
     "template_hash",
     "tokenizer_hash",
+    "warn_if_edited",
     "weights_hash",
 ]

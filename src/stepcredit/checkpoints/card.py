@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.chat_templates import DEFAULT_DATE, Boundary, ChatSettings
-from stepcredit.checkpoints.hashes import weights_hash
+from stepcredit.checkpoints.hashes import configuration_hash, weights_hash
 from stepcredit.checkpoints.json_files import read_object
 from stepcredit.checkpoints.sources import adapter_base, resolve
 from stepcredit.errors import CheckpointError, UserError
@@ -29,6 +29,7 @@ class Reference:
         relative_path: Path from the PRM's directory, for local references; looked at first, so that a
             directory that holds both can be moved.
         revision: Commit of a hub model.
+        configuration_hash: Of its configuration; earlier versions did not note it.
         adapter_off: The reference is the PRM's own base with the adapter switched off.
     """
 
@@ -36,6 +37,7 @@ class Reference:
     relative_path: str | None = None
     revision: str | None = None
     weights_hash: str | None = None
+    configuration_hash: str | None = None
     adapter_off: bool = False
 
     @classmethod
@@ -45,7 +47,11 @@ class Reference:
         """A reference in a local directory."""
         relative = os.path.relpath(Path(source).resolve(), Path(prm_directory).resolve())
         return cls(
-            source=str(source), relative_path=relative, weights_hash=weights_hash, adapter_off=adapter_off
+            source=str(source),
+            relative_path=relative,
+            weights_hash=weights_hash,
+            configuration_hash=known_configuration(source),
+            adapter_off=adapter_off,
         )
 
     def locate(self, prm_directory: str | Path) -> str:
@@ -69,6 +75,8 @@ class PRMCard:
         step_rule: How responses are split into steps.
         step_separator: What follows each step in the format, where the format has a choice.
         template_date: What a template that reads the clock was given; ``None`` for other templates.
+        configuration_hash: Of the configuration, and of that of an adapter's base; earlier versions did not
+            note it.
         boundary: How prompt and response were tokenised, ``together`` or ``apart``.
         training_data_hash: Hash of the training file's contents.
         versions: Package versions that trained it.
@@ -85,6 +93,7 @@ class PRMCard:
     tokenizer_hash: str | None = None
     template_hash: str | None = None
     weights_hash: str | None = None
+    configuration_hash: str | None = None
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     template_date: str | None = None
     boundary: Boundary = "together"
@@ -141,7 +150,9 @@ class PRMCard:
         template_hash: str | None = None,
         also: Sequence[str] = (),
     ) -> None:
-        """Compare what is loaded with what the PRM was trained with; warns of what the card does not say.
+        """Compare what is loaded with what the PRM was trained with.
+
+        It warns of what the card does not say, and of an edited configuration.
 
         Args:
             directory: Its weights, and the base that an adapter names, are compared where they are there.
@@ -172,6 +183,7 @@ class PRMCard:
                 where=directory,
                 hint="restore the files that were saved with the PRM",
             )
+        warn_if_edited(self.configuration_hash, directory, where=directory)
 
     @property
     def chat(self) -> ChatSettings:
@@ -196,3 +208,29 @@ def _weights_hash(directory: str | Path) -> str | None:
         return weights_hash(directory)
     except CheckpointError:
         return None
+
+
+def known_configuration(path: str | Path) -> str | None:
+    """Hash of the configuration that is there; ``None`` where it, or that of an adapter's base, is not."""
+    if not any((Path(path) / name).is_file() for name in ("config.json", "adapter_config.json")):
+        return None
+    try:
+        return configuration_hash(path)
+    except (CheckpointError, OSError):
+        return None  # Loading says what is not there.
+
+
+def warn_if_edited(recorded: str | None, path: str | Path, *, where: str | Path) -> None:
+    """Warn of a configuration that is not the one of training.
+
+    It is no error: an editor or another version of transformers may have written the same in other words.
+
+    Args:
+        recorded: As ``prm.json`` has it.
+        where: The model's name.
+    """
+    if recorded is not None and known_configuration(path) not in (None, recorded):
+        warn(
+            f"{where}: its configuration (config.json or adapter_config.json) was edited after the PRM was "
+            "trained, so rewards may not be those of training; restore it unless that is meant"
+        )

@@ -24,6 +24,9 @@ _SETTINGS_FILES = (
 )  # fmt: skip
 _REMARKS = ("transformers_version", "_name_or_path", "name_or_path")
 """What these files say of their making; it decides nothing."""
+_CONFIGURATION_FILES = ("config.json", "adapter_config.json")
+_PLACES = (*_REMARKS, "base_model_name_or_path", "revision", "peft_version")
+"""What these say besides of their making and of places, on which no number depends."""
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -85,28 +88,41 @@ def settings_hash(directory: str | Path) -> str:
 
     Those are its configuration, generation settings and tokenizer files, and for an adapter its base's too.
     """
-    directory = Path(directory)
+    return _settings_hash(Path(directory), _SETTINGS_FILES, _REMARKS)
+
+
+def configuration_hash(directory: str | Path) -> str:
+    """Hash of the configuration that a model computes with, and of an adapter's base's; not of its weights.
+
+    Raises:
+        CheckpointError: An adapter's base is not there.
+    """
+    return _settings_hash(Path(directory), _CONFIGURATION_FILES, _PLACES)
+
+
+def _settings_hash(directory: Path, names: Sequence[str], remarks: Sequence[str]) -> str:
     if directory.is_file():  # of GGUF, which holds all of it
         return _file_hash(directory)
-    files = [directory / name for name in _SETTINGS_FILES if (directory / name).is_file()]
-    hashes = [[file.name, _settings_file_hash(file)] for file in files]
+    files = [directory / name for name in names if (directory / name).is_file()]
+    hashes = [[file.name, _settings_file_hash(file, remarks)] for file in files]
     if (directory / "adapter_config.json").is_file():
-        hashes.append(["base", settings_hash(resolve(adapter_base(directory), weights=False))])
+        base = resolve(adapter_base(directory), weights=False)
+        hashes.append(["base", _settings_hash(base, names, remarks)])
     return hash_json(hashes)
 
 
-def _settings_file_hash(path: Path) -> str:
+def _settings_file_hash(path: Path, remarks: Sequence[str]) -> str:
     if path.suffix != ".json":
         return _file_hash(path)
     try:
         content = read_object(path)
-        return hash_json({name: value for name, value in content.items() if name not in _REMARKS})
+        return hash_json({name: value for name, value in content.items() if name not in remarks})
     except (ValueError, RecursionError):
         return _file_hash(path)
 
 
 def content_hash(path: str | Path, *, also: Sequence[str] = ()) -> str:
-    """Hash of everything that a model computes with: its weights and, for an adapter, its base's.
+    """Hash of the weights that a model computes with: its own and, for an adapter, its base's.
 
     Args:
         path: Directory, or one GGUF file.
@@ -120,3 +136,16 @@ def content_hash(path: str | Path, *, also: Sequence[str] = ()) -> str:
         return weights_hash(path)
     base = weights_hash(resolve(adapter_base(path), also=also))
     return hash_json([weights_hash(path), base])
+
+
+def model_hash(path: str | Path, *, also: Sequence[str] = ()) -> str:
+    """Hash of everything that decides a model's numbers: its weights and configuration.
+
+    Args:
+        path: As for :func:`content_hash`.
+        also: As there.
+
+    Raises:
+        CheckpointError: There are no weights.
+    """
+    return hash_json([content_hash(path, also=also), configuration_hash(path)])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepcredit.chat_templates import chat_settings, reads_clock
-from stepcredit.checkpoints.card import PRMCard
+from stepcredit.checkpoints.card import PRMCard, known_configuration
 from stepcredit.checkpoints.hashes import template_hash, tokenizer_hash, weights_hash
 from stepcredit.checkpoints.loading import quiet
 
@@ -48,6 +48,7 @@ def save_prm(
     card = replace(
         card,
         weights_hash=weights_hash(directory),
+        configuration_hash=known_configuration(directory),
         tokenizer_hash=tokenizer_hash(tokenizer),
         template_hash=template_hash(tokenizer),
         template_arguments=dict(chat.arguments),

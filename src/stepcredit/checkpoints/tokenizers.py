@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.chat_templates import ChatOptions, reads_clock, set_chat_settings
 from stepcredit.checkpoints.card import PRMCard
 from stepcredit.checkpoints.configurations import check_configuration
+from stepcredit.checkpoints.hashes import tokenizer_hash
 from stepcredit.checkpoints.sources import (
     LoadOptions,
     adapter_base,
@@ -166,4 +167,26 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
             f"{embeddings.num_embeddings} embeddings",
             where=where,
             hint="restore the tokenizer that was saved with the model",
+        )
+
+
+def check_reference_tokenizer(
+    path: Path, tokenizer: PreTrainedTokenizerBase, where: str | Path, *, trust_remote_code: bool = False
+) -> None:
+    """Refuse a reference to which the policy's token ids mean something else.
+
+    Args:
+        path: The reference's directory.
+        tokenizer: The policy's.
+        where: The reference's name.
+
+    Raises:
+        CheckpointError: Their tokenizers differ.
+    """
+    theirs = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    if tokenizer_hash(theirs) != tokenizer_hash(tokenizer):
+        raise CheckpointError(
+            "its tokenizer differs from the PRM's",
+            where=where,
+            hint="use the model that the PRM was trained from",
         )

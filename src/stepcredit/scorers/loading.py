@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.checkpoints import (
     LoadOptions,
     PRMCard,
+    check_reference_tokenizer,
     check_vocabulary,
     content_hash,
     context_length,
     load_config,
     load_model,
     load_tokenizer,
+    model_hash,
     pick_device,
     resolve,
     template_hash,
     tokenizer_hash,
+    warn_if_edited,
     weights_hash,
 )
 from stepcredit.encoding import BestOfNEncoding, ChatEncoding, Encoding, ProcessBenchEncoding
@@ -84,6 +87,11 @@ class Checkpoint:
     def content_hash(self) -> str:
         """Hash of its weights, and of those of an adapter's base."""
         return content_hash(self.path, also=self.load.unsafe_patterns)
+
+    @cached_property
+    def model_hash(self) -> str:
+        """Hash of that and of the configuration, which names its log-probabilities."""
+        return model_hash(self.path, also=self.load.unsafe_patterns)
 
     def shared(self, model: Any) -> Shared:
         """What every scorer is given; without a model, which another process has, it is known by name."""
@@ -190,7 +198,7 @@ def load_pair(settings: ScorerSettings) -> Pair:
     beta = _check(checkpoint)
     policy, model = settings.policy, None
     if policy is None:
-        policy_hash, model = checkpoint.content_hash, checkpoint.model()
+        policy_hash, model = checkpoint.model_hash, checkpoint.model()
         policy = LocalTokenLogProbs(model, weights_hash=policy_hash)
     limit = _recorded_limit(checkpoint.path, settings.load) if model is None else context_length(model.config)
     reference, reference_limit = _reference(checkpoint, model)
@@ -259,21 +267,15 @@ def _load_reference(
     is_adapter = (checkpoint.path / "adapter_config.json").is_file()
     if given is None and is_adapter and (recorded is None or recorded.adapter_off):
         model = fit_to_processor(load_model(checkpoint.path, load)) if policy is None else policy
-        off = LocalTokenLogProbs(model, weights_hash=checkpoint.content_hash, adapter_off=True)
+        off = LocalTokenLogProbs(model, weights_hash=checkpoint.model_hash, adapter_off=True)
         return off, context_length(model.config)
     source, path = _locate_reference(checkpoint, given)
-    theirs = load_tokenizer(path, trust_remote_code=load.trust_remote_code)
-    if tokenizer_hash(theirs) != tokenizer_hash(checkpoint.tokenizer):
-        raise CheckpointError(
-            "its tokenizer differs from the PRM's",
-            where=source,
-            hint="use the model that the PRM was trained from",
-        )
+    check_reference_tokenizer(path, checkpoint.tokenizer, source, trust_remote_code=load.trust_remote_code)
 
     def log_probs() -> LocalTokenLogProbs:
         model = fit_to_processor(load_model(path, load))
         check_vocabulary(model, checkpoint.tokenizer, path)
-        return LocalTokenLogProbs(model, weights_hash=content_hash(path, also=load.unsafe_patterns))
+        return LocalTokenLogProbs(model, weights_hash=model_hash(path, also=load.unsafe_patterns))
 
     if cache is None or not (path / "config.json").is_file():
         loaded = log_probs()
@@ -281,7 +283,7 @@ def _load_reference(
     # What is in the cache already needs no model.
     device = pick_device(load.device)
     identity = {
-        "weights": content_hash(path, also=load.unsafe_patterns),
+        "model": model_hash(path, also=load.unsafe_patterns),
         "load": [load.dtype, device, load.device_map, load.attention],
         **({"products": "float32"} if needs_float32(load.dtype, device) else {}),
         "versions": [CODE_VERSION, version("torch"), version("transformers")],
@@ -322,6 +324,8 @@ def _locate_reference(checkpoint: Checkpoint, given: str | Path | None) -> tuple
             where=source,
             hint=f"use {recorded.source}",
         )
+    if recorded is not None:
+        warn_if_edited(recorded.configuration_hash, path, where=source)
     return source, path
 
 

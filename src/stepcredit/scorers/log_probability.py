@@ -68,7 +68,7 @@ class LogProbabilityKind(Kind):
         checkpoint = Checkpoint(settings)
         model = checkpoint.model()
         return LogProbabilityScorer(
-            LocalTokenLogProbs(model, weights_hash=checkpoint.content_hash),
+            LocalTokenLogProbs(model, weights_hash=checkpoint.model_hash),
             checkpoint.encoding(context_length(model.config)),
             response_reward=settings.response_aggregate or "sum",
             **checkpoint.shared(model),

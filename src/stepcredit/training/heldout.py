@@ -22,7 +22,9 @@ HELDOUT_METRICS = {
 """Names of the metrics, and what they are called where people read them."""
 
 _DECIMALS = 5
-"""Rewards closer than half of the last decimal are ties."""
+"""Logits closer than half of the last decimal are ties."""
+_LOG_RATIO_DECIMALS = 4
+"""As for logits; sums over many tokens carry more noise."""
 
 
 def heldout_metrics(
@@ -38,7 +40,8 @@ def heldout_metrics(
         rewards: Finite.
         labels: 1 right, 0 wrong.
         lengths: Scored tokens of each response.
-        log_ratio_sums: Sum of each response's log-ratios in nats, for implicit models.
+        log_ratio_sums: Sum of each response's log-ratios in nats, for implicit models, whose rewards are beta
+            times it; these are then what is ranked, whatever beta is.
 
     Returns:
         ``auc`` over all responses; ``pair_accuracy``: share of (right, wrong) pairs of one prompt that
@@ -50,7 +53,10 @@ def heldout_metrics(
     """
     right = np.asarray(labels) > 0.5
     # A model that has not moved yet gives rounding noise, which must not look like an order.
-    ranked = np.round(np.asarray(rewards, dtype=np.float64), _DECIMALS)
+    if log_ratio_sums is None:
+        ranked = np.round(np.asarray(rewards, dtype=np.float64), _DECIMALS)
+    else:
+        ranked = np.round(np.asarray(log_ratio_sums, dtype=np.float64), _LOG_RATIO_DECIMALS)
     metrics = {
         "auc": auc(ranked, right),
         "pair_accuracy": pair_accuracy(ranked, right, prompt_ids),

@@ -92,15 +92,29 @@ def _adapter_again(policy: Any, config: TrainConfig) -> Any:
     """An adapter that is trained further, or its base with the adapter merged in to train all weights."""
     if not config.lora_rank:
         return policy.merge_and_unload().requires_grad_(True)  # peft froze the base
-    rank = policy.peft_config["default"].r
-    if rank != config.lora_rank:
-        raise UserError(
-            f"the adapter that training starts from has rank {rank}, not {config.lora_rank}",
-            where="--lora-rank",
-            hint=f"use {rank}, or 0 to merge it and train all weights",
-        )
+    _check_unchanged(policy.peft_config["default"], config)
     policy.set_adapter("default")  # which makes it trainable
     return policy
+
+
+def _check_unchanged(adapter: Any, config: TrainConfig) -> None:
+    """Refuse settings that were given and are not those of the adapter that is trained further."""
+    targets = adapter.target_modules or ""
+    own = {
+        "lora_rank": ("rank", adapter.r),
+        "lora_alpha": ("alpha", adapter.lora_alpha),
+        "lora_dropout": ("dropout", adapter.lora_dropout),
+        "lora_targets": ("targets", targets if isinstance(targets, str) else ",".join(sorted(targets))),
+    }
+    for name, (word, value) in own.items():
+        given = getattr(config, name)
+        same = set(given.split(",")) == set(value.split(",")) if name == "lora_targets" else given == value
+        if not same and given != TrainConfig.__dataclass_fields__[name].default:
+            raise UserError(
+                f"the adapter that training starts from has {word} {value}, not {given}",
+                where="--" + name.replace("_", "-"),
+                hint="use the adapter's, or --lora-rank 0 to merge it and train all weights",
+            )
 
 
 def packs(policy: nn.Module, data: TrainingSet, config: TrainConfig) -> bool:

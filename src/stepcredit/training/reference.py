@@ -153,7 +153,7 @@ def _source(
     adapter_off = bool(config.lora_rank) and other is None
     source = LocalTokenLogProbs(
         policy,
-        weights_hash=(sources.base if adapter_off else other or sources.model).weights_hash,
+        weights_hash=(sources.base if adapter_off else other or sources.model).model_hash,
         token_budget=config.token_budget(device.type),
         adapter_off=adapter_off,
     )

@@ -10,11 +10,17 @@ from stepcredit.checkpoints import (
     PRMCard,
     Reference,
     adapter_base,
+    check_reference_tokenizer,
     content_hash,
+    known_configuration,
+    load_tokenizer,
+    model_hash,
     resolve,
+    warn_if_edited,
     weights_hash,
 )
 from stepcredit.errors import CheckpointError, UserError
+from stepcredit.runs import warn
 from stepcredit.training.config import TrainConfig
 
 
@@ -58,6 +64,11 @@ class Source:
         return content_hash(self.path, also=self.also)
 
     @property
+    def model_hash(self) -> str:
+        """Hash of its weights and configuration."""
+        return model_hash(self.path, also=self.also)
+
+    @property
     def is_adapter(self) -> bool:
         """Whether it is an adapter, which names its base."""
         return (self.path / "adapter_config.json").is_file()
@@ -69,6 +80,7 @@ class Source:
                 source=self.name,
                 revision=self.revision,
                 weights_hash=self.weights_hash,
+                configuration_hash=known_configuration(self.path),
                 adapter_off=adapter_off,
             )
         return Reference.local(self.name, prm_directory, self.weights_hash, adapter_off=adapter_off)
@@ -101,7 +113,8 @@ class Sources:
             load: How models are loaded; its revision is the initial weights'.
 
         Raises:
-            CheckpointError: One of them is not there, or is not what an initial PRM was trained with.
+            CheckpointError: One of them is not there, or is not what an initial PRM was trained with; or the
+                reference's tokenizer is another than the policy's.
             UserError: A reference is given for a kind of reward model that has none.
         """
         start = Source.find(model, load, revision=load.revision)
@@ -109,6 +122,11 @@ class Sources:
         card = PRMCard.read(start.path) if PRMCard.exists(start.path) else None
         if card is not None:
             card.check(start.path, also=load.unsafe_patterns)
+            if config.learns == "ratios" and card.beta not in (None, config.beta):
+                warn(
+                    f"--beta is {config.beta}, but the PRM that training starts from has {card.beta}: its "
+                    "rewards are scaled by the ratio of the two"
+                )
         if not config.has_reference:
             if reference is not None:
                 raise UserError(
@@ -129,6 +147,10 @@ class Sources:
         elif recorded is None and start.is_adapter and config.lora_rank:
             # Switching this adapter off would give what came before the initial weights.
             other = start
+        if other is not None:
+            trusted = load.trust_remote_code
+            tokenizer = load_tokenizer(start.path, trust_remote_code=trusted)
+            check_reference_tokenizer(other.path, tokenizer, other.name, trust_remote_code=trusted)
         return cls(model=start, other_reference=other, base=base)
 
     def reference(self, prm_directory: Path, config: TrainConfig) -> Reference | None:
@@ -150,3 +172,4 @@ def _check_reference(source: Source, recorded: Reference) -> None:
             where=source.name,
             hint="restore it, or name another with --reference",
         )
+    warn_if_edited(recorded.configuration_hash, source.path, where=source.name)

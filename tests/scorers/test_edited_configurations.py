@@ -1,0 +1,114 @@
+"""A reference whose configuration was edited is another model, though its weights are what they were."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import LoraConfig, get_peft_model
+
+from stepcredit import ImplicitPRM
+from stepcredit.checkpoints import PRMCard, Reference, load_tokenizer, save_prm, weights_hash
+
+PROMPT = "Tom had 3 boxes."
+RESPONSE = "He had 3.\nThen he got 9 more.\n12"
+ROTATED = {"rope_parameters": {"rope_type": "default", "rope_theta": 3.0}}
+Pair = tuple[Path, Path]
+
+
+def edit(file: Path, **fields: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def reward(policy: Path, reference: Path | None, **options: Any) -> float:
+    prm = ImplicitPRM.from_pretrained(policy, reference, steps="newline", **options)
+    return prm.score(PROMPT, RESPONSE).reward
+
+
+def assert_the_cache_follows(policy: Path, reference: Path, file: Path, cache: Path, **fields: Any) -> None:
+    before = reward(policy, reference, beta=1.0, cache=cache)
+    edit(file, **fields)
+    computed = reward(policy, reference, beta=1.0, cache=cache)
+    assert abs(computed - before) > 1e-3
+    assert computed == pytest.approx(reward(policy, reference, beta=1.0), abs=1e-5)
+
+
+def test_the_cache_has_nothing_for_another_configuration(saved_pair: Pair, tmp_path: Path) -> None:
+    policy, reference = saved_pair
+    assert_the_cache_follows(policy, reference, reference / "config.json", tmp_path / "cache", **ROTATED)
+
+
+@pytest.fixture
+def adapter(saved_pair: Pair, tmp_path: Path, make_model: Callable[..., Any]) -> Path:
+    """An adapter on the reference."""
+    lora = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", init_lora_weights=False)
+    get_peft_model(make_model(1), lora).save_pretrained(str(tmp_path / "adapter"))
+    edit(tmp_path / "adapter" / "adapter_config.json", base_model_name_or_path=str(saved_pair[1]))
+    return tmp_path / "adapter"
+
+
+def test_the_cache_has_nothing_for_another_scale_of_an_adapter(
+    saved_pair: Pair, adapter: Path, tmp_path: Path
+) -> None:
+    file = adapter / "adapter_config.json"
+    assert_the_cache_follows(saved_pair[0], adapter, file, tmp_path / "cache", lora_alpha=16)
+
+
+def test_the_cache_has_nothing_for_another_configuration_of_an_adapters_base(
+    saved_pair: Pair, adapter: Path, tmp_path: Path
+) -> None:
+    policy, base = saved_pair
+    assert_the_cache_follows(policy, adapter, base / "config.json", tmp_path / "cache", **ROTATED)
+
+
+@pytest.fixture
+def prm(saved_pair: Pair, tmp_path: Path, make_model: Callable[..., Any]) -> Path:
+    """A PRM whose card names the pair's reference."""
+    reference = Reference.local(saved_pair[1], tmp_path / "prm", weights_hash(saved_pair[1]))
+    save_prm(
+        make_model(0), load_tokenizer(saved_pair[1]), PRMCard(beta=1.0, reference=reference), tmp_path / "prm"
+    )
+    return tmp_path / "prm"
+
+
+@pytest.mark.parametrize("edited", ["prm", "reference"])
+def test_an_edited_configuration_is_reported(
+    edited: str, prm: Path, saved_pair: Pair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reward(prm, None)
+    assert capsys.readouterr().err == ""
+    edit(prm.parent / edited / "config.json", transformers_version="5.0.0", _name_or_path="elsewhere")
+    reward(prm, None)
+    assert capsys.readouterr().err == ""
+    edit(prm.parent / edited / "config.json", **ROTATED)
+    reward(prm, None)
+    said = capsys.readouterr().err
+    assert said.count("warning") == 1
+    assert f"{edited}: its configuration" in said
+    # Cards of earlier versions say nothing of it.
+    card = json.loads((prm / "prm.json").read_text())
+    del card["configuration_hash"], card["reference"]["configuration_hash"]
+    (prm / "prm.json").write_text(json.dumps(card))
+    reward(prm, None)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_base_of_an_adapter_may_move_but_not_be_edited(
+    saved_pair: Pair, make_model: Callable[..., Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    base, prm = saved_pair[1], tmp_path / "prm"
+    model: Any = get_peft_model(make_model(1), LoraConfig(r=2, target_modules="all-linear"))
+    model.peft_config["default"].base_model_name_or_path = str(base)
+    reference = Reference.local(base, prm, weights_hash(base), adapter_off=True)
+    save_prm(model, load_tokenizer(base), PRMCard(beta=1.0, reference=reference), prm)
+    moved = shutil.move(base, tmp_path / "moved")
+    edit(prm / "adapter_config.json", base_model_name_or_path=str(moved))
+    reward(prm, None)
+    assert capsys.readouterr().err == ""
+    edit(moved / "config.json", **ROTATED)
+    reward(prm, None)
+    assert "prm: its configuration (config.json or adapter_config.json) was edited" in capsys.readouterr().err
