@@ -246,6 +246,38 @@ def test_an_adapter_that_names_no_base(adapter: Path, content: str, said: str) -
         score(adapter, None)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"bias": "all"},
+        {"bias": "lora_only"},
+        {"init_lora_weights": "pissa"},
+        {"layer_replication": [(0, 2), (1, 2)]},
+    ],
+    ids=["bias-all", "bias-lora_only", "pissa", "layers"],
+)
+def test_the_reference_of_an_adapter_is_its_base_even_if_switching_it_off_does_not_give_it(
+    tmp_path: Path, make_model: Callable[..., Any], make_tokenizer: Callable[..., Any], settings: Any
+) -> None:
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    config = make_model(0).config
+    config.attention_bias = True
+    LlamaForCausalLM(config).save_pretrained(str(base))
+    make_tokenizer().save_pretrained(str(base))
+    adapted: Any = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(str(base)),
+        LoraConfig(r=2, target_modules=["q_proj", "v_proj"], **settings),
+    )
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    adapted.save_pretrained(str(adapter))
+    expected = score(adapter, base)
+    assert abs(expected.reward) > 1e-3
+    assert rewards(score(adapter, None)) == pytest.approx(rewards(expected), abs=1e-6)
+
+
 def test_an_adapter_of_another_base(adapter: Path, saved_pair: Pair) -> None:
     config = LlamaConfig(vocab_size=340, hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
     LlamaForCausalLM(config).save_pretrained(str(saved_pair[0]))

@@ -10,7 +10,7 @@ from stepcredit.checkpoints.hashes import (
 )
 from stepcredit.checkpoints.loading import load_model, pick_device, quiet
 from stepcredit.checkpoints.saving import save_prm
-from stepcredit.checkpoints.sources import LoadOptions, adapter_base, resolve
+from stepcredit.checkpoints.sources import LoadOptions, adapter_base, adapter_off_is_base, resolve
 from stepcredit.checkpoints.tokenizers import check_vocabulary, context_length, load_config, load_tokenizer
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "PRMCard",
     "Reference",
     "adapter_base",
+    "adapter_off_is_base",
     "check_vocabulary",
     "content_hash",
     "context_length",
