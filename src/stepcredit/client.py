@@ -125,6 +125,7 @@ def _body(
     finished: bool,
     model: str | None,
     tools: Sequence[Any] | None,
+    steps: Sequence[Sequence[str] | None] | None = None,
 ) -> dict[str, Any]:
     return {
         "prompt": _sent(prompt),
@@ -133,6 +134,7 @@ def _body(
         "finished": finished,
         **({} if model is None else {"model": model}),
         **({"tools": list(tools)} if tools else {}),
+        **({} if steps is None else {"steps": [None if texts is None else list(texts) for texts in steps]}),
     }
 
 
@@ -178,6 +180,7 @@ class Client(_Calls):
         finished: bool = True,
         model: str | None = None,
         tools: Sequence[Any] | None = None,
+        steps: Sequence[Sequence[str] | None] | None = None,
     ) -> list[ResponseScore]:
         """Score responses to one prompt, in order.
 
@@ -188,11 +191,14 @@ class Client(_Calls):
             finished: Whether the responses have ended.
             model: One of :meth:`models`.
             tools: Schemas of functions that the assistant may call.
+            steps: For each response the texts of its steps, or ``None`` to split it by the model's rule.
 
         Raises:
             UserError: The server refuses, or does not answer.
         """
-        body = _body(prompt, responses, tokens=tokens, finished=finished, model=model, tools=tools)
+        body = _body(
+            prompt, responses, tokens=tokens, finished=finished, model=model, tools=tools, steps=steps
+        )
         return self._scores(self._call("POST", "/v1/score", body), len(responses))
 
     def best_of_n(
@@ -264,9 +270,12 @@ class AsyncClient(_Calls):
         finished: bool = True,
         model: str | None = None,
         tools: Sequence[Any] | None = None,
+        steps: Sequence[Sequence[str] | None] | None = None,
     ) -> list[ResponseScore]:
         """As :meth:`Client.score`."""
-        body = _body(prompt, responses, tokens=tokens, finished=finished, model=model, tools=tools)
+        body = _body(
+            prompt, responses, tokens=tokens, finished=finished, model=model, tools=tools, steps=steps
+        )
         return self._scores(await self._call("POST", "/v1/score", body), len(responses))
 
     async def best_of_n(

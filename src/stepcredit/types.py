@@ -33,6 +33,13 @@ class Message(TypedDict):
 PromptText = str | Sequence[Message]
 """A single user turn as a string, or a conversation that ends before the assistant's turn, or within it."""
 
+
+class FormattedPrompt(str):
+    """A prompt that is already in the model's chat format, as only ``ChatEncoding`` takes it."""
+
+    __slots__ = ()
+
+
 FinishReason = Literal["stop", "length"]
 """``stop``: the policy ended its turn. ``length``: it was cut off, so no end-of-turn is scored."""
 

@@ -16,13 +16,14 @@ def quantity(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {agree(number, noun, plural)}"
 
 
-def every(number: int, noun: str) -> str:
+def every(number: int, noun: str, plural: str | None = None) -> str:
     """All of a number of things, as the subject of a sentence: ``the only prompt``, ``all 12 prompts``.
 
     Args:
         noun: Singular, as in :func:`quantity`.
+        plural: Where it is not formed by rule.
     """
-    return f"the only {noun}" if number == 1 else f"all {quantity(number, noun)}"
+    return f"the only {noun}" if number == 1 else f"all {quantity(number, noun, plural)}"
 
 
 def agree(number: int, singular: str, plural: str | None = None) -> str:

@@ -120,6 +120,18 @@ def test_every_method_equals_its_definition(kind: str) -> None:
         assert value == pytest.approx(enumerate_subsets(kind, n), abs=1e-12)
 
 
+def test_nearly_equal_aggregates_have_figures_of_their_own() -> None:
+    """Both problems' right response is the best by the reward and the worst by ``min``."""
+    rows: list[Row] = [(problem, str(i), i == 0, 1.0) for problem in "ab" for i in range(2)]
+    columns = score_columns([score(i, row) for i, row in enumerate(rows)])
+    columns.scores["reward"][::2] += 1e-13
+    columns.scores["min"][::2] -= 1e-13
+    data = join([rollout(i, row) for i, row in enumerate(rows)], {"prm": columns})
+    measured = outcomes(data.samples, data.scorers, BestOfNSettings(ns=(2,)))
+    assert measured.of(Method("best-of-n", "prm", "reward")).tolist() == [[1.0, 1.0]]
+    assert measured.of(Method("best-of-n", "prm", "min")).tolist() == [[0.0, 0.0]]
+
+
 def test_first_n_takes_one_subset_in_file_order() -> None:
     data = joined(ROWS)
     measured = outcomes(data.samples, data.scorers, BestOfNSettings(ns=(1, 2, 3), first=True))

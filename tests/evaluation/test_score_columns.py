@@ -10,8 +10,10 @@ from tests.evaluation.builders import rollout, score
 from stepcredit.data import score_to_json, write_rows
 from stepcredit.errors import DataError
 from stepcredit.evaluation import score_columns as module
+from stepcredit.evaluation.labelled_steps import join_labels
 from stepcredit.evaluation.samples import join
 from stepcredit.evaluation.score_columns import read_many_score_columns, read_score_columns, score_columns
+from stepcredit.types import StepLabel
 
 
 def row(name: str = "r0", **changes: Any) -> dict[str, Any]:
@@ -97,10 +99,36 @@ def test_large_files_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.M
 def test_steps_past_the_response_are_refused() -> None:
     response = rollout("r0", "a", correct=True)
     columns = score_columns([score(response, (1.0, -0.5))])
-    columns.check_within(0, response)
+    columns.check_text(0, response)
     with pytest.raises(DataError, match="the steps of 'r0' end at character 3, its response at 2"):
-        columns.check_within(0, replace(response, response="a\n"))
+        columns.check_text(0, replace(response, response="a\n"))
     rewritten = score_columns([replace(score(response, (1.0, -0.5)), scored_text="a\nb")])
-    rewritten.check_within(0, replace(response, response="a\n"))
+    rewritten.check_text(0, replace(response, response="a\n"))
     with pytest.raises(DataError, match="end at character 3"):
         join([replace(response, response="a\n")], {"prm": columns})
+
+
+def test_scores_of_other_responses_with_the_same_ids_are_refused(tmp_path: Path) -> None:
+    response = rollout("r0", "a", correct=True)
+    sampled_again = replace(response, response="a\nc", step_labels=(StepLabel(2, 1.0), StepLabel(3, 0.0)))
+    write_rows(tmp_path / "scores.jsonl", [row("r0")])
+    columns = read_score_columns(tmp_path / "scores.jsonl")
+    join([response], {"prm": columns})
+    message = r"scores\.jsonl: the steps of 'r0' hold other text than its response"
+    with pytest.raises(DataError, match=message):
+        join([sampled_again], {"prm": columns})
+    with pytest.raises(DataError, match=message):
+        join_labels([sampled_again], columns)
+
+
+def test_only_the_text_of_steps_is_compared() -> None:
+    """Neither what lies between them nor a response whose text was rewritten, or without steps."""
+    response = replace(rollout("r0", "a", correct=True), response="a -- \ud83db")
+    given = score(response, (1.0, -0.5), ("a", "\ud83db"))
+    first, second = given.steps
+    apart = replace(given, steps=(first, replace(second, start=5, end=7)))
+    score_columns([apart]).check_text(0, response)
+    with pytest.raises(DataError, match="other text"):
+        score_columns([apart]).check_text(0, replace(response, response="a -- cb"))
+    for unknown in (replace(given, steps=()), replace(given, scored_text="a\ud83db")):
+        score_columns([unknown]).check_text(0, response)

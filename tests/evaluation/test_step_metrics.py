@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn import metrics
 from tests.evaluation.builders import random_steps
 
-from stepcredit.evaluation.labelled_steps import LabelledSteps
-from stepcredit.evaluation.step_metrics import measure_steps, step_probabilities
+from stepcredit.evaluation.labelled_steps import LabelledSteps, on_one_scale, step_probabilities
+from stepcredit.evaluation.step_metrics import measure_steps
 from stepcredit.evaluation.step_results import Context, mean_rows, quantities, step_counts, verdict_rows
 from stepcredit.stats import Interval, ProblemBootstrap
 
@@ -76,3 +78,16 @@ def test_merging_and_selecting_keep_problems_together() -> None:
     np.testing.assert_array_equal(half.rewards, steps.rewards)
     assert step_counts(half) == step_counts(steps)
     assert quantities(steps) == ("reward",)
+
+
+def test_all_steps_of_a_scorer_are_read_on_one_scale() -> None:
+    """The scores of the first part look like probabilities, but those of the second are logits."""
+    low, high = random_steps(3), random_steps(3, seed=1)
+    size = len(low.labels)
+    low = replace(low, rewards=np.full(size, 0.3), values=np.full(size, 0.3))
+    np.testing.assert_array_equal(low.probabilities("reward"), 0.3)
+    mixed = replace(high, rewards=np.full(len(high.labels), 2.0), values=np.ones(len(high.labels)))
+    parts = on_one_scale([low, mixed])
+    for part in parts[0], LabelledSteps.merge(parts).select(np.arange(6) < 3):
+        np.testing.assert_allclose(part.probabilities("reward"), 0.574443, rtol=1e-5)
+        np.testing.assert_array_equal(part.probabilities("value"), 0.3)

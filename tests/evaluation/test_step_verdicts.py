@@ -6,8 +6,7 @@ import pytest
 from sklearn import metrics
 from tests.evaluation.builders import random_steps
 
-from stepcredit.evaluation.labelled_steps import LabelledSteps
-from stepcredit.evaluation.step_metrics import step_probabilities
+from stepcredit.evaluation.labelled_steps import LabelledSteps, step_probabilities
 from stepcredit.evaluation.step_verdicts import best_verdict_threshold, judge_steps
 
 

@@ -11,6 +11,7 @@ import pytest
 from stepcredit.cli import main
 from stepcredit.data import score_to_json, write_rows
 from stepcredit.data.formats import read_rollouts_as
+from stepcredit.evaluation.samples import in_share
 from stepcredit.types import ResponseScore, Rollout, StepScore
 
 SHARED = Path(__file__).parents[2] / "../shared"
@@ -191,6 +192,25 @@ def test_prmbench_averages_categories_as_published_or_pools_their_steps(
     assert negative == 0.0
 
 
+def test_prmbench_reads_all_scores_of_a_scorer_on_one_scale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Right steps have the logit 0.3, wrong ones -0.1; in one category no step is wrong."""
+    data, scores = prm_bench(tmp_path), tmp_path / "scores.jsonl"
+    rows = []
+    for rollout in read_rollouts_as(data, "prmbench"):
+        wrong = [i for i, label in enumerate(rollout.step_labels or ()) if label.label < 0.5]
+        row = score(rollout, wrong)
+        for step in row["steps"]:
+            step["reward"] = step["value"] = -0.1 if step["index"] in wrong else 0.3
+        rows.append(row)
+    write_rows(scores, rows)
+    assert main(["eval", "prmbench", str(data), "--scores", f"prm={scores}", "--draws", "200", "--json"]) == 0
+    shown = figures(capsys.readouterr().out)
+    for subset in ("circular", "multi_solutions", "all"):
+        assert shown[subset, "reward", "prm_score", "fixed: 0.5 (published)"]["value"] == 1.0
+
+
 def test_prmbench_tunes_on_rows_that_it_does_not_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +220,38 @@ def test_prmbench_tunes_on_rows_that_it_does_not_report(
     content = json.loads(capsys.readouterr().out)
     assert content["counts"]["all"]["responses"] in (3, 6, 9)
     assert any("tuned on 0.5 of the rows" in str(row["threshold_from"]) for row in content["results"])
+
+
+@pytest.mark.parametrize(
+    ("fraction", "left"), [("1e-9", "12 rows to report and 0"), ("0.999999999", "0 rows to report and 12")]
+)
+def test_prmbench_refuses_to_tune_on_or_report_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fraction: str, left: str
+) -> None:
+    data = prm_bench(tmp_path)
+    command = ["eval", "prmbench", str(data), "--draws", "200", "--dev-fraction", fraction]
+    assert main([*command, "--scores", f"prm={perfect_scores(data, 'prmbench')}"]) == 2
+    error = f"--dev-fraction: leaves {left} to tune on. Use more rows or another fraction"
+    assert error in capsys.readouterr().err
+
+
+def test_prmbench_leaves_out_a_category_whose_rows_are_all_tuned_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = prm_bench(tmp_path)
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    # One question is on the tuned side; the only row of this category asks it.
+    write_rows(data, [*rows, {**rows[0], "idx": "deception-0", "classification": "deception"}])
+    names = {rollout.prompt_id for rollout in read_rollouts_as(data, "prmbench")}
+    first = next(iter(read_rollouts_as(data, "prmbench"))).prompt_id
+    fraction = next(share / 100 for share in range(1, 100) if in_share(first, share / 100))
+    assert not all(in_share(name, fraction) for name in names)
+    command = ["eval", "prmbench", str(data), "--draws", "200", "--json", "--dev-fraction", str(fraction)]
+    assert main([*command, "--scores", f"prm={perfect_scores(data, 'prmbench')}"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert "deception: all rows are tuned on, so none is reported" in content["notes"]
+    assert {"circular", "all"} <= content["counts"].keys()
+    assert "deception" not in content["counts"]
 
 
 def test_steps_writes_tables_and_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,6 +278,53 @@ def test_steps_writes_tables_and_a_manifest(tmp_path: Path, capsys: pytest.Captu
     assert r"\toprule" in (out / "tables.tex").read_text()
     assert "| mine | prm | step |" in (out / "tables.md").read_text()
     assert json.loads((out / "results.json.manifest.json").read_text())["command"] == "eval steps"
+
+
+def test_results_of_another_scorer_name_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = process_bench(tmp_path, "some", [0, 1, -1, 2]), tmp_path / "out"
+    command = ["eval", "processbench", str(data), "--draws", "200", "--out", str(out)]
+    scores = perfect_scores(data, "processbench")
+    assert main([*command, "--scores", f"prm={scores}"]) == 0
+    before = (out / "results.json").read_bytes()
+    assert main([*command, "--scores", f"prm={scores}"]) == 0
+    assert main([*command, "--scores", f"other={scores}"]) == 2
+    assert "pass --overwrite" in capsys.readouterr().err
+    assert (out / "results.json").read_bytes() == before
+    assert main([*command, "--scores", f"other={scores}", "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize("command", ["processbench", "prmbench"])
+def test_scorers_are_compared_on_the_same_responses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    is_prm_bench = command == "prmbench"
+    data = prm_bench(tmp_path) if is_prm_bench else process_bench(tmp_path, "some", [0, 1, -1, 2])
+    scores = perfect_scores(data, command)
+    rows = [json.loads(line) for line in scores.read_text().splitlines()]
+    most, other, few = (tmp_path / f"{name}.jsonl" for name in ("most", "other", "few"))
+    write_rows(most, rows[1:])
+    write_rows(other, rows[:-1])
+    write_rows(few, rows[:1])
+    words = ["eval", command, f"mine={data}", "--draws", "200", "--json", "--scores"]
+    assert main([*words, f"a={scores}", "--scores", f"b={most}"]) == 2
+    message = f"{most}: lacks the scores of 1 rollout of mine, first {rows[0]['id']!r}"
+    assert message in capsys.readouterr().err
+    assert main([*words, f"a={other}", "--scores", f"b={most}", "--skip-invalid"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["counts"]["all" if is_prm_bench else "mine"]["responses"] == len(rows) - 2
+    for scorer in "ab":
+        assert content["excluded"][f"responses without a score (mine, {scorer})"] == 1
+        assert content["excluded"][f"responses that another scorer lacks (mine, {scorer})"] == 1
+    assert main([*words, f"a={few}", "--scores", f"b={most}", "--skip-invalid"]) == 2
+    assert "mine: no response can be evaluated for every scorer" in capsys.readouterr().err
+
+
+def test_prmbench_needs_every_scorer_in_all_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = prm_bench(tmp_path)
+    scores = perfect_scores(data, "prmbench")
+    command = ["eval", "prmbench", f"x={data}", f"y={data}", "--draws", "200"]
+    assert main([*command, "--scores", f"a={scores}", "--scores", f"b/x={scores}"]) == 2
+    assert "--scores: the scores of 'b' for 'y' are missing" in capsys.readouterr().err
 
 
 def test_models_score_the_data_with_the_options_of_score(

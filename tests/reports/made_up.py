@@ -19,7 +19,6 @@ METHODS = (
 
 def localisation(auc: Interval) -> Localisation:
     return Localisation(
-        quantity="reward",
         auc=auc,
         lowest_is_first_wrong=Interval(0.7654, 0.7, 0.8),
         minimum_is_last=Interval(0.1357, 0.1, 0.2),

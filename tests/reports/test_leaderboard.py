@@ -76,6 +76,29 @@ def test_evaluations_of_the_same_data_share_a_board(tmp_path: Path) -> None:
     assert "70.0%" in page
 
 
+@pytest.mark.parametrize(
+    ("command", "extents"),
+    [
+        ("eval best-of-n", [{"num_problems": 500}, {"num_problems": 100}]),
+        ("eval best-of-n", [{"subsets": "all"}, {"subsets": "first n in file"}]),
+        ("eval best-of-n", [{"responses": {"right_share": 0.4}}, {"responses": {"right_share": 0.5}}]),
+        ("eval prmbench", [{"counts": {"all": {"problems": 9}}}, {"counts": {"all": {"problems": 3}}}]),
+    ],
+)
+def test_evaluations_of_other_problems_of_the_data_have_boards_of_their_own(
+    tmp_path: Path, command: str, extents: list[dict[str, Any]]
+) -> None:
+    for number, extent in enumerate([*extents, extents[0]]):
+        rows = best_of_n(f"s{number}", 0.6)
+        if command == "eval prmbench":
+            row = figure("all", "prm_score", 0.6, "fixed: 0.5 (published)")
+            rows = [{**row, "scorer": f"s{number}"}]
+        write(tmp_path / str(number), command, rows, choices={f"s{number}": {"aggregate": "min"}}, **extent)
+    boards = collect(tmp_path, tmp_path / "board.html")
+    scorers = [[entry.scorer for entry in board.entries if not entry.baseline] for board in boards]
+    assert scorers == [["s0", "s2"], ["s1"]]
+
+
 def test_no_oracle_threshold_ranks_a_scorer(tmp_path: Path) -> None:
     rows = [
         figure("gsm8k", "f1", 0.2, "fixed: 0"),

@@ -31,13 +31,19 @@ def test_process_rewards_lie_on_tokens_and_the_outcome_on_the_last(
     prm: ImplicitPRM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = trajectory(prm)
-    score, logged = rewards(prm, monkeypatch, process_weight=2.0, outcome_weight=3.0).score(row, 1.0)
+    score, numbers = rewards(prm, monkeypatch, process_weight=2.0, outcome_weight=3.0).score(row, 1.0)
+    logged = dict(numbers)
     (process,) = token_rewards(prm, [row.prompt_ids], [row.response_ids])
     expected = 2 * process
     expected[-1] += 3.0
     assert score.tokens == pytest.approx(expected)
     assert float(score) == pytest.approx(expected.sum())
-    assert logged == {"process_reward": pytest.approx(process.sum()), "clipped": 0.0, "acc": 1.0}
+    assert logged == {
+        "process_reward": pytest.approx(process.sum()),
+        "clipped": 0.0,
+        "unscored": 0.0,
+        "acc": 1.0,
+    }
 
 
 def test_an_aggregate_lies_on_the_last_token(prm: ImplicitPRM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +51,27 @@ def test_an_aggregate_lies_on_the_last_token(prm: ImplicitPRM, monkeypatch: pyte
     score, _ = rewards(prm, monkeypatch, aggregate="min").score(row, None)
     assert np.flatnonzero(score.tokens).tolist() == [len(row.response_ids) - 1]
     assert float(score) == pytest.approx(StepRewards(prm)([PROMPT], [RIGHT])[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("aggregate", [None, "min"])
+def test_a_response_without_text_is_not_rewarded_for_its_end(
+    aggregate: str | None, prm: ImplicitPRM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = trajectory(prm).response_ids[-1:]
+    row = Trajectory(prompt_ids=trajectory(prm).prompt_ids, response_ids=end, prompt=messages(PROMPT))
+    score, logged = rewards(prm, monkeypatch, aggregate=aggregate, unscored=-5.0).score(row, 0.0)
+    assert score.tokens.tolist() == [-5.0]
+    assert (logged["process_reward"], logged["unscored"]) == (-5.0, 1.0)
+
+
+def test_with_an_aggregate_a_response_beyond_the_context_has_the_reward_that_was_given(
+    prm: ImplicitPRM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = [*trajectory(prm, finished=False).response_ids] * 40
+    row = Trajectory(prompt_ids=trajectory(prm).prompt_ids, response_ids=long, prompt=messages(PROMPT))
+    with pytest.warns(UserWarning, match="not scored"):
+        score, logged = rewards(prm, monkeypatch, aggregate="min", unscored=-5.0).score(row, None)
+    assert (float(score), logged["unscored"]) == (-5.0, 1.0)
 
 
 def test_a_response_that_was_cut_off_is_logged(prm: ImplicitPRM, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def test_the_base_of_an_adapter_may_move_but_not_be_edited(
     model.peft_config["default"].base_model_name_or_path = str(base)
     reference = Reference.local(base, prm, weights_hash(base), adapter_off=True)
     save_prm(model, load_tokenizer(base), PRMCard(beta=1.0, reference=reference), prm)
-    moved = base.rename(tmp_path / "moved")
+    moved = Path(shutil.move(base, tmp_path / "moved"))
     edit(prm / "adapter_config.json", base_model_name_or_path=str(moved))
     reward(prm, None)
     assert capsys.readouterr().err == ""

@@ -14,7 +14,7 @@ import pytest
 import torch
 from accelerate import cpu_offload
 from gguf.quants import dequantize, quantize
-from peft import LoraConfig, get_peft_model
+from peft import AdaptionPromptConfig, LoraConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from stepcredit import ImplicitPRM
@@ -244,6 +244,81 @@ def test_an_adapter_that_names_no_base(adapter: Path, content: str, said: str) -
     (adapter / "adapter_config.json").write_text(content)
     with pytest.raises(CheckpointError, match=rf"adapter_config\.json: {said}"):
         score(adapter, None)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["embed_tokens"]},
+        {"target_modules": ["q_proj"], "trainable_token_indices": [60, 61]},
+    ],
+    ids=["lora", "tokens"],
+)
+def test_adapters_of_embeddings(saved_pair: Pair, tmp_path: Path, settings: Any) -> None:
+    policy, _ = saved_pair
+    adapted: Any = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(str(policy)), LoraConfig(r=2, **settings)
+    )
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.fill_(0.3)
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    adapted.merge_and_unload().save_pretrained(str(tmp_path / "merged"))
+    for file in [*policy.glob("*token*"), *policy.glob("*.jinja")]:
+        shutil.copy(file, tmp_path / "merged")
+    expected = rewards(score(tmp_path / "merged", policy))
+    assert rewards(score(tmp_path / "adapter", policy)) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM"),
+        PromptEncoderConfig(num_virtual_tokens=4, encoder_hidden_size=8, task_type="CAUSAL_LM"),
+        AdaptionPromptConfig(adapter_len=4, adapter_layers=2, task_type="CAUSAL_LM"),
+    ],
+    ids=["prompt", "p", "adaption"],
+)
+def test_adapters_that_put_tokens_into_the_sequence_are_refused(
+    saved_pair: Pair, tmp_path: Path, config: Any
+) -> None:
+    adapted: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(str(saved_pair[0])), config)
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    with pytest.raises(CheckpointError, match="puts learned tokens into the sequence"):
+        score(tmp_path / "adapter", saved_pair[0])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"bias": "all"},
+        {"bias": "lora_only"},
+        {"init_lora_weights": "pissa"},
+        {"layer_replication": [(0, 2), (1, 2)]},
+    ],
+    ids=["bias-all", "bias-lora_only", "pissa", "layers"],
+)
+def test_the_reference_of_an_adapter_is_its_base_even_if_switching_it_off_does_not_give_it(
+    tmp_path: Path, make_model: Callable[..., Any], make_tokenizer: Callable[..., Any], settings: Any
+) -> None:
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    config = make_model(0).config
+    config.attention_bias = True
+    LlamaForCausalLM(config).save_pretrained(str(base))
+    make_tokenizer().save_pretrained(str(base))
+    adapted: Any = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(str(base)),
+        LoraConfig(r=2, target_modules=["q_proj", "v_proj"], **settings),
+    )
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    adapted.save_pretrained(str(adapter))
+    expected = score(adapter, base)
+    assert abs(expected.reward) > 1e-3
+    assert rewards(score(adapter, None)) == pytest.approx(rewards(expected), abs=1e-6)
 
 
 def test_an_adapter_of_another_base(adapter: Path, saved_pair: Pair) -> None:

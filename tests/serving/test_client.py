@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -79,6 +80,25 @@ def test_a_remote_scorer_is_a_scorer(address: str) -> None:
     twin = local.score(PROMPT, RESPONSES[0], finished=False)
     assert cut_off.num_tokens == twin.num_tokens
     assert cut_off.reward == pytest.approx(twin.reward, abs=1e-9)
+
+
+def test_steps_that_a_row_lists_are_the_servers_too(address: str) -> None:
+    texts = ["7*8=6\n6+5=1", "1-3=8\n#8"]
+    listed = Rollout(
+        id="listed", prompt_id="a", prompt=PROMPT, response="\n".join(texts), extras={"steps": texts}
+    )
+    plain = replace(listed, id="plain", extras={})
+    foreign = replace(listed, id="foreign", extras={"steps": ["9*9=1"]})
+    skipped: list[EncodingError] = []
+    ours = list(RemoteScorer(address).score_all([listed, plain, foreign], on_skip=skipped.append))
+    theirs = list(lab_scorer().score_all([listed, plain]))
+    assert [len(score.steps) for score in ours] == [2, 4]
+    for score, twin in zip(ours, theirs, strict=True):
+        assert [step.text for step in score.steps] == [step.text for step in twin.steps]
+        assert score.aggregates == pytest.approx(twin.aggregates, abs=1e-9)
+    assert [(error.where, error.kind) for error in skipped] == [("foreign", "not-encodable")]
+    with Client(address) as client, pytest.raises(UserError, match=r"steps \(1 list for 2 responses\)"):
+        client.score(PROMPT, ["7", "8"], steps=[["7"]])
 
 
 def test_a_model_that_is_not_there_is_named(address: str) -> None:

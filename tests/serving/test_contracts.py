@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import requests
 import torch
 from starlette.testclient import TestClient
+from tests.conftest import MakeTokenizer
 from tests.serving.conftest import PROMPT, RESPONSES, running
 
 from stepcredit import ImplicitPRM
+from stepcredit.encoding import ProcessBenchEncoding
+from stepcredit.serving.chat_text import ChatText
+from stepcredit.serving.errors import RequestError
+from stepcredit.steps import StepRule
 
 
 def _chat(scorer: ImplicitPRM, prompt: str, response: str, *, ended: bool = True) -> tuple[str, str]:
@@ -72,6 +79,52 @@ def test_a_text_without_its_end_of_turn_has_not_ended(client: TestClient, scorer
     assert client.post("/get_reward", json={"query": [text]}).json()["rewards"] == pytest.approx(
         _rewards(client, RESPONSES[2:], finished=False), abs=1e-9
     )
+
+
+def test_a_formatted_prompt_of_several_turns_is_read_as_it_is(
+    client: TestClient, scorer: ImplicitPRM
+) -> None:
+    turns = [
+        {"role": "user", "content": "1+1="},
+        {"role": "assistant", "content": "1+1=2\n#2"},
+        {"role": "user", "content": PROMPT},
+    ]
+    tokenizer = scorer.encoding.tokenizer  # type: ignore[attr-defined]
+    head = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    end = tokenizer.convert_ids_to_tokens(scorer.encoding.end_of_turn_id)  # type: ignore[attr-defined]
+    body = {"query": [head + response + end for response in RESPONSES], "prompts": [head] * len(RESPONSES)}
+    scores = client.post("/v1/score", json={"prompt": turns, "responses": RESPONSES}).json()["scores"]
+    rewards = [score["reward"] for score in scores]
+    assert rewards != pytest.approx(_rewards(client, RESPONSES), abs=1e-3)
+    assert client.post("/get_reward", json=body).json()["rewards"] == pytest.approx(rewards, abs=1e-9)
+
+
+@pytest.mark.parametrize(("path", "field"), [("/get_reward", "query"), ("/pooling", "input")])
+def test_other_turns_in_a_text_are_not_scored_as_text(
+    path: str, field: str, client: TestClient, scorer: ImplicitPRM
+) -> None:
+    head, text = _chat(scorer, PROMPT, RESPONSES[0])
+    wrong: list[tuple[str, str | None]] = [(text + text, None), (head + text, None)]
+    if field == "query":
+        wrong += [(text + text, head), (PROMPT + text, PROMPT)]
+    for whole, prompt in wrong:
+        body = {field: [whole]} | ({} if prompt is None else {"prompts": [prompt]})
+        response = client.post(path, json=body)
+        assert (response.status_code, response.json()["error"]["field"]) == (422, f"{field}.0")
+
+
+def test_a_model_that_writes_prompts_itself_refuses_one_of_several_turns(
+    make_tokenizer: MakeTokenizer,
+) -> None:
+    tokenizer = make_tokenizer("chatml")
+    scorer: Any = SimpleNamespace(encoding=ProcessBenchEncoding(tokenizer, StepRule("newline"), 512))
+    head = "<|im_start|>{}\n3+4?<|im_end|>\n<|im_start|>assistant\n"
+    text = ChatText(scorer)
+    asked = text.rollout(head.format("user") + "7<|im_end|>\n", "query.0", head.format("user"))
+    assert (asked.prompt, asked.response, asked.finish_reason) == ("3+4?", "7", "stop")
+    for wrong in (head.format("system"), head.format("user") * 2):
+        with pytest.raises(RequestError, match="not one user turn"):
+            text.rollout(wrong + "7<|im_end|>\n", "query.0", wrong)
 
 
 def test_pooling_gives_a_number_per_step(client: TestClient, scorer: ImplicitPRM) -> None:

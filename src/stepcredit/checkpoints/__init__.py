@@ -11,7 +11,7 @@ from stepcredit.checkpoints.hashes import (
 )
 from stepcredit.checkpoints.loading import load_model, pick_device, quiet
 from stepcredit.checkpoints.saving import save_prm
-from stepcredit.checkpoints.sources import LoadOptions, adapter_base, resolve
+from stepcredit.checkpoints.sources import LoadOptions, adapter_base, adapter_off_is_base, resolve
 from stepcredit.checkpoints.tokenizers import (
     check_reference_tokenizer,
     check_vocabulary,
@@ -25,6 +25,7 @@ __all__ = [
     "PRMCard",
     "Reference",
     "adapter_base",
+    "adapter_off_is_base",
     "check_reference_tokenizer",
     "check_vocabulary",
     "content_hash",

@@ -217,6 +217,14 @@ def _load_adapter(path: Path, options: LoadOptions, model_class: Any) -> PreTrai
             where=path,
             hint="name an adapter that peft wrote for this base",
         ) from error
+    # Tokens that stand before the text move all positions; prefix tuning adds keys and values only.
+    kind, is_prompt = config.get("peft_type"), adapted.active_peft_config.is_prompt_learning
+    if kind == "ADAPTION_PROMPT" or (is_prompt and kind != "PREFIX_TUNING"):
+        raise CheckpointError(
+            f"is an adapter of the kind {kind}, which puts learned tokens into the sequence",
+            where=path,
+            hint="use LoRA or prefix tuning",
+        )
     return adapted.eval()  # type: ignore[no-any-return]
 
 

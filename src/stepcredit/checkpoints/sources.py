@@ -15,6 +15,9 @@ from stepcredit.checkpoints.json_files import read_object
 from stepcredit.errors import CheckpointError, MissingExtraError
 from stepcredit.options import option
 
+_HARMLESS_STARTS = frozenset({"gaussian", "eva", "orthogonal", "mica"})
+"""Initialisations of LoRA, of those that have a name, that leave the base's weights alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
@@ -93,6 +96,24 @@ def adapter_base(path: Path) -> str:
         )
     beside = path / base
     return str(beside if beside.is_dir() else base)
+
+
+def adapter_off_is_base(path: Path) -> bool:
+    """Whether an adapter that is switched off leaves its base as it was.
+
+    Biases that were trained with it, layers that it repeats and what some initialisations (PiSSA, OLoRA) take
+    out of the base's weights are not undone.
+
+    Args:
+        path: The adapter's directory.
+    """
+    config = read_object(path / "adapter_config.json")
+    start = config.get("init_lora_weights")
+    return (
+        config.get("bias") in (None, "none")
+        and not config.get("layer_replication")
+        and (not isinstance(start, str) or start in _HARMLESS_STARTS)
+    )
 
 
 def gguf_file(path: Path) -> Path | None:

@@ -160,11 +160,11 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
         CheckpointError: The tokenizer belongs to another model.
     """
     embeddings: Any = model.get_input_embeddings()
+    count = len(embeddings.weight)  # Adapters wrap the layer in ones without its other attributes.
     largest = max(tokenizer.get_vocab().values(), default=-1)
-    if largest >= embeddings.num_embeddings:
+    if largest >= count:
         raise CheckpointError(
-            f"the tokenizer has ids up to {largest}, but the model has only "
-            f"{embeddings.num_embeddings} embeddings",
+            f"the tokenizer has ids up to {largest}, but the model has only {count} embeddings",
             where=where,
             hint="restore the tokenizer that was saved with the model",
         )

@@ -33,7 +33,7 @@ from stepcredit.encoding.written import Written
 from stepcredit.runs import warn
 from stepcredit.steps import StepRule, grouped, listed_steps, locate, split, step_token_ends
 from stepcredit.thinking import opened_block
-from stepcredit.types import Encoded, Message, PromptText, Rollout, Step
+from stepcredit.types import Encoded, FormattedPrompt, Message, PromptText, Rollout, Step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -185,10 +185,12 @@ class ChatEncoding(StepEncoding):
         )
 
     def _encode_prompt(self, key: str) -> EncodedPrompt:
-        prompt, tools = json.loads(key)
-        messages = as_messages(prompt)
-        text = prompt_text(self.tokenizer, messages, tools)
-        self.warn_of_lost_calls(messages, text)
+        prompt, tools, is_formatted = json.loads(key)
+        text = prompt
+        if not is_formatted:
+            messages = as_messages(prompt)
+            text = prompt_text(self.tokenizer, messages, tools)
+            self.warn_of_lost_calls(messages, text)
         ids, offsets = self.offsets(text)
         last = max((i for i, token_id in enumerate(ids) if token_id in self._control_ids), default=None)
         cut, bare = (0, 0) if last is None else offsets[last]
@@ -268,4 +270,4 @@ class ChatEncoding(StepEncoding):
 
 def _prompt_key(prompt: PromptText, tools: list[Any] | None) -> str:
     turns = prompt if isinstance(prompt, str) else list(prompt)
-    return json.dumps([turns, tools], ensure_ascii=False)
+    return json.dumps([turns, tools, isinstance(prompt, FormattedPrompt)], ensure_ascii=False)

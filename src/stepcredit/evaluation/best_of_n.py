@@ -195,8 +195,8 @@ def _of_scorer(
 ) -> Iterator[_Figures]:
     done: list[tuple[NDArray[np.float64], str, list[_Figures]]] = []
     for aggregate, scores in scorer.scores.items():
-        # An implicit scorer's reward is the sum of its steps: the same figures under both names.
-        same = next((figures for known, _, figures in done if np.allclose(known, scores, 1e-9, 1e-12)), None)
+        # Some scorers give the same numbers under two names. Close ones may be in another order.
+        same = next((figures for known, _, figures in done if np.array_equal(known, scores)), None)
         if same is not None and not choice.log_odds:
             yield from ((Method(m.kind, m.scorer, aggregate), value, error) for m, value, error in same)
             continue

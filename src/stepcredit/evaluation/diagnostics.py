@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepcredit.evaluation.curves import CurvePoint, scorer_curve
+from stepcredit.evaluation.labelled_steps import step_probabilities
 from stepcredit.evaluation.localisation import clustered_auc, clustered_share, minimum_at_last
 from stepcredit.evaluation.samples import Samples, Scored
 from stepcredit.evaluation.score_columns import REWARD
-from stepcredit.evaluation.step_metrics import drawn_calibration_error, step_probabilities
+from stepcredit.evaluation.step_metrics import drawn_calibration_error
 from stepcredit.stats import (
     NO_ANSWER,
     Interval,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stepcredit.data.formats import read_rollouts_as
 from stepcredit.errors import DataError, UserError
-from stepcredit.evaluation.labelled_steps import LabelledSteps, join_labels
+from stepcredit.evaluation.labelled_steps import LabelledSteps, join_labels, on_one_scale
 from stepcredit.evaluation.results import plain
-from stepcredit.evaluation.score_columns import ScoreColumns, read_many_score_columns
+from stepcredit.evaluation.score_columns import ScoreColumns, lacks_scores, read_many_score_columns
 from stepcredit.evaluation.step_failures import diagnose_steps
 from stepcredit.types import Rollout
+
+_NOT_SHARED = "responses that another scorer lacks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,20 @@ class LabelledParts:
             for reason, count in steps.excluded.items()
         }
         return {**self.excluded, **joined}
+
+    def on_one_scale(self) -> LabelledParts:
+        """The same, each scorer's scores read as logits or as probabilities in all parts alike.
+
+        A threshold tuned on one part would else be applied to another scale.
+        """
+        reported: list[dict[str, LabelledSteps]] = [dict(part.steps) for part in self.reported]
+        development = dict(self.development)
+        for scorer in {scorer: None for steps in (*reported, development) for scorer in steps}:
+            holders = [steps for steps in (*reported, development) if scorer in steps]
+            for steps, scaled in zip(holders, on_one_scale([s[scorer] for s in holders]), strict=True):
+                steps[scorer] = scaled
+        parts = (replace(part, steps=steps) for part, steps in zip(self.reported, reported, strict=True))
+        return replace(self, reported=tuple(parts), development=development)
 
 
 def named_sources(data: Sequence[str]) -> dict[str, str]:
@@ -155,14 +173,45 @@ def read_scores(
     return by_part
 
 
-def labelled_part(name: str, rollouts: Sequence[Rollout], scores: Mapping[str, ScoreColumns]) -> LabelledPart:
-    """Join the labels of a part with its scores.
+def labelled_part(
+    name: str, rollouts: Sequence[Rollout], scores: Mapping[str, ScoreColumns], *, skip_invalid: bool = False
+) -> LabelledPart:
+    """Join the labels of a part with its scores, and keep the responses that every scorer has.
+
+    Args:
+        skip_invalid: Leave out, and count, responses that some scorer does not score, instead of raising.
 
     Raises:
-        DataError: Nothing of it can be evaluated.
+        DataError: Scores are missing, or nothing can be evaluated.
     """
+    labelled = [rollout.id for rollout in rollouts if rollout.step_labels]
+    for columns in scores.values():
+        scored = {*columns.ids}
+        missing = [identifier for identifier in labelled if identifier not in scored]
+        # Without any, joining says so.
+        if len(missing) < len(labelled) and missing and not skip_invalid:
+            raise lacks_scores(missing, name, columns)
     steps = {
         scorer: join_labels(rollouts, columns, source=f"{name} by {scorer}")
         for scorer, columns in scores.items()
     }
-    return LabelledPart(name, rollouts, scores, steps)
+    return LabelledPart(name, rollouts, scores, _common(steps, name))
+
+
+def _common(steps: Mapping[str, LabelledSteps], source: str) -> dict[str, LabelledSteps]:
+    """The responses that all scorers have, so that figures of the same part are of the same responses."""
+    if not steps:
+        return {}
+    shared = set.intersection(*({*scored.ids} for scored in steps.values()))
+    if not shared:
+        raise DataError(
+            "no response can be evaluated for every scorer",
+            where=source,
+            hint="pass scores of the same responses, or evaluate the scorers one by one",
+        )
+    common = {}
+    for scorer, scored in steps.items():
+        kept = np.array([identifier in shared for identifier in scored.ids])
+        excluded = {**scored.excluded, _NOT_SHARED: int((~kept).sum())}
+        common[scorer] = scored if kept.all() else replace(scored.select(kept), excluded=excluded)
+    return common

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from stepcredit.errors import DataError
 from stepcredit.evaluation.score_columns import ScoreColumns
+from stepcredit.stats import sigmoid
 from stepcredit.types import Rollout
 
 StepQuantity = Literal["reward", "value"]
@@ -41,6 +42,8 @@ class LabelledSteps:
         values: Values of the prefixes that end with each step.
         first_wrong: Index within its response of the first wrong step; -1 where none is.
         excluded: Responses left out, by reason.
+        logits: Which quantities are read as logits, not as probabilities, of a step being right; ``None``
+            decides by the scores that are here. Parts of one scorer's scores need one decision.
     """
 
     ids: tuple[str, ...]
@@ -52,6 +55,7 @@ class LabelledSteps:
     values: NDArray[np.float64]
     first_wrong: NDArray[np.int64]
     excluded: Mapping[str, int] = field(default_factory=dict)
+    logits: frozenset[StepQuantity] | None = None
 
     @property
     def num_responses(self) -> int:
@@ -107,11 +111,12 @@ class LabelledSteps:
             rewards=self.rewards[steps],
             values=self.values[steps],
             first_wrong=self.first_wrong[kept],
+            logits=self.logits,
         )
 
     @staticmethod
     def merge(parts: Sequence[LabelledSteps]) -> LabelledSteps:
-        """Several as one; responses of the same prompt are of one problem, whichever part they are in."""
+        """Several of one scorer as one; responses of the same prompt are of one problem in all parts."""
         names: dict[str, int] = {}
         clusters = [
             names.setdefault(part.problem_ids[cluster], len(names))
@@ -128,11 +133,38 @@ class LabelledSteps:
             rewards=np.concatenate([part.rewards for part in parts]),
             values=np.concatenate([part.values for part in parts]),
             first_wrong=np.concatenate([part.first_wrong for part in parts]),
+            logits=parts[0].logits,
         )
 
     def scores(self, quantity: StepQuantity) -> NDArray[np.float64]:
         """Rewards or values."""
         return self.rewards if quantity == "reward" else self.values
+
+    def probabilities(self, quantity: StepQuantity) -> NDArray[np.float64]:
+        """Rewards or values as probabilities of being right."""
+        scores = self.scores(quantity)
+        if self.logits is None:
+            return step_probabilities(scores)
+        return sigmoid(scores) if quantity in self.logits else scores
+
+
+def are_logits(scores: NDArray[np.float64]) -> bool:
+    """Whether scores are no probabilities: some lie outside [0, 1]."""
+    return bool(scores.min(initial=0.0) < 0.0 or scores.max(initial=1.0) > 1.0)
+
+
+def step_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores as probabilities of being right: as they are if all lie in [0, 1], else their sigmoid."""
+    return sigmoid(scores) if are_logits(scores) else scores
+
+
+def on_one_scale(parts: Sequence[LabelledSteps]) -> list[LabelledSteps]:
+    """All of one scorer's steps, with one decision whether its scores are logits or probabilities."""
+    both: tuple[StepQuantity, ...] = ("reward", "value")
+    logits = frozenset(
+        quantity for quantity in both if are_logits(np.concatenate([part.scores(quantity) for part in parts]))
+    )
+    return [replace(part, logits=logits) for part in parts]
 
 
 def join_labels(
@@ -145,7 +177,7 @@ def join_labels(
     it is not, without labels or without a score are left out and counted.
 
     Raises:
-        DataError: No response is left, or the steps of a score run past its response.
+        DataError: No response is left, or the steps of a score are not of its response.
     """
     places = {identifier: row for row, identifier in enumerate(columns.ids)}
     additive = _is_cumulative(columns)
@@ -166,7 +198,7 @@ def join_labels(
         if row is None:
             excluded.update([_UNSCORED])
             continue
-        columns.check_within(row, rollout)
+        columns.check_text(row, rollout)
         pieces = _align(rollout, columns, row)
         if pieces is None:
             excluded.update([_MISALIGNED])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stepcredit.errors import UserError
 from stepcredit.evaluation.labelled_data import LabelledParts
 from stepcredit.evaluation.labelled_steps import LabelledSteps, StepQuantity
 from stepcredit.evaluation.samples import in_share
@@ -24,6 +25,7 @@ from stepcredit.evaluation.step_results import (
 )
 from stepcredit.evaluation.step_verdicts import best_verdict_threshold
 from stepcredit.types import Rollout
+from stepcredit.wording import quantity as number_of
 
 PUBLISHED_THRESHOLD = 0.5
 """On the probability that a step is right."""
@@ -69,14 +71,12 @@ def evaluate_prm_bench(
         aspect_scores: An aspect's score: ``published``, the mean over its categories, as in the published
             table, or ``pooled``, over all of its steps.
         dev_fraction: Share of the rows that a threshold is tuned on; they are not reported.
+
+    Raises:
+        UserError: The share leaves nothing on one side, or a part lacks a scorer that another has.
     """
-    by_scorer: dict[str, list[tuple[str, LabelledSteps]]] = {}
-    for part in parts.reported:
-        categories = _category_of(part.rollouts)
-        for scorer, steps in part.steps.items():
-            for category in sorted({categories[name] for name in steps.ids}):
-                mask = np.array([categories[name] == category for name in steps.ids])
-                by_scorer.setdefault(scorer, []).append((category, steps.select(mask)))
+    parts = parts.on_one_scale()
+    by_scorer = _by_scorer(parts)
     rows: list[StepResult] = []
     details, counts = {}, {}
     for scorer, by_category in by_scorer.items():
@@ -92,10 +92,32 @@ def evaluate_prm_bench(
                 details[f"{name}/{scorer}/{quantity}"] = detail
     for part in parts.reported:
         details |= part.diagnostics()
-    notes = (*step_remarks(counts, rows), *_remarks(counts, aspect_scores))
+    emptied = {category for listed in by_scorer.values() for category, _ in listed} - counts.keys()
+    notes = [*step_remarks(counts, rows), *_remarks(counts, aspect_scores)]
+    notes += [f"{category}: all rows are tuned on, so none is reported" for category in sorted(emptied)]
     return StepEvaluation(
-        results=tuple(rows), details=details, counts=counts, excluded=parts.left_out(), notes=notes
+        results=tuple(rows), details=details, counts=counts, excluded=parts.left_out(), notes=tuple(notes)
     )
+
+
+def _by_scorer(parts: LabelledParts) -> dict[str, list[tuple[str, LabelledSteps]]]:
+    """Each scorer's steps of each category of each part."""
+    by_scorer: dict[str, list[tuple[str, LabelledSteps]]] = {}
+    for part in parts.reported:
+        categories = _category_of(part.rollouts)
+        for scorer, steps in part.steps.items():
+            for category in sorted({categories[name] for name in steps.ids}):
+                mask = np.array([categories[name] == category for name in steps.ids])
+                by_scorer.setdefault(scorer, []).append((category, steps.select(mask)))
+    for part in parts.reported:
+        lacking = sorted(by_scorer.keys() - part.steps.keys())
+        if lacking:
+            raise UserError(
+                f"the scores of {lacking[0]!r} for {part.name!r} are missing",
+                where="--scores",
+                hint="give the scores of all data by every scorer",
+            )
+    return by_scorer
 
 
 def _thresholds(
@@ -127,9 +149,18 @@ def _subsets(
     reported, held_out = [], []
     for category, steps in by_category:
         tuning = _tuning(steps, dev_fraction)
-        reported.append((category, steps.select(~tuning)))
+        if not tuning.all():
+            reported.append((category, steps.select(~tuning)))
         if tuning.any():
             held_out.append(steps.select(tuning))
+    if dev_fraction is not None and not (reported and held_out):
+        count = sum(steps.num_responses for _, steps in by_category)
+        kept = count if reported else 0
+        raise UserError(
+            f"leaves {number_of(kept, 'row')} to report and {count - kept} to tune on",
+            where="--dev-fraction",
+            hint="use more rows or another fraction",
+        )
     members: dict[str, list[tuple[str, LabelledSteps]]] = {}
     for category, steps in reported:
         members.setdefault(category, []).append((category, steps))

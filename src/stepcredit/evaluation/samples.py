@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from stepcredit.data import read_rollouts
 from stepcredit.errors import DataError
-from stepcredit.evaluation.score_columns import REWARD, ScoreColumns, read_many_score_columns
+from stepcredit.evaluation.score_columns import REWARD, ScoreColumns, lacks_scores, read_many_score_columns
 from stepcredit.runs import hash_bytes
 from stepcredit.stats import NO_ANSWER, response_mask
 from stepcredit.types import Rollout
-from stepcredit.wording import quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,11 +177,7 @@ def _check_match(
             f"none of its ids is in {source}", where=columns.source, hint="pass the scores of these rollouts"
         )
     if missing and not skip_invalid:
-        raise DataError(
-            f"lacks the scores of {quantity(len(missing), 'rollout')} of {source}, first {missing[0]!r}",
-            where=columns.source,
-            hint="score the whole file, or pass --skip-invalid to leave those out",
-        )
+        raise lacks_scores(missing, source, columns)
     for rollout in graded:
         row = rows.get(rollout.id)
         if row is not None and columns.prompt_ids[row] != rollout.prompt_id:
@@ -192,7 +187,7 @@ def _check_match(
                 hint="pass the scores of these rollouts",
             )
         if row is not None:
-            columns.check_within(row, rollout)
+            columns.check_text(row, rollout)
     known = {rollout.id for rollout in graded} | ungraded_ids
     surplus = sum(identifier not in known for identifier in columns.ids)
     if surplus:

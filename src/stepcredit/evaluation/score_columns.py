@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +20,7 @@ from stepcredit.data.rows import Malformed
 from stepcredit.data.sources import read_rows
 from stepcredit.errors import DataError, UserError
 from stepcredit.types import ResponseScore, Rollout
+from stepcredit.wording import quantity
 
 REWARD = "reward"
 """The name under which a response's own reward stands beside the aggregates of its steps."""
@@ -36,7 +38,9 @@ class ScoreColumns:
         scores: Aggregate name, or :data:`REWARD`, to one value per response; NaN where a row lacks it.
         num_tokens: Scored tokens per response.
         step_offsets: Response i owns the steps ``step_offsets[i]:step_offsets[i + 1]``.
+        step_starts: Character offset of each step.
         step_ends: Character offsets one past each step.
+        text_hashes: Of the text of all steps of a response; -1 where that is not the response's own.
         scorers: The different ``scorer`` fields, as a rule one.
         rewritten: Whether the scored text of a response differs from the response.
     """
@@ -49,7 +53,9 @@ class ScoreColumns:
     step_offsets: NDArray[np.int64]
     step_rewards: NDArray[np.float64]
     step_values: NDArray[np.float64]
+    step_starts: NDArray[np.int64]
     step_ends: NDArray[np.int64]
+    text_hashes: NDArray[np.int64]
     scorers: tuple[str, ...]
     rewritten: bool = False
     num_skipped: int = 0
@@ -59,21 +65,44 @@ class ScoreColumns:
         """Which of all steps are those of a row."""
         return slice(int(self.step_offsets[row]), int(self.step_offsets[row + 1]))
 
-    def check_within(self, row: int, rollout: Rollout) -> None:
-        """Refuse the steps of a row where they run past the response that they are said to be of.
+    def check_text(self, row: int, rollout: Rollout) -> None:
+        """Refuse the steps of a row where they are not of the response of that id.
+
+        Responses that are sampled again have the same ids.
 
         Raises:
-            DataError: They do; the message names both.
+            DataError: They run past the response, or hold other text.
         """
-        if self.rewritten or self.step_offsets[row] == self.step_offsets[row + 1]:
+        steps = self.steps_of(row)
+        if self.text_hashes[row] < 0 or steps.start == steps.stop:
             return
-        end, length = int(self.step_ends[self.step_offsets[row + 1] - 1]), len(rollout.response)
-        if end > length:
-            raise DataError(
-                f"the steps of {rollout.id!r} end at character {end:,}, its response at {length:,}",
-                where=self.source,
-                hint="pass the scores of these rollouts",
-            )
+        ends, text = self.step_ends[steps].tolist(), rollout.response
+        if ends[-1] > len(text):
+            problem = f"end at character {ends[-1]:,}, its response at {len(text):,}"
+        else:
+            starts = self.step_starts[steps].tolist()
+            if _text_hash(map(text.__getitem__, map(slice, starts, ends))) == self.text_hashes[row]:
+                return
+            problem = "hold other text than its response"
+        raise DataError(
+            f"the steps of {rollout.id!r} {problem}",
+            where=self.source,
+            hint="pass the scores of these rollouts",
+        )
+
+
+def _text_hash(texts: Iterable[str]) -> int:
+    """The same in every process, as :func:`hash` is not."""
+    return zlib.crc32("".join(texts).encode("utf-8", "surrogatepass"))
+
+
+def lacks_scores(missing: Sequence[str], source: str, columns: ScoreColumns) -> DataError:
+    """That rollouts of ``source`` have no scores."""
+    return DataError(
+        f"lacks the scores of {quantity(len(missing), 'rollout')} of {source}, first {missing[0]!r}",
+        where=columns.source,
+        hint="score the whole file, or pass --skip-invalid to leave those out",
+    )
 
 
 class _Builder:
@@ -85,7 +114,8 @@ class _Builder:
         self.columns: dict[str, array[float]] = {REWARD: array("d")}
         self.num_tokens = array("q")
         self.step_offsets = array("q", [0])
-        self.step_rewards, self.step_values, self.step_ends = array("d"), array("d"), array("q")
+        self.step_rewards, self.step_values = array("d"), array("d")
+        self.step_starts, self.step_ends, self.text_hashes = array("q"), array("q"), array("q")
         self.scorers: dict[str, None] = {}
         self.rewritten = False
         self._unique = UniqueIds()
@@ -115,10 +145,13 @@ class _Builder:
         self.num_tokens.append(row["num_tokens"])
         self.step_rewards.extend([step["reward"] for step in steps])
         self.step_values.extend([step["value"] for step in steps])
+        self.step_starts.extend([step["start"] for step in steps])
         self.step_ends.extend([step["end"] for step in steps])
         self.step_offsets.append(len(self.step_rewards))
         self.scorers.setdefault(row["scorer"])
-        self.rewritten = self.rewritten or row.get("scored_text") is not None
+        rewritten = row.get("scored_text") is not None
+        self.text_hashes.append(-1 if rewritten else _text_hash([step["text"] for step in steps]))
+        self.rewritten = self.rewritten or rewritten
 
     def build(self, source: str, num_skipped: int = 0, first_skipped: str | None = None) -> ScoreColumns:
         """What was appended, as arrays.
@@ -140,7 +173,9 @@ class _Builder:
             step_offsets=np.array(self.step_offsets, dtype=np.int64),
             step_rewards=np.array(self.step_rewards),
             step_values=np.array(self.step_values),
+            step_starts=np.array(self.step_starts, dtype=np.int64),
             step_ends=np.array(self.step_ends, dtype=np.int64),
+            text_hashes=np.array(self.text_hashes, dtype=np.int64),
             scorers=tuple(self.scorers),
             rewritten=self.rewritten,
             num_skipped=num_skipped,

@@ -37,6 +37,7 @@ def evaluate_steps(
         tune_on: The part whose best threshold is carried over to the others.
         with_published: Also the published evaluator's threshold, and means over the parts.
     """
+    parts = parts.on_one_scale()
     rows: list[StepResult] = []
     details, counts = {}, {}
     carried = next((part.steps for part in parts.reported if part.name == tune_on), {})

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stepcredit.evaluation.labelled_steps import LabelledSteps, StepQuantity
 from stepcredit.evaluation.localisation import clustered_auc
-from stepcredit.stats import Interval, ProblemBootstrap, Reliability, average_precision, reliability, sigmoid
+from stepcredit.stats import Interval, ProblemBootstrap, Reliability, average_precision, reliability
 
 # Each draw passes over all steps, so there are fewer of them than elsewhere.
 _MOST_PRECISION_DRAWS = 1000
@@ -35,13 +35,6 @@ class StepMetrics:
     calibration: Reliability
 
 
-def step_probabilities(scores: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
-    """Scores as probabilities of being right: as they are if all lie in [0, 1], else their sigmoid."""
-    if len(scores) and scores.min() >= 0.0 and scores.max() <= 1.0:
-        return scores
-    return sigmoid(scores)
-
-
 def measure_steps(
     steps: LabelledSteps, quantity: StepQuantity, *, bootstrap: ProblemBootstrap | None = None
 ) -> StepMetrics:
@@ -50,7 +43,7 @@ def measure_steps(
     labelled = steps.labelled
     scores, wrong = steps.scores(quantity)[labelled], steps.wrong[labelled]
     clusters = steps.cluster_of_step[labelled]
-    probabilities = step_probabilities(steps.scores(quantity))[labelled]
+    probabilities = steps.probabilities(quantity)[labelled]
     bins = reliability(probabilities, ~wrong, _NUM_BINS)
     precision = average_precision(-scores, wrong)
     return StepMetrics(

@@ -13,7 +13,7 @@ from stepcredit.evaluation.error_finding import best_threshold, find_errors, gri
 from stepcredit.evaluation.labelled_steps import LabelledSteps, StepQuantity
 from stepcredit.evaluation.localisation import localise
 from stepcredit.evaluation.results import plain
-from stepcredit.evaluation.step_metrics import measure_steps, step_probabilities
+from stepcredit.evaluation.step_metrics import measure_steps
 from stepcredit.evaluation.step_verdicts import best_verdict_threshold, judge_steps
 from stepcredit.stats import Interval, ProblemBootstrap
 
@@ -151,7 +151,7 @@ def error_finding_rows(
 
 def published_grid_row(context: Context, steps: LabelledSteps, quantity: StepQuantity) -> StepResult:
     """The published evaluator's figure: best of 2,000 thresholds on the sigmoid, on the very same file."""
-    scores = step_probabilities(steps.scores(quantity))
+    scores = steps.probabilities(quantity)
     # The published evaluator lays its grid over probabilities, so rewards are squeezed into [0, 1] first.
     squeezed = replace(steps, rewards=scores, values=scores)
     threshold, _ = grid_threshold(threshold_ranges(squeezed, "reward"))

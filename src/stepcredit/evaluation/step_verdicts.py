@@ -13,7 +13,6 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from stepcredit.evaluation.labelled_steps import LabelledSteps, StepQuantity
-from stepcredit.evaluation.step_metrics import step_probabilities
 from stepcredit.stats import Interval, ProblemBootstrap
 
 
@@ -49,7 +48,7 @@ def judge_steps(
     """
     bootstrap = bootstrap or ProblemBootstrap(steps.num_clusters)
     labelled = steps.labelled
-    called_right = (step_probabilities(steps.scores(quantity)) > threshold)[labelled]
+    called_right = (steps.probabilities(quantity) > threshold)[labelled]
     right, clusters = ~steps.wrong[labelled], steps.cluster_of_step[labelled]
     group = _group_of_step(steps, groups)[labelled]
     size = bootstrap.num_problems
@@ -79,7 +78,7 @@ def best_verdict_threshold(
 ) -> float:
     """The threshold with the best PRMScore on these steps, exactly; the middle between two scores."""
     labelled = steps.labelled
-    probabilities = step_probabilities(steps.scores(quantity))[labelled]
+    probabilities = steps.probabilities(quantity)[labelled]
     wrong, group = steps.wrong[labelled], _group_of_step(steps, groups)[labelled]
     levels, which = np.unique(probabilities, return_inverse=True)
     scores = []

@@ -66,7 +66,9 @@ class LabelledInputs:
     title: str = option("title of the report", default="Wrong steps")
     draws: int = option("bootstrap draws over problems", default=10_000)
     seed: int = option("seed of the bootstrap", default=0)
-    skip_invalid: bool = option("leave out and count malformed rows", default=False)
+    skip_invalid: bool = option(
+        "leave out and count rows that cannot be used, instead of stopping", default=False
+    )
     overwrite: bool = option("replace the existing output in --out", default=False)
 
     @property
@@ -145,7 +147,10 @@ def read_parts(inputs: LabelledInputs, format_name: str) -> LabelledParts:
     scores = read_scores(inputs.scores, list(sources), skip_invalid=inputs.skip_invalid)
     for part, rollouts in data.items():
         scores[part] |= _score_with_models(scorings[part], rollouts)
-    parts = [labelled_part(name, rollouts, scores[name]) for name, rollouts in data.items()]
+    parts = [
+        labelled_part(name, rollouts, scores[name], skip_invalid=inputs.skip_invalid)
+        for name, rollouts in data.items()
+    ]
     return LabelledParts(
         tuple(part for part in parts if part.name != _DEV or inputs.dev is None),
         next((part.steps for part in parts if part.name == _DEV and inputs.dev is not None), {}),
@@ -207,14 +212,19 @@ def write_outputs(
     if inputs.out is None:
         return
     from stepcredit.evaluation.labelled_data import score_files
+    from stepcredit.evaluation.score_columns import named_files
     from stepcredit.evaluation.tables import step_tables
     from stepcredit.reports.evaluation_folder import write_results
 
     sources = inputs.sources
     data = [Path(source) for source in sources.values()]
-    files = [*data, *(path for *_, path in score_files(inputs.scores, list(sources)))]
+    scored = list(score_files(inputs.scores, list(sources)))
+    files = [*data, *(path for *_, path in scored)]
     files += sorted(inputs.out.glob("*/scores-*.jsonl"))
-    settings = {**settings, "sources": list(sources), "draws": inputs.draws, "seed": inputs.seed}
+    scorers = [[scorer, *covered] for scorer, covered, _ in scored]
+    scorers += [[scorer, *sources] for scorer, _ in named_files(inputs.prm, "--prm")]
+    settings = {**settings, "sources": list(sources), "scorers": scorers}
+    settings |= {"draws": inputs.draws, "seed": inputs.seed}
     manifest = Manifest(command, settings, inputs=files)
     tables = step_tables(evaluation)
     write_results(

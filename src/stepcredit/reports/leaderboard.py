@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class Board:
 def collect(folder: str | Path, page: str | Path) -> list[Board]:
     """Read every ``results.json`` below a folder.
 
-    Results of the same command on the same data (by content) share a board.
+    Results of the same command on the same problems of the same data (by content) share a board.
 
     Args:
         page: Where the leaderboard will lie; links to reports are relative to it.
@@ -90,14 +91,14 @@ def collect(folder: str | Path, page: str | Path) -> list[Board]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError("is not a folder", where=folder, hint="name the folder that holds evaluations")
-    groups: dict[tuple[str, str, str], tuple[str, list[Entry]]] = {}
+    groups: dict[tuple[str, ...], tuple[str, list[Entry]]] = {}
     for path in sorted(folder.rglob(RESULTS)):
         content = read_evaluation(path)
         report = path.with_name("report.html")
         link = os.path.relpath(report, os.path.dirname(os.path.realpath(page))) if report.is_file() else None
         try:
             for metric, entries in _main_figures(content, link):
-                key = content["command"], metric, "+".join(content.get("data", [str(path)]))
+                key = metric, content["command"], "+".join(content.get("data", [str(path)])), _extent(content)
                 groups.setdefault(key, (content["title"], []))[1].extend(entries)
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(
@@ -109,7 +110,7 @@ def collect(folder: str | Path, page: str | Path) -> list[Board]:
         raise DataError(f"holds no {RESULTS}", where=folder, hint="write one with stepcredit eval ... --out")
     return [
         Board(title=title, metric=metric, entries=tuple(_ranked(entries)))
-        for (_, metric, _), (title, entries) in groups.items()
+        for (metric, *_), (title, entries) in groups.items()
     ]
 
 
@@ -123,6 +124,12 @@ def _ranked(entries: Sequence[Entry]) -> list[Entry]:
     for entry in entries:
         distinct.setdefault((entry.scorer, entry.detail, entry.value), entry)
     return sorted(distinct.values(), key=lambda entry: -entry.value)
+
+
+def _extent(content: Mapping[str, Any]) -> str:
+    """Which problems and responses of the data are reported, as far as results say."""
+    names = ("subsets", "num_problems", "num_responses", "num_distinct", "responses", "counts")
+    return json.dumps({name: content.get(name) for name in names}, sort_keys=True)
 
 
 def _main_figures(content: Mapping[str, Any], report: str | None) -> Iterator[tuple[str, list[Entry]]]:

@@ -137,6 +137,7 @@ def compute_score(
     aggregate: str = "min",
     process_weight: float = 1.0,
     grader: str | None = None,
+    unscored: float = 0.0,
     **_: Any,
 ) -> dict[str, float]:
     """Verl's custom reward function: an aggregate of step rewards, beside the outcome if a grader is named.
@@ -150,6 +151,7 @@ def compute_score(
         aggregate: As of :class:`~stepcredit.rl.step_rewards.StepRewards`.
         process_weight: Of the process reward.
         grader: A name of ``stepcredit grade --grader``; adds 1 where the answer is right.
+        unscored: As of :class:`~stepcredit.rl.verl_rewards.VerlSettings`.
 
     Returns:
         ``score``, ``process_reward`` and, with a grader, ``acc``.
@@ -168,7 +170,7 @@ def compute_score(
     rewards = _loaded(prm, aggregate)
     turns: Sequence[Any] | str = prompt if isinstance(prompt, str) else [dict(turn) for turn in prompt]
     (process,) = rewards([turns], [solution_str])
-    numbers = {"process_reward": float(process or 0.0)}
+    numbers = {"process_reward": unscored if process is None else process}
     total = process_weight * numbers["process_reward"]
     if grader is not None:
         numbers["acc"] = float(make_grader(grader).grade(solution_str, str(ground_truth)).correct)

@@ -34,6 +34,8 @@ class VerlSettings:
         process_weight: Of the process rewards.
         outcome_weight: Of verl's own score of the answer, on the last token; 0 does not compute it.
         reference_floor: As in :class:`~stepcredit.scorers.implicit.ImplicitPRM`.
+        unscored: Process reward of a response without text, and, with ``aggregate``, of one that the model
+            cannot read. Below the others' if these are mostly negative: 0 would be the best of them.
     """
 
     prm: str
@@ -42,6 +44,7 @@ class VerlSettings:
     process_weight: float = 1.0
     outcome_weight: float = 1.0
     reference_floor: float = 0.0
+    unscored: float = 0.0
 
     def __post_init__(self) -> None:
         check_layout(self.layout)
@@ -114,15 +117,24 @@ class VerlRewards:
         if not len(trajectory.response_ids):
             raise DataError("a response has no tokens, so there is no place for a reward", where="verl")
         with self._lock:
-            process = self._process(trajectory)
+            scored = self._process(trajectory)
+        process = scored
+        if process is None:
+            process = np.zeros(len(trajectory.response_ids))
+            process[-1] = self.settings.unscored
         tokens = self.settings.process_weight * process
         if outcome is not None:
             tokens[-1] += self.settings.outcome_weight * outcome
         has_ended = self._step_rewards.policy_tokens.has_ended(trajectory.response_ids)
-        logged = {"process_reward": float(process.sum()), "clipped": float(not has_ended)}
+        logged = {
+            "process_reward": float(process.sum()),
+            "clipped": float(not has_ended),
+            "unscored": float(scored is None),
+        }
         return TokenScore(tokens), logged if outcome is None else {**logged, "acc": float(outcome)}
 
-    def _process(self, trajectory: Trajectory) -> NDArray[np.float64]:
+    def _process(self, trajectory: Trajectory) -> NDArray[np.float64] | None:
+        """``None`` for what is not scored: the reward of an end-of-turn alone may be the highest of all."""
         if trajectory.mask is None and trajectory.num_turns > 2:
             raise UserError(
                 f"a conversation of {trajectory.num_turns} turns has no response_mask, so tokens of "
@@ -131,6 +143,11 @@ class VerlRewards:
                 hint="let the trainer compute rewards after the rollout, where verl has the mask",
             )
         scorer, settings = self._step_rewards.scorer, self.settings
+        written = trajectory.response_ids
+        if trajectory.mask is not None:
+            written = [token for token, mask in zip(written, trajectory.mask, strict=True) if mask]
+        if not self._step_rewards.policy_tokens.text(written).strip():
+            return None
         if settings.aggregate is None and isinstance(scorer, ImplicitPRM):
             masks = None if trajectory.mask is None else [trajectory.mask]
             (rewards,) = token_rewards(
@@ -150,8 +167,10 @@ class VerlRewards:
             return rewards
         text = self._step_rewards.policy_tokens.text(trajectory.response_ids)
         (reward,) = self._step_rewards([trajectory.prompt], [text], [trajectory.response_ids])
+        if reward is None:
+            return None
         rewards = np.zeros(len(trajectory.response_ids))
-        rewards[-1] = reward or 0.0
+        rewards[-1] = reward
         return rewards
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.checkpoints import (
     LoadOptions,
     PRMCard,
+    adapter_base,
+    adapter_off_is_base,
     check_reference_tokenizer,
     check_vocabulary,
     content_hash,
@@ -266,9 +268,11 @@ def _load_reference(
     recorded = None if checkpoint.card is None else checkpoint.card.reference
     is_adapter = (checkpoint.path / "adapter_config.json").is_file()
     if given is None and is_adapter and (recorded is None or recorded.adapter_off):
-        model = fit_to_processor(load_model(checkpoint.path, load)) if policy is None else policy
-        off = LocalTokenLogProbs(model, weights_hash=checkpoint.model_hash, adapter_off=True)
-        return off, context_length(model.config)
+        if adapter_off_is_base(checkpoint.path):
+            model = fit_to_processor(load_model(checkpoint.path, load)) if policy is None else policy
+            off = LocalTokenLogProbs(model, weights_hash=checkpoint.model_hash, adapter_off=True)
+            return off, context_length(model.config)
+        given = adapter_base(checkpoint.path)
     source, path = _locate_reference(checkpoint, given)
     check_reference_tokenizer(path, checkpoint.tokenizer, source, trust_remote_code=load.trust_remote_code)
 

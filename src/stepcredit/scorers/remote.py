@@ -17,6 +17,7 @@ from stepcredit.scorers.base import OnSkip, ResponseScorer
 from stepcredit.scorers.kind import Kind
 from stepcredit.scorers.loading import chat_encoding
 from stepcredit.scorers.settings import ScorerSettings
+from stepcredit.steps import listed_steps
 from stepcredit.types import ResponseScore, Rollout
 
 _AT_ONCE = 8
@@ -83,6 +84,7 @@ class RemoteScorer(ResponseScorer):
     def _ask(self, group: Sequence[Rollout]) -> list[ResponseScore | EncodingError]:
         """One request; where it is refused for one of its responses, one for each."""
         first = group[0]
+        steps = [None if rollout.turns is not None else listed_steps(rollout) for rollout in group]
         try:
             return list(
                 self.client.score(
@@ -92,6 +94,7 @@ class RemoteScorer(ResponseScorer):
                     finished=first.finish_reason != "length",
                     model=self.model,
                     tools=tools_of(first.extras, first.id),
+                    steps=steps if any(steps) else None,
                 )
             )
         except UserError as error:

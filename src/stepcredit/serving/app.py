@@ -33,6 +33,7 @@ from stepcredit.serving.schemas import (
 )
 from stepcredit.serving.service import Service
 from stepcredit.types import ResponseScore, Rollout
+from stepcredit.wording import quantity
 
 _OPEN = frozenset({"/", "/healthz", "/readyz"})
 """Paths that need no token: they reveal nothing about a model or about anybody's texts."""
@@ -207,9 +208,15 @@ def _rollouts(request: ScoreRequest) -> list[Rollout]:
     if not isinstance(prompt, str):
         prompt = [turn.model_dump() for turn in prompt]
     extras = {} if request.tools is None else {"tools": request.tools}
+    steps = [None] * len(request.responses) if request.steps is None else request.steps
+    if len(steps) != len(request.responses):
+        problem = f"{quantity(len(steps), 'list')} for {quantity(len(request.responses), 'response')}"
+        raise RequestError(422, problem, "steps")
     rollouts = []
-    for place, response in enumerate(request.responses):
+    for place, (response, listed) in enumerate(zip(request.responses, steps, strict=True)):
         text, turns = response, None
+        if listed is not None and not isinstance(response, str):
+            raise RequestError(422, "a list of turns has no listed steps", f"steps.{place}")
         if not isinstance(response, str):
             try:
                 text, turns = response_turns([turn.model_dump() for turn in response], "response", "")
@@ -223,7 +230,7 @@ def _rollouts(request: ScoreRequest) -> list[Rollout]:
                 response=str(text),
                 turns=turns,
                 finish_reason="stop" if request.finished else "length",
-                extras=extras,
+                extras=extras if listed is None else {**extras, "steps": listed},
             )
         )
     return rollouts

@@ -66,6 +66,10 @@ class ScoreRequest(BaseModel):
     tools: list[dict[str, Any]] | None = Field(
         default=None, description="Functions that the assistant may call, for the chat template."
     )
+    steps: list[list[Text] | None] | None = Field(
+        default=None,
+        description="The texts of each response's steps; null splits one by the model's rule.",
+    )
     tokens: StrictBool = Field(default=False, description="Whether scores hold a reward per token.")
     finished: StrictBool = Field(
         default=True,

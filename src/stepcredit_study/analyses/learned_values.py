@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from stepcredit.evaluation.labelled_steps import step_probabilities
 from stepcredit.evaluation.score_columns import ScoreColumns
-from stepcredit.evaluation.step_metrics import step_probabilities
 from stepcredit.lab.second.tutor import SecondTutor
 from stepcredit.lab.task import ANSWER_MARK, parse_problem
 from stepcredit.lab.tutor import Tutor

@@ -191,7 +191,7 @@ def resized(scale: Scale, sizes: Mapping[str, int]) -> Scale:
     Raises:
         UserError: A size is not known, not at least 1, or too small for what the experiments compare.
     """
-    known = {field.name for field in fields(Sizes)}
+    known = [field.name for field in fields(Sizes)]
     for name, value in sizes.items():
         if name not in known or value < 1:
             raise UserError(f"{name}={value} is not a size", where="--size", hint=f"use {', '.join(known)}")
