@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,6 +65,27 @@ def test_one_text_under_two_prompts_is_two_prefixes() -> None:
     first = Rollout(id="a", prompt_id="p", prompt="x", response="a\nb", answer="b", correct=True)
     other = Rollout(id="b", prompt_id="q", prompt="y", response="a\nb", answer="b", correct=True)
     assert step_prefixes(first, STEP_RULE)[0].key != step_prefixes(other, STEP_RULE)[0].key
+
+
+def test_completions_are_asked_for_with_the_tools_of_the_row() -> None:
+    bare = Rollout(id="a", prompt_id="p", prompt="x", response="a\nb", answer="b", correct=True)
+    tools = [{"type": "function", "function": {"name": name}} for name in ("add", "search")]
+    rows = [
+        bare,
+        *(replace(bare, id=str(n), extras={"tools": [tool], "n": n}) for n, tool in enumerate(tools)),
+    ]
+    rows.append(replace(rows[-1], id="again", extras={"tools": json.dumps(tools[1:])}))
+    completions = PrefixCompletions(STEP_RULE, _settings(2))
+    completions.see(rows)
+    requests = list(completions.requests(rows, 2, Sampling()))
+    assert [request.prompt.extras for request in requests] == [{}, *({"tools": [tool]} for tool in tools)]
+    assert len({request.prompt.id for request in requests}) == 3
+
+
+def test_completions_of_unknown_prefixes_are_passed_over() -> None:
+    completions = PrefixCompletions(STEP_RULE, _settings(2))
+    completions.add("0" * 16, 0, right=True, prompt_tokens=1, generated_tokens=1)
+    assert completions.num_drawn == 0
 
 
 def test_the_last_step_has_the_outcome_unless_the_response_was_cut_off() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from stepcredit.conversations import tools_of
 from stepcredit.labelling.monte_carlo import Tally, is_settled, label_rollout
 from stepcredit.runs import Ledger
 from stepcredit.steps import StepRule, steps_of
@@ -18,7 +20,7 @@ class StepPrefix:
     """A response up to the end of a step.
 
     Attributes:
-        key: Names prompt and text (64 bits as hexadecimal digits).
+        key: Names prompt, tools and text (64 bits as hexadecimal digits).
         is_response: It is the whole response and its policy ended it, so there is nothing to complete.
     """
 
@@ -75,9 +77,11 @@ def step_prefixes(rollout: Rollout, rule: StepRule) -> tuple[StepPrefix, ...]:
     """The prefixes that end with each step."""
     ends = [step.end for step in steps_of(rollout, rule)]
     finished = rollout.finish_reason != "length"
+    tools = tools_of(rollout.extras, rollout.id)
+    asked = rollout.prompt_id if tools is None else json.dumps([rollout.prompt_id, tools], sort_keys=True)
     return tuple(
         StepPrefix(
-            key=_key(rollout.prompt_id, rollout.response[:end]),
+            key=_key(asked, rollout.response[:end]),
             text=rollout.response[:end],
             is_response=finished and number == len(ends),
         )
@@ -85,8 +89,8 @@ def step_prefixes(rollout: Rollout, rule: StepRule) -> tuple[StepPrefix, ...]:
     )
 
 
-def _key(prompt_id: str, text: str) -> str:
-    content = f"{len(prompt_id)}:{prompt_id}{text}".encode("utf-8", "surrogatepass")
+def _key(asked: str, text: str) -> str:
+    content = f"{len(asked)}:{asked}{text}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
@@ -137,9 +141,10 @@ class PrefixCompletions:
                     self.num_prefixes += 1
 
     def add(self, prefix: str, index: int, right: bool, prompt_tokens: int, generated_tokens: int) -> None:
-        """Take note of a graded completion of the prefix with this key."""
-        known = self._known[prefix]
-        if known.drawn >> index & 1:
+        """Take note of a graded completion of the prefix with this key, if it is one of these."""
+        known = self._known.get(prefix)
+        # A run that an earlier version began may hold completions that were drawn without the row's tools.
+        if known is None or known.drawn >> index & 1:
             return
         known.drawn |= 1 << index
         known.right += right
@@ -156,7 +161,7 @@ class PrefixCompletions:
         """Ask for what is missing to ``target`` completions, each distinct prefix once.
 
         A request's prompt is called by the prefix's key, so that results and failures name it; the id
-        is also part of each completion's random stream. Its extras hold nothing.
+        is also part of each completion's random stream. Its extras hold the row's tools alone.
         """
         asked: set[str] = set()
         for rollout in rollouts:
@@ -167,7 +172,11 @@ class PrefixCompletions:
                     continue
                 asked.add(prefix.key)
                 if indices := self._wanted(prefix.key, target):
-                    prompt = Prompt(id=prefix.key, prompt=rollout.prompt, answer=rollout.answer)
+                    tools = rollout.extras.get("tools")
+                    extras = {"tools": tools} if tools else {}
+                    prompt = Prompt(
+                        id=prefix.key, prompt=rollout.prompt, answer=rollout.answer, extras=extras
+                    )
                     yield GenerationRequest(
                         prompt=prompt, indices=indices, sampling=sampling, response_prefix=prefix.text
                     )
