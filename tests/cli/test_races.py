@@ -69,6 +69,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, split, problems, samples in (
         ("train", "train", 6, 4),
         ("dev", "development", 8, 4),
+        ("test", "test", 8, 4),
         ("many", "test", 100, 8),
     ):
         rows = map(rollout_to_json, tutor_rollouts(WEAK, problems, samples, split=split, seed=5))
@@ -82,8 +83,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rows(root / "prompts.jsonl", prompts)
     recipe = {
         "model": MID,
-        **{name: f"{name}.jsonl" for name in ("train", "dev")},
-        "test": "dev.jsonl",
+        **{name: f"{name}.jsonl" for name in ("train", "dev", "test")},
         "n": [1, 4],
         "choose_at": 4,
         "settings": {"batch_size": 16, "epochs": 1, "step_rule": "newline", "beta": 0.5},

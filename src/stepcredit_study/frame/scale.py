@@ -180,9 +180,8 @@ def read_scale(name: str, *, quick: bool = False) -> Scale:
         raise UserError(f"there is no scale {name!r}", where="--scale", hint=suggestion(name, SCALES))
     content = read_settings(path, lambda _: None, SCALES)
     small, few = content.pop("quick"), content.pop("quick_seeds")
-    if quick:
-        content |= {"sizes": small, "seeds": few}
-    return typed_record(Scale, {"name": name, **content}, path.name)
+    scale = typed_record(Scale, {"name": name, **content}, path.name)
+    return replace(resized(scale, small), seeds=few) if quick else scale
 
 
 def resized(scale: Scale, sizes: Mapping[str, int]) -> Scale:
