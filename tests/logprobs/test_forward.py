@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stepcredit.errors import CheckpointError
 from stepcredit.logprobs import TokenBatch, enable_log_probs, enable_packing, pack, pad, token_log_probs
 from stepcredit.logprobs.forward import logits_at
+from stepcredit.logprobs.support import agree_but_for_rounding
 
 SEQUENCES = prompt_groups()
 Layout = Literal["right", "left", "packed", "shared"]
@@ -155,6 +156,25 @@ def test_bfloat16_agrees_with_float32_to_its_precision() -> None:
         actual = token_log_probs(low, batch_of(layout))
         assert actual.dtype == torch.float32
         assert (actual - expected).abs().mean() < 0.05
+
+
+def test_a_deep_model_in_bfloat16_packs_though_single_tokens_round_far() -> None:
+    low = tiny_model("llama", seed=1, num_hidden_layers=24, dtype=torch.bfloat16)
+    padded = token_log_probs(low, batch_of("right"))
+    assert enable_packing(low)
+    difference = token_log_probs(low, batch_of("shared")) - padded
+    assert difference.square().mean().sqrt() < 0.25
+
+
+def test_rounding_is_a_tokens_in_float32_the_mean_of_tokens_in_half_precision_and_never_nan() -> None:
+    expected, apart, missing = torch.zeros(100), torch.zeros(100), torch.zeros(100)
+    apart[3], missing[3] = 1.0, torch.nan
+    assert agree_but_for_rounding(apart, expected, torch.bfloat16)
+    assert not agree_but_for_rounding(apart, expected, torch.float32)
+    assert not agree_but_for_rounding(expected + 0.3, expected, torch.bfloat16)
+    for dtype in (torch.bfloat16, torch.float32):
+        assert agree_but_for_rounding(expected + 5e-4, expected, dtype)
+        assert not agree_but_for_rounding(missing, expected, dtype)
 
 
 @pytest.mark.parametrize("layout", ["right", "shared"])

@@ -17,7 +17,7 @@ from stepcredit.keyvalues.rows import RowCache
 from stepcredit.keyvalues.shared_prompts import SharedPrompt, sharing
 from stepcredit.keyvalues.store import Held, PrefixStore
 from stepcredit.logprobs.segments import IMPLEMENTATION
-from stepcredit.logprobs.support import rounding_tolerance
+from stepcredit.logprobs.support import agree_but_for_rounding
 from stepcredit.runs import Ledger
 
 LEAST_SHARED_TOKENS = 32
@@ -118,7 +118,7 @@ class Runner:
             return False
         finally:
             self.computed_tokens = computed
-        return torch.allclose(shared, expected, rtol=0, atol=rounding_tolerance(expected.dtype))
+        return agree_but_for_rounding(shared, expected, expected.dtype)
 
     def _probe(self, *, share: bool) -> Float[Tensor, "rows vocab"]:
         """Log-probabilities after two prompts of different lengths, each with two tokens more."""

@@ -18,12 +18,20 @@ _REPLACEABLE = ("sdpa", "eager", IMPLEMENTATION)
 _KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 _LOW_PRECISION_TOLERANCE = 0.25
-"""Nats a token between two orders of the same half-precision sums; a wrong mask is caught by leakage."""
+"""Nats between two orders of the same half-precision sums; a wrong mask is caught by leakage."""
 
 
-def rounding_tolerance(dtype: torch.dtype) -> float:
-    """By how many nats a token's log-probability may differ with the order of a model's sums."""
-    return _TOLERANCE.get(dtype, _LOW_PRECISION_TOLERANCE)
+def agree_but_for_rounding(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Whether log-probabilities differ by no more than the order of a model's sums explains.
+
+    Args:
+        dtype: Of the model. In float32 and float64 every token has to agree; in half precision the root
+            mean square over the tokens counts, because single ones of a deep model go far beyond it.
+    """
+    difference = (found - expected).double()
+    if dtype in _TOLERANCE:
+        return bool(difference.abs().max() <= _TOLERANCE[dtype])
+    return bool(difference.square().mean().sqrt() <= _LOW_PRECISION_TOLERANCE)
 
 
 def enable_packing(model: nn.Module) -> bool:
@@ -91,10 +99,9 @@ def _padded(model: nn.Module, sequences: Sequence[Encoded]) -> Tensor:
 
 
 def _agrees(model: nn.Module, sequences: Sequence[Encoded], expected: Tensor) -> bool:
-    tolerance = rounding_tolerance(next(model.parameters()).dtype)
     batch = pack(sequences).to(input_device(model))
     packed = inference_log_probs(model, batch)
-    if not torch.allclose(packed, expected, rtol=0, atol=tolerance):
+    if not agree_but_for_rounding(packed, expected, next(model.parameters()).dtype):
         return False
     # Other tokens in the first sequence's own segment: the later sequences must not notice, to the last bit.
     # The first scored token is predicted from the shared segment, the others from the sequence's own.

@@ -114,7 +114,8 @@ def _choices(results: Mapping[str, Any]) -> Iterator[str]:
     yield from (
         "## Choices on development problems",
         "",
-        "AUC within a problem, length regressed out, by the best of four aggregates.",
+        "AUC within a problem, length regressed out, by the best of four aggregates. Trained in "
+        f"{results['scale']['training'].get('precision', 'float32')}.",
         "",
         "| method | tried (AUC) | kept | operations, times CE's |",
         "| --- | --- | --- | --- |",

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
+from stepcredit.checkpoints.loading import pick_device
 from stepcredit.errors import UserError
+from stepcredit.logprobs.float32_products import needs_float32
 from stepcredit.training.config import TrainConfig
 
 METHODS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -156,7 +158,7 @@ SCALES: Final = {scale.name: scale for scale in (FULL, TINY, GSM8K)}
 
 
 def read_word_scale(name: str, sizes: Mapping[str, int]) -> WordScale:
-    """A scale, with some of its numbers replaced.
+    """A scale, with some of its numbers replaced, trained in bfloat16 where this machine is fast in it.
 
     Raises:
         UserError: There is no such scale or number, or it is not at least 1.
@@ -167,7 +169,8 @@ def read_word_scale(name: str, sizes: Mapping[str, int]) -> WordScale:
     for size, value in sizes.items():
         if size not in known or value < 1:
             raise UserError(f"{size}={value} is not a size", where="--size", hint=f"use {', '.join(known)}")
-    changes: dict[str, Any] = dict(sizes)
+    precision = "float32" if needs_float32("bfloat16", pick_device("auto").type) else "bfloat16"
+    changes: dict[str, Any] = {"training": {**SCALES[name].training, "precision": precision}, **sizes}
     scale = replace(SCALES[name], **changes)
     return replace(scale, ns=tuple(n for n in scale.ns if n <= scale.test_responses))
 

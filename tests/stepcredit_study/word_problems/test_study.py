@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from stepcredit.data import read_rollouts
+from stepcredit.checkpoints.loading import pick_device
 from stepcredit.errors import UserError
+from stepcredit.logprobs.float32_products import needs_float32
 from stepcredit.pipelines.driver import Store
 from stepcredit_study.word_problems.choices import choose
 from stepcredit_study.word_problems.command import reproduce, source_of
@@ -109,7 +111,10 @@ def test_sizes_are_those_that_were_decided_and_can_be_made_smaller() -> None:
     assert (FULL.train_problems, FULL.train_responses, FULL.seeds, FULL.completions) == (1000, 8, 3, 4)
     assert FULL.num_seeds("implicit-dpo") == 3
     assert FULL.num_seeds("autopsv") == 1
-    assert read_word_scale("tiny", {}) == TINY
+    tiny = read_word_scale("tiny", {})
+    assert replace(tiny, training=TINY.training) == TINY
+    fast = "float32" if needs_float32("bfloat16", pick_device("auto").type) else "bfloat16"
+    assert tiny.config("implicit-ce").precision == fast
     smaller = read_word_scale("full", {"test_responses": 16, "train_problems": 50})
     assert (smaller.ns, smaller.train_problems) == ((4, 16), 50)
     with pytest.raises(UserError, match=r"--scale: there is no scale 'huge'. Use full, tiny, gsm8k"):
