@@ -169,7 +169,7 @@ def read_word_scale(name: str, sizes: Mapping[str, int]) -> WordScale:
     for size, value in sizes.items():
         if size not in known or value < 1:
             raise UserError(f"{size}={value} is not a size", where="--size", hint=f"use {', '.join(known)}")
-    precision = "float32" if needs_float32("bfloat16", pick_device("auto").type) else "bfloat16"
+    precision = "float32" if needs_float32("bfloat16", pick_device("auto")) else "bfloat16"
     changes: dict[str, Any] = {"training": {**SCALES[name].training, "precision": precision}, **sizes}
     scale = replace(SCALES[name], **changes)
     return replace(scale, ns=tuple(n for n in scale.ns if n <= scale.test_responses))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stepcredit.data import read_rollouts
 from stepcredit.checkpoints.loading import pick_device
+from stepcredit.data import read_rollouts
 from stepcredit.errors import UserError
 from stepcredit.logprobs.float32_products import needs_float32
 from stepcredit.pipelines.driver import Store
@@ -113,7 +113,7 @@ def test_sizes_are_those_that_were_decided_and_can_be_made_smaller() -> None:
     assert FULL.num_seeds("autopsv") == 1
     tiny = read_word_scale("tiny", {})
     assert replace(tiny, training=TINY.training) == TINY
-    fast = "float32" if needs_float32("bfloat16", pick_device("auto").type) else "bfloat16"
+    fast = "float32" if needs_float32("bfloat16", pick_device("auto")) else "bfloat16"
     assert tiny.config("implicit-ce").precision == fast
     smaller = read_word_scale("full", {"test_responses": 16, "train_problems": 50})
     assert (smaller.ns, smaller.train_problems) == ((4, 16), 50)
