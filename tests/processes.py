@@ -164,7 +164,7 @@ class Server:
     """
 
     def __init__(self, words: Sequence[str], log: Path) -> None:
-        self.log = log
+        self.log, self._asked = log, False
         log.write_text("")  # An earlier server may have written where it listened.
         self.process = start(["serve", "--port", "0", *words], log)
         while not (match := re.search(r"at http://\S+:(\d+)", log.read_text())):
@@ -178,9 +178,15 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.end()
 
+    def ask_to_end(self) -> None:
+        """Send one signal: a second one, when the first is dealt with, would interrupt the way out."""
+        if not self._asked:
+            self.process.terminate()
+        self._asked = True
+
     def end(self) -> str:
-        """Ask it to end, unless it has; all that it wrote."""
-        self.process.terminate()
+        """Ask it to end, unless it was asked; all that it wrote."""
+        self.ask_to_end()
         self.process.join(60)
         assert self.process.exitcode == 0, self.log.read_text()
         return self.log.read_text()

@@ -57,7 +57,7 @@ def test_what_was_accepted_is_answered_before_it_ends(tmp_path: Path) -> None:
         client.score(PROMPT, [RESPONSE])
         asked = [pool.submit(client.score, PROMPT, [RESPONSE] * 32) for _ in range(8)]
         time.sleep(0.05)
-        server.process.terminate()
+        server.ask_to_end()
         answered = 0
         for future in asked:
             error = future.exception(timeout=60)  # Some may have come too late to be accepted.
