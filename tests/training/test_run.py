@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import re
@@ -13,9 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from peft import helpers
 from safetensors import SafetensorError
 from tests.training.conftest import save_tiny_model
-from torch import Tensor
+from torch import Tensor, nn
 
 from stepcredit.checkpoints import LoadOptions, load_model
 from stepcredit.errors import DataError, MissingExtraError, UserError
@@ -205,6 +207,27 @@ class TestAdapters:
         live = train(tiny_model, rollouts, tmp_path / "b", lora_rank=2, live_reference=True)
         for row, other in zip(stored.log, live.log, strict=True):
             assert other["loss"] == pytest.approx(row["loss"], rel=1e-5)
+
+    def test_in_bfloat16_they_read_what_the_model_wrote_with_the_weights_that_casts_give(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        short = partial(train, tiny_model, rollouts, lora_rank=2, precision="bfloat16", epochs=0.5)
+        read: set[torch.dtype] = set()
+        forward = nn.Linear.forward
+
+        def noted(linear: nn.Linear, values: Tensor) -> Tensor:
+            if linear.out_features == 2 and linear.training:
+                read.add(values.dtype)
+            return forward(linear, values)
+
+        monkeypatch.setattr(nn.Linear, "forward", noted)
+        uncast = short(tmp_path / "uncast")
+        assert read == {torch.bfloat16}
+        monkeypatch.setattr(helpers, "disable_input_dtype_casting", lambda _: contextlib.nullcontext())
+        cast = short(tmp_path / "cast")
+        assert read == {torch.bfloat16, torch.float32}
+        for name, value in weights(cast).items():
+            assert torch.equal(weights(uncast)[name], value)
 
     def test_modules_that_do_not_exist_are_refused(
         self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path

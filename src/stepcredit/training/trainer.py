@@ -153,8 +153,15 @@ class PRMTrainer(Trainer):
         if not self.args.bf16 or self.is_fsdp_enabled:
             yield
             return
-        # Autocast forgets its casts when the outermost context ends; the model's own lies inside.
-        with self.accelerator.autocast(), torch.autocast(self.args.device.type, enabled=False):
+        with contextlib.ExitStack() as stack:
+            if hasattr(self.model, "peft_config"):
+                from peft.helpers import disable_input_dtype_casting
+
+                # Adapters would cast inputs to their own float32, and autocast casts them back.
+                stack.enter_context(disable_input_dtype_casting(self.model))
+            # Autocast forgets its casts when the outermost context ends; the model's own lies inside.
+            stack.enter_context(self.accelerator.autocast())
+            stack.enter_context(torch.autocast(self.args.device.type, enabled=False))
             yield
 
     def _accumulate(self, model: nn.Module, inputs: StepBatch) -> Tensor:
