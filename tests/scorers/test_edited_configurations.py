@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 
 from stepcredit import ImplicitPRM
 from stepcredit.checkpoints import PRMCard, Reference, load_tokenizer, save_prm, weights_hash
+from stepcredit.cli import main
 
 PROMPT = "Tom had 3 boxes."
 RESPONSE = "He had 3.\nThen he got 9 more.\n12"
@@ -112,3 +113,28 @@ def test_the_base_of_an_adapter_may_move_but_not_be_edited(
     edit(moved / "config.json", **ROTATED)
     reward(prm, None)
     assert "prm: its configuration (config.json or adapter_config.json) was edited" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("edited", ["policy", "reference"])
+@pytest.mark.parametrize("command", ["score", "train"])
+def test_what_an_edited_model_would_give_is_not_there_already(
+    command: str, edited: str, saved_pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graded = tmp_path / "graded.jsonl"
+    for correct in (True, False):
+        row = {"id": f"r{correct}", "prompt_id": "p", "prompt": PROMPT, "response": RESPONSE}
+        with graded.open("a") as file:
+            file.write(json.dumps(row | {"finish_reason": "stop", "correct": correct}) + "\n")
+    model = {"score": ["--prm", "policy", "--beta", "1"], "train": ["--model", "policy"]}[command]
+    words = [
+        command, str(graded), model[0], str(saved_pair[0]), *model[2:], "--reference", str(saved_pair[1]),
+        "--steps", "newline", "--out", str(tmp_path / {"score": "scores.jsonl", "train": "prm"}[command]),
+    ]  # fmt: skip
+    assert main(words) == 0
+    assert main(words) == 0
+    assert "already" in capsys.readouterr().out
+    edit(tmp_path / edited / "config.json", transformers_version="5.0.0")
+    assert main(words) == 0
+    edit(tmp_path / edited / "config.json", **ROTATED)
+    assert main(words) == 2
+    assert "was made with other settings" in capsys.readouterr().err

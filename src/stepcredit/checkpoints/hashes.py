@@ -22,11 +22,12 @@ _SETTINGS_FILES = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
     "tokenizer.model", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
-_REMARKS = ("transformers_version", "_name_or_path", "name_or_path")
-"""What these files say of their making; it decides nothing."""
 _CONFIGURATION_FILES = ("config.json", "adapter_config.json")
-_PLACES = (*_REMARKS, "base_model_name_or_path", "revision", "peft_version")
-"""What these say besides of their making and of places, on which no number depends."""
+_REMARKS = (
+    "transformers_version", "_name_or_path", "name_or_path", "base_model_name_or_path", "revision",
+    "peft_version",
+)  # fmt: skip
+"""What these files say of their making and of places, on which no number depends."""
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -88,7 +89,7 @@ def settings_hash(directory: str | Path) -> str:
 
     Those are its configuration, generation settings and tokenizer files, and for an adapter its base's too.
     """
-    return _settings_hash(Path(directory), _SETTINGS_FILES, _REMARKS)
+    return _settings_hash(Path(directory), _SETTINGS_FILES)
 
 
 def configuration_hash(directory: str | Path) -> str:
@@ -97,26 +98,26 @@ def configuration_hash(directory: str | Path) -> str:
     Raises:
         CheckpointError: An adapter's base is not there.
     """
-    return _settings_hash(Path(directory), _CONFIGURATION_FILES, _PLACES)
+    return _settings_hash(Path(directory), _CONFIGURATION_FILES)
 
 
-def _settings_hash(directory: Path, names: Sequence[str], remarks: Sequence[str]) -> str:
+def _settings_hash(directory: Path, names: Sequence[str]) -> str:
     if directory.is_file():  # of GGUF, which holds all of it
         return _file_hash(directory)
     files = [directory / name for name in names if (directory / name).is_file()]
-    hashes = [[file.name, _settings_file_hash(file, remarks)] for file in files]
+    hashes = [[file.name, _settings_file_hash(file)] for file in files]
     if (directory / "adapter_config.json").is_file():
         base = resolve(adapter_base(directory), weights=False)
-        hashes.append(["base", _settings_hash(base, names, remarks)])
+        hashes.append(["base", _settings_hash(base, names)])
     return hash_json(hashes)
 
 
-def _settings_file_hash(path: Path, remarks: Sequence[str]) -> str:
+def _settings_file_hash(path: Path) -> str:
     if path.suffix != ".json":
         return _file_hash(path)
     try:
         content = read_object(path)
-        return hash_json({name: value for name, value in content.items() if name not in remarks})
+        return hash_json({name: value for name, value in content.items() if name not in _REMARKS})
     except (ValueError, RecursionError):
         return _file_hash(path)
 

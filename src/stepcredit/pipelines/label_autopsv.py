@@ -13,7 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepcredit.checkpoints import content_hash, resolve
+from stepcredit.checkpoints import content_hash, resolve, settings_hash
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.data import count_rows, finish_lines, read_rollouts, rollout_from_json, rollout_to_json
 from stepcredit.data.sources import file_kind
@@ -140,9 +140,11 @@ def run(options: Options) -> Result:
 
 
 def _manifest(options: Options) -> Manifest:
+    model = resolve(options.model, revision=options.load.revision)
     settings = {
         **options.config.determining(),
-        "model": content_hash(resolve(options.model, revision=options.load.revision)),
+        "model": content_hash(model),
+        "files": settings_hash(model),
         "choose_by": options.choose_by if options.threshold is None else None,
         "threshold": options.threshold,
         "seed": options.seed,

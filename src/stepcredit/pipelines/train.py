@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepcredit.checkpoints import settings_hash
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.data import read_rollouts
 from stepcredit.data.sources import check_readable
@@ -216,7 +217,8 @@ def _determining(options: Options, sources: Sources) -> dict[str, Any]:
     return {
         **options.config.determining(),
         "model": sources.model.weights_hash,
-        "reference": None if other is None else other.weights_hash,
+        "files": settings_hash(sources.model.path),
+        "reference": None if other is None else other.model_hash,
         "seed": options.seed,
         "skip_invalid": options.skip_invalid,
         "has_dev": options.dev is not None,

@@ -25,6 +25,7 @@ from stepcredit.checkpoints import (
     model_hash,
     pick_device,
     resolve,
+    settings_hash,
     template_hash,
     tokenizer_hash,
     warn_if_edited,
@@ -133,14 +134,15 @@ class Checkpoint:
         return model
 
     def identity(self) -> dict[str, Any]:
-        """The models by content: its own weights (unless another process has them), reference and beta."""
+        """The models by content: weights (unless another process has them), files, reference and beta."""
         settings, also = self.settings, self.load.unsafe_patterns
         card = self.card or PRMCard()
         reference = None if card.reference is None else card.reference.weights_hash
         if isinstance(settings.reference, str | Path):
-            reference = content_hash(resolve(settings.reference, also=also), also=also)
+            reference = model_hash(resolve(settings.reference, also=also), also=also)
         return {
             "prm": self.content_hash if settings.reads_weights else None,
+            "files": settings_hash(self.path),
             "reference": reference,
             "beta": card.beta if settings.beta is None else settings.beta,
         }
