@@ -8,7 +8,7 @@ many passes or processes share the work.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from stepcredit.objectives import Objective, ObjectiveInput, ObjectiveSettings, 
 from stepcredit.scorers.forward_batch import ForwardBatch
 from stepcredit.scorers.kind import Record
 from stepcredit.training.batches import Cut, EpochSampler
+from stepcredit.training.casting import cast_once
 from stepcredit.training.examples import Example, TrainingSet
 from stepcredit.training.finite import check_finite, check_heldout_finite
 from stepcredit.training.heldout import heldout_metrics
@@ -141,28 +142,11 @@ class PRMTrainer(Trainer):
         self, model: nn.Module, inputs: StepBatch, *_: Any, **__: Any
     ) -> Tensor:
         """Forward and backward of one step's share; returns its part of the step's mean loss."""
-        with self._weights_cast_once():
-            return self._accumulate(model, inputs)
-
-    @contextlib.contextmanager
-    def _weights_cast_once(self) -> Iterator[None]:
-        """Keep the weights that autocast casts until the step ends; each pass would cast them anew.
-
-        Not where weights are sharded, which would stay whole for as long.
-        """
         if not self.args.bf16 or self.is_fsdp_enabled:
-            yield
-            return
-        with contextlib.ExitStack() as stack:
-            if hasattr(self.model, "peft_config"):
-                from peft.helpers import disable_input_dtype_casting
-
-                # Adapters would cast inputs to their own float32, and autocast casts them back.
-                stack.enter_context(disable_input_dtype_casting(self.model))
-            # Autocast forgets its casts when the outermost context ends; the model's own lies inside.
-            stack.enter_context(self.accelerator.autocast())
-            stack.enter_context(torch.autocast(self.args.device.type, enabled=False))
-            yield
+            return self._accumulate(model, inputs)
+        assert self.model is not None
+        with cast_once(self.accelerator, self.model):
+            return self._accumulate(model, inputs)
 
     def _accumulate(self, model: nn.Module, inputs: StepBatch) -> Tensor:
         batch_fields = self._batch_fields(model, inputs)
