@@ -18,7 +18,7 @@ class Options:
     """Options of ``stepcredit bench search``."""
 
     shape: str = option(
-        "models: the lab's, or of this shape with random weights and the lab's vocabulary",
+        "the lab's models, or models of this shape with random weights and the lab's vocabulary",
         default="lab",
         choices=("lab", "smollm2-135m", "tiny"),
     )

@@ -88,7 +88,7 @@ def _run(words: list[str]) -> int:
         "--config",
         type=Path,
         metavar="FILE.yaml",
-        help="read options from this file or, to train, from a shipped recipe "
+        help="read options from this file or, for train, from a shipped recipe "
         f"({', '.join(recipe_names())}); options on the command line override them",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON when the command ends")

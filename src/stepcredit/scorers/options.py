@@ -27,7 +27,8 @@ class ImplicitOptions:
     """An implicit reward model: where its two models are, and its scale."""
 
     prm: str = option(
-        "reward model: a directory, GGUF file or hub id, or http://HOST:PORT of stepcredit serve",
+        "reward model: a directory, GGUF file or hub id, or, for score and search, http://HOST:PORT of "
+        "stepcredit serve",
         metavar="DIR",
     )
     reference: str | None = option(
