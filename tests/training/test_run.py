@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from stepcredit.checkpoints import LoadOptions, load_model
 from stepcredit.errors import DataError, MissingExtraError, UserError
+from stepcredit.logprobs import float32_products
 from stepcredit.runs import Progress
 from stepcredit.training import callbacks, snapshots
 from stepcredit.training.config import TrainConfig
@@ -184,6 +185,20 @@ class TestSameResult:
         trained = train(tiny_model, rollouts, tmp_path, precision="bfloat16", epochs=0.3)
         assert trained.log[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
         assert next(trained.model.parameters()).dtype == torch.float32
+
+    @pytest.mark.parametrize("is_slow", [True, False])
+    def test_a_processor_without_instructions_for_it_is_said_to_be_slow(
+        self,
+        is_slow: bool,
+        tiny_model: Path,
+        rollouts: list[Rollout],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr(float32_products, "lacks_half_precision", lambda: is_slow)
+        train(tiny_model, rollouts, tmp_path, precision="bfloat16", epochs=0.3)
+        assert ("--precision float32 is several times as fast" in capsys.readouterr().err) is is_slow
 
 
 class TestAdapters:

@@ -8,6 +8,8 @@ from typing import Any
 
 from stepcredit.checkpoints import LoadOptions, check_vocabulary
 from stepcredit.errors import UserError
+from stepcredit.logprobs.float32_products import needs_float32
+from stepcredit.runs import warn
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.inputs import Inputs
 from stepcredit.training.policy import load_policy, packs
@@ -54,6 +56,8 @@ def load_models(
             hint="leave it out; the reference is then computed once before training",
         )
     name, device = sources.model.name, session.arguments.device
+    if needs_float32(config.precision, device.type):
+        warn("this processor has no instructions for bfloat16; --precision float32 is several times as fast")
     own_network = has_own_network(config, sources, session)
     policy = None if own_network else load_policy(name, config, load, device)
     reference = None
