@@ -289,3 +289,30 @@ def test_the_chat_interface_gets_tools_arguments_and_a_turn_to_go_on_with(server
     assert body["tools"] == tools
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
     assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "response"),
+    [
+        ("3 + 4", {"matched_stop": "\n"}, "3 + 4\n"),
+        ("3 + 4", {"stop_reason": "\n"}, "3 + 4\n"),
+        ("3 + 4\n", {"stop_reason": "\n"}, "3 + 4\n"),
+        ("7", {"stop_reason": None, "matched_stop": 2}, "7"),
+        ("7", {"stop_reason": "<|end|>"}, "7"),
+    ],
+)
+def test_a_stop_string_that_is_to_be_kept_is_asked_for_in_every_dialect_or_put_back(
+    server: StubServer, text: str, said: dict[str, Any], response: str
+) -> None:
+    reply = completion(text)
+    assert isinstance(reply, Reply)
+    reply.content["choices"][0] |= said  # type: ignore[index,call-overload]
+    server.answer = lambda number, body: reply
+    (result,) = _results(_generator(server), _request(stop=("\n",), keep_stop=True))
+    assert isinstance(result, Rollout)
+    assert result.response == response
+    assert server.seen[0]["include_stop_str_in_output"] is server.seen[0]["no_stop_trim"] is True
+    (other,) = _results(_generator(server), _request(stop=("\n",)))
+    assert isinstance(other, Rollout)
+    assert other.response == response.rstrip("\n")
+    assert "no_stop_trim" not in server.seen[1]

@@ -8,6 +8,7 @@ import pytest
 
 from stepcredit.errors import CheckpointError, UserError
 from stepcredit.generators.fake import FakeGenerator
+from stepcredit.generators.limits import BatchLimits
 from stepcredit.generators.openai import OpenAIGenerator
 from stepcredit.generators.options import GeneratorOptions, make_generator
 from stepcredit.generators.transformers import TransformersGenerator
@@ -89,3 +90,18 @@ def test_mistakes_are_user_errors(tmp_path: Path) -> None:
         make_generator(GeneratorOptions(model=str(tmp_path / "none")))
     with pytest.raises(UserError, match="--concurrency"):
         GeneratorOptions(model="m", generator="openai", concurrency=0)
+
+
+def test_by_default_no_more_runs_at_once_than_fits(
+    tmp_path: Path, make_model: Any, make_tokenizer: Any
+) -> None:
+    make_model(vocab_size=131_072).save_pretrained(str(tmp_path))
+    make_tokenizer().save_pretrained(str(tmp_path))
+    fitting = BatchLimits.fitting(make_model(vocab_size=131_072))
+    made = make_generator(GeneratorOptions(model=str(tmp_path)))
+    assert isinstance(made, TransformersGenerator)
+    assert made.limits.samples == fitting.samples < BatchLimits().samples
+    assert made.limits.cached_tokens == BatchLimits().cached_tokens < fitting.cached_tokens
+    given = make_generator(GeneratorOptions(model=str(tmp_path), batch_samples=3000, batch_tokens=9))
+    assert isinstance(given, TransformersGenerator)
+    assert (given.limits.samples, given.limits.cached_tokens) == (3000, 9)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 
+import pytest
 from tests.searching.fakes import SAMPLING, DigitPolicy, DigitScorer, problems
 
 from stepcredit.searching import STRATEGIES, Node, Searcher, SearchFailure, SearchSettings, Tree, choose_best
-from stepcredit.types import Sampling
+from stepcredit.types import GenerationFailure, GenerationRequest, Rollout, Sampling
 
 
 def _searcher(policy: DigitPolicy, scorer: DigitScorer, sampling: Sampling = SAMPLING) -> Searcher:
@@ -63,3 +65,28 @@ def test_a_search_may_go_deeper_than_python_recurses() -> None:
     for number in range(1, 2001):
         node = Node(id=number, parent=node, num_tokens=3)
     assert (node.depth, node.length) == (2000, 6000)
+
+
+class _Bounded(DigitPolicy):
+    """Has room for a few tokens; prompts take four of them."""
+
+    context = 8
+
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Rollout | GenerationFailure]:
+        for request in requests:
+            read = 4 + len(request.response_prefix)
+            if read >= self.context:
+                yield GenerationFailure(request.prompt.id, request.indices, "no room")
+                continue
+            for result in super().generate([request]):
+                assert isinstance(result, Rollout)
+                yield dataclasses.replace(result, extras={**result.extras, "num_prompt_tokens": read})
+
+
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if "best-of" not in name])
+def test_a_step_that_ends_where_the_context_does_is_a_response_cut_off_there(strategy: str) -> None:
+    settings = SearchSettings(width=8, expand=4)
+    searcher = Searcher(_Bounded(), DigitScorer(), STRATEGIES[strategy], settings, SAMPLING, ("\n",))
+    (tree,) = searcher.search(problems(1))
+    assert isinstance(tree, Tree)
+    assert {(len(node.response), node.cut_off, node.ended) for node in tree.candidates} == {(4, True, False)}

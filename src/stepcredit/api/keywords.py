@@ -36,8 +36,8 @@ class PolicyKeywords(LoadKeywords, total=False):
     model: PathText | None
     generator: Literal["transformers", "vllm", "openai", "fake"]
     policy_name: str | None
-    batch_samples: int
-    batch_tokens: int
+    batch_samples: int | None
+    batch_tokens: int | None
     base_url: str | None
     api: Literal["chat", "completions"]
     tokenizer: str | None

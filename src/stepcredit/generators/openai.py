@@ -34,6 +34,8 @@ from stepcredit.types import (
 )
 
 OPENAI = "https://api.openai.com/v1"
+_MATCHED = ("stop_reason", "matched_stop")
+"""Where vLLM and SGLang say which stop string ended a response."""
 _HOPELESS_STATUSES = frozenset({401, 403, 404})
 
 
@@ -45,6 +47,7 @@ class _Answer:
         text: After the response prefix; ``None`` for an answer in words that never began.
         thinking: What a reasoning parser took out of the text.
         source_reason: Why it ended, as the server names it.
+        stop: The stop string that ended it, where the server says so.
         log_probs: Each token's text, and its candidates' log-probabilities (nats) by their texts, where they
             were asked for and given.
     """
@@ -55,6 +58,7 @@ class _Answer:
     num_prompt_tokens: int | None
     num_generated_tokens: int | None
     log_probs: Sequence[tuple[str, Mapping[str, float]]] = ()
+    stop: str = ""
 
     @property
     def reason(self) -> FinishReason | None:
@@ -157,10 +161,14 @@ class OpenAIGenerator:
         cut = None
         if answer.text is not None and not request.sampling.keep_stop:
             cut = cut_at_stop(answer.text, request.sampling.stop)
+        text = answer.text if cut is None else cut
+        if request.sampling.keep_stop and cut_at_stop(text or "", request.sampling.stop) is None:
+            # A server that knows no way to keep the stop string may still say which one it was.
+            text = (text or "") + (answer.stop if answer.stop in request.sampling.stop else "")
         rollout = make_rollout(
             request,
             index,
-            text=_with_thinking(answer.text if cut is None else cut, answer.thinking),
+            text=_with_thinking(text, answer.thinking),
             reason=answer.reason if cut is None else "stop",
             source_reason=answer.source_reason if cut is None else None,
             policy=self.name,
@@ -221,6 +229,7 @@ def _settings(sampling: Sampling) -> dict[str, Any]:
         "top_k": sampling.top_k,
         "min_p": sampling.min_p,
         "include_stop_str_in_output": sampling.keep_stop,
+        "no_stop_trim": sampling.keep_stop,  # SGLang's name for it
     }
     return settings | {name: value for name, value in extra.items() if value}
 
@@ -255,6 +264,7 @@ def _read(answer: Any) -> _Answer:
         _number(usage.get("prompt_tokens")),
         _number(usage.get("completion_tokens")),
         read_candidates(choice.get("logprobs")),
+        next((stop for name in _MATCHED if isinstance(stop := choice.get(name), str)), ""),
     )
 
 

@@ -90,9 +90,15 @@ class GeneratorOptions:
         choices=GENERATORS,
     )
     policy_name: str | None = option("name written to each rollout (default: the model's)", default=None)
-    batch_samples: int = option("largest number of samples that run together (transformers)", default=2048)
-    batch_tokens: int = option(
-        "largest number of tokens in the key-value cache (transformers)", default=1 << 18
+    batch_samples: int | None = option(
+        "largest number of samples that run together (transformers); default is 2048, or what fits",
+        default=None,
+        metavar="N",
+    )
+    batch_tokens: int | None = option(
+        "largest number of tokens in the key-value cache (transformers); default is 262144, or what fits",
+        default=None,
+        metavar="N",
     )
     base_url: str | None = option(
         "address of the server, e.g. http://localhost:8000/v1 (openai)", default=None
@@ -251,7 +257,11 @@ def _transformers(options: GeneratorOptions, *, continues: bool) -> Generator:
         options.directory(), trust_remote_code=options.load.trust_remote_code, chat=options.load.chat
     )
     model = fit_to_processor(load_model(options.model, options.load))
-    limits = BatchLimits.fitting(model, samples=options.batch_samples, cached_tokens=options.batch_tokens)
+    most, fitting = BatchLimits(), BatchLimits.fitting(model)
+    limits = BatchLimits(
+        samples=options.batch_samples or min(most.samples, fitting.samples),
+        cached_tokens=options.batch_tokens or min(most.cached_tokens, fitting.cached_tokens),
+    )
     return TransformersGenerator(
         model,
         tokenizer,

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from stepcredit.conversations import content_text
 from stepcredit.data import Records, prompt_from_json, read_as, read_prompts, read_rollouts
 from stepcredit.data.reasoning_gym import PREFIX, TaskOptions, read_task
 from stepcredit.errors import DataError, UserError
-from stepcredit.types import Message, Prompt
+from stepcredit.types import Message, Prompt, PromptText
+from stepcredit.wording import quantity
 
 
 def parse_shard(shard: str | None) -> tuple[int, int]:
@@ -27,16 +29,39 @@ def parse_shard(shard: str | None) -> tuple[int, int]:
     raise UserError(f"{shard!r} is not I/N with I between 1 and N", where="--shard", hint="e.g. --shard 2/8")
 
 
-def read_examples(few_shot: Path | None) -> tuple[Message, ...]:
-    """Solved examples as turns of a conversation."""
+def read_examples(few_shot: Path | None, system_prompt: str | None = None) -> tuple[Message, ...]:
+    """Solved examples as turns of one conversation.
+
+    A system message that they were drawn after stands once, before all of them, unless ``system_prompt``
+    is to take its place.
+
+    Raises:
+        DataError: They have different system messages, and there is none that replaces them.
+    """
     if few_shot is None:
         return ()
+    opening: list[Message] = []
     turns: list[Message] = []
     for rollout in read_rollouts(few_shot):
-        asked = rollout.prompt
-        turns += [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
-        turns.append({"role": "assistant", "content": rollout.response})
-    return tuple(turns)
+        system, asked = _apart(rollout.prompt)
+        if system_prompt is None and opening and system and system != opening:
+            raise DataError(
+                "the examples have different system messages",
+                where=f"{few_shot}: rollout {rollout.id!r}",
+                hint="choose one with --system-prompt",
+            )
+        opening = opening or system
+        started = asked.pop() if asked and asked[-1]["role"] == "assistant" else None
+        response = rollout.response if started is None else content_text(started) + rollout.response
+        turns += [*asked, {"role": "assistant", "content": response}]
+    return (*(opening if system_prompt is None else ()), *turns)
+
+
+def _apart(prompt: PromptText) -> tuple[list[Message], list[Message]]:
+    """The system message at the start of a conversation, if there is one, and the other turns."""
+    turns: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    first = int(bool(turns) and turns[0]["role"] == "system")
+    return turns[:first], turns[first:]
 
 
 def in_context(
@@ -49,28 +74,26 @@ def in_context(
 
     Rollouts keep this whole conversation as their prompt, so that they are scored behind the same text.
 
+    Args:
+        system_prompt: Goes before the examples' own system message.
+        examples: From :func:`read_examples`.
+
     Raises:
         DataError: The prompt has a system message of its own.
     """
     if system_prompt is None and not examples:
         return prompt
-    conversation: list[Message] = (
-        [{"role": "user", "content": prompt.prompt}]
-        if isinstance(prompt.prompt, str)
-        else list(prompt.prompt)
-    )
-    opening: list[Message] = []
-    if conversation and conversation[0]["role"] == "system":
-        if system_prompt is not None:
-            raise DataError(
-                "the prompt already has a system message",
-                where=f"{path}: prompt {prompt.id!r}" if path else f"prompt {prompt.id!r}",
-                hint="leave out --system-prompt",
-            )
-        opening, conversation = conversation[:1], conversation[1:]
-    elif system_prompt is not None:
-        opening = [{"role": "system", "content": system_prompt}]
-    return replace(prompt, prompt=[*opening, *examples, *conversation])
+    own, conversation = _apart(prompt.prompt)
+    theirs, solved = _apart(examples)
+    if own and system_prompt is not None:
+        raise DataError(
+            "the prompt already has a system message",
+            where=f"{path}: prompt {prompt.id!r}" if path else f"prompt {prompt.id!r}",
+            hint="leave out --system-prompt",
+        )
+    if system_prompt is not None:
+        theirs = [{"role": "system", "content": system_prompt}]
+    return replace(prompt, prompt=[*(own or theirs), *solved, *conversation])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +135,7 @@ class Plan:
 
         Raises:
             DataError: A prompt is malformed, there twice, or cannot be put after the examples.
-            UserError: There is no prompt.
+            UserError: There is no prompt, or none in the shard.
         """
 
         def read() -> Records[Prompt]:
@@ -129,6 +152,12 @@ class Plan:
             raise UserError("has no prompts", where=path)
         number, count = parse_shard(shard)
         first, last = (len(ids) * (number - 1)) // count, (len(ids) * number) // count
+        if first == last:
+            raise UserError(
+                f"{shard} holds none of the {quantity(len(ids), 'prompt')}",
+                where="--shard",
+                hint=f"use at most {quantity(len(ids), 'shard')}",
+            )
 
         def prompts() -> Iterator[Prompt]:
             for prompt in islice(read(), first, last):

@@ -46,8 +46,9 @@ class StopStrings:
         """
         if self._pieces is None:
             tokenizer = self._format.tokenizer
+            # Twice: some decoders take the first token's leading space away.
             self._pieces = [
-                tokenizer.decode([token], clean_up_tokenization_spaces=False)
+                tokenizer.decode([token, token], clean_up_tokenization_spaces=False)
                 for token in range(min(self._vocabulary, len(tokenizer)))
             ]
         last = {string[-1] for string in stop}

@@ -52,6 +52,8 @@ class TransformersGenerator:
 
     Attributes:
         ledger: Tokens read and drawn so far.
+        limits: How much runs at once.
+        context: Tokens of prompt and response that fit; ``None`` where there is no limit.
 
     Raises:
         CheckpointError: The tokenizer has no chat template or no end-of-turn token, or the model keeps a
@@ -79,7 +81,7 @@ class TransformersGenerator:
                 where=name,
                 hint="use --generator vllm",
             ) from error
-        self._limits = limits or BatchLimits.fitting(model)
+        self.limits = limits or BatchLimits.fitting(model)
         text_config = model.config.get_text_config(decoder=True)
         self._runner = Runner(
             model.eval(),
@@ -87,7 +89,7 @@ class TransformersGenerator:
             StopStrings(self._format, text_config.vocab_size),
             store,
         )
-        self._context = context_length(model.config)
+        self.context = context_length(model.config)
 
     @property
     def model(self) -> Any:
@@ -156,7 +158,7 @@ class TransformersGenerator:
         """Fill ``waiting``, longest opening first and requests with the same truncation together."""
         jobs: list[Job] = []
         samples = 0
-        while samples < _WINDOW * self._limits.samples and (request := next(source, None)) is not None:
+        while samples < _WINDOW * self.limits.samples and (request := next(source, None)) is not None:
             try:
                 job = self._job(request)
             except DataError as error:
@@ -174,20 +176,20 @@ class TransformersGenerator:
     def _job(self, request: GenerationRequest) -> Job:
         opening = self._format.opening_of(request)
         limit = request.sampling.max_new_tokens
-        if self._context is not None:
-            room = self._context - len(opening.token_ids)
+        if self.context is not None:
+            room = self.context - len(opening.token_ids)
             if room < 1:
                 raise DataError(
                     f"the prompt has {len(opening.token_ids)} tokens, "
-                    f"but the model's context is only {self._context}"
+                    f"but the model's context is only {self.context}"
                 )
             limit = min(limit, room)
         return Job(request, opening, limit, self._runner.shares(opening, request.num_samples))
 
     def _split(self, job: Job) -> Iterator[Job]:
         """Cut a request with more samples than can run at once into several."""
-        room = self._limits.cached_tokens - job.shared_tokens
-        most = max(1, min(self._limits.samples, room // (job.row_tokens + job.limit)))
+        room = self.limits.cached_tokens - job.shared_tokens
+        most = max(1, min(self.limits.samples, room // (job.row_tokens + job.limit)))
         indices = job.request.indices
         for first in range(0, len(indices), most):
             part = replace(job.request, indices=indices[first : first + most])
@@ -196,7 +198,7 @@ class TransformersGenerator:
     def _admit(self, waiting: deque[Job], batch: Batch | None, truncation: Truncation) -> list[Job]:
         """Take the requests that fit beside what runs; none before half of the room is free."""
         samples = batch.num_samples if batch is not None else 0
-        if 2 * samples > self._limits.samples:
+        if 2 * samples > self.limits.samples:
             return []
         longest, limit, shared = (
             (batch.columns, batch.longest_limit, batch.shared_tokens) if batch is not None else (0, 0, 0)
@@ -209,9 +211,9 @@ class TransformersGenerator:
             longest, limit = max(longest, job.row_tokens), max(limit, job.limit)
             shared += job.shared_tokens
             held = shared + samples * (longest + limit)
-            fits = samples <= self._limits.samples and held <= self._limits.cached_tokens
+            fits = samples <= self.limits.samples and held <= self.limits.cached_tokens
             widest = max(len(other.opening.token_ids) for other in [*jobs[:1], job])
-            fits = fits and widest * (len(jobs) + 1) <= self._limits.prompt_tokens
+            fits = fits and widest * (len(jobs) + 1) <= self.limits.prompt_tokens
             if not fits and (jobs or batch is not None):
                 break
             jobs.append(waiting.popleft())

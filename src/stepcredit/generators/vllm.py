@@ -120,6 +120,7 @@ class VLLMGenerator:
 
     Attributes:
         ledger: Tokens read (each request's prompt once) and drawn.
+        context: Tokens of prompt and response that fit.
 
     Raises:
         MissingExtraError: vLLM is not installed.
@@ -148,6 +149,7 @@ class VLLMGenerator:
             else _Copies(model, self._settings)
         )
         self._abilities = self._copies.abilities
+        self.context: int | None = self._abilities.context
         if not self._abilities.takes_seeds:
             warn("vLLM takes no seeds on a CPU, so --seed has no effect: another run draws other samples")
 

@@ -140,7 +140,7 @@ def run(options: Options) -> CommandResult:
         UserError: A mistake in the options or the input; or every prompt failed.
     """
     file_kind(options.out)
-    examples = read_examples(options.few_shot)
+    examples = read_examples(options.few_shot, options.system_prompt)
     plan = Plan.read(
         options.prompts,
         columns=parse_columns(options.column),

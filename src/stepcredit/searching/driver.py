@@ -158,10 +158,16 @@ class Searcher:
             num_tokens=int(rollout.extras.get("num_generated_tokens", 0)),
         )
         # A limit that is reached with the end of a step leaves no room for another one.
-        if not node.whole and node.length >= self._whole.max_new_tokens:
+        if not node.whole and (node.length >= self._whole.max_new_tokens or self._is_full(rollout)):
             node.cut_off = True
         tree.nodes.append(node)
         return node
+
+    def _is_full(self, rollout: Rollout) -> bool:
+        """Whether what was read and drawn fills the policy's context, where the generator knows it."""
+        context: int | None = getattr(self.generator, "context", None)
+        counted = (rollout.extras.get(f"num_{kind}_tokens") or 0 for kind in ("prompt", "generated"))
+        return context is not None and sum(counted) >= context
 
     def _score(self, drawn: Sequence[tuple[Tree, Node, Rollout]]) -> None:
         partial = [
