@@ -62,7 +62,7 @@ def test_any_text_is_checked_step_by_step(response: str) -> None:
     labels = check_steps(PROBLEM, response)
     assert [label.end for label in labels] == [step.end for step in split(response, STEP_RULE)]
     wrong = first_wrong_step(PROBLEM, response)
-    assert [label.label for label in labels] == [wrong is None or i < wrong for i in range(len(labels))]
+    assert [label.label == 1 for label in labels] == [wrong is None or i < wrong for i in range(len(labels))]
 
 
 def test_labels_are_one_up_to_the_first_wrong_step() -> None:

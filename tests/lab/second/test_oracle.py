@@ -9,8 +9,8 @@ from stepcredit.types import Rollout
 PROBLEM = Problem(63, "*+", (7, 5), modulus=130)
 
 
-def right(response: str) -> list[float]:
-    return [label.label for label in check_steps(PROBLEM, response)]
+def right(response: str) -> list[bool]:
+    return [label.label == 1 for label in check_steps(PROBLEM, response)]
 
 
 @pytest.mark.parametrize(
