@@ -61,8 +61,7 @@ def thinking_end(response: str) -> int:
     for opening, closing in THINKING_TAGS:
         end = response.find(closing)
         if end >= 0:
-            end += len(closing)
-            return end + _length_of_blanks(response[end:])
+            return len(response) - len(response[end + len(closing) :].lstrip())
         if response.lstrip().startswith(opening):
             return len(response)
     return 0
@@ -146,7 +145,3 @@ def lost_opening(response: str) -> str:
         if tag and opening not in before:
             return opening if before.startswith(("\n", "\r")) else f"{opening}\n"
     return ""
-
-
-def _length_of_blanks(text: str) -> int:
-    return len(text) - len(text.lstrip())

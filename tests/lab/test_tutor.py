@@ -5,7 +5,6 @@ import pytest
 
 from stepcredit.errors import UserError
 from stepcredit.lab.labs import FIRST
-from stepcredit.lab.oracles import check_steps
 from stepcredit.lab.task import DOMAINS, Problem, draw_problems
 from stepcredit.lab.tutor import MID, STRONG, SYMBOLS, TUTORS, WEAK, Tutor, misconceptions
 
@@ -63,9 +62,8 @@ def test_what_is_written_has_the_stated_step_probabilities() -> None:
 def test_errors_are_only_in_what_steps_state_and_are_carried_forward() -> None:
     problems = draw_problems("train", seed=0, count=300)
     for problem, response in zip(problems, WEAK.write(problems, seed=1), strict=True):
-        checks = check_steps(problem, response)
-        assert len(checks) == len(problem.operands) + 1
-        assert all(check.well_formed and check.carried and check.operation for check in checks)
+        *lines, _ = response.split("\n")
+        assert response == problem.write([int(line[-1]) for line in lines])
 
 
 @pytest.mark.parametrize(("name", "accuracy"), [("weak", 0.30), ("mid", 0.40), ("strong", 0.71)])

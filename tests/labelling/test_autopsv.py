@@ -109,7 +109,7 @@ def test_with_exact_confidences_the_labels_are_nearly_those_of_the_rule() -> Non
         values = np.array([prefix_value(MID, problem, ""), *step_values(MID, problem, response)])
         changes.append(relative_changes(values))
         correct.append(response[-1] == problem.answer)
-        true.append([float(check.right) for check in check_steps(problem, response)])
+        true.append([label.label for label in check_steps(problem, response)])
     choice = choose_by_outcomes(changes, correct)
     labels = [step_labels(response, choice.threshold) for response in changes]
     # Outcomes alone lead to a threshold close to the one that the paper gives for another world.

@@ -13,8 +13,7 @@ import pytest
 from tests.tutor_generator import TutorGenerator
 from tests.tutor_rollouts import tutor_rollouts
 
-from stepcredit.lab.checks import STEP_RULE
-from stepcredit.lab.task import parse_problem
+from stepcredit.lab.task import STEP_RULE, parse_problem
 from stepcredit.lab.tutor import WEAK
 from stepcredit.lab.values import step_values
 from stepcredit.labelling.math_shepherd import LabelSettings, PrefixCompletions, step_prefixes

@@ -54,28 +54,33 @@ class PolicyKeywords(LoadKeywords, total=False):
     max_new_tokens: int
 
 
-class ScorerKeywords(LoadKeywords, total=False):
-    """The reward model, and how it scores."""
+class RewardKeywords(LoadKeywords, total=False):
+    """How steps are rewarded."""
 
-    prm: Required[PathText]
-    reference: PathText | None
-    beta: float | None
-    steps: str | None
-    cache: PathText | None
-    policy_server: str | None
-    reference_server: str | None
-    server_interface: Literal["echo", "prompt-logprobs", "token-ids"]
     family: str
+    reference: PathText | None
     reference_free: bool
     reference_floor: float
-    step_separator: str | None
-    max_step_tokens: int | None
+    beta: float | None
     convention: Literal["clean", "processbench", "best-of-n"]
-    aggregate: str | None
+    step_separator: str | None
     classifier_server: str | None
     judge: str | None
     judge_generator: str
     judge_samples: int | None
+    cache: PathText | None
+
+
+class ScorerKeywords(RewardKeywords, total=False):
+    """The reward model, and how it scores."""
+
+    prm: Required[PathText]
+    steps: str | None
+    policy_server: str | None
+    reference_server: str | None
+    server_interface: Literal["echo", "prompt-logprobs", "token-ids"]
+    max_step_tokens: int | None
+    aggregate: str | None
     html: PathText | None
 
 
@@ -98,8 +103,8 @@ class SampleKeywords(PolicyKeywords, total=False):
     skip_invalid: bool
 
 
-class GradeKeywords(TypedDict, total=False):
-    """Of ``stepcredit.grade``."""
+class GraderKeywords(TypedDict, total=False):
+    """How answers are graded."""
 
     answer_pattern: str | None
     tolerance: float | None
@@ -107,6 +112,11 @@ class GradeKeywords(TypedDict, total=False):
     memory_limit: int | None
     allow_unsafe_code: bool
     num_workers: int | None
+
+
+class GradeKeywords(GraderKeywords, total=False):
+    """Of ``stepcredit.grade``."""
+
     format: str
     regrade: bool
     ray: str | None
@@ -207,7 +217,7 @@ class ScoreKeywords(ScorerKeywords, total=False):
     skip_invalid: bool
 
 
-class SearchKeywords(PolicyKeywords, ScorerKeywords, total=False):
+class SearchKeywords(PolicyKeywords, ScorerKeywords, GraderKeywords, total=False):
     """Of ``stepcredit.search``."""
 
     strategy: Literal["best-of-n", "weighted-best-of-n", "beam", "dvts", "particle", "lookahead"]
@@ -220,12 +230,6 @@ class SearchKeywords(PolicyKeywords, ScorerKeywords, total=False):
     lookahead: int
     keep: Literal["all", "chosen"]
     grader: str
-    answer_pattern: str | None
-    tolerance: float | None
-    time_limit: float | None
-    memory_limit: int | None
-    allow_unsafe_code: bool
-    num_workers: int | None
     state: bool
 
 
@@ -245,21 +249,9 @@ class BestOfNKeywords(TypedDict, total=False):
     overwrite: bool
 
 
-class StepKeywords(LoadKeywords, total=False):
+class StepKeywords(RewardKeywords, total=False):
     """Of ``stepcredit.evaluate_steps``."""
 
-    family: str
-    reference: PathText | None
-    reference_free: bool
-    reference_floor: float
-    beta: float | None
-    convention: Literal["clean", "processbench", "best-of-n"]
-    step_separator: str | None
-    classifier_server: str | None
-    judge: str | None
-    judge_generator: str
-    judge_samples: int | None
-    cache: PathText | None
     title: str
     draws: int
     seed: int

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stepcredit.errors import DataError
 from stepcredit.evaluation.error_finding import best_threshold, f1_draws, threshold_ranges
-from stepcredit.evaluation.labelled_steps import LabelledSteps, StepQuantity, join_labels
+from stepcredit.evaluation.labelled_steps import StepQuantity, join_labels
 from stepcredit.evaluation.samples import Joined, Scored
 from stepcredit.evaluation.score_columns import ScoreColumns
 from stepcredit.evaluation.tables import Table, number, with_interval
@@ -175,7 +175,8 @@ def error_finding_by_convention(
         steps = join_labels(labelled, columns, source=name)
         bootstrap = bootstrap or ProblemBootstrap(steps.num_clusters, num_draws=draws, seed=seed)
         for step_score, quantity in _STEP_SCORES:
-            estimate, drawn = _f1(steps, quantity, bootstrap)
+            ranges = threshold_ranges(steps, quantity)
+            (*_, estimate), (*_, drawn) = f1_draws(steps, ranges, best_threshold(ranges), bootstrap)
             baseline = baseline or (estimate, drawn)
             low, high = bootstrap.quantiles(drawn)
             change_low, change_high = bootstrap.quantiles(drawn - baseline[1])
@@ -193,14 +194,6 @@ def error_finding_by_convention(
                 )
             )
     return results, excluded
-
-
-def _f1(
-    steps: LabelledSteps, quantity: StepQuantity, bootstrap: ProblemBootstrap
-) -> tuple[float, NDArray[np.float64]]:
-    ranges = threshold_ranges(steps, quantity)
-    estimates, drawn = f1_draws(steps, ranges, best_threshold(ranges), bootstrap)
-    return estimates[2], drawn[2]
 
 
 def convention_tables(results: Sequence[ConventionResult]) -> list[Table]:

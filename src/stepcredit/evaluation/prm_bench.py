@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,6 @@ from stepcredit.evaluation.step_results import (
     verdict_rows,
 )
 from stepcredit.evaluation.step_verdicts import best_verdict_threshold
-from stepcredit.types import Rollout
 from stepcredit.wording import quantity as number_of
 
 PUBLISHED_THRESHOLD = 0.5
@@ -104,7 +103,7 @@ def _by_scorer(parts: LabelledParts) -> dict[str, list[tuple[str, LabelledSteps]
     """Each scorer's steps of each category of each part."""
     by_scorer: dict[str, list[tuple[str, LabelledSteps]]] = {}
     for part in parts.reported:
-        categories = _category_of(part.rollouts)
+        categories = {row.id: str(row.extras.get("classification") or "unnamed") for row in part.rollouts}
         for scorer, steps in part.steps.items():
             for category in sorted({categories[name] for name in steps.ids}):
                 mask = np.array([categories[name] == category for name in steps.ids])
@@ -135,11 +134,6 @@ def _thresholds(
         tuned = best_verdict_threshold(parts.development[scorer], quantity)
         thresholds[f"tuned on {parts.development_source}"] = tuned
     return thresholds
-
-
-def _category_of(rollouts: Iterable[Rollout]) -> dict[str, str]:
-    """Rollout id to the category that its row names."""
-    return {rollout.id: str(rollout.extras.get("classification") or "unnamed") for rollout in rollouts}
 
 
 def _subsets(

@@ -28,7 +28,7 @@ from stepcredit.grading.answers import (
 )
 from stepcredit.grading.equality import same_answer
 from stepcredit.grading.extraction import stated_answer
-from stepcredit.grading.formulas import constant
+from stepcredit.grading.formulas import FAILURES, constant
 from stepcredit.grading.notation import normalized
 from stepcredit.grading.numbers import Number, number_text
 from stepcredit.grading.reading import read
@@ -36,7 +36,6 @@ from stepcredit.grading.units import Unit
 
 _LONGEST = 2000  # characters; answers beyond are compared as text
 _MOST_BITS = 400  # numbers with more keep the form in which they were written
-_FAILURES = (ArithmeticError, AttributeError, NotImplementedError, RecursionError, TypeError, ValueError)
 
 
 def load() -> Callable[..., Any]:
@@ -104,7 +103,7 @@ def canonical(text: str) -> str:
         return text
     try:
         return _form(read(text))
-    except _FAILURES:
+    except FAILURES:
         return _text(text)
 
 

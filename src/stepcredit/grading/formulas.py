@@ -39,7 +39,7 @@ _PRIME = re.compile(r"([A-Za-z])('+)")
 _DIGITS, _SAME_DIGITS = 60, 45  # digits that are computed, and that must agree
 _POINTS = ("0.3819", "1.6131", "-2.2371", "4.7713")
 _FACTORS = frozenset("abckmnrstuvwxyz")  # x(y) is a product, f(y) is not
-_FAILURES = (ArithmeticError, AttributeError, NotImplementedError, RecursionError, TypeError, ValueError)
+FAILURES = (ArithmeticError, AttributeError, NotImplementedError, RecursionError, TypeError, ValueError)
 
 
 @lru_cache(maxsize=4096)
@@ -123,7 +123,7 @@ def constant(expression: Any) -> Number | None:
         if value._prec < 20:  # all digits cancelled: sympy cannot tell it from zero
             return Number(Fraction(0)) if exact.equals(0) else None
         fraction = Fraction(*map(int, sympy.Rational(value).as_numer_denom()))
-    except _FAILURES:
+    except FAILURES:
         return None
     near = fraction.limit_denominator(10**6)
     if abs(near - fraction) <= Fraction(1, 10**_SAME_DIGITS) * abs(fraction):
@@ -147,7 +147,7 @@ def _values(expression: Any) -> tuple[mpmath.mpc, ...] | None:
             real, imaginary = expression.doit().evalf(_DIGITS, subs=point).as_real_imag()
             with mpmath.workdps(_DIGITS):
                 values.append(mpmath.mpc(mpmath.mpf(str(real)), mpmath.mpf(str(imaginary))))
-        except _FAILURES:
+        except FAILURES:
             return None
         if not mpmath.isfinite(values[-1]):
             return None

@@ -21,6 +21,7 @@ import numpy as np
 
 from stepcredit.conversations import content_text
 from stepcredit.errors import DataError, UserError
+from stepcredit.steps import StepRule
 from stepcredit.types import Prompt, PromptText
 
 OPERATIONS: Final[dict[str, Callable[[int, int], int]]] = {
@@ -36,6 +37,8 @@ SMALLEST_OPERAND: Final = 2
 ANSWER_MARK: Final = "#"
 ANSWER_PATTERN: Final = rf"^{ANSWER_MARK}([0-9])$"
 """Finds the final answer of a response (for ``grade``)."""
+STEP_RULE: Final = StepRule("newline")
+"""How the labs' responses are cut into steps."""
 
 SPLIT_SHARES: Final[dict[str, int]] = {"policy": 40, "train": 30, "development": 10, "test": 20}
 """Share of all problems, in per cent, that each split draws from; no problem is in two splits."""

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from stepcredit.lab.checks import STEP_RULE
 from stepcredit.lab.second.tutor import SecondTutor
 from stepcredit.lab.second.values import value_table as second_value_table
-from stepcredit.lab.task import ANSWER_MARK, Problem
+from stepcredit.lab.task import ANSWER_MARK, STEP_RULE, Problem
 from stepcredit.lab.tutor import SYMBOLS, Tutor
 from stepcredit.steps import split
 
@@ -97,7 +96,7 @@ def prefix_value(tutor: Tutor | SecondTutor, problem: Problem, prefix: str) -> f
 def step_values(tutor: Tutor | SecondTutor, problem: Problem, response: str) -> Float[np.ndarray, " steps"]:
     """Exact P(final answer right | response up to the end of the step), for each step.
 
-    The steps are those of :data:`stepcredit.lab.checks.STEP_RULE`. From a step on that a tutor could
+    The steps are those of :data:`stepcredit.lab.task.STEP_RULE`. From a step on that a tutor could
     not go on from (see :func:`read_prefix`), values are NaN.
     """
     if isinstance(tutor, SecondTutor):

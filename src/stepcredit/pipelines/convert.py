@@ -133,7 +133,10 @@ def _not_none(
     for row in rows:
         empty = False
         if is_csv:
-            lost["types of extra fields"] += any(_becomes_text(name, value) for name, value in row.items())
+            lost["types of extra fields"] += any(
+                value is not None and not isinstance(value, str) and not keeps_type(name)
+                for name, value in row.items()
+            )
         yield row
     if empty:
         reasons = ", ".join(f"{what}: {count:,}" for what, count in lost.items() if count)
@@ -141,10 +144,6 @@ def _not_none(
             f"nothing to write as {options.to_format} ({reasons or 'there are no records'})",
             where=options.source,
         )
-
-
-def _becomes_text(name: str, value: Any) -> bool:
-    return value is not None and not isinstance(value, str) and not keeps_type(name)
 
 
 def _result(options: Options, manifest: dict[str, Any], *, already_done: bool) -> Result:

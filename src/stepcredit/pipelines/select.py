@@ -7,6 +7,7 @@ learning curve only ever adds data.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -186,10 +187,7 @@ def _dissimilar(texts: Mapping[str, str], threshold: float) -> Iterator[str]:
     sizes: dict[str, int] = {}
     for name, text in texts.items():
         pieces = {text[start : start + _SHINGLE] for start in range(max(1, len(text) - _SHINGLE + 1))}
-        shared: dict[str, int] = {}
-        for piece in pieces:
-            for other in holders.get(piece, ()):
-                shared[other] = shared.get(other, 0) + 1
+        shared = Counter(other for piece in pieces for other in holders.get(piece, ()))
         if any(n / (len(pieces) + sizes[other] - n) >= threshold for other, n in shared.items()):
             continue
         sizes[name] = len(pieces)

@@ -74,7 +74,11 @@ def render_demo(summary: DemoSummary, directory: str | Path) -> str:
         heat_map=heat_map(summary.examples),
         training_plots=[] if log is None else training_plots(log),
         settings=_settings(summary.settings),
-        run_facts=_run_facts(summary),
+        run_facts=[
+            ("seed", str(summary.seed)),
+            ("finished (UTC)", summary.finished.replace("T", " ").removesuffix("Z")),
+            ("commit", (summary.git_commit or ABSENT)[:12]),
+        ],
         times=_times(summary.seconds),
     )
 
@@ -170,14 +174,6 @@ def _localisation_plots(policies: Mapping[str, PolicyFindings]) -> list[Markup]:
 
 def _row(name: str, measured: Interval, mark: Mark | None = None) -> Estimate:
     return Estimate(name=name, value=measured.estimate, low=measured.low, high=measured.high, mark=mark)
-
-
-def _run_facts(summary: DemoSummary) -> list[tuple[str, str]]:
-    return [
-        ("seed", str(summary.seed)),
-        ("finished (UTC)", summary.finished.replace("T", " ").removesuffix("Z")),
-        ("commit", (summary.git_commit or ABSENT)[:12]),
-    ]
 
 
 def _times(seconds: Mapping[str, float]) -> list[tuple[str, str]]:

@@ -22,7 +22,8 @@ from stepcredit.types import Rollout
 
 TRAINING_LOG = "prm/train_log.jsonl"
 """In the demo's directory."""
-_REPORTED = ("pass", "majority", "best-of-n", "weighted-sigmoid")
+REPORTED = ("pass", "majority", "best-of-n", "weighted-sigmoid")
+"""Methods of a best-of-n evaluation that are reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +159,7 @@ def policy_findings(
         num_problems=evaluation.num_problems,
         num_responses=evaluation.num_responses[0],
         distinct_mean=evaluation.num_distinct,
-        results=tuple(row for row in evaluation.results if row.method in _REPORTED),
+        results=tuple(row for row in evaluation.results if row.method in REPORTED),
         comparisons=evaluation.comparisons,
         steps=localise(steps, bootstrap=bootstrap),
         reference_steps=localise(join_labels(rollouts, reference_scores), bootstrap=bootstrap),

@@ -82,10 +82,10 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean=mean, low=mean - reach, high=mean + reach, values=tuple(values))
 
 
-def few_seeds(seeds: Seeds, usual: int = 5) -> str:
-    """How many seeds there are, where that is fewer than usual: the end of a sentence."""
+def few_seeds(seeds: Seeds) -> str:
+    """How many seeds there are, where that is fewer than five: the end of a sentence."""
     count = len(seeds.measurements)
-    if count >= usual:
+    if count >= 5:
         return ""
     undecided = ", without an interval, so that nothing is decided" if count == 1 else ""
     return f" (on {counted(count, 'seed')}{undecided})"

@@ -23,19 +23,12 @@ from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.data import read_rollouts, rollout_to_json, write_rows_into
 from stepcredit.errors import UserError
 from stepcredit.pipelines import grade, score, train
+from stepcredit.pipelines.demo import PRM, REFERENCE, SCORES
 from stepcredit.pipelines.driver import Store
 from stepcredit.runs import Manifest, Output, check_output, write_json
 from stepcredit.training.config import TrainConfig
 from stepcredit.types import Rollout
-from stepcredit_study.gsm8k.results import (
-    PRM,
-    REFERENCE,
-    SCORES,
-    development,
-    evaluate,
-    publish,
-    write_heat_map,
-)
+from stepcredit_study.gsm8k.results import development, evaluate, publish, write_heat_map
 
 SPLITS = {"train": 440, "dev": 60, "test": 160}
 _SPLIT_SEED = 0

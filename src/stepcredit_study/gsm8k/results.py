@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from stepcredit.data import read_rollouts, read_scores
 from stepcredit.evaluation.localisation import clustered_auc
 from stepcredit.pipelines import eval_best_of_n
+from stepcredit.pipelines.demo import SCORES
 from stepcredit.reports.heatmap import render_heatmap
 from stepcredit.runs import manifest_path, read_manifest, write_json, write_text
 from stepcredit.stats import Interval, ProblemBootstrap, auc
 from stepcredit.types import Rollout
 
-PRM, REFERENCE = "implicit-prm", "reference-log-probability"
-SCORES = {PRM: "scores.jsonl", REFERENCE: "reference-scores.jsonl"}
 _SHOWN = 24
 
 

@@ -23,6 +23,7 @@ from typing import Any, Final
 from stepcredit.errors import UserError
 from stepcredit.pipelines import eval_best_of_n, eval_steps, grade, score
 from stepcredit.pipelines.driver import Store
+from stepcredit.reports.summary import REPORTED
 from stepcredit.runs import write_json
 from stepcredit_study.frame.world import reference_scores
 from stepcredit_study.gsm8k.fold_results import Fold, evaluate
@@ -92,11 +93,8 @@ def _recorded(options: Options, solutions: Path) -> dict[str, Any]:
     ).evaluation.to_json()
     return {
         **evaluate([Fold(graded, reference, scores, {})]),
-        "best of n": [row for row in picked["results"] if row["method"] in _REPORTED],
+        "best of n": [row for row in picked["results"] if row["method"] in REPORTED],
     }
-
-
-_REPORTED: Final = ("pass", "majority", "best-of-n", "weighted-sigmoid")
 
 
 def _steps(options: Options, data: Path, format_name: str) -> Any:

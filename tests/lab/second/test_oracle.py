@@ -10,7 +10,7 @@ PROBLEM = Problem(63, "*+", (7, 5), modulus=130)
 
 
 def right(response: str) -> list[bool]:
-    return [check.right for check in check_steps(PROBLEM, response)]
+    return [label.label == 1 for label in check_steps(PROBLEM, response)]
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,3 @@ def test_the_first_wrong_step_is_wrong_though_a_later_one_undoes_it() -> None:
     labels = label_steps(Rollout(id="a", prompt_id="a", prompt=PROBLEM.text, response=response))
     assert [label.label for label in labels] == [0.0, 1.0, 1.0, 1.0]
     assert labels[-1].end == len(response)
-
-
-def test_a_check_says_what_is_wrong_and_what_should_stand_there() -> None:
-    slip, copied, strange = check_steps(PROBLEM, "63*7=61\n62+5=67\n61*5=45")
-    assert (slip.follows, slip.carried, slip.operation) == (False, True, True)
-    assert (copied.follows, copied.carried, copied.operation) == (True, False, True)
-    assert (slip.expected, copied.expected) == ("63*7=51", "51+5=56")
-    assert (strange.well_formed, strange.operation, strange.expected) == (True, False, "")

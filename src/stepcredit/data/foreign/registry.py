@@ -63,40 +63,30 @@ def _write_rollouts(records: Iterable[Rollout], _lost: Counter[str]) -> Iterator
     return map(rollout_to_json, records)
 
 
-def _format(
-    name: str, read: Reader, write: Writer | None = None, id_field: str | None = None
-) -> ForeignFormat:
-    return ForeignFormat(name=name, make_reader=lambda: read, write=write, id_field=id_field)
+def _format(name: str, read: Reader, write: Writer | None = None, **settings: Any) -> ForeignFormat:
+    return ForeignFormat(name=name, make_reader=lambda: read, write=write, **settings)
 
 
 FORMATS = {
     form.name: form
     for form in (
-        ForeignFormat(
-            name="prompts", make_reader=lambda: _read_prompt, write=_write_prompts, holds_prompts=True
-        ),
+        _format("prompts", _read_prompt, _write_prompts, holds_prompts=True),
         _format("rollouts", _read_rollout, _write_rollouts),
         _format("ultrainteract", training_sets.read_ultrainteract),
         _format("trl-preference", training_sets.read_trl_preference, training_sets.write_trl_preference),
         _format("trl-unpaired", training_sets.read_trl_unpaired, training_sets.write_trl_unpaired),
         _format("trl-stepwise", training_sets.read_trl_stepwise, training_sets.write_trl_stepwise),
-        _format("openrlhf-ce", training_sets.read_openrlhf_ce, training_sets.write_openrlhf_ce, "id"),
-        _format("ultrafeedback", training_sets.read_ultrafeedback),
-        ForeignFormat(
-            name="verl",
-            make_reader=lambda: verl.read_verl,
-            write=verl.write_verl,
-            id_field="extra_info.index",
-            holds_prompts=True,
+        _format(
+            "openrlhf-ce", training_sets.read_openrlhf_ce, training_sets.write_openrlhf_ce, id_field="id"
         ),
+        _format("ultrafeedback", training_sets.read_ultrafeedback),
+        _format("verl", verl.read_verl, verl.write_verl, id_field="extra_info.index", holds_prompts=True),
         _format("prm800k", step_benchmarks.read_prm800k),
         _format("math-shepherd", math_shepherd.read_math_shepherd, math_shepherd.write_math_shepherd),
         _format("processbench", step_benchmarks.read_processbench, id_field="id"),
         _format("prmbench", step_benchmarks.read_prmbench, id_field="idx"),
         _format("bigbench-mistake", step_benchmarks.read_bigbench_mistake),
-        ForeignFormat(
-            name="implicitprm-bon", make_reader=step_benchmarks.BestOfNReader, write=None, id_field="idx"
-        ),
+        ForeignFormat(name="implicitprm-bon", make_reader=step_benchmarks.BestOfNReader, id_field="idx"),
     )
 }
 

@@ -13,10 +13,9 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
-from stepcredit.lab.checks import STEP_RULE
 from stepcredit.lab.second.lines import State, after, parse_answer, parse_line, start
 from stepcredit.lab.second.tutor import DETOURS, STYLES, SecondTutor, Style
-from stepcredit.lab.task import ANSWER_MARK, Problem
+from stepcredit.lab.task import ANSWER_MARK, STEP_RULE, Problem
 from stepcredit.lab.tutor import SYMBOLS
 from stepcredit.steps import split
 
