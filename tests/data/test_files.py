@@ -24,6 +24,7 @@ from stepcredit.data import (
     rollout_to_json,
     write_rows,
 )
+from stepcredit.data.scores import score_to_json
 from stepcredit.errors import DataError
 from stepcredit.runs import Manifest, ResumableLines
 
@@ -432,3 +433,35 @@ def test_ends_that_say_neither_are_counted_once(tmp_path: Path, capsys: pytest.C
     assert warning.count("\n") == 1
     assert "3 responses end for a reason other than" in warning
     assert "'tool_calls' (2), 'abort' (1)" in warning
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_a_carriage_return_ends_no_row(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"rollouts.{extension}"
+    row = {**rows(1)[0], "prompt": "\r", "response": "10%\r20%\rdone"}
+    write_rows(path, [row, *rows(2)[1:]])
+    assert [rollout.response for rollout in read_rollouts(path)] == [row["response"], rows()[1]["response"]]
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_responses_of_several_turns_come_back_as_turns(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"rollouts.{extension}"
+    turns = [
+        {"role": "assistant", "content": "let me see"},
+        {"role": "tool", "content": "4"},
+        {"role": "assistant", "content": "It is 4."},
+    ]
+    row = rollout_to_json(rollout_from_json({**rows(1)[0], "response": turns}))
+    write_rows(path, [row, *rows(2)[1:]])
+    assert rollout_to_json(next(read_rollouts(path))) == row
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_scores_come_back_with_their_tokens_and_texts(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"scores.{extension}"
+    step = {"index": 0, "text": "r", "start": 0, "end": 1, "reward": 1.0, "value": 1.0}
+    plain = {"id": "a", "prompt_id": "p", "reward": 1.0, "steps": [step], "aggregates": {"min": 1.0}}
+    plain |= {"num_tokens": 1, "scorer": "s"}
+    scores = [plain, {**plain, "id": "b", "scored_text": "r", "token_rewards": [0.5], "token_ends": [1]}]
+    write_rows(path, scores)
+    assert [score_to_json(score) for score in read_scores(path)] == scores

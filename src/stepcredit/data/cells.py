@@ -8,12 +8,15 @@ from typing import Any
 
 from stepcredit.data.strict_json import parse_json
 
-_TEXT_FIELDS = frozenset({"id", "prompt_id", "answer", "prediction", "policy", "tokenizer", "finish_reason"})
-_MESSAGE_FIELDS = frozenset({"prompt", "completion", "chosen", "rejected"})
+_TEXT_FIELDS = frozenset(
+    {"id", "prompt_id", "answer", "prediction", "policy", "tokenizer", "finish_reason", "scored_text"}
+)
+_MESSAGE_FIELDS = frozenset({"prompt", "completion", "chosen", "rejected", "response"})
 _JSON_FIELDS = {
     "aggregates", "completions", "correct", "correctness", "end", "error_steps", "final_answer_correct",
     "index", "label", "labels", "mistake_index", "num_generated_tokens", "num_prompt_tokens",
-    "num_tokens", "response_token_ids", "reward", "sampling", "step_labels", "steps",
+    "num_tokens", "response_token_ids", "reward", "sampling", "step_labels", "steps", "token_ends",
+    "token_rewards",
 }  # fmt: skip
 
 
@@ -58,7 +61,8 @@ def _conversation(cell: str) -> Any:
         value = parse_json(cell)
     except ValueError:
         return cell
-    return value if all(isinstance(turn, dict) and "role" in turn for turn in value) else cell
+    is_conversation = all(isinstance(turn, dict) and isinstance(turn.get("role"), str) for turn in value)
+    return value if is_conversation else cell
 
 
 def _encoded(value: Any) -> str:

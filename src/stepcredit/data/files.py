@@ -255,9 +255,20 @@ def _write_table(kind: str, final: Path, temporary: Path, rows: Iterable[Mapping
     return count
 
 
+class _Lines:
+    """Where the csv module writes rows that end in CR LF: they end in LF alone."""
+
+    def __init__(self, text: IO[str]) -> None:
+        self._text = text
+
+    def write(self, line: str) -> None:
+        self._text.write(line.removesuffix("\r\n") + "\n")
+
+
 def _write_csv(handle: IO[bytes], rows: Iterable[Mapping[str, Any]], names: tuple[str, ...]) -> None:
     text = io.TextIOWrapper(handle, encoding="utf-8", newline="")
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    # Python before 3.13 quotes a carriage return only where it is part of the line's end.
+    writer = csv.DictWriter(_Lines(text), names, restval="", lineterminator="\r\n")
     writer.writeheader()
     for row in rows:
         writer.writerow(row_to_cells(row))

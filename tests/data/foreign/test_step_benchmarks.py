@@ -269,3 +269,20 @@ def test_a_prm800k_rating_is_a_number_of_three(tmp_path: Path, rating: object) -
     row = {"question": {"problem": "q"}, "label": {"steps": [step], "finish_reason": "solution"}}
     with pytest.raises(DataError, match=r"a rating of .* must be -1, 0, 1 or null"):
         read(tmp_path, "prm800k", row)
+
+
+def test_what_a_math_shepherd_row_would_say_differently_is_counted() -> None:
+    labels = (StepLabel(2, 1.0), StepLabel(3, 1.0))
+    rollout = Rollout(id="a", prompt_id="p", prompt="q", response="x\ny", correct=False, step_labels=labels)
+    others = [
+        replace(rollout, correct=True, answer="5"),
+        replace(rollout, correct=None, prompt="As in Step 1: add."),
+    ]
+    lost = Counter[str]()
+    assert len(list(math_shepherd.write_math_shepherd([rollout, *others], lost))) == 2
+    assert +lost == {
+        "texts of steps that had no number": 2,
+        "verdicts that the last label does not give": 1,
+        "responses to prompts that hold 'Step 1:'": 1,
+        "answer": 1,
+    }

@@ -8,18 +8,18 @@ from itertools import pairwise
 from typing import Any
 
 from stepcredit.data.fields import text_field
-from stepcredit.data.foreign.rows import joined_steps, others
+from stepcredit.data.foreign.rows import UNHELD, joined_steps, note_lost, others
 from stepcredit.data.messages import prompt_name
 from stepcredit.errors import DataError
 from stepcredit.types import Rollout, StepLabel
 
-_TAG = "ки"
+_TAG, _START = "ки", "Step 1:"
 
 
 def read_math_shepherd(row: Mapping[str, Any], where: str, position: int) -> Iterator[Rollout]:
     """Steps end in a tag in ``input`` and in ``+`` or ``-`` in ``label``; the last one is the outcome."""
     tagged, labelled = text_field(row, "input", where), text_field(row, "label", where)
-    start = tagged.find("Step 1:")
+    start = tagged.find(_START)
     if start < 0:
         raise DataError("field 'input' has no 'Step 1:', where the response starts", where=where)
     *pieces, rest = tagged.split(_TAG)
@@ -66,10 +66,16 @@ def write_math_shepherd(rollouts: Iterable[Rollout], lost: Counter[str]) -> Iter
         if any(_TAG in step for step in steps) or _TAG in rollout.prompt:
             lost["responses that hold the tag"] += 1
             continue
+        if _START in rollout.prompt:
+            lost[f"responses to prompts that hold {_START!r}"] += 1
+            continue
+        note_lost(rollout, lost, *UNHELD)
+        is_right = rollout.step_labels[-1].label >= 0.5
+        lost["verdicts that the last label does not give"] += rollout.correct is (not is_right)
         lost["unlabelled ends of responses"] += ends[-1] < len(rollout.response)
         lost["labels between 0 and 1"] += any(label.label not in (0.0, 1.0) for label in rollout.step_labels)
-        lost["texts of steps that had no number"] += not steps[0].startswith("Step 1:")
-        if not steps[0].startswith("Step 1:"):
+        lost["texts of steps that had no number"] += not steps[0].startswith(_START)
+        if not steps[0].startswith(_START):
             steps = [f"Step {number}: {step}" for number, step in enumerate(steps, 1)]
         marks = ["+" if label.label >= 0.5 else "-" for label in rollout.step_labels]
         tagged, labelled = (

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
 from stepcredit.data.records import ROLLOUT_FIELDS
-from stepcredit.types import StepLabel
+from stepcredit.types import Rollout, StepLabel
 
 STEP_SEPARATOR = "\n\n"
 """Joins the steps of formats that list them: a step may itself hold line ends."""
+
+
+UNHELD = ("answer", "prediction", "finish_reason", "policy", "sampling", "response_token_ids")
+"""Fields that the formats of training sets have no place for."""
 
 
 def others(row: Mapping[str, Any], *known: str) -> dict[str, Any]:
@@ -23,6 +28,13 @@ def others(row: Mapping[str, Any], *known: str) -> dict[str, Any]:
         for name, value in row.items()
         if name not in known
     }
+
+
+def note_lost(rollout: Rollout, lost: Counter[str], *fields: str) -> None:
+    """Count those of the fields that a format has no place for and the rollout has."""
+    for name in fields:
+        if getattr(rollout, name) is not None:
+            lost[name] += 1
 
 
 def joined_steps(steps: Sequence[str], separator: str = STEP_SEPARATOR) -> tuple[str, list[int]]:

@@ -19,7 +19,7 @@ from stepcredit.data.fields import (
     truth_field,
     wrong,
 )
-from stepcredit.data.foreign.rows import joined_steps, others
+from stepcredit.data.foreign.rows import UNHELD, joined_steps, note_lost, others
 from stepcredit.data.messages import (
     messages_from_json,
     plain_prompt,
@@ -31,7 +31,7 @@ from stepcredit.errors import DataError
 from stepcredit.types import Message, PromptText, Rollout, StepLabel
 from stepcredit.wording import quantity
 
-_UNHELD = ("answer", "prediction", "finish_reason", "policy", "sampling", "response_token_ids", "step_labels")
+_UNHELD = (*UNHELD, "step_labels")
 
 
 def read_ultrainteract(row: Mapping[str, Any], where: str, position: int) -> Iterator[Rollout]:
@@ -170,7 +170,7 @@ def write_trl_preference(rollouts: Iterable[Rollout], lost: Counter[str]) -> Ite
         lost["responses whose partner would be the same text"] += 2 * (possible - len(pairs))
         for chosen, rejected in pairs:
             for rollout in (chosen, rejected):
-                _note_lost(rollout, lost, "id", "prompt_id", *_UNHELD)
+                note_lost(rollout, lost, "id", "prompt_id", *_UNHELD)
             yield _row(
                 chosen.extras,
                 lost,
@@ -198,7 +198,7 @@ def write_trl_unpaired(rollouts: Iterable[Rollout], lost: Counter[str]) -> Itera
         if rollout.correct is None:
             lost["responses without a verdict"] += 1
             continue
-        _note_lost(rollout, lost, "id", "prompt_id", *_UNHELD)
+        note_lost(rollout, lost, "id", "prompt_id", *_UNHELD)
         yield _row(
             rollout.extras,
             lost,
@@ -214,9 +214,7 @@ def write_trl_stepwise(rollouts: Iterable[Rollout], lost: Counter[str]) -> Itera
         if not rollout.step_labels:
             lost["responses without step labels"] += 1
             continue
-        _note_lost(
-            rollout, lost, "id", "prompt_id", "correct", *(name for name in _UNHELD if name != "step_labels")
-        )
+        note_lost(rollout, lost, "id", "prompt_id", "correct", *UNHELD)
         ends = [label.end for label in rollout.step_labels]
         steps = [rollout.response[start:end] for start, end in zip([0, *ends], ends, strict=False)]
         lost["unlabelled ends of responses"] += ends[-1] < len(rollout.response)
@@ -241,7 +239,7 @@ def write_openrlhf_ce(rollouts: Iterable[Rollout], lost: Counter[str]) -> Iterat
         if prompt is None or rollout.turns is not None:
             lost["responses to conversations of several turns"] += 1
             continue
-        _note_lost(rollout, lost, "prompt_id", *_UNHELD)
+        note_lost(rollout, lost, "prompt_id", *_UNHELD)
         user, assistant = (
             {"role": "user", "content": prompt},
             {"role": "assistant", "content": rollout.response},
@@ -260,12 +258,6 @@ def _row(extras: Mapping[str, Any], lost: Counter[str], **fields: Any) -> dict[s
     for name in extras.keys() & fields.keys():
         lost[f"extra field {name!r}"] += 1
     return {**fields, **{name: value for name, value in extras.items() if name not in fields}}
-
-
-def _note_lost(rollout: Rollout, lost: Counter[str], *fields: str) -> None:
-    for name in fields:
-        if getattr(rollout, name) is not None:
-            lost[name] += 1
 
 
 def _plain(prompt: PromptText) -> str | list[Message]:
