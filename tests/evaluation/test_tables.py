@@ -62,3 +62,9 @@ def test_a_kernel_that_asks_for_colours_gets_plain_text(monkeypatch: pytest.Monk
     text = Table("Title", ("name", "value"), (("a", "1"),), 1).to_text()
     assert "\x1b" not in text
     assert text.splitlines()[0] == "Title"
+
+
+def test_latex_escapes_what_its_fonts_would_show_as_another_sign() -> None:
+    latex = Table("p", ("a^b", "p"), (("x~y", "<0.0001"),), 1).to_latex()
+    assert r"a\textasciicircum{}b & p \\" in latex
+    assert r"x\textasciitilde{}y & $<$0.0001 \\" in latex

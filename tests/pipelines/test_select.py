@@ -191,6 +191,8 @@ def test_another_kind_of_monte_carlo_labels_is_taken(tmp_path: Path) -> None:
     assert [(label.end, label.label) for label in rollout.step_labels or ()] == [(3, 1.0), (7, 1.0)]
     with pytest.raises(DataError, match="no log-mean-exp labels"):
         kept(tmp_path, graded, step_labels="log-mean-exp")
+    with pytest.raises(DataError, match="no end labels"):
+        kept(tmp_path, graded, step_labels="end")
 
 
 @pytest.mark.parametrize(
@@ -202,6 +204,7 @@ def test_another_kind_of_monte_carlo_labels_is_taken(tmp_path: Path) -> None:
         (["--similar-prompts", "2"], "--similar-prompts: must lie in (0, 1]"),
         (["--one-response", "half"], "--one-response: 'half' is not a ratio"),
         (["--one-response", "0:0"], "--one-response: '0:0' is not a ratio"),
+        (["--one-response", "²:1"], "--one-response: '²:1' is not a ratio"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(

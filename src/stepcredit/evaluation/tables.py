@@ -30,6 +30,10 @@ _LATEX_ESCAPES = str.maketrans(
         "}": r"\}",
         "–": "--",
         "−": "$-$",
+        "<": "$<$",
+        ">": "$>$",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
     }
 )
 

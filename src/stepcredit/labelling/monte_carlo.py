@@ -15,6 +15,9 @@ from stepcredit.types import Rollout, StepLabel
 FIELD = "monte_carlo"
 """Extra field of labelled rollouts: the counts, and the labels of every kind, one a labelled step."""
 
+KINDS = ("soft", "hard", "log-mean-exp")
+"""The kinds of labels; the field holds the counts that they come from, too."""
+
 _Z95 = 1.959963984540054
 
 
@@ -106,7 +109,7 @@ def with_labels(rollout: Rollout, kind: str) -> Rollout:
         DataError: It has no Monte-Carlo labels.
     """
     content: Any = rollout.extras.get(FIELD)
-    if not isinstance(content, dict) or kind not in content:
+    if kind not in KINDS or not isinstance(content, dict) or kind not in content:
         raise DataError(
             f"has no {kind} labels", where=rollout.id, hint="label it with: stepcredit label math-shepherd"
         )

@@ -118,7 +118,7 @@ def _check(options: Options) -> tuple[int, int] | None:
     if options.one_response is None:
         return None
     right, _, wrong = options.one_response.partition(":")
-    if not (right.isdigit() and wrong.isdigit() and int(right) + int(wrong)):
+    if not (right.isdecimal() and wrong.isdecimal() and int(right) + int(wrong)):
         raise UserError(
             f"{options.one_response!r} is not a ratio", where="--one-response", hint="write it as 1:1 or 1:10"
         )
