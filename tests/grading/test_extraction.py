@@ -53,6 +53,54 @@ def test_stated_answers(response: str, answer: str | None) -> None:
     assert stated_answer(response) == answer
 
 
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("#### Step 1: Add\n2+3=5\n#### Step 2: Conclude\nThe answer is 12.", "12"),
+        ("We get \\boxed{5}.\n\n#### Verification\nIt is right.", "5"),
+        ("#### 1. Find the price\n3*4=12\n#### 2. **Add** it\nThe answer is 15.", "15"),
+        ("#### Final Answer\n42", "42"),
+        ("#### **Final Answer:** 42", "42"),
+        ("#### Schluss\nDie Antwort: 8\n#### 7", "7"),
+        ("#### 18\n\nQuestion: How many?", "18"),
+        ("#### 5 apples\nQ: How many?", "5 apples"),
+        ("#### x = 5\nQ: How many?", "x = 5"),
+        ("#### yes\nQ: Is it?", "yes"),
+        ("#### (B)\nQ: Which?", "(B)"),
+        ("#### Evelyn", "Evelyn"),
+    ],
+)
+def test_a_heading_is_no_answer(response: str, answer: str) -> None:
+    assert final_answer(response) == answer
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("The answer is 3 hours and 20 minutes.", "3 hours and 20 minutes"),
+        ("The answer is 5 feet 6 inches.", "5 feet 6 inches"),
+        ("So it takes 1 hour 30 minutes.", "1 hour 30 minutes"),
+        ("The answer is 3 hours for 20 dollars.", "3 hours"),
+        ("So they sold 3 million.", "3 million"),
+        ("It costs $5 million dollars.", "5 million dollars"),
+        ("The total is 1.5e3.", "1.5e3"),
+        ("The result is 2.5 x 10^5.", "2.5 x 10^5"),
+        ("So there are 10⁵ ways.", "10⁵"),
+        ("So the length is √2.", "√2"),
+        ("So x=3√(13)", "3√(13)"),
+        ("So she needs 2½ cups.", "2½ cups"),
+        ("It fell to –5 degrees", "–5 degrees"),
+        ("thus 1 000 000", "1 000 000"),
+        ("所以答案是18。", "18"),
+        ("一共是1.5e3元", "1.5e3"),
+        ("合計で-5,000円です。", "-5,000"),
+        ("(since 3^2+4^2=25)", "25"),
+    ],
+)
+def test_a_number_is_taken_whole(response: str, answer: str) -> None:
+    assert final_answer(response) == answer
+
+
 def test_without_a_statement_the_last_formula_or_number_counts() -> None:
     assert final_answer("with 3 and $x^2$ we are done") == "x^2"
     assert final_answer("with $x^2$ and 3 we are done") == "3"

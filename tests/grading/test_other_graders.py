@@ -7,6 +7,7 @@ import pytest
 from stepcredit.errors import DataError, UserError
 from stepcredit.grading import Grade, GradingItem, make_grader
 from stepcredit.grading.code import find_program
+from stepcredit.grading.simple import ChoiceGrader, NumericGrader
 
 ADD = "assert add(1, 2) == 3"
 
@@ -78,6 +79,19 @@ def test_the_last_python_block_is_the_program() -> None:
     assert find_program("I cannot do that.") is None
 
 
+def test_what_a_program_prints_is_no_program() -> None:
+    assert find_program(fenced("a = 1") + "\nIt prints:\n```\n3\n```\n") == "a = 1"
+
+
+def test_a_program_may_stand_in_a_list_between_tildes_or_at_a_cut_end() -> None:
+    code = "def add(a, b):\n    return a + b"
+    indented = "\n".join(f"   {line}" for line in code.splitlines())
+    assert find_program(f"1. So:\n   ```python\n{indented}\n   ```\n2. Done.") == code
+    assert find_program(f"~~~python\n{code}\n~~~") == code
+    assert find_program(f"So:\n```python\n{code}\n") == code
+    assert find_program("So:\n```\nnot code\n") is None
+
+
 PROGRAMS = [
     ("def add(a, b): return a + b", ADD, "match"),
     ("def add(a, b): return a - b", ADD, "differs: AssertionError"),
@@ -141,3 +155,35 @@ def test_programs_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     with make_grader("code") as grader:
         assert grader.grade(fenced("open('left', 'w').write('x')\nadd = lambda a, b: 3"), ADD).correct
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("response", "answer", "correct"),
+    [
+        ("The answer is (b).", "B", True),
+        ("The answer is b", "b", True),
+        (r"\boxed{\text{b}}", "B", True),
+        ("<answer>c) 12</answer>", "C", True),
+        ("b", "B", True),
+        ("Answer: I think it is (B)", "B", True),
+        ("Answer: I", "I", True),
+        ("The answer is a dog (B)", "B", True),
+    ],
+)
+def test_small_letters_are_choices_and_words_are_not(response: str, answer: str, correct: bool) -> None:
+    assert ChoiceGrader().grade(response, answer).correct is correct
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"\boxed{5 million dollars}", "5000000"),
+        (r"\boxed{5000000}", "$5 million dollars"),
+        (r"\boxed{5 dozen eggs}", "60"),
+        (r"\boxed{1.5\times 10^{3}\text{ m}}", "1500"),
+        (r"\boxed{3 1/2 cups}", "3.5"),
+        (r"\boxed{-2\frac{1}{2}\text{ cups}}", "-2.5"),
+    ],
+)
+def test_the_whole_number_before_a_unit_counts(response: str, answer: str) -> None:
+    assert NumericGrader().grade(response, answer).correct

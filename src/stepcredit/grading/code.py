@@ -15,8 +15,12 @@ from stepcredit.grading.programs.confinement import what_is_missing
 from stepcredit.grading.programs.supervisor import START_SECONDS
 from stepcredit.thinking import after_thinking
 
-_FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
-_LANGUAGES = ("python", "py", "python3", "")
+_FENCE = re.compile(
+    r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>\w*)[^\n]*\n"
+    r"(?P<code>.*?)(?:^[ \t]*(?P=fence)|(?P<open>\Z))",
+    re.MULTILINE | re.DOTALL,
+)
+_LANGUAGES = ("python", "py", "python3")
 _WINDOW = 64
 _MARGIN_SECONDS = 15.0
 _MOST_TEXT = 1_000_000  # characters of program and tests together
@@ -102,13 +106,21 @@ class CodeGrader(PooledGrader):
 
 
 def find_program(response: str) -> str | None:
-    """The last Python block after any thinking, else the whole response where Python can compile it."""
+    """The last Python block after any thinking, else the whole response where Python can compile it.
+
+    A block that names no language counts where none is called Python: beside one, it is what that prints.
+    The end of a Python block may be missing, as of a response that a stop sequence ended.
+    """
     text = after_thinking(response)
     if text is None:
         return None
-    blocks = [text for language, text in _FENCE.findall(text) if language.lower() in _LANGUAGES]
+    fences = list(_FENCE.finditer(text))
+    named = [fence for fence in fences if fence["language"].lower() in _LANGUAGES]
+    blocks = named or [fence for fence in fences if not fence["language"] and fence["open"] is None]
     if blocks:
-        return str(blocks[-1]).rstrip()
+        # As Markdown has it, lines lose the indentation of their fence, as in an item of a list.
+        indent = len(blocks[-1]["indent"])
+        return re.sub(rf"(?m)^[ \t]{{0,{indent}}}", "", blocks[-1]["code"]).rstrip()
     try:
         compile(text, "<response>", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -128,14 +128,18 @@ def _both_amounts(gold: Amount, prediction: Amount) -> bool:
         return False
     if first.factor == second.factor:
         return same_answer(gold.value, prediction.value)
-    return same_answer(_times(gold.value, first.factor), _times(prediction.value, second.factor))
+    # In the unit of either: a rounded decimal knows its last place in its own unit only.
+    ratio = first.factor / second.factor
+    return same_answer(_times(gold.value, ratio), prediction.value) or same_answer(
+        gold.value, _times(prediction.value, 1 / ratio)
+    )
 
 
 def _times(value: Answer, factor: Fraction) -> Answer:
     import sympy
 
     if isinstance(value, Number):
-        return Number(value.value * factor, value.digits, value.decimals, value.irrational)
+        return Number(value.value * factor, irrational=value.irrational)
     expression = expression_of(value)
     return (
         value

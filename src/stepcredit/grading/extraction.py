@@ -22,7 +22,11 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 _BARE_BOX = re.compile(r"[^\s${}\\]+")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BETWEEN_BOXES = re.compile(r"[\s$,;]*(?:\\text\s*\{\s*)?(?:and|or)?(?:\s*\})?[\s$,;]*")
-_HASHES = re.compile(r"^[ \t]*####[ \t]*(?=\S)", re.MULTILINE)
+_HASHES = re.compile(r"^[ \t]*####[ \t]*(?=[^\s#])(?P<line>[^\n]*)", re.MULTILINE)
+_HEADING = re.compile(
+    r"[*_]*(?:\d{1,2}[.):][*_]*\s+[*_]*[^\W\d_]{2}"
+    r"|(?!(?i:yes|no|true|false)[\s.*_]*$)[^\W\d_]{2,}(?=[\s:.,;*_-]|$)[^=]*$)"
+)
 _STATED = re.compile(
     r"(?:^[ \t>*_]*A(?:ns)?|\b(?i:answer|(?:correct|right|best) (?:option|choice)|solution set)"
     r"(?:\s+(?:to|for|of|in)\s[^\n.:=]{1,100}?)?)[*_]*\s*"
@@ -38,7 +42,14 @@ _FORMULA = re.compile(
     re.DOTALL,
 )
 _BETWEEN_FORMULAS = re.compile(r"\s*(?:,|;|,?\s*and\b|,?\s*or\b)\s*")
-_LAST_NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+|\s?\\?%)?")
+# What stands right before a number may be a word of a language without spaces: 答案是18.
+_LAST_NUMBER = re.compile(
+    r"(?<![A-Za-z\d_.])(?:[-+−]|(?<!\S)–)?"
+    r"(?:(?:\d{1,3}(?:,\d{3})+|(?<!\d )\d{1,3}(?:[ \u00a0\u202f]\d{3})+(?![A-Za-z\d])|\d+)"
+    r"(?:\.\d+)?(?:[eE][-+]?\d+(?![A-Za-z\d])|/\d+|\s?\\?%|\s?[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])?|[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])"
+)
+_MANTISSA = re.compile(r"(?<![\w.])[-+−]?\d+(?:\.\d+)?\s*(?:[xX×·*]|\\times|\\cdot)\s*$")
+_PARTS_OF_FORMULAS = re.compile(r"[√⁰¹²³⁴⁵⁶⁷⁸⁹⁻^]|sqrt")
 _LEADING_NUMBER = re.compile(
     r"(?P<number>(?:[$€£¥₹]\s?)?[-+−]?[$€£¥₹]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?(?:\.{3}|…|\(\d+\))?\s?%?)"
     r"[*_]*(?=\s*(?:$|[.,;!?)](?:\s|$)|\s[^\W\d_]{2,}))"
@@ -47,6 +58,10 @@ _LINKED = re.compile(
     r"\s*(?:,\s*)?(?:and|or|to|plus|minus|times|over|then|remainder|r|mod|modulo|divided|squared|cubed|factorial|sqrt"
     r"|half|percent|per\s?cent)\b|\s*,\s*[-\d]"
 )
+_COMPOUND = re.compile(
+    r"\d+(?:\.\d+)?\s*[A-Za-z]+(?:\.?,?\s+(?:and\s+)?\d+(?:\.\d+)?\s*[A-Za-z]+(?![A-Za-z]))+"
+)
+_MEASURE = re.compile(r"\d\s*([A-Za-z]+)")
 _SCALE = re.compile(r"\s*(?:hundred|thousand|million|billion|trillion|dozen)\b", re.IGNORECASE)
 _LONGEST_ANSWER = 2000  # characters
 _LONGEST_UNIT = 80  # characters
@@ -143,11 +158,14 @@ def _last_box(response: str) -> tuple[int, str] | None:
 
 
 def _last_hashes(response: str) -> tuple[int, str] | None:
-    last = _last(_HASHES, response)
-    if last is None:
-        return None
-    text = _capture(response, last.end(), sentence=False)
-    return None if text is None else (last.start(), text)
+    """The last line that starts with ``####`` and is no heading of what follows it."""
+    for match in reversed(list(_HASHES.finditer(response))):
+        stated = _last_stated(match["line"])
+        if stated is None and response[match.end() :].strip() and _HEADING.match(match["line"]):
+            continue
+        text = stated or _capture(response, match.start("line"), sentence=False)
+        return None if text is None else (match.start(), text)
+    return None
 
 
 def _last_tag(response: str) -> tuple[int, str] | None:
@@ -190,9 +208,20 @@ def _leading_number(text: str) -> str | None:
     match = _LEADING_NUMBER.match(text)
     if match is None or _LINKED.match(text, match.end()):
         return None
+    if compound := _compound(_COMPOUND.match(text)):
+        return compound
     scale = _SCALE.match(text, match.end())
     end, number = (scale.end(), scale.group()) if scale else (match.end(), "")
     return match["number"].strip() + number + _unit_after(text, end)
+
+
+def _compound(match: re.Match[str] | None) -> str | None:
+    """The text of measures that add up, ``3 hours and 20 minutes``; ``None`` if it is something else."""
+    if match is None:
+        return None
+    units = [read_unit(normalized(name)) for name in _MEASURE.findall(match.group())]
+    known = [unit.dimensions for unit in units if unit is not None and not unit.labels]
+    return match.group() if len(known) == len(units) and len({*known}) == 1 else None
 
 
 def _unit_after(text: str, start: int) -> str:
@@ -234,13 +263,24 @@ def _last_formula_or_number(response: str) -> str | None:
         return inner + _unit_after(tail, formula.end()) if inner else None
     if number is None:
         return None
-    return _bare_formula(tail, number) or number.group().strip() + _unit_after(tail, number.end())
+    last = _last(_COMPOUND, tail)
+    if last is not None and last.end() > number.start() and (compound := _compound(last)):
+        return compound
+    scale = _SCALE.match(tail, number.end())
+    end = scale.end() if scale else number.end()
+    return _bare_formula(tail, number) or tail[number.start() : end].strip() + _unit_after(tail, end)
 
 
 def _bare_formula(text: str, number: re.Match[str]) -> str | None:
     r"""The formula without dollars of which a number is only a part: ``\frac{1}{2}`` around its 2."""
-    if text[number.start() - 1 : number.start()] not in ("{", "^", "_") and text[number.end() :][:1] != "}":
-        return None
     start = max(text.rfind(space, 0, number.start()) for space in " \n\t") + 1
-    word = text[start:].split()[0].strip(_EDGES + ".,;")
-    return word if word.count("{") == word.count("}") else None
+    word = text[start:].split()[0].strip(_EDGES + ".,;:!?")
+    is_part = text[number.start() - 1 : number.start()] in ("{", "^", "_") or text[number.end() :][:1] == "}"
+    if not is_part:
+        word = word.rpartition("=")[2]
+    if not word or not (is_part or _PARTS_OF_FORMULAS.search(word)):
+        return None
+    if re.match(r"10[\^⁰¹²³⁴⁵⁶⁷⁸⁹⁻]", word) and (mantissa := _MANTISSA.search(text, 0, start)):
+        word = mantissa.group() + word
+    balanced = all(word.count(opening) == word.count(closing) for opening, closing in ("{}", "()"))
+    return word if balanced else None

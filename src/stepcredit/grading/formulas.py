@@ -26,7 +26,7 @@ _SHORT_WORDS = re.compile(
 )
 _UNREADABLE = re.compile(
     r"\\(?:ldots|usd|eur|gbp|yen|inr|pmod|bmod|mod|cong|sim|perp|parallel|triangle|angle|forall|exists|overline"
-    r"|underline|therefore)(?![A-Za-z])|\\\{|\\\}|\d\s+[\d.]|[;?\"@&#]|\\\\|\.\s|\d,\d{1,2}(?!\d)"
+    r"|underline|therefore)(?![A-Za-z])|\\\{|\\\}|\d\s+[\d.]|[;?\"@&#]|\\\\|\.\s|\d,\d{1,2}(?!\d)|\d'"
 )
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*\\deg(?![A-Za-z])")
 _MIXED = re.compile(r"(?<![\d.}_^])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}")

@@ -19,7 +19,7 @@ from stepcredit.grading.numbers import (
 )
 from stepcredit.grading.pool import PooledGrader, Ticket, WorkerPool, in_order
 
-_RULES = 2  # goes up with the rules of equality, so that what earlier ones judged is not taken for done
+_RULES = 3  # goes up with the rules of equality, so that what earlier ones judged is not taken for done
 _WINDOW = 512  # items in flight, so that slow ones do not hold up the others
 _VERDICTS_KEPT = 20_000
 _PROMPTS_KEPT = 20_000

@@ -102,6 +102,7 @@ def normalized(text: str) -> str:
     text = _without_delimiters(_plain_symbols(text))
     text = _COMMAND.sub(_spelled, _SIZES.sub("", text))
     text = re.sub(r"(?<=\d)(?:\\,|\\!|\\ )(?=\d{3}(?!\d))", ",", text)  # thousands: 12\,000
+    text = re.sub(r"(?<![\d.,'])(\d{1,3})((?:'\d{3})+)(?![\d'])", _swiss, text)  # thousands: 12'000
     text = _SPACES.sub(" ", text)
     while (plain := _TEXT.sub(r" \1 ", text)) != text:
         text = plain
@@ -138,6 +139,10 @@ def _without_delimiters(text: str) -> str:
     if text.count("$") % 2:
         text = re.sub(r"\$(?=\s*[-+]?[\d.])", r"\\usd ", text, count=1)
     return text.replace("$", " ")
+
+
+def _swiss(match: re.Match[str]) -> str:
+    return match[1] + match[2].replace("'", ",")
 
 
 def _spelled(match: re.Match[str]) -> str:

@@ -23,6 +23,7 @@ _REPEATING = re.compile(
     r"|\\dot\{(\d)\}(\d*)\\dot\{(\d)\})(?:\s*\\ldots)?"
 )
 _GOES_ON = re.compile(r"([-+]?\d*\.\d+?)\s*\\ldots")
+_LONGEST_COUNT = 100  # characters of a number and its unit
 _MOST_DIGITS = 2000  # Python converts 4300 at most
 _SCALES = {
     "dozen": 12,
@@ -38,6 +39,10 @@ _FIRST_NAMES = (
 )
 _NAMES = {name: value for value, name in enumerate(_FIRST_NAMES.split())}
 _NAMES |= {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
+_COMPOUND_NAME = re.compile(
+    r"(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)[- ]\s?"
+    r"(one|two|three|four|five|six|seven|eight|nine)"
+)
 _ENOUGH_DIGITS = 6  # significant ones that a rounded decimal must have to stand for a longer number
 _NOISE_DIGITS, _NOISE = 15, Fraction(1, 10**13)  # what sums of floating-point numbers end in
 _IRRATIONAL_DIGITS = Fraction(1, 10**40)  # two irrational numbers that agree to this share are the same
@@ -199,10 +204,12 @@ def _continued(text: str) -> Number | None:
 
 
 def _scaled(text: str) -> Number | None:
-    r"""``5 \\times 10^{3}``, ``5e3``, ``1.8 billion``, ``three``."""
+    r"""``5 \\times 10^{3}``, ``5e3``, ``1.8 billion``, ``three``, ``twenty-five``."""
     word = text.lower().rpartition(" ")[2]
     if word in _NAMES and word == text.lower():
         return Number(Fraction(_NAMES[word]))
+    if compound := _COMPOUND_NAME.fullmatch(text.lower()):
+        return Number(Fraction(_NAMES[compound[1]] + _NAMES[compound[2]]))
     for name, scale in _SCALES.items():
         if text.lower().endswith(name):
             amount = read_number(text[: -len(name)].strip() or "1")
@@ -241,9 +248,21 @@ _WITH_UNIT = re.compile(r"[$€£¥₹]?\s?([-+−]?)[$€£¥₹]?\s?(\d[\d,]*(
 def counted_number(text: str) -> Number | None:
     """A plain number or quotient behind a currency sign or before a unit, both left out; else ``None``."""
     match = _WITH_UNIT.fullmatch(text)
-    if match is None or (match[3] is not None and read_unit(normalized(match[3])) is None):
-        return None
+    if match is None:
+        return _before_unit(normalized(text)) if len(text) <= _LONGEST_COUNT else None
+    if match[3] is not None and read_unit(normalized(match[3])) is None:
+        return _before_unit(normalized(text)) if len(text) <= _LONGEST_COUNT else None
     return read_number(match[1].replace("−", "-") + match[2])
+
+
+def _before_unit(text: str) -> Number | None:
+    """The longest number at the start, where the rest is a unit: ``5 million dollars``."""
+    words = re.sub(r"\\(?:usd|eur|gbp|yen|inr)(?![A-Za-z]) ?", "", text).split(" ")
+    for count in range(len(words) - 1, 0, -1):
+        number = read_number(" ".join(words[:count]))
+        if number is not None:
+            return None if read_unit(" ".join(words[count:])) is None else number
+    return None
 
 
 def _decimals_needed(value: Fraction) -> int | None:

@@ -20,10 +20,12 @@ _BASED = re.compile(r"(\d[\dA-F]*)_\s*\{?\s*(\d{1,2}|[a-z]{3,})\s*\}?")
 _CURRENCY = re.compile(
     r"([-+]?)\s*(?:US\s*)?(?:\\(usd|eur|gbp|yen|inr)|(Rs\.?|USD|EUR)(?=[\s\d]))\s*(?=[-+\d.\\])\s*(.+)"
 )
+_CURRENCY_BEHIND = re.compile(r"([-+\d.].*?)\s*(\\(?:usd|eur|gbp|yen|inr))")
 _CURRENCIES = {"Rs": "rupee", "Rs.": "rupee"}
 _UNIT = re.compile(
     r"(?P<value>.*?(?:[\d})!|](?: (?:dozen|hundred|thousand|[mb]illion|trillion))?|\\pi))(?P<space>\s*)"
-    r"(?P<unit>(?:\\deg ?(?:C|F)\b|\\mu|\\Omega|[A-Za-z])[A-Za-z\s.^{}/\d\\'-]*|/\s*[A-Za-z].*)"
+    r"(?P<unit>(?:\\deg ?(?:C(?:elsius)?|F(?:ahrenheit)?)\b|\\mu|\\Omega|[A-Za-z])[A-Za-z\s.^{}/\d\\'-]*"
+    r"|/\s*[A-Za-z].*)"
 )
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+\.?)(?:,?\s*(?:and\s+)?)")
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
@@ -83,6 +85,8 @@ def _share(text: str) -> Answer | None:
 
 
 def _money(text: str) -> Answer | None:
+    if behind := _CURRENCY_BEHIND.fullmatch(text):
+        return _money(f"{behind[2]} {behind[1]}")
     match = _CURRENCY.fullmatch(text)
     if match is None:
         return None

@@ -60,6 +60,7 @@ _OPERATORS = [r"\approx", r"\le", r"\ge", r"\ne", r"\in", "<", ">", "="]
 _SHORT_WORDS = re.compile(r"yes|no|odd|even|true|all|both|[ap]m|mon|tue|wed|thu|fri|sat|sun|n/a|dne")
 _PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])")
 _ROWS = {brackets: brackets for brackets in ("()", "[]", "(]", "[)")} | {r"\langle\rangle": "()", "][": "()"}
+_THOUSANDS = re.compile(r"^\s*[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?\s*$")
 _DEEPEST = 12
 
 
@@ -172,7 +173,7 @@ def _read_bracketed(text: str, depth: int) -> Answer | None:
     opening, inner, closing = inside
     if opening == r"\{":
         return _read_set(inner, depth)
-    pieces = split_at(inner, [",", ";"])
+    pieces = _in_brackets(inner)
     if len(pieces) == 1:
         return _read(inner, depth) if opening + closing == "()" else None
     brackets = _ROWS.get(opening + closing)
@@ -191,7 +192,17 @@ def _read_set(inner: str, depth: int) -> Answer | None:
             return Unread(inner)
         within = region_of(_read(outer[2], depth)) if outer else region_of("everything")
         return Unread(inner) if within is None else _combined(r"\cap", [region, within])
-    return Sequence("set", _items(split_at(inner, [",", ";"]), depth))
+    return Sequence("set", _items(_in_brackets(inner), depth))
+
+
+def _in_brackets(inner: str) -> list[str]:
+    """What commas separate in brackets: ``(100,200)`` has two; ``(1,000, 2,000)`` has thousands."""
+    pieces = split_at(inner, [",", ";"])
+    if any(_THOUSANDS.search(piece) for piece in pieces) and not re.search(r"[,;]\s|;|,0\d\d", inner):
+        pieces = [
+            part for piece in pieces for part in (piece.split(",") if _THOUSANDS.search(piece) else [piece])
+        ]
+    return pieces
 
 
 def _read_relation(text: str, depth: int) -> Answer | None:

@@ -109,7 +109,12 @@ class ExactGrader(_TextGrader):
         return Grade(correct, prediction, MATCH if correct else DIFFERS)
 
 
-_CHOICE = re.compile(r"\\text\s*\{\s*\(?([A-Z])\)?\s*\}|\(([A-Z])\)|(?<![A-Za-z\\])([A-Z])(?![A-Za-z'’])")
+_CHOICE = re.compile(
+    r"\\text\s*\{\s*\(?([A-Z])\)?\s*\}|\(([A-Z])\)"
+    r"|(?<![A-Za-z\\])(?!I\s(?:think|believe|guess|would|will|am|choose|chose|say|get|got|have|find|found)\b)"
+    r"([A-Z])(?![A-Za-z'’])"
+)
+_SMALL_CHOICE = re.compile(r"(?:\\text\s*\{\s*)?(?:\(([a-z])\)|([a-z])(?=[):}]|\.(?!\w)|$))")
 _PARENTHESISED = re.compile(r"\(([A-Z])\)")
 _REFERENCE = re.compile(r"\(?([A-Za-z])\)?[.):]?(?:\s.*)?", re.DOTALL)
 
@@ -142,5 +147,5 @@ class ChoiceGrader(_TextGrader):
 
 
 def _first_letter(text: str) -> str | None:
-    match = _CHOICE.search(text)
-    return None if match is None else next(group for group in match.groups() if group)
+    match = _CHOICE.search(text) if (small := _SMALL_CHOICE.match(text)) is None else small
+    return None if match is None else next(group for group in match.groups() if group).upper()
