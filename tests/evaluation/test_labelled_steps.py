@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,3 +86,14 @@ def test_a_label_inside_a_scored_step_is_counted_or_refused() -> None:
 def test_soft_labels_are_wrong_below_a_half() -> None:
     steps = join([(4, 0.5), (9, 0.49), (14, 1.0)], score([4, 9, 14], [0.0, 0.0, 0.0]))
     assert steps.first_wrong.tolist() == [1]
+
+
+def test_a_rewritten_response_does_not_move_the_steps_of_the_others() -> None:
+    finer = score([4, 9, 14], [0.5, 0.25, -1.0])
+    rewritten = replace(score([4, 14], [2.0, 3.0], name="other"), scored_text=TEXT)
+    alone = join([(9, 1.0), (14, 0.0)], finer)
+    columns = score_columns([finer, rewritten])
+    labels = [(9, 1.0), (14, 0.0)]
+    both = join_labels([rollout(*labels), rollout(*labels, name="other")], columns)
+    assert both.num_steps.tolist() == [2, 2]
+    np.testing.assert_allclose(both.rewards, [*alone.rewards, 2.0, 3.0])

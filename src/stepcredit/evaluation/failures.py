@@ -119,6 +119,9 @@ def shown_steps(rollout: Rollout, columns: ScoreColumns, row: int) -> tuple[Show
     """The scored steps of a response, by its row in the scores."""
     steps = columns.steps_of(row)
     ends = columns.step_ends[steps].tolist()
-    texts = ["" if columns.rewritten else rollout.response[start:end] for start, end in pairwise([0, *ends])]
+    texts = [
+        "" if columns.is_rewritten(row) else rollout.response[start:end]
+        for start, end in pairwise([0, *ends])
+    ]
     rewards = columns.step_rewards[steps].tolist()
     return tuple(ShownStep(text, reward) for text, reward in zip(texts, rewards, strict=True))

@@ -268,7 +268,7 @@ def _align(rollout: Rollout, columns: ScoreColumns, row: int) -> list[slice] | N
     assert rollout.step_labels is not None
     steps = columns.steps_of(row)
     start, stop = steps.start, steps.stop
-    if columns.rewritten:
+    if columns.is_rewritten(row):
         # Offsets refer to the rewritten text: steps can only be counted off.
         if stop - start < len(rollout.step_labels):
             return None

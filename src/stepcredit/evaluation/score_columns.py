@@ -65,6 +65,10 @@ class ScoreColumns:
         """Which of all steps are those of a row."""
         return slice(int(self.step_offsets[row]), int(self.step_offsets[row + 1]))
 
+    def is_rewritten(self, row: int) -> bool:
+        """Whether the steps of a row are of another text than its response."""
+        return bool(self.text_hashes[row] < 0)
+
     def check_text(self, row: int, rollout: Rollout) -> None:
         """Refuse the steps of a row where they are not of the response of that id.
 
@@ -74,7 +78,7 @@ class ScoreColumns:
             DataError: They run past the response, or hold other text.
         """
         steps = self.steps_of(row)
-        if self.text_hashes[row] < 0 or steps.start == steps.stop:
+        if self.is_rewritten(row) or steps.start == steps.stop:
             return
         ends, text = self.step_ends[steps].tolist(), rollout.response
         if ends[-1] > len(text):

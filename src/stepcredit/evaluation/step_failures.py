@@ -115,7 +115,7 @@ def _scored_step(
     if error < 0 or not rollout.step_labels:
         return None
     begins = 0 if error == 0 else rollout.step_labels[error - 1].end
-    if columns.rewritten:
+    if columns.is_rewritten(row):
         return error
     return int(np.searchsorted(columns.step_ends[columns.steps_of(row)], begins, side="right"))
 

@@ -171,6 +171,10 @@ def write_trl_preference(rollouts: Iterable[Rollout], lost: Counter[str]) -> Ite
         for chosen, rejected in pairs:
             for rollout in (chosen, rejected):
                 note_lost(rollout, lost, "id", "prompt_id", *_UNHELD)
+            lost["extra fields of rejected responses"] += any(
+                name not in chosen.extras or chosen.extras[name] != value
+                for name, value in rejected.extras.items()
+            )
             yield _row(
                 chosen.extras,
                 lost,
