@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepcredit.encoding import EncodingError
+from stepcredit.data import rollout_from_json, rollout_to_json
+from stepcredit.encoding import EncodedSteps, EncodingError
 from stepcredit.errors import CheckpointError, DataError
 from stepcredit.lab.oracles import check_steps
 from stepcredit.lab.task import draw_problems
@@ -26,7 +29,8 @@ from stepcredit.labelling.autopsv import (
 )
 from stepcredit.scorers import load_scorer
 from stepcredit.scorers.step_models import StepModelScorer
-from stepcredit.types import Rollout, StepLabel
+from stepcredit.steps import steps_at
+from stepcredit.types import Encoded, Rollout, StepLabel
 
 
 def test_changes_are_relative_to_the_confidence_before() -> None:
@@ -51,6 +55,23 @@ def test_labels_lie_at_the_ends_of_the_steps() -> None:
     labelled = label_rollout(rollout, confidences, -0.5)
     assert labelled.step_labels == (StepLabel(3, 1.0), StepLabel(5, 0.0))
     assert labelled.extras[FIELD]["confidences"] == [0.5, 0.5, 0.1]
+
+
+def test_responses_of_several_turns_get_no_labels_which_their_rows_could_not_hold() -> None:
+    turns = ({"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"})
+    texts = [
+        Rollout(id="r", prompt_id="p", prompt="?", response="a\n\nb", turns=turns),
+        Rollout(id="s", prompt_id="p", prompt="?", response="ab"),
+    ]
+    encoded = EncodedSteps(encoded=Encoded((1, 2, 3), 1, (3,)), steps=steps_at("ab", [2]))
+    scorer: Any = SimpleNamespace(
+        encoding=SimpleNamespace(encode=lambda _: encoded),
+        reader=SimpleNamespace(of=lambda given: [np.array([0.5, 0.4])] * len(given)),
+    )
+    of_turns, of_text = read_confidences(scorer, texts)
+    assert isinstance(of_turns, EncodingError)
+    assert isinstance(of_text, Confidences)
+    assert rollout_from_json(rollout_to_json(label_rollout(texts[1], of_text, -0.5))).step_labels
 
 
 def test_the_threshold_agrees_with_outcomes_at_every_step() -> None:

@@ -54,6 +54,9 @@ def read_confidences(
     """
     results: list[EncodedSteps | EncodingError] = []
     for rollout in rollouts:
+        if rollout.turns is not None:
+            results.append(_of_turns(rollout))
+            continue
         try:
             results.append(scorer.encoding.encode(rollout))
         except EncodingError as error:
@@ -75,6 +78,13 @@ def read_confidences(
                 values=values[result.encoded],
                 num_tokens=len(result.encoded.token_ids),
             )
+
+
+def _of_turns(rollout: Rollout) -> EncodingError:
+    """Rows with several turns hold no step labels: nothing says in which text they would end."""
+    return EncodingError(
+        "not-encodable", "step labels belong to a response that is one text, not to turns", where=rollout.id
+    )
 
 
 def relative_changes(values: Float[np.ndarray, " steps_and_one"]) -> Float[np.ndarray, " steps"]:
