@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,74 @@ def test_what_is_not_graded_is_left_out(online: OnlinePRM) -> None:
 def test_batches_are_cut_into_optimizer_steps_and_passes() -> None:
     prm = OnlinePRM(policy_path("mid"), config(batch_size=2, epochs=2))
     assert prm.update(batch(True, False, True)).steps == 4
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(0.1, 1), (0.5, 2), (1.0, 3), (1.5, 5), (2.5, 8)])
+def test_a_part_of_a_pass_is_as_many_steps_as_in_training(epochs: float, steps: int) -> None:
+    prm = OnlinePRM(policy_path("mid"), config(batch_size=1, epochs=epochs))
+    done = prm.update(batch(True, False, True))
+    assert done.steps == steps
+    assert done.loss is not None
+
+
+def test_classes_are_balanced_within_a_batch() -> None:
+    prm = OnlinePRM(policy_path("mid"), config(balance="dataset"))
+    done = prm.update(batch(True, True, True, False, None))
+    assert (done.examples, done.left_out) == (2, 3)
+    alone = prm.update(batch(True, True))
+    assert (alone.loss, alone.examples, alone.left_out) == (None, 0, 2)
+
+
+@pytest.mark.parametrize(("over_long", "examples"), [("drop", 0), ("truncate", 2)])
+def test_what_is_too_long_is_left_out_or_cut(over_long: str, examples: int) -> None:
+    prompt = len(OnlinePRM(policy_path("mid"), config()).encoding.prompt_ids(PROMPT))  # type: ignore[attr-defined]
+    prm = OnlinePRM(policy_path("mid"), config(over_long=over_long, max_tokens=prompt + 8))
+    assert prm.update(batch(True, False)).examples == examples
+
+
+def test_responses_to_a_prompt_stay_in_one_step(online: OnlinePRM) -> None:
+    prm = OnlinePRM(policy_path("mid"), config(batch_size=2, group_prompts=True))
+    seen = []
+    prm._step = lambda units: seen.append(sorted(units)) or 0.0  # type: ignore[method-assign,func-returns-value]
+    rollouts = [
+        replace(rollout, prompt_id=str(place % 4)) for place, rollout in enumerate(batch(*[True] * 8))
+    ]
+    prm.update(rollouts)
+    assert sorted(seen) == [[place, place + 4] for place in range(4)]
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_in_bfloat16_model_and_reference_round_alike(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    prm = OnlinePRM(policy_path("mid"), config(precision="bfloat16", lora_rank=rank))
+    for text in (RIGHT, WRONG):
+        assert prm.scorer.score(PROMPT, text).reward == pytest.approx(0.0, abs=1e-6)
+    written: set[torch.dtype] = set()
+    forward = torch.nn.Linear.forward
+
+    def noted(linear: torch.nn.Linear, values: torch.Tensor) -> torch.Tensor:
+        result = forward(linear, values)
+        if linear.training:
+            written.add(result.dtype)
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.nn.Linear, "forward", noted)
+        done = prm.update(batch(True, False))
+    assert written == {torch.bfloat16}
+    assert done.loss == pytest.approx(np.log(2), abs=0.01)
+    assert gap(prm) > 0
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_activations_are_recomputed_where_that_is_asked_for(rank: int) -> None:
+    plain, saving = (
+        OnlinePRM(policy_path("mid"), config(lora_rank=rank, gradient_checkpointing=asked))
+        for asked in (False, True)
+    )
+    assert [prm._model.is_activation_checkpointing for prm in (plain, saving)] == [False, True]
+    for prm in (plain, saving):
+        prm.update(batch(True, False))
+    assert gap(saving) == pytest.approx(gap(plain), abs=1e-5)
 
 
 def test_pairs_learn_where_a_prompt_has_both() -> None:

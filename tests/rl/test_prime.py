@@ -53,6 +53,32 @@ def test_three_outcomes_by_hand() -> None:
     assert [array.tolist() for array in advantages] == [[1.0, 1.0], [-0.5, -0.5], [-0.5, -0.5]]
 
 
+@pytest.mark.parametrize("discount", [1.0, 0.5])
+def test_what_tools_wrote_changes_nothing(discount: float) -> None:
+    rewards = [np.array([1.0, 3.0, 2.0]), np.array([1.0, -2.0])]
+    alone = prime_advantages(rewards, [1.0, 0.0], ["p", "p"], discount=discount)
+    with_tools = [np.array([1.0, 0.0, 0.0, 0.0, 3.0, 2.0]), np.array([1.0, 0.0, -2.0])]
+    masks = [[1, 0, 0, 0, 1, 1], [1, 0, 1]]
+    between = prime_advantages(with_tools, [1.0, 0.0], ["p", "p"], loss_masks=masks, discount=discount)
+    for array, twin, mask in zip(between, alone, masks, strict=True):
+        assert array[np.array(mask) == 1].tolist() == twin.tolist()
+        assert not array[np.array(mask) == 0].any()
+
+
+@pytest.mark.parametrize(
+    ("masks", "words"),
+    [
+        ([[1]], "2 arrays of token rewards and 1 masks"),
+        ([[1, 1], [1]], "response 1: has a mask that is not one 0 or 1 per token"),
+        ([[1, 1], [1, 2]], "response 1: has a mask that is not one 0 or 1 per token"),
+        ([[0, 0], [1, 1]], "response 0: has no token that the policy wrote"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(masks: list[list[int]], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        prime_advantages([np.zeros(2)] * 2, [1.0, 0.0], ["p", "p"], loss_masks=masks)
+
+
 def test_weights_scale_their_terms() -> None:
     rewards, outcomes = [np.array([1.0, 3.0]), np.array([1.0])], [1.0, 0.0]
     process = prime_advantages(rewards, outcomes, [0, 0], outcome_weight=0.0)

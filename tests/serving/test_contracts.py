@@ -166,3 +166,13 @@ def test_mistakes_name_the_field(path: str, body: object, field: str, client: Te
     response = client.post(path, json=body)
     assert 400 <= response.status_code < 500
     assert response.json()["error"]["field"] == field
+
+
+def test_the_thinking_of_the_last_message_is_scored(client: TestClient) -> None:
+    turn = {"role": "assistant", "content": RESPONSES[0], "reasoning_content": "7*8=6"}
+    (score,) = client.post("/v1/score", json={"prompt": PROMPT, "responses": [[turn]]}).json()["scores"]
+    messages = [{"role": "user", "content": PROMPT}, turn]
+    (pooled,) = client.post("/pooling", json={"messages": messages}).json()["data"]
+    expected = [step["reward"] for step in score["steps"]]
+    assert [number for (number,) in pooled["data"]] == pytest.approx(expected, abs=1e-9)
+    assert score["steps"][0]["text"] == "<think>\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +23,7 @@ from stepcredit.runs import atomic_directory
 from stepcredit.scorers.implicit import ImplicitPRM
 from stepcredit.scorers.kinds import get_kind
 from stepcredit.training.config import TrainConfig
-from stepcredit.training.examples import TrainingSet, encode_examples, units_of
+from stepcredit.training.examples import TrainingSet, balanced, encode_examples, units_of
 from stepcredit.training.fitting import make_trainer
 from stepcredit.training.inputs import Inputs, longest_sequence
 from stepcredit.training.models import load_models
@@ -62,8 +62,8 @@ class OnlinePRM:
 
     Args:
         model: Initial weights: a language model (PRIME starts from the policy's), or a trained implicit PRM.
-        config: Settings, of which ``epochs`` are the passes over each batch. The learning rate is constant,
-            and the step rule cannot be ``auto``.
+        config: Settings, of which ``epochs`` are the passes over each batch; ``balance`` and ``over_long``
+            hold within a batch. The learning rate is constant, and the step rule cannot be ``auto``.
         reference: The frozen model; by default the initial weights.
         reference_floor: As in :class:`~stepcredit.scorers.implicit.ImplicitPRM`.
         seed: Seed of adapters and of the order of rollouts.
@@ -135,6 +135,7 @@ class OnlinePRM:
         models = load_models(inputs, self._sources, config, load, session, cache=None)
         trainer = make_trainer(inputs, models, config, session)
         trainer.create_optimizer()
+        _prepare(trainer)
         return trainer
 
     def update(self, rollouts: Sequence[Rollout]) -> Update:
@@ -145,7 +146,10 @@ class OnlinePRM:
         """
         trainer, objective = self._trainer, get_objective(self.config.objective)
         seed = self.seed + self.num_updates
-        examples = encode_examples(rollouts, self.encoding, objective=objective)
+        examples = encode_examples(
+            rollouts, self.encoding, objective=objective, over_long=self.config.over_long
+        )
+        examples = balanced(examples, self.config, seed)
         left_out = len(rollouts) - len(examples)
         try:
             units, mismatched = units_of(examples, objective, self.config, seed, {})
@@ -155,16 +159,24 @@ class OnlinePRM:
         if not units:
             return Update(loss=None, examples=0, left_out=left_out, steps=0)
         trainer.data = TrainingSet(examples=tuple(examples), units=units, mismatched=mismatched)
-        losses: list[float] = []
-        size = self.config.batch_size
-        generator = torch.Generator().manual_seed(seed)
-        for _ in range(round(self.config.epochs)):
-            order = torch.randperm(len(units), generator=generator).tolist()
-            losses += [self._step(order[start : start + size]) for start in range(0, len(order), size)]
+        losses = [self._step(step) for step in self._steps(trainer.data, seed)]
         self.num_updates += 1
         return Update(
             loss=sum(losses) / len(losses), examples=len(examples), left_out=left_out, steps=len(losses)
         )
+
+    def _steps(self, data: TrainingSet, seed: int) -> Iterator[list[int]]:
+        """The units of each optimizer step; part of a pass is rounded up to whole steps, as in training."""
+        size = self.config.batch_size
+        left = max(1, math.ceil(self.config.epochs * math.ceil(len(data.units) / size)))
+        groups = data.groups(by_prompt=self.config.group_prompts)
+        generator = torch.Generator().manual_seed(seed)
+        while left > 0:
+            order = torch.randperm(len(groups), generator=generator).tolist()
+            units = [unit for group in order for unit in groups[group]]
+            for start in range(0, len(units), size)[:left]:
+                yield units[start : start + size]
+            left -= math.ceil(len(units) / size)
 
     def _step(self, units: Sequence[int]) -> float:
         trainer = self._trainer
@@ -267,6 +279,14 @@ def _graded(rollouts: Sequence[Rollout], outcomes: Sequence[float | None] | None
         replace(rollout, correct=None if outcome is None or math.isnan(outcome) else bool(outcome > 0.5))
         for rollout, outcome in zip(rollouts, given, strict=True)
     ]
+
+
+def _prepare(trainer: PRMTrainer) -> None:
+    """What ``train`` does to the model before its first step: autocast in its forward, and recomputing."""
+    model: Any = trainer.model
+    if trainer.args.activation_checkpointing:
+        model.activation_checkpointing_enable()
+    trainer.model_wrapped = trainer.accelerator.prepare_model(model)
 
 
 def _is_training(log_metric: Callable[[str, float], None] | None) -> bool:

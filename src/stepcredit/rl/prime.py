@@ -18,49 +18,56 @@ def prime_advantages(
     outcomes: Sequence[float],
     prompt_ids: Sequence[Hashable],
     *,
+    loss_masks: Sequence[Sequence[int]] | None = None,
     discount: float = 1.0,
     process_weight: float = 1.0,
     outcome_weight: float = 1.0,
 ) -> list[NDArray[np.float64]]:
     r"""Advantages of each token (arXiv:2502.01456, equation 5).
 
-    With K responses to a prompt, response i's implicit process rewards r_t, their mean over its tokens m_i
-    and its outcome o_i::
+    With K responses to a prompt, response i's implicit process rewards r_t, their mean m_i over the tokens
+    that the policy wrote and its outcome o_i::
 
         A_t = sum_{s >= t} discount^(s - t) * (r_s - mean_{j != i} m_j)  +  o_i - mean_{j != i} o_j
 
-    Both baselines leave the response itself out, so that they do not depend on it.
+    Both baselines leave the response itself out, so that they do not depend on it. Tokens that tools wrote
+    between the policy's turns are no steps of the sum: they take nothing off, and have no advantage.
 
     Args:
         token_rewards: One per token of each response, at least one token each.
         outcomes: One per response, e.g. 1 for right and 0 for wrong.
         prompt_ids: Which prompt each response answers; at least two of each.
+        loss_masks: 1 where the policy wrote the token, 0 elsewhere, as
+            :func:`~stepcredit.rl.token_rewards` takes them; without them it wrote all.
         discount: Of later tokens' rewards, in [0, 1].
         process_weight: Of the process term.
         outcome_weight: Of the outcome term.
 
     Returns:
-        An array of shape ``(tokens,)`` per response, in the order given.
+        An array of shape ``(tokens,)`` per response, in the order given; zero where the mask is.
 
     Raises:
-        DataError: Numbers do not match or are not finite, a response has no tokens, or it is its prompt's
-            only one.
+        DataError: Numbers do not match or are not finite, the policy wrote no token of a response, or it is
+            its prompt's only one.
     """
     if not 0 <= discount <= 1:
         raise DataError(f"must lie in [0, 1], got {discount}", where="discount")
     rewards = [np.asarray(values, dtype=np.float64) for values in token_rewards]
     _check(rewards, outcomes, prompt_ids)
+    masks = _masks(rewards, loss_masks)
+    written = [values[mask] for values, mask in zip(rewards, masks, strict=True)]
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for place, prompt in enumerate(prompt_ids):
         groups[prompt].append(place)
     advantages: list[NDArray[np.float64]] = [np.zeros(0)] * len(rewards)
     for places in groups.values():
-        means = _leave_one_out(np.array([rewards[place].mean() for place in places]))
+        means = _leave_one_out(np.array([written[place].mean() for place in places]))
         others = _leave_one_out(np.array([outcomes[place] for place in places], dtype=np.float64))
         for place, mean, other in zip(places, means, others, strict=True):
-            process = _returns(rewards[place] - mean, discount)
+            process = _returns(written[place] - mean, discount)
             outcome = outcomes[place] - other
-            advantages[place] = process_weight * process + outcome_weight * outcome
+            advantages[place] = np.zeros(len(rewards[place]))
+            advantages[place][masks[place]] = process_weight * process + outcome_weight * outcome
     return advantages
 
 
@@ -102,3 +109,31 @@ def _check(
                 where=where,
                 hint="draw at least two responses to each prompt",
             )
+
+
+def _masks(
+    rewards: Sequence[NDArray[np.float64]], loss_masks: Sequence[Sequence[int]] | None
+) -> list[NDArray[np.bool_]]:
+    """Which tokens the policy wrote."""
+    if loss_masks is None:
+        return [np.ones(len(values), dtype=bool) for values in rewards]
+    if len(loss_masks) != len(rewards):
+        raise DataError(
+            f"there are {len(rewards)} arrays of token rewards and {len(loss_masks)} masks",
+            where="prime_advantages",
+            hint="pass one of each per response",
+        )
+    masks = [np.asarray(mask) for mask in loss_masks]
+    for place, (values, mask) in enumerate(zip(rewards, masks, strict=True)):
+        where = f"response {place}"
+        if mask.shape != values.shape or not np.isin(mask, (0, 1)).all():
+            raise DataError(
+                "has a mask that is not one 0 or 1 per token",
+                where=where,
+                hint="pass 1 where the policy wrote the token, else 0",
+            )
+        if not mask.any():
+            raise DataError(
+                "has no token that the policy wrote", where=where, hint="leave out responses without tokens"
+            )
+    return [mask.astype(bool) for mask in masks]

@@ -15,7 +15,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from stepcredit.conversations import content_text
+from stepcredit.data.messages import response_turns
 from stepcredit.serving.chat_text import ChatText
 from stepcredit.serving.errors import RequestError
 from stepcredit.serving.schemas import ErrorAnswer, PoolingRequest, RewardRequest
@@ -84,8 +84,9 @@ async def _pooled(
         if answer.role != "assistant":
             raise RequestError(422, "the last message must be the assistant's", "messages")
         turns: Any = [turn.model_dump() for turn in prompt]
-        text = content_text({"role": "assistant", "content": answer.model_dump()["content"]})
-        rollouts = [Rollout(id="0", prompt_id="0", prompt=turns, response=text)]
+        # Its thinking and calls of tools are a part of it, as they are in /v1/score.
+        text, own = response_turns([answer.model_dump()], "messages", "")
+        rollouts = [Rollout(id="0", prompt_id="0", prompt=turns, response=text, turns=own)]
         return name, await service.score(batcher, rollouts, "messages")
     assert request.input is not None
     inputs = [request.input] if isinstance(request.input, str) else request.input

@@ -145,11 +145,9 @@ def make_training_set(
     right = [example.label > 0.5 for example in examples]
     if not objective.needs_step_labels and len(set(right)) == 1:
         raise DataError(_one_class(len(right), right=right[0]), hint=_for_both_classes(right=right[0]))
-    prompt_ids = [example.prompt_id for example in examples]
-    kept = balance_responses(prompt_ids, right, config.balance, seed=seed)  # type: ignore[arg-type]
-    if len(kept) < len(examples):
-        counts["dropped_by_balancing"] = len(examples) - len(kept)
-        examples = [examples[int(index)] for index in kept]
+    all_examples, examples = examples, balanced(examples, config, seed)
+    if len(examples) < len(all_examples):
+        counts["dropped_by_balancing"] = len(all_examples) - len(examples)
     if not examples:
         raise DataError(
             "no prompt has both right and wrong responses, so balancing leaves nothing",
@@ -159,6 +157,14 @@ def make_training_set(
     units, mismatched = units_of(examples, objective, config, seed, counts)
     counts["examples"], counts["units"] = len(examples), len(units)
     return TrainingSet(examples=tuple(examples), units=units, mismatched=mismatched, counts=counts)
+
+
+def balanced(examples: Sequence[Example], config: TrainConfig, seed: int) -> list[Example]:
+    """The examples that ``config.balance`` leaves, in their order; it may leave none."""
+    prompt_ids = [example.prompt_id for example in examples]
+    right = [example.label > 0.5 for example in examples]
+    kept = balance_responses(prompt_ids, right, config.balance, seed=seed)  # type: ignore[arg-type]
+    return [examples[int(index)] for index in kept]
 
 
 def units_of(
