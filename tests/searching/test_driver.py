@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 from tests.searching.fakes import SAMPLING, DigitPolicy, DigitScorer, problems
 
+from stepcredit.errors import UserError
 from stepcredit.searching import STRATEGIES, Node, Searcher, SearchFailure, SearchSettings, Tree, choose_best
 from stepcredit.types import GenerationFailure, GenerationRequest, Rollout, Sampling
 
@@ -90,3 +91,19 @@ def test_a_step_that_ends_where_the_context_does_is_a_response_cut_off_there(str
     (tree,) = searcher.search(problems(1))
     assert isinstance(tree, Tree)
     assert {(len(node.response), node.cut_off, node.ended) for node in tree.candidates} == {(4, True, False)}
+
+
+class _Uncounted(DigitPolicy):
+    """A server that does not say how many tokens it generated."""
+
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[Rollout | GenerationFailure]:
+        for result in super().generate(requests):
+            assert isinstance(result, Rollout)
+            yield dataclasses.replace(result, extras={})
+
+
+def test_a_server_that_counts_no_tokens_cannot_be_searched_with() -> None:
+    settings = SearchSettings(width=8, expand=4, budget=100)
+    searcher = Searcher(_Uncounted(), DigitScorer(), STRATEGIES["beam"], settings, SAMPLING, ("\n",))
+    with pytest.raises(UserError, match="does not say how many tokens it generated"):
+        list(searcher.search(problems(1)))

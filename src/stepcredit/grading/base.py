@@ -9,6 +9,8 @@ from typing import Any, Self
 
 MATCH, DIFFERS, NO_ANSWER, UNREAD = "match", "differs", "no-answer", "unread"
 TIMEOUT, CRASHED = "timeout", "crashed"
+RULES = 3
+"""Goes up with the rules of finding and comparing, so that what earlier ones judged is not taken for done."""
 
 
 @dataclass(frozen=True, slots=True)

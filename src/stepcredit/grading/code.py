@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from stepcredit.errors import UserError
-from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, GradingItem
+from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, RULES, Grade, GradingItem
 from stepcredit.grading.pool import PooledGrader, Ticket, WorkerPool, has_ended, in_order
 from stepcredit.grading.programs.confinement import what_is_missing
 from stepcredit.grading.programs.supervisor import START_SECONDS
@@ -75,8 +75,8 @@ class CodeGrader(PooledGrader):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The limits."""
-        return {"time_limit": self._time_limit, "memory_limit_mb": self._memory_limit_mb}
+        """The limits, and the version of the rules by which programs are found."""
+        return {"time_limit": self._time_limit, "memory_limit_mb": self._memory_limit_mb, "rules": RULES}
 
     def close(self) -> None:
         """End running programs and remove what they wrote."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, UNREAD, Grade, GradingItem
+from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, RULES, UNREAD, Grade, GradingItem
 from stepcredit.grading.extraction import compile_answer_pattern, final_answer, find_answer
 from stepcredit.grading.numbers import (
     counted_number,
@@ -19,7 +19,6 @@ from stepcredit.grading.numbers import (
 )
 from stepcredit.grading.pool import PooledGrader, Ticket, WorkerPool, in_order
 
-_RULES = 3  # goes up with the rules of equality, so that what earlier ones judged is not taken for done
 _WINDOW = 512  # items in flight, so that slow ones do not hold up the others
 _VERDICTS_KEPT = 20_000
 _PROMPTS_KEPT = 20_000
@@ -81,7 +80,7 @@ class MathGrader(PooledGrader):
     @property
     def settings(self) -> Mapping[str, Any]:
         """Pattern, time limit and which rules of equality."""
-        return {"answer_pattern": self._answer_pattern, "time_limit": self._time_limit, "rules": _RULES}
+        return {"answer_pattern": self._answer_pattern, "time_limit": self._time_limit, "rules": RULES}
 
     def close(self) -> None:
         """End the worker processes."""

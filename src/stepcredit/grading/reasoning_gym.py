@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from stepcredit.errors import DataError, MissingExtraError, UserError
-from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, GradingItem
+from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, RULES, Grade, GradingItem
 from stepcredit.grading.extraction import compile_answer_pattern, find_answer, stated_answer
 from stepcredit.grading.pool import PooledGrader, Ticket, WorkerPool, has_ended, in_order
 
@@ -82,7 +82,7 @@ class ReasoningGymGrader(PooledGrader):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Pattern, time limit and the package's version."""
+        """Pattern, rules, time limit and the package's version."""
         from importlib.metadata import PackageNotFoundError, version
 
         try:
@@ -93,6 +93,7 @@ class ReasoningGymGrader(PooledGrader):
             ) from error
         return {
             "answer_pattern": self._answer_pattern,
+            "rules": RULES,
             "time_limit": self._time_limit,
             "reasoning_gym": package,
         }

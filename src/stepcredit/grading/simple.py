@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from stepcredit.errors import DataError, UserError
-from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, Grade, Grader, GradingItem
+from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, RULES, Grade, Grader, GradingItem
 from stepcredit.grading.extraction import compile_answer_pattern, final_answer, find_answer, stated_answer
 from stepcredit.grading.numbers import counted_number, number_text, number_value
 
@@ -24,8 +24,8 @@ class _TextGrader(Grader):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The pattern."""
-        return {"answer_pattern": self._answer_pattern}
+        """The pattern, and the version of the rules."""
+        return {"answer_pattern": self._answer_pattern, "rules": RULES}
 
     def grade_all(self, items: Iterable[GradingItem]) -> Iterator[Grade]:
         """Grade in input order."""
@@ -62,7 +62,7 @@ class NumericGrader(_TextGrader):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Pattern and tolerance."""
+        """Pattern, rules and tolerance."""
         return {**super().settings, "tolerance": self._tolerance}
 
     def _find(self, response: str) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from stepcredit.errors import UserError
 from stepcredit.generators.records import rollout_id
 from stepcredit.searching.strategy import Draw, Running, SearchSettings, Strategy, spent
 from stepcredit.searching.tree import Node, Tree, worth_of
@@ -146,6 +147,14 @@ class Searcher:
     def _node(self, tree: Tree, draw: Draw, parent: Node, index: int, rollout: Rollout) -> Node:
         text = rollout.response[len(parent.response) :]
         step_ended = not draw.whole and any(end in text for end in self._step.stop)
+        num_tokens = rollout.extras.get("num_generated_tokens")
+        if num_tokens is None:
+            raise UserError(
+                "the server does not say how many tokens it generated (usage.completion_tokens), so neither "
+                "lengths nor budgets of a search can be kept",
+                where=rollout.policy,
+                hint="use another server, or --generator transformers",
+            )
         node = Node(
             id=len(tree.nodes),
             parent=parent,
@@ -155,7 +164,7 @@ class Searcher:
             tokenizer=rollout.tokenizer,
             ended=rollout.finish_reason == "stop" and not step_ended,
             cut_off=rollout.finish_reason == "length",
-            num_tokens=int(rollout.extras.get("num_generated_tokens", 0)),
+            num_tokens=int(num_tokens),
         )
         # A limit that is reached with the end of a step leaves no room for another one.
         if not node.whole and (node.length >= self._whole.max_new_tokens or self._is_full(rollout)):
