@@ -306,7 +306,7 @@ def test_a_stop_string_that_is_to_be_kept_is_asked_for_in_every_dialect_or_put_b
 ) -> None:
     reply = completion(text)
     assert isinstance(reply, Reply)
-    reply.content["choices"][0] |= said  # type: ignore[index,call-overload]
+    reply.content["choices"][0] |= said
     server.answer = lambda number, body: reply
     (result,) = _results(_generator(server), _request(stop=("\n",), keep_stop=True))
     assert isinstance(result, Rollout)

@@ -30,7 +30,7 @@ from stepcredit.labelling.autopsv import (
 from stepcredit.scorers import load_scorer
 from stepcredit.scorers.step_models import StepModelScorer
 from stepcredit.steps import steps_at
-from stepcredit.types import Encoded, Rollout, StepLabel
+from stepcredit.types import Encoded, Message, Rollout, StepLabel
 
 
 def test_changes_are_relative_to_the_confidence_before() -> None:
@@ -58,7 +58,10 @@ def test_labels_lie_at_the_ends_of_the_steps() -> None:
 
 
 def test_responses_of_several_turns_get_no_labels_which_their_rows_could_not_hold() -> None:
-    turns = ({"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"})
+    turns: tuple[Message, ...] = (
+        {"role": "assistant", "content": "a"},
+        {"role": "assistant", "content": "b"},
+    )
     texts = [
         Rollout(id="r", prompt_id="p", prompt="?", response="a\n\nb", turns=turns),
         Rollout(id="s", prompt_id="p", prompt="?", response="ab"),
