@@ -6,6 +6,7 @@ import pytest
 
 from stepcredit.errors import DataError, UserError
 from stepcredit.grading import Grade, GradingItem, make_grader
+from stepcredit.grading.base import RULES
 from stepcredit.grading.code import find_program
 from stepcredit.grading.simple import ChoiceGrader, NumericGrader
 
@@ -23,7 +24,7 @@ def test_a_grader_has_a_name_and_known_options() -> None:
         make_grader("exact", tolerance=0.1)
     with pytest.raises(UserError, match=r"--tolerance: 2.0 is not in"):
         make_grader("numeric", tolerance=2.0)
-    assert make_grader("exact", tolerance=None, num_workers=3).settings == {"answer_pattern": None}
+    assert make_grader("exact", tolerance=None, num_workers=3).settings == {"answer_pattern": None, "rules": RULES}
 
 
 def test_a_reference_that_cannot_be_used_is_an_error() -> None:

@@ -38,7 +38,7 @@ def prime_advantages(
         outcomes: One per response, e.g. 1 for right and 0 for wrong.
         prompt_ids: Which prompt each response answers; at least two of each.
         loss_masks: 1 where the policy wrote the token, 0 elsewhere, as
-            :func:`~stepcredit.rl.token_rewards` takes them; without them it wrote all.
+            :func:`~stepcredit.rl.trajectories.token_rewards` takes them; without them it wrote all.
         discount: Of later tokens' rewards, in [0, 1].
         process_weight: Of the process term.
         outcome_weight: Of the outcome term.
