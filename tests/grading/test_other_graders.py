@@ -24,7 +24,10 @@ def test_a_grader_has_a_name_and_known_options() -> None:
         make_grader("exact", tolerance=0.1)
     with pytest.raises(UserError, match=r"--tolerance: 2.0 is not in"):
         make_grader("numeric", tolerance=2.0)
-    assert make_grader("exact", tolerance=None, num_workers=3).settings == {"answer_pattern": None, "rules": RULES}
+    assert make_grader("exact", tolerance=None, num_workers=3).settings == {
+        "answer_pattern": None,
+        "rules": RULES,
+    }
 
 
 def test_a_reference_that_cannot_be_used_is_an_error() -> None:
