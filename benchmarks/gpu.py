@@ -1,4 +1,4 @@
-"""What only a GPU shows, in one script of under 8 minutes; without one it runs on the CPU at a tiny size.
+"""What only a GPU shows, in one script cut off after 8 minutes; without one it runs on the CPU, tiny.
 
     python benchmarks/gpu.py --out gpu.json [--section equality ...]
 

@@ -4,7 +4,7 @@
 
 Each way of cutting a step runs in a process of its own: libraries, a model in float32, passes over pairs of
 responses that have prompts of their own, AdamW. Sizes of tensors are added up; what a pass keeps, and what it
-takes on top on its way back, is resident memory (Linux), in MiB.
+takes on top in the backward pass, is resident memory (Linux), in MiB.
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ def measure(shape: str, tokens: int | None, recomputes: bool) -> dict[str, Any]:
         "weights": _mib(weights),
         "gradients": _mib(gradients),
         "moments": _mib(moments),
-        "kept for the way back": kept,
+        "kept for the backward pass": kept,
         "a tile of logits": LOGIT_TILE_BYTES["cpu"] / _MIB,
         "peak": peak,
         "tokens": batch.num_computed,
     }
     named = sum(value for name, value in used.items() if name not in ("peak", "tokens"))
-    return {**used, "on the way back": peak - named}
+    return {**used, "on top in the backward pass": peak - named}
 
 
 def _mib(tensors: list[Any]) -> float:

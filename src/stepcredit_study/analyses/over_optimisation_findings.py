@@ -185,10 +185,10 @@ def _remedy_check(seeds: Seeds, scale: Scale, remedy: str) -> Check:
     most, fewer = scale.largest_n, scale.n[-2]
     rises = _of_cases(seeds, scale, remedy, _rises)
     gains = _of_cases(seeds, scale, remedy, _gains)
-    subject = remedy[0].upper() + remedy[1:]
+    setting = "" if remedy == TRUNCATED else " without top-p"
     return Check(
-        claim=f"{subject} makes best-of-{most} better than best-of-{fewer} at temperature 1 without top-p, "
-        "and better than it is without" + ("." if remedy == TRUNCATED else "; the sampler is not changed."),
+        claim=f"Remedy: {remedy}. Best-of-{most} is better than best-of-{fewer} at temperature 1{setting}, "
+        "and better than without the remedy.",
         paper=NOT_IN_PAPER,
         here=f"@{most} minus @{fewer}: {_format_cases(rises)}. "
         f"@{most} minus that without: {_format_cases(gains)}",

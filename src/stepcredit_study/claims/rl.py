@@ -222,7 +222,8 @@ def _hacking_check(curves: _Curves, arm: str) -> Check:
     reward = curves.seeds.difference(*curves.change(arm, "reward"))
     accuracy = curves.seeds.difference(*curves.change(arm, "accuracy"))
     return Check(
-        claim=f"The policy that learned {LABELS[arm]} fools it: the reward rises, and accuracy does not.",
+        claim=f"The policy that learned {LABELS[arm]} fools it: the reward rises, and accuracy gains less "
+        f"than {100 * MARGIN:g} points.",
         paper=NOT_PUBLISHED,
         here=f"reward {format_estimate(reward, percent=False, digits=2, sign=True)} nats, accuracy "
         f"{format_estimate(accuracy, sign=True)}",
