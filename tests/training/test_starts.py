@@ -177,6 +177,18 @@ class TestImplicit:
         (model / "config.json").write_text(json.dumps(configuration))
         assert_starts_at_zero(train(graded, model, tmp_path / "next", SETTINGS, cache=tmp_path / "cache"))
 
+    def test_training_and_all_adapters_on_a_base_share_what_the_cache_has_of_it(
+        self, models: Path, graded: Path, rollouts: list[Rollout], tmp_path: Path
+    ) -> None:
+        for name, rate in (("first", 1e-3), ("second", 1e-2)):
+            config = replace(SETTINGS, lora_rank=2, learning_rate=rate)
+            train(graded, models / "plain", tmp_path / name, config, cache=tmp_path / "cache")
+            scorer: Any = load_scorer(tmp_path / name, cache=tmp_path / "cache")
+            list(scorer.score_all(rollouts))
+            assert scorer.reference.counts.hits > 0
+            assert scorer.reference.counts.misses == 0
+            assert_scores_as_in_training(tmp_path / name, rollouts)
+
     def test_a_prm_that_was_changed_is_not_trained_further(
         self, models: Path, graded: Path, tmp_path: Path
     ) -> None:

@@ -35,8 +35,8 @@ class LocalTokenLogProbs:
 
     Args:
         model: A causal language model, possibly a PEFT model.
-        weights_hash: Content hash of the weights (adapter included) and of the configuration, for the
-            fingerprint: :func:`stepcredit.checkpoints.model_hash`.
+        weights_hash: Content hash of the weights that are used (an adapter's too, unless it is off) and of
+            the configuration, for the fingerprint: :func:`stepcredit.checkpoints.model_hash`.
         token_budget: Most tokens, padding included, of one forward pass; by default
             :func:`default_token_budget`. It changes no value.
         adapter_off: Score with the PEFT model's adapter switched off: the base model.

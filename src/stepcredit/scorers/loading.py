@@ -272,7 +272,10 @@ def _load_reference(
     if given is None and is_adapter and (recorded is None or recorded.adapter_off):
         if adapter_off_is_base(checkpoint.path):
             model = fit_to_processor(load_model(checkpoint.path, load)) if policy is None else policy
-            off = LocalTokenLogProbs(model, weights_hash=checkpoint.model_hash, adapter_off=True)
+            # Named by its base alone, so that what a cache holds serves all adapters on it.
+            base = resolve(adapter_base(checkpoint.path), also=load.unsafe_patterns)
+            base_hash = model_hash(base, also=load.unsafe_patterns)
+            off = LocalTokenLogProbs(model, weights_hash=base_hash, adapter_off=True)
             return off, context_length(model.config)
         given = adapter_base(checkpoint.path)
     source, path = _locate_reference(checkpoint, given)
