@@ -8,6 +8,7 @@ Run: python -m stepcredit_study.findings --results docs/results --page docs/find
 from __future__ import annotations
 
 import json
+import os
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from stepcredit_study.pages.finding import Finding
 from stepcredit_study.pages.findings import RESULTS, write_finding, write_findings_page
 from stepcredit_study.pages.second_lab import FOLDER
 from stepcredit_study.reproduce import NAMES, module_of
+from stepcredit_study.word_problems.page import preregistered
 from stepcredit_study.word_problems.verdicts import verdict_cells
 
 
@@ -37,10 +39,18 @@ def concluded_again(results: Path) -> Iterator[tuple[Finding, list[Measurement]]
             yield replace(finding, settings=content["settings"]), numbers
 
 
-def in_word_problems(results: Path) -> dict[str, str]:
-    """Number of a claim to verdicts and numbers in the word problems; nothing where none are published."""
+def in_word_problems(results: Path, page: Path) -> dict[str, Any]:
+    """What the page of findings takes from the word problems; nothing where none are published.
+
+    Args:
+        page: Its file, from which links go.
+    """
     path = results / "word-problems" / RESULTS
-    return verdict_cells(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    link = Path(os.path.relpath(path.with_name("README.md"), page.parent)).as_posix()
+    return {"elsewhere": verdict_cells(known), "last": preregistered(known, link)}
 
 
 def main() -> None:
@@ -52,7 +62,8 @@ def main() -> None:
     for folder in (arguments.results, arguments.results / FOLDER):
         for finding, numbers in concluded_again(folder):
             write_finding(finding, folder / finding.name, numbers)
-    write_findings_page(arguments.results, arguments.page, NAMES, in_word_problems(arguments.results))
+    words = in_word_problems(arguments.results, arguments.page)
+    write_findings_page(arguments.results, arguments.page, NAMES, **words)
 
 
 if __name__ == "__main__":

@@ -89,9 +89,10 @@ def write_findings_page(
     path: str | Path,
     order: Sequence[str] = (),
     elsewhere: Mapping[str, str] | None = None,
+    last: str = "",
 ) -> None:
     """Write the Markdown page of published findings; see :func:`findings_page`."""
-    text = findings_page(results, Path(path).parent, order, elsewhere)
+    text = findings_page(results, Path(path).parent, order, elsewhere, last)
     write_text(path, text)
 
 
@@ -100,6 +101,7 @@ def findings_page(
     folder: str | Path,
     order: Sequence[str] = (),
     elsewhere: Mapping[str, str] | None = None,
+    last: str = "",
 ) -> str:
     """Claim, paper, here, verdict and why of every published finding, as Markdown.
 
@@ -109,6 +111,7 @@ def findings_page(
         folder: Where the page will lie; links are relative to it.
         order: Names of the findings in the order of the page.
         elsewhere: Number of a claim to what was found in the word problems.
+        last: A section after all findings.
 
     Where findings of the second lab lie beside the results, there is a column for them.
     """
@@ -148,6 +151,7 @@ def findings_page(
         ):
             if investigation.is_file():
                 parts.append(investigation.read_text(encoding="utf-8").strip())
+    parts.append(last)
     if findings:
         parts += ["## How many claims hold", tally(findings, second)]
     return "\n\n".join(part for part in parts if part) + "\n"

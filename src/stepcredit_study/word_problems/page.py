@@ -10,9 +10,17 @@ from typing import Any
 from stepcredit.data import read_rollouts, read_scores
 from stepcredit.reports.heatmap import render_heatmap
 from stepcredit.runs import write_json, write_text
+from stepcredit_study.word_problems.claims import PRIMARY
 from stepcredit_study.word_problems.scale import sizes_changed
 from stepcredit_study.word_problems.study import RESULTS, Study
-from stepcredit_study.word_problems.verdicts import Judged, factor_of, in_words, judge, judge_costs
+from stepcredit_study.word_problems.verdicts import (
+    Judged,
+    factor_of,
+    in_words,
+    judge,
+    judge_costs,
+    verdict_cells,
+)
 
 _SHOWN = 12
 _ABSENT = "–"
@@ -33,6 +41,7 @@ def page(results: Mapping[str, Any]) -> str:
         "```",
         "",
         *_missing(results),
+        *_heat_maps(results),
         *_policies(results),
         *_choices(results),
     ]
@@ -41,6 +50,32 @@ def page(results: Mapping[str, Any]) -> str:
     for test_set in results.get("outcomes", {}):
         lines += _test_set(results, test_set)
     return "\n".join(lines) + "\n"
+
+
+def preregistered(results: Mapping[str, Any], link: str) -> str:
+    """A section on the outcomes that were decided beforehand, as Markdown; empty where none was measured.
+
+    Args:
+        link: To the page of all results.
+    """
+    cells = verdict_cells(results)
+    rows = [
+        f"| {claim.number} | {claim.text} | {cells[claim.number]} |"
+        for claim in PRIMARY
+        if claim.number in cells
+    ]
+    if not rows:
+        return ""
+    head = [
+        "## Word problems: what was decided beforehand",
+        "",
+        "The primary outcomes with a real language model, on templates of problems that reward models were "
+        f"trained on (*known*) and on others (*new*): [tables]({link}), [decisions](preregistration.md).",
+        "",
+        "|  | claim | verdict |",
+        "| --- | --- | --- |",
+    ]
+    return "\n".join((*head, *rows))
 
 
 def _command(results: Mapping[str, Any]) -> str:
@@ -75,7 +110,12 @@ def _write_heat_maps(study: Study, method: str, model: Path, folder: Path) -> No
         rollouts = list(shown.values())[:_SHOWN]
         title = f"{method}, {templates}"
         html = render_heatmap(rollouts, [scores[rollout.id] for rollout in rollouts], title=title)
-        write_text(folder / f"{method}-{templates}.html", html)
+        write_text(folder / _heat_map(method, templates), html)
+
+
+def _heat_map(method: str, templates: str) -> str:
+    """Name of the file with a method's coloured responses."""
+    return f"{method}-{templates}.html"
 
 
 def _missing(results: Mapping[str, Any]) -> Iterator[str]:
@@ -90,6 +130,21 @@ def _missing(results: Mapping[str, Any]) -> Iterator[str]:
                 absent.append(f"{wanted - there} of {wanted} problems ({templates}, {policy} policy)")
     if absent:
         yield from (f"Not run: {', '.join(absent)}.", "")
+
+
+def _heat_maps(results: Mapping[str, Any]) -> Iterator[str]:
+    """Links to the coloured responses beside the page."""
+    links = [
+        f"[{method}, {templates}]({_heat_map(method, templates)})"
+        for method in results.get("chosen", {})
+        for templates in results["test sets"]
+        if f"{templates}/middle" in results.get("outcomes", {})
+    ]
+    if links:
+        yield from (
+            f"A dozen responses to test problems, each step coloured by its reward: {', '.join(links)}.",
+            "",
+        )
 
 
 def _policies(results: Mapping[str, Any]) -> Iterator[str]:
