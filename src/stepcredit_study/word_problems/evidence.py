@@ -30,13 +30,16 @@ class Steps:
     Attributes:
         is_slip: The first slip of its response; the others are right steps before any slip.
         problems: Index of each step's problem.
-        rewards: Method (and seed) to the step's reward; the reference's is the mean over its tokens.
+        lengths: Tokens of each step.
+        rewards: Method (and seed) to the step's reward; the reference's is the mean over its tokens, that of
+            shortness is minus their number.
         share_with_slip: Of wrong responses, those that hold a slip; ``None`` where all are right.
         share_foreign: Of the operands in wrong responses, those from nowhere.
     """
 
     is_slip: Bool[np.ndarray, " steps"]
     problems: Int[np.ndarray, " steps"]
+    lengths: Float[np.ndarray, " steps"]
     rewards: Mapping[str, Sequence[Float[np.ndarray, " steps"]]]
     share_with_slip: float | None
     share_foreign: float | None
@@ -135,14 +138,16 @@ class Evidence:
                     is_slip.append(place == slip)
                     problems.append(index[rollout.prompt_id])
                     places.append((rollout.id, place))
+        means, lengths = _means_and_lengths(self.files[REFERENCE][0], places)
         rewards = {
-            method: [(_step_means if method == REFERENCE else _step_rewards)(path, places) for path in paths]
+            method: [means] if method == REFERENCE else [_step_rewards(path, places) for path in paths]
             for method, paths in self.files.items()
         }
         return Steps(
             np.array(is_slip, dtype=bool),
             np.array(problems, dtype=np.int64),
-            rewards,
+            lengths,
+            {**rewards, SHORTNESS: [-lengths]},
             counts["slip"] / counts["wrong"] if counts["wrong"] else None,
             counts["foreign"] / counts["operands"] if counts["operands"] else None,
         )
@@ -155,16 +160,26 @@ def _step_rewards(path: Path, places: Sequence[tuple[str, int]]) -> Float[np.nda
     return np.array(rewards, dtype=np.float64)
 
 
-def _step_means(path: Path, places: Sequence[tuple[str, int]]) -> Float[np.ndarray, " steps"]:
-    """Mean token reward of each step; a token belongs to the step that it ends in, the last to the last."""
+def _means_and_lengths(
+    path: Path, places: Sequence[tuple[str, int]]
+) -> tuple[Float[np.ndarray, " steps"], Float[np.ndarray, " steps"]]:
+    """Mean token reward and number of tokens of each step.
+
+    A token belongs to the step that it ends in, the last to the last.
+    """
     means: dict[str, Float[np.ndarray, " steps"]] = {}
+    lengths: dict[str, Int[np.ndarray, " steps"]] = {}
     for score in read_scores(path):
         assert score.token_ends is not None, f"{path} was scored without token rewards"
         ends = [step.end for step in score.steps]
         step = np.minimum(np.searchsorted(ends, score.token_ends), len(ends) - 1)
         sums = np.bincount(step, weights=score.token_rewards, minlength=len(ends))
-        means[score.id] = sums / np.maximum(np.bincount(step, minlength=len(ends)), 1)
-    return np.array([means[name][place] for name, place in places], dtype=np.float64)
+        lengths[score.id] = np.bincount(step, minlength=len(ends))
+        means[score.id] = sums / np.maximum(lengths[score.id], 1)
+    return (
+        np.array([means[name][place] for name, place in places], dtype=np.float64),
+        np.array([lengths[name][place] for name, place in places], dtype=np.float64),
+    )
 
 
 def best_aggregate(dev: Path, reference: Path, scores: Path) -> tuple[str, float]:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from stepcredit.stats import ProblemBootstrap, VoteSubsets, majority_vote, pass_at_n, sigmoid
 from stepcredit_study.analyses.grouped_auc import Grouped, grouped_auc
-from stepcredit_study.analyses.within_problem import as_list, auc_difference, pooled_auc
+from stepcredit_study.analyses.within_problem import as_list, auc_difference, pooled_auc, without_length
 from stepcredit_study.word_problems.evidence import REFERENCE, SHORTNESS, Evidence
 from stepcredit_study.word_problems.scale import FEW_PROBLEMS, FEW_RESPONSES
 
@@ -123,11 +123,29 @@ def _weighted_vote(
 
 
 def _slips(evidence: Evidence, method: str, bootstrap: ProblemBootstrap) -> dict[str, Any]:
-    """Slips are what rewards should be low for."""
+    """Slips are what rewards should be low for.
+
+    Longer steps slip more often, so the same is given with a step's length regressed out, which was not
+    decided beforehand.
+    """
     steps = evidence.steps
     items = Grouped.one(steps.is_slip, steps.problems)
-    of_method, of_reference = ([-values for values in steps.rewards[name]] for name in (method, REFERENCE))
-    row = {"auc": as_list(grouped_auc(items, of_method, bootstrap))}
+    rewards = {name: [-values for values in steps.rewards[name]] for name in (method, REFERENCE, SHORTNESS)}
+    row = {"auc": as_list(grouped_auc(items, rewards[method], bootstrap))}
+    if method == SHORTNESS:
+        return row
+    everywhere = np.zeros_like(steps.problems)
+    freed = {
+        name: [without_length(values, steps.lengths, everywhere) for values in rewards[name]]
+        for name in (method, REFERENCE)
+    }
+    row["length regressed out"] = as_list(grouped_auc(items, freed[method], bootstrap))
     if method != REFERENCE:
-        row["minus reference"] = as_list(grouped_auc(items, of_method, bootstrap, minus=of_reference))
+        row |= {
+            f"minus {other}": as_list(grouped_auc(items, rewards[method], bootstrap, minus=rewards[other]))
+            for other in (REFERENCE, SHORTNESS)
+        }
+        row["length regressed out, minus reference"] = as_list(
+            grouped_auc(items, freed[method], bootstrap, minus=freed[REFERENCE])
+        )
     return row

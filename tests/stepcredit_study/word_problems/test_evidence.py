@@ -7,7 +7,7 @@ import numpy as np
 from stepcredit.data import read_scores, rollout_to_json, write_rows
 from stepcredit.pipelines import score
 from stepcredit.types import Rollout
-from stepcredit_study.word_problems.evidence import _step_means
+from stepcredit_study.word_problems.evidence import _means_and_lengths
 
 RESPONSES = ("12 - 4 = 8\n8 * 3 = 24\n#### 24", "5\n7 + 60 = 67")
 
@@ -31,9 +31,9 @@ def test_the_references_step_is_its_mean_over_tokens(small_model: Path, tmp_path
         )
     )
     places = [(row.id, place) for row in rows for place in range(row.response.count("\n") + 1)]
-    means = _step_means(out, places)
+    means, lengths = _means_and_lengths(out, places)
 
-    expected = []
+    expected, counts = [], []
     for scored in read_scores(out):
         assert scored.token_rewards is not None
         assert scored.token_ends is not None
@@ -44,4 +44,6 @@ def test_the_references_step_is_its_mean_over_tokens(small_model: Path, tmp_path
         sums = [sum(group) for group in groups]
         np.testing.assert_allclose(sums, [step.reward for step in scored.steps], rtol=0, atol=1e-9)
         expected += [total / len(group) for total, group in zip(sums, groups, strict=True)]
+        counts += [len(group) for group in groups]
     np.testing.assert_allclose(means, expected, rtol=0, atol=1e-12)
+    assert lengths.tolist() == counts
