@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from stepcredit.data import read_scores
+from stepcredit.data import read_rollouts, read_scores
 from stepcredit.evaluation.score_columns import REWARD, read_score_columns
 from stepcredit.steps import StepRule, split
 from stepcredit_study.analyses.within_problem import Pairs, count_pairs, without_length
@@ -79,6 +79,12 @@ class Evidence:
         """Index of each response's problem."""
         indices: Int[np.ndarray, " responses"] = np.nonzero(self.bed.samples.valid)[0]
         return indices
+
+    @property
+    def num_templates(self) -> int:
+        """Of the problems; 0 where they come from none."""
+        rollouts = read_rollouts(self.bed.responses.distinct)
+        return len({rollout.extras.get("template") for rollout in rollouts} - {None})
 
     @cached_property
     def lengths(self) -> Float[np.ndarray, " responses"]:

@@ -11,7 +11,7 @@ from stepcredit.data import read_rollouts, read_scores
 from stepcredit.reports.heatmap import render_heatmap
 from stepcredit.runs import write_json, write_text
 from stepcredit_study.word_problems.claims import PRIMARY
-from stepcredit_study.word_problems.scale import sizes_changed
+from stepcredit_study.word_problems.scale import SCALES, sizes_changed
 from stepcredit_study.word_problems.study import RESULTS, Study
 from stepcredit_study.word_problems.verdicts import (
     Judged,
@@ -40,6 +40,7 @@ def page(results: Mapping[str, Any]) -> str:
         _command(results),
         "```",
         "",
+        *_smaller(results),
         *_missing(results),
         *_heat_maps(results),
         *_policies(results),
@@ -70,7 +71,8 @@ def preregistered(results: Mapping[str, Any], link: str) -> str:
         "## Word problems: what was decided beforehand",
         "",
         "The primary outcomes with a real language model, on templates of problems that reward models were "
-        f"trained on (*known*) and on others (*new*): [tables]({link}), [decisions](preregistration.md).",
+        f"trained on (*known*) and on others (*new*): [tables]({link}), [decisions](preregistration.md). "
+        "Differences are of AUCs or of shares of problems; intervals are bootstraps over problems.",
         "",
         "|  | claim | verdict |",
         "| --- | --- | --- |",
@@ -118,8 +120,18 @@ def _heat_map(method: str, templates: str) -> str:
     return f"{method}-{templates}.html"
 
 
+def _smaller(results: Mapping[str, Any]) -> Iterator[str]:
+    """Sizes that differ from those of the scale."""
+    scale = results["scale"]
+    changed = sizes_changed(scale)
+    if changed:
+        usual = SCALES[scale["name"]]
+        words = ", ".join(f"{name} {value} ({getattr(usual, name)})" for name, value in changed.items())
+        yield from (f"Sizes that differ from the scale's own, which stand in brackets: {words}.", "")
+
+
 def _missing(results: Mapping[str, Any]) -> Iterator[str]:
-    """What the decided sizes ask for and no run gave."""
+    """What the run's sizes ask for and it has not done."""
     scale, outcomes = results["scale"], results.get("outcomes", {})
     absent = [f"`{method}`" for method in scale["methods"] if method not in results.get("chosen", {})]
     for policy in ("middle", "weak", "strong"):
@@ -194,11 +206,13 @@ def _test_set(results: Mapping[str, Any], test_set: str) -> Iterator[str]:
     largest = max(content["majority"], key=int)
     majority = in_words(content["majority"][largest])
     slip_share = content["wrong responses with a slip"]
+    templates_of = f" of {content['templates']} templates" if content["templates"] else ""
     yield from (
         f"## {templates.capitalize()}: {policy} policy",
         "",
-        f"{content['problems']} problems, {content['responses']:,} responses "
-        f"({content['distinct']:,} distinct). "
+        f"{content['problems']} problems{templates_of}, {content['responses']:,} responses "
+        f"({content['distinct']:,} distinct); {content['right']:,} are right, to "
+        f"{content['problems with a right response']} problems. "
         f"A single response is right for {in_words(content['pass@1'])}, the majority of {largest} for "
         f"{majority}, an oracle for {content['oracle'][largest]:.3f}. Of the distinct "
         f"wrong responses {_ABSENT if slip_share is None else f'{slip_share:.0%}'} hold an arithmetic slip. "

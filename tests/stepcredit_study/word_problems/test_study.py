@@ -66,6 +66,8 @@ def test_the_whole_study_runs_and_a_second_time_makes_nothing_anew(
     ]
     page = (folder / "README.md").read_text()
     assert "## New: strong policy" in page
+    assert f"{known['problems']} problems of {known['templates']} templates, " in page
+    assert "test_problems 4 (8), " in page
     assert "Not run" not in page
     assert "| P2 | A vote weighted by CE or DPO beats the plain vote. | **not measured** |" in page
 
