@@ -76,7 +76,8 @@ class PromptFormat:
             return Opening(prompt_ids, ())
         if prefix_ids is not None:
             return Opening(prompt_ids + prefix_ids, prefix_ids)
-        response_prefix = Written.after(opened_block(text), response_prefix).text
+        continues = as_messages(prompt)[-1]["role"] == "assistant"
+        response_prefix = Written.after(opened_block(text), response_prefix, continues=continues).text
         if self._spells_control_token(response_prefix):
             prefix_ids = self._tokens(response_prefix, split_special_tokens=True)
             return Opening(prompt_ids + prefix_ids, prefix_ids)
