@@ -90,7 +90,7 @@ def test_stop_strings_cut_the_text(tokenizer: Any) -> None:
 @pytest.mark.usefixtures("_contract")
 def test_a_stop_string_that_is_a_special_token_is_refused(tokenizer: Any) -> None:
     special = next(text for text in tokenizer.all_special_tokens if text != tokenizer.eos_token)
-    with pytest.raises(UserError, match="--stop: .* holds a special token"):
+    with pytest.raises(UserError, match=r"--stop: .* holds a special token"):
         _responses(_generator(tokenizer), _request("a", 1, stop=(special,)))
 
 
