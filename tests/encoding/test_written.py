@@ -125,8 +125,10 @@ def test_a_response_that_goes_on_with_the_thinking_of_its_prompt_has_lost_no_tag
     make_tokenizer: MakeTokenizer,
 ) -> None:
     tokenizer = FAMILIES["qwen"].tokenizer(make_tokenizer)
-    asked: Message = {"role": "user", "content": "What is 3 + 4?"}
-    prompt = (asked, {"role": "assistant", "content": "<think>\nOkay\n\n"})
+    prompt: list[Message] = [
+        {"role": "user", "content": "What is 3 + 4?"},
+        {"role": "assistant", "content": "<think>\nOkay\n\n"},
+    ]
     rest = "so\n</think>\n\nThe answer is 7"
     rollout = Rollout(id="r", prompt_id="p", prompt=prompt, response=rest)
     result = ChatEncoding(tokenizer, StepRule("newline")).encode(rollout)

@@ -361,7 +361,7 @@ def test_a_kept_stop_string_is_the_end_of_a_step(model: Any, tokenizer: Any) -> 
 def test_a_stop_string_that_is_a_special_token_is_refused_unless_it_ends_the_turn(
     make_model: Any, make_tokenizer: Any
 ) -> None:
-    def drawn(stop: str) -> dict[tuple[str, int], Rollout]:
+    def drawn(stop: str) -> Any:
         return generate(make_model(), make_tokenizer(), [make_request("a", "1+2=", 1, stop=(stop,))])
 
     assert drawn("<|im_end|>")

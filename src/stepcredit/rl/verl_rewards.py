@@ -35,7 +35,8 @@ class VerlSettings:
         outcome_weight: Of verl's own score of the answer, on the last token; 0 does not compute it.
         reference_floor: As in :class:`~stepcredit.scorers.implicit.ImplicitPRM`.
         unscored: Process reward of a response without text, and of one that the model cannot read, which is
-            an error where an implicit model in this process gives each token's. Below the others' if these are mostly negative: 0 would be the best of them.
+            an error where an implicit model in this process gives each token's. Below the others' if these
+            are mostly negative: 0 would be the best of them.
     """
 
     prm: str
