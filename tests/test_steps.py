@@ -1,4 +1,5 @@
 import re
+import time
 from itertools import pairwise
 
 import pytest
@@ -229,3 +230,23 @@ def test_the_most_tokens_are_a_part_of_the_rule() -> None:
             StepRule.text(steps, 512)
     with pytest.raises(UserError, match="'many' is not a number of tokens"):
         StepRule.parse("thinking:many")
+
+
+@pytest.mark.parametrize(
+    ("rule", "piece"),
+    [
+        ("newline", " "),
+        ("blank-line", "\t"),
+        ("sentence", " "),
+        ("sentence", "."),
+        ("thinking", " "),
+        ("thinking", r"\[ a "),
+        ("thinking", r"\begin{a}"),
+    ],
+)
+def test_a_response_that_repeats_itself_for_ever_is_split_in_time_that_grows_with_its_length(
+    rule: str, piece: str
+) -> None:
+    started = time.process_time()
+    assert len(split(piece * (50_000 // len(piece)) + "x", StepRule.parse(rule))) == 1
+    assert time.process_time() - started < 1

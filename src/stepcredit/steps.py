@@ -21,15 +21,18 @@ from stepcredit.types import Rollout, Step
 from stepcredit.wording import suggestion
 
 _LINE_END = r"(?:\r\n|\n|\r(?!\n))"
-_NEWLINES = rf"(?:[^\S\r\n]*{_LINE_END})+"
-_BLANK_LINES = rf"[^\S\r\n]*{_LINE_END}(?:[^\S\r\n]*{_LINE_END})+"
+# Blanks are read once, from the first of them: a run of n would else take n squared.
+_BLANKS = r"[^\S\r\n]*+"
+_NEWLINES = rf"(?<![^\S\r\n])(?:{_BLANKS}{_LINE_END})+"
+_BLANK_LINES = rf"(?<![^\S\r\n]){_BLANKS}{_LINE_END}(?:{_BLANKS}{_LINE_END})+"
 _STEP_NUMBER = r"(?im)^(?=[ \t>#*_]*step[ \t]*\d+[ \t*_]*[:.)–—-])"
 _NUMBERED_LIST = r"(?m)^(?=[ \t>*_]*\d+[.)][ \t*_])"
 # A sentence's mark and what closes it (quotes, brackets); the blank before the next sentence belongs to
 # that one, as in most vocabularies (" The" is one token), while line ends belong to this one. The number
-# of a list item ends no sentence.
+# of a list item ends no sentence. Marks are read from the first of them, for the same reason.
 _SENTENCE_END = (
-    r"(?m)(?<!^\d)(?<!^\d\d)(?:[.!?…]+[\"'”’)\]]*(?=\s|\Z)|[。！？]+[”’」』）]*)"
+    r"(?m)(?<!^\d)(?<!^\d\d)(?:(?:(?<![.!?…])|(?<=^\d[.!?…])|(?<=^\d\d[.!?…]))"
+    r"[.!?…]++[\"'”’)\]]*+(?=\s|\Z)|[。！？]+[”’」』）]*)"
     rf"(?:{_NEWLINES})?|{_NEWLINES}"
 )
 

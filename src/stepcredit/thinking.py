@@ -24,7 +24,9 @@ _BLOCKS = re.compile(
     # Code, to the end if it is not closed.
     r"^[ \t]*(?P<fence>```+|~~~+)[^\n]*\n(?:.*?^[ \t]*(?P=fence)[^\S\n]*$|.*)"
     r"|^[ \t]*\|[^\n]*(?:\s*\n[ \t]*\|[^\n]*)*"  # rows of a table
-    r"|\$\$.*?\$\$|\\\[.*?\\\]|\\begin\{(?P<name>[a-z*]+)\}.*?\\end\{(?P=name)\}",  # formulas
+    # Formulas; none reaches over the start of another, so that many without an end are read once each.
+    r"|\$\$.*?\$\$|\\\[(?:(?!\\\[).)*?\\\]"
+    r"|\\begin\{(?P<name>[a-z*]+)\}(?:(?!\\begin\{(?P=name)\}).)*?\\end\{(?P=name)\}",
     re.MULTILINE | re.DOTALL,
 )
 """What stays whole where blank lines end steps."""

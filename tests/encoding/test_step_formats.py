@@ -7,10 +7,12 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from stepcredit.encoding import (
+    BestOfNEncoding,
     ConversationEncoding,
     EncodedSteps,
     EncodingError,
     MathShepherdEncoding,
+    ProcessBenchEncoding,
     QwenPRMEncoding,
     RLHFlowEncoding,
     SkyworkPRMEncoding,
@@ -150,3 +152,19 @@ def test_over_long_responses_are_refused(encoding_class: Any, make_tokenizer: Ma
     with pytest.raises(EncodingError, match=r"r1: .*context of 12") as caught:
         encoding_class(make_tokenizer(), NEWLINE, max_tokens=12).encode(rollout("a b c d e f g h i j k"))
     assert caught.value.kind == "too-long"
+
+
+@pytest.mark.parametrize(
+    "encoding_class", [QwenPRMEncoding, ProcessBenchEncoding, BestOfNEncoding], ids=lambda c: c.name
+)
+def test_a_template_that_leaves_out_a_part_of_the_response_is_refused(
+    encoding_class: Any, make_tokenizer: MakeTokenizer
+) -> None:
+    tokenizer = with_tag(make_tokenizer())
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "m['content']", "m['content'].split('</think>')[-1].lstrip()"
+    )
+    encoding = encoding_class(tokenizer, NEWLINE)
+    assert encoding.encode(rollout("1 + 2 = 3\n3")).steps
+    with pytest.raises(EncodingError, match="leaves out or changes a part of the response"):
+        encoding.encode(rollout("<think>\n1 + 2\n</think>\n1 + 2 = 3\n3"))

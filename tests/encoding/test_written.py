@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 from stepcredit.chat_templates import ChatOptions, set_chat_settings
 from stepcredit.encoding import ChatEncoding, EncodedSteps
+from stepcredit.generators.prompts import PromptFormat
 from stepcredit.steps import StepRule
-from stepcredit.types import Rollout
+from stepcredit.types import Message, Rollout
 
 MakeTokenizer = Callable[..., PreTrainedTokenizerBase]
 REST = "Okay\n\nso\n</think>\n\nThe answer is 7"
@@ -118,3 +119,21 @@ def test_steps_that_a_row_lists_are_not_put_together(make_tokenizer: MakeTokeniz
     result = ChatEncoding(tokenizer, StepRule.parse("thinking:99")).encode(rollout)
     assert [step.text for step in result.steps] == ["a ", "b"]
     assert len(result.encoded.step_ends) == 2
+
+
+def test_a_response_that_goes_on_with_the_thinking_of_its_prompt_has_lost_no_tag(
+    make_tokenizer: MakeTokenizer,
+) -> None:
+    tokenizer = FAMILIES["qwen"].tokenizer(make_tokenizer)
+    prompt: list[Message] = [
+        {"role": "user", "content": "What is 3 + 4?"},
+        {"role": "assistant", "content": "<think>\nOkay\n\n"},
+    ]
+    rest = "so\n</think>\n\nThe answer is 7"
+    rollout = Rollout(id="r", prompt_id="p", prompt=prompt, response=rest)
+    result = ChatEncoding(tokenizer, StepRule("newline")).encode(rollout)
+    whole = encoded(tokenizer, "<think>\n" + REST).encoded.token_ids
+    assert tokenizer.decode(list(result.encoded.token_ids)) == tokenizer.decode(list(whole))
+    assert tokenizer.decode(list(result.encoded.scored_ids[:-1])) == rest
+    opening = PromptFormat(tokenizer).opening(prompt, "so\n</think>\n")
+    assert tokenizer.decode(list(opening.token_ids)).endswith("<think>\nOkay\n\nso\n</think>\n")

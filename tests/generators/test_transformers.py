@@ -20,7 +20,7 @@ from tests.generators.naive import (
 )
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from stepcredit.errors import CheckpointError
+from stepcredit.errors import CheckpointError, UserError
 from stepcredit.generators.limits import BatchLimits
 from stepcredit.generators.transformers import TransformersGenerator
 from stepcredit.keyvalues import PrefixStore
@@ -356,3 +356,14 @@ def test_a_kept_stop_string_is_the_end_of_a_step(model: Any, tokenizer: Any) -> 
         if rollout.finish_reason == "stop" and rollout.response_token_ids[-1] != END:  # type: ignore[index]
             assert rollout.response[-1] in "\n="
             assert not set(rollout.response[:-1]) & set("\n=")
+
+
+def test_a_stop_string_that_is_a_special_token_is_refused_unless_it_ends_the_turn(
+    make_model: Any, make_tokenizer: Any
+) -> None:
+    def drawn(stop: str) -> Any:
+        return generate(make_model(), make_tokenizer(), [make_request("a", "1+2=", 1, stop=(stop,))])
+
+    assert drawn("<|im_end|>")
+    with pytest.raises(UserError, match="--stop: 'x<|im_start|>' holds a special token".replace("|", r"\|")):
+        drawn("x<|im_start|>")

@@ -88,6 +88,13 @@ def test_stop_strings_cut_the_text(tokenizer: Any) -> None:
 
 
 @pytest.mark.usefixtures("_contract")
+def test_a_stop_string_that_is_a_special_token_is_refused(tokenizer: Any) -> None:
+    special = next(text for text in tokenizer.all_special_tokens if text != tokenizer.eos_token)
+    with pytest.raises(UserError, match=r"--stop: .* holds a special token"):
+        _responses(_generator(tokenizer), _request("a", 1, stop=(special,)))
+
+
+@pytest.mark.usefixtures("_contract")
 def test_what_does_not_fit_or_is_broken_off_fails_alone(tokenizer: Any) -> None:
     long, aborted = _request("long", 2, "1" * 70), _request("aborted", 1, "2")
     near = _request("near", 2, "1" * 50, max_new_tokens=500)

@@ -84,3 +84,14 @@ def test_hostile_text_stays_text() -> None:
 def test_a_search_that_drew_nothing_says_so() -> None:
     assert "Nothing was drawn." in _page(_tree(NODES[:1]))
     assert "There are no searches to show." in _page()
+
+
+def test_a_tree_deeper_than_can_be_nested_is_shown_up_to_a_level() -> None:
+    chain = [_node(n, n - 1, f"step {n}\n", 1.0, "kept") for n in range(1, 2000)]
+    chain[-1]["fate"] = "chosen"
+    page = _page(_tree([NODES[0], *chain]))
+    assert "step 100<" in page
+    assert "step 101<" not in page
+    assert "✓ chosen" not in page
+    assert "The tree is deep: 1,899 steps at its ends are left out." in page
+    assert "The tree is deep" not in _page(_tree())

@@ -135,6 +135,11 @@ def test_a_client_gives_the_rewards_of_its_server(prm: ImplicitPRM, client: Clie
     )
 
 
+def test_completions_that_are_all_too_long_end_no_training_with_a_client(client: Client) -> None:
+    with pytest.warns(UserWarning, match="more than the context"):
+        assert StepRewards(client, unscored=-1.0)([PROMPT] * 2, ["1+1=2\n" * 60] * 2) == [-1.0, -1.0]
+
+
 def test_with_a_client_the_policys_tokenizer_must_be_named(client: Client) -> None:
     rewards = StepRewards(client)
     assert rewards([PROMPT], [RIGHT])[0] is not None

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.rl.conftest import PROMPT, RIGHT, ids_of, messages
 
 from stepcredit.checkpoints import load_tokenizer
+from stepcredit.client import Client
 from stepcredit.errors import DataError, UserError
 from stepcredit.lab.policies import policy_path
 from stepcredit.rl import StepRewards, token_rewards
 from stepcredit.rl.verl_rewards import TokenScore, Trajectory, VerlRewards, VerlSettings, laid_out
 from stepcredit.scorers.implicit import ImplicitPRM
+from stepcredit.scorers.remote import RemoteScorer
 
 
 def rewards(prm: ImplicitPRM, monkeypatch: pytest.MonkeyPatch, **settings: object) -> VerlRewards:
@@ -62,6 +65,17 @@ def test_a_response_without_text_is_not_rewarded_for_its_end(
     score, logged = rewards(prm, monkeypatch, aggregate=aggregate, unscored=-5.0).score(row, 0.0)
     assert score.tokens.tolist() == [-5.0]
     assert (logged["process_reward"], logged["unscored"]) == (-5.0, 1.0)
+
+
+def test_steps_of_a_model_on_a_server_beyond_its_context_have_the_reward_that_was_given(
+    prm: ImplicitPRM, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = [*trajectory(prm, finished=False).response_ids] * 40
+    row = Trajectory(prompt_ids=trajectory(prm).prompt_ids, response_ids=long, prompt=messages(PROMPT))
+    served: Any = RemoteScorer(client)
+    with pytest.warns(UserWarning, match="not scored"):
+        score, logged = rewards(served, monkeypatch, unscored=-5.0).score(row, None)
+    assert (float(score), logged["process_reward"], logged["unscored"]) == (-5.0, -5.0, 1.0)
 
 
 def test_with_an_aggregate_a_response_beyond_the_context_has_the_reward_that_was_given(

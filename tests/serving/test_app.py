@@ -139,6 +139,20 @@ def test_what_is_no_request_is_refused(content: bytes, client: TestClient) -> No
     assert response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("content", "kind", "problem"),
+    [
+        (b'{"prompt": }', "application/json", "the body is not JSON, at character 11"),
+        (b'{"prompt": "1+1=", "responses": ["2"]}', "text/plain", "send Content-Type: application/json"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_said_to_be_one(
+    content: bytes, kind: str, problem: str, client: TestClient
+) -> None:
+    response = client.post("/v1/score", content=content, headers={"Content-Type": kind})
+    assert response.json() == {"error": {"message": problem, "field": None}}
+
+
 def test_a_body_that_is_too_large_is_not_read(client: TestClient) -> None:
     response = client.post("/v1/score", content=b"x" * 20_001)
     assert response.status_code == 413

@@ -73,6 +73,7 @@ def test_a_remote_scorer_is_a_scorer(address: str) -> None:
         assert score.reward == pytest.approx(twin.reward, abs=1e-9)
         assert score.token_rewards == pytest.approx(twin.token_rewards, abs=1e-9)
     assert [error.where for error in skipped] == [error.where for error in expected_skips] == ["a:3", "b:3"]
+    assert {error.kind for error in (*skipped, *expected_skips)} == {"too-long"}
     with pytest.raises(EncodingError):
         list(remote.score_all(rollouts))
     assert remote.score(PROMPT, RESPONSES[0]).reward == pytest.approx(ours[0].reward, abs=1e-9)

@@ -159,6 +159,23 @@ def merging(response: str, rollout_id: str) -> EncodingError:
     )
 
 
+def place_in(rendered: str, written: str, rollout_id: str) -> int:
+    """The character at which a response, as it should be scored, starts in its conversation.
+
+    Raises:
+        EncodingError: The chat template wrote something else, as those do that leave out thinking.
+    """
+    place = rendered.rfind(written.strip())
+    if place < 0:
+        raise EncodingError(
+            "not-encodable",
+            "the chat template leaves out or changes a part of the response (its thinking?)",
+            where=rollout_id,
+            hint=f"score what follows the thinking, or {LEAVE_OUT}",
+        )
+    return place
+
+
 def read_positions(encoded: Encoded) -> tuple[int, ...]:
     """Index in ``token_ids`` of each step's last token: where step models give the step's score.
 

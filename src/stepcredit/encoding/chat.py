@@ -56,6 +56,7 @@ class EncodedPrompt:
         bare_tail: The tail without its control token.
         bare_tail_ids: Its tokens.
         opened: What the prompt ends with that opens the model's thinking.
+        continues: Whether the response goes on with an assistant's turn.
     """
 
     head_ids: tuple[int, ...]
@@ -64,6 +65,7 @@ class EncodedPrompt:
     bare_tail: str
     bare_tail_ids: tuple[int, ...]
     opened: str
+    continues: bool
 
 
 class ChatEncoding(StepEncoding):
@@ -158,7 +160,7 @@ class ChatEncoding(StepEncoding):
         recorded: tuple[int, ...] | None,
         known: tuple[Step, ...] | None,
     ) -> EncodedSteps:
-        written = Written.after(prompt.opened, rollout.response)
+        written = Written.after(prompt.opened, rollout.response, continues=prompt.continues)
         if recorded is not None:
             written = Written(rollout.response)
             response_ids, starts = self._recorded_tokens(rollout, recorded, prompt)
@@ -186,9 +188,10 @@ class ChatEncoding(StepEncoding):
 
     def _encode_prompt(self, key: str) -> EncodedPrompt:
         prompt, tools, is_formatted = json.loads(key)
-        text = prompt
+        text, continues = prompt, False
         if not is_formatted:
             messages = as_messages(prompt)
+            continues = messages[-1]["role"] == "assistant"
             text = prompt_text(self.tokenizer, messages, tools)
             self.warn_of_lost_calls(messages, text)
         ids, offsets = self.offsets(text)
@@ -199,7 +202,13 @@ class ChatEncoding(StepEncoding):
             last, cut, tail_ids = None, 0, ids
         bare_tail_ids, _ = self.offsets(text[bare:], as_text=True)
         return EncodedPrompt(
-            ids[: last or 0], text[cut:], tail_ids, text[bare:], bare_tail_ids, opened_block(text)
+            head_ids=ids[: last or 0],
+            tail=text[cut:],
+            tail_ids=tail_ids,
+            bare_tail=text[bare:],
+            bare_tail_ids=bare_tail_ids,
+            opened=opened_block(text),
+            continues=continues,
         )
 
     def warn_of_lost_calls(self, messages: Sequence[Message], text: str) -> None:

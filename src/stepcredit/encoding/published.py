@@ -24,6 +24,7 @@ from stepcredit.encoding.base import (
     EncodingError,
     StepEncoding,
     check_length,
+    place_in,
 )
 from stepcredit.steps import join, step_texts
 from stepcredit.types import Encoded, PromptText, Rollout
@@ -57,7 +58,7 @@ class PublishedEncoding(StepEncoding):
         start = self.scored_start(boundaries[0])
         ends = (min(boundary + 2, len(token_ids)) - start for boundary in boundaries[1:])
         scored_text = "".join(step.text for step in steps)
-        text_start = max(whole.rfind(scored_text.strip()), 0)
+        text_start = place_in(whole, scored_text, rollout.id)
         starts = accumulate((begin - text_start for begin, _ in encoded_whole["offset_mapping"][start:]), max)
         bounded = [min(max(begin, 0), len(scored_text)) for begin in starts]
         return EncodedSteps(

@@ -19,6 +19,7 @@ from stepcredit.encoding.base import (
     EncodingError,
     StepEncoding,
     check_length,
+    place_in,
 )
 from stepcredit.errors import CheckpointError
 from stepcredit.steps import StepRule, step_contents, steps_of
@@ -97,7 +98,7 @@ class QwenPRMEncoding(StepEncoding):
             conversation.insert(0, {"role": "system", "content": QWEN_SYSTEM_PROMPT})
         text = render(self.tokenizer, conversation, add_generation_prompt=False)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        start = max(text.rfind(answer.strip()), 0)
+        start = place_in(text, answer, rollout.id)
         tags = [match.end() - 1 for match in re.finditer(re.escape(self.tag), text) if match.start() >= start]
         return _at_tags(rollout, self, encoded, start, tags)
 

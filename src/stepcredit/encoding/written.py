@@ -28,13 +28,14 @@ class Written:
     restored: int = 0
 
     @classmethod
-    def after(cls, opened: str, response: str) -> Written:
+    def after(cls, opened: str, response: str, *, continues: bool = False) -> Written:
         """What a response is after a prompt.
 
         Args:
             opened: What the prompt ends with that opens the model's thinking.
+            continues: Whether the prompt has the start of the turn, so that the response has lost none.
         """
-        if opened:
+        if opened or continues:
             repeated = repeated_opening(response, opened)
             return cls(response[repeated:], repeated=repeated)
         lost = lost_opening(response)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from stepcredit.chat_templates import chat_settings, prompt_text, text_after_answer
 from stepcredit.conversations import as_messages, tools_of
 from stepcredit.encoding.written import Written
-from stepcredit.errors import CheckpointError, DataError
+from stepcredit.errors import CheckpointError, DataError, UserError
 from stepcredit.thinking import opened_block
 from stepcredit.types import GenerationRequest, PromptText
 
@@ -76,7 +76,8 @@ class PromptFormat:
             return Opening(prompt_ids, ())
         if prefix_ids is not None:
             return Opening(prompt_ids + prefix_ids, prefix_ids)
-        response_prefix = Written.after(opened_block(text), response_prefix).text
+        continues = as_messages(prompt)[-1]["role"] == "assistant"
+        response_prefix = Written.after(opened_block(text), response_prefix, continues=continues).text
         if self._spells_control_token(response_prefix):
             prefix_ids = self._tokens(response_prefix, split_special_tokens=True)
             return Opening(prompt_ids + prefix_ids, prefix_ids)
@@ -120,6 +121,24 @@ class PromptFormat:
             return ends
         control = self._control_ids()
         return ends | set([token for token in self._tokens(after) if token in control][:1])
+
+    def check_stop(self, stop: Sequence[str], end_tokens: Collection[int]) -> None:
+        """Refuse stop strings that would never match: control tokens are left out of a response's text.
+
+        Args:
+            end_tokens: Those that end a turn anyway.
+
+        Raises:
+            UserError: One holds a control token that does not.
+        """
+        others = self._control_ids().difference(end_tokens, {self.tokenizer.unk_token_id})
+        for text in stop:
+            if others.intersection(self._tokens(text)):
+                raise UserError(
+                    f"{text!r} holds a special token that ends no turn, and the text of a response has none",
+                    where="--stop",
+                    hint="stop at plain text, or add it to eos_token_id in generation_config.json",
+                )
 
     def _control_ids(self) -> set[int]:
         added = self.tokenizer.added_tokens_decoder

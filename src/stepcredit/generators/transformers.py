@@ -174,6 +174,7 @@ class TransformersGenerator:
             waiting.extend(group)
 
     def _job(self, request: GenerationRequest) -> Job:
+        self._format.check_stop(request.sampling.stop, self._runner.end_tokens)
         opening = self._format.opening_of(request)
         limit = request.sampling.max_new_tokens
         if self.context is not None:

@@ -178,6 +178,7 @@ class VLLMGenerator:
         self, requests: Iterable[GenerationRequest], failures: list[GenerationFailure]
     ) -> Iterator[_Sample]:
         for request in requests:
+            self._format.check_stop(request.sampling.stop, self._end_tokens)
             try:
                 opening = self._format.opening_of(request)
                 # vLLM would refuse the whole chunk for one prompt that is too long.

@@ -13,6 +13,9 @@ from stepcredit.tints import ColourScale, Tint, scale_for
 _MOST_NODES = 1500
 """Larger trees are shown without what was cut, which is then counted."""
 
+_MOST_LEVELS = 100
+"""What is deeper is left out and counted: Python cannot nest as far as a search may go."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
@@ -23,6 +26,7 @@ class NodeView:
         reward: Of the step; ``None`` where it was not scored.
         worth: What the search compared.
         fate: What became of it; ``chosen`` also for the steps that lead to the choice.
+        is_choice: Whether the chosen response ends with it.
         copies: How many equal continuations are shown as this one.
     """
 
@@ -31,6 +35,7 @@ class NodeView:
     worth: float | None
     tint: Tint
     fate: str
+    is_choice: bool
     copies: int
     children: tuple[NodeView, ...]
 
@@ -46,6 +51,7 @@ class TreeView:
     num_nodes: int
     num_cut: int
     num_left_out: int
+    num_too_deep: int
     generated_tokens: int
     roots: tuple[NodeView, ...]
 
@@ -83,11 +89,13 @@ def _tree_view(tree: Mapping[str, Any], scale: ColourScale) -> TreeView:
     num_cut = sum(node["fate"] in ("cut", "lookahead") for node in tree["nodes"])
     left_out = num_cut if len(nodes) > _MOST_NODES else 0
 
+    levels = _levels(tree["nodes"])
+
     def view(ids: Sequence[int]) -> tuple[NodeView, ...]:
         groups: dict[tuple[str, str], list[int]] = {}
         for node_id in ids:
             node = nodes[node_id]
-            if left_out and node["fate"] in ("cut", "lookahead"):
+            if levels[node_id] > _MOST_LEVELS or (left_out and node["fate"] in ("cut", "lookahead")):
                 continue
             # Equal leaves are one node with a count; what goes on or was chosen keeps its place.
             alike = node["fate"] if node_id not in children and node_id not in path else str(node_id)
@@ -102,6 +110,7 @@ def _tree_view(tree: Mapping[str, Any], scale: ColourScale) -> TreeView:
             worth=node["worth"],
             tint=Tint("", 0) if node["reward"] is None else scale.tint(node["reward"]),
             fate="chosen" if members[0] in path else node["fate"],
+            is_choice=members[0] == chosen,
             copies=len(members),
             children=view(children.get(members[0], [])),
         )
@@ -116,9 +125,18 @@ def _tree_view(tree: Mapping[str, Any], scale: ColourScale) -> TreeView:
         num_nodes=len(nodes) - 1,
         num_cut=num_cut,
         num_left_out=left_out,
+        num_too_deep=sum(level > _MOST_LEVELS for level in levels.values()),
         generated_tokens=tree["generated_tokens"],
         roots=view(children.get(0, [])),
     )
+
+
+def _levels(nodes: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+    """How many steps lead to each node; a node stands after its parent."""
+    levels: dict[int, int] = {}
+    for node in nodes:
+        levels[node["id"]] = 0 if node["parent"] is None else levels[node["parent"]] + 1
+    return levels
 
 
 def _path(nodes: Mapping[int, Mapping[str, Any]], node: int | None) -> Iterator[int]:

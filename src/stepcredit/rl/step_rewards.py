@@ -125,20 +125,31 @@ class StepRewards:
         Raises:
             UserError: The model gives no token rewards, or the policy's tokenizer is not known.
         """
+        rewards = self.per_token_if_read(prompts, completion_ids, layout)
+        return [
+            np.zeros(len(ids)) if own is None else own
+            for ids, own in zip(completion_ids, rewards, strict=True)
+        ]
+
+    def per_token_if_read(
+        self,
+        prompts: Sequence[str | Sequence[Message]],
+        completion_ids: Sequence[Sequence[int]],
+        layout: Layout,
+    ) -> list[NDArray[np.float64] | None]:
+        """As :meth:`per_token`; ``None`` for what is not scored."""
         check_layout(layout)
         tokens = self.policy_tokens
         texts = [tokens.text(ids) for ids in completion_ids]
         rollouts = self.rollouts(prompts, texts, completion_ids)
         scorer = copy.copy(self.scorer)
         scorer.with_tokens = layout == "tokens"
-        arrays = []
-        for rollout, score in zip(rollouts, self._scores(scorer, rollouts), strict=True):
-            ids = rollout.response_token_ids or ()
-            if score is None:
-                arrays.append(np.zeros(len(ids)))
-                continue
-            arrays.append(lay_out(score, rollout.response, ids, tokens.tokenizer, layout))
-        return arrays
+        return [
+            None
+            if score is None
+            else lay_out(score, rollout.response, rollout.response_token_ids or (), tokens.tokenizer, layout)
+            for rollout, score in zip(rollouts, self._scores(scorer, rollouts), strict=True)
+        ]
 
     def rollouts(
         self,

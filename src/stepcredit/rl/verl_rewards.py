@@ -34,8 +34,9 @@ class VerlSettings:
         process_weight: Of the process rewards.
         outcome_weight: Of verl's own score of the answer, on the last token; 0 does not compute it.
         reference_floor: As in :class:`~stepcredit.scorers.implicit.ImplicitPRM`.
-        unscored: Process reward of a response without text, and, with ``aggregate``, of one that the model
-            cannot read. Below the others' if these are mostly negative: 0 would be the best of them.
+        unscored: Process reward of a response without text, and of one that the model cannot read, which is
+            an error where an implicit model in this process gives each token's. Below the others' if these
+            are mostly negative: 0 would be the best of them.
     """
 
     prm: str
@@ -161,10 +162,10 @@ class VerlRewards:
                 hint="set data.return_raw_chat=True, or use an implicit reward model without aggregate",
             )
         if settings.aggregate is None:
-            (rewards,) = self._step_rewards.per_token(
-                [trajectory.prompt], [trajectory.response_ids], layout="steps"
+            (at_steps,) = self._step_rewards.per_token_if_read(
+                [trajectory.prompt], [trajectory.response_ids], "steps"
             )
-            return rewards
+            return at_steps
         text = self._step_rewards.policy_tokens.text(trajectory.response_ids)
         (reward,) = self._step_rewards([trajectory.prompt], [text], [trajectory.response_ids])
         if reward is None:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, get_args
 
 from stepcredit.client import Client
 from stepcredit.conversations import tools_of
 from stepcredit.encoding import EncodingError
+from stepcredit.encoding.base import EncodingProblem
 from stepcredit.errors import UserError
 from stepcredit.scorers.base import OnSkip, ResponseScorer
 from stepcredit.scorers.kind import Kind
@@ -102,7 +103,9 @@ class RemoteScorer(ResponseScorer):
                 raise
             if len(group) > 1:
                 return [result for rollout in group for result in self._ask([rollout])]
-            return [EncodingError("not-encodable", error.problem, where=first.id)]
+            # The server says which kind it is, in words only.
+            kinds = [kind for kind in get_args(EncodingProblem) if f"({kind})" in error.problem]
+            return [EncodingError(kinds[0] if kinds else "not-encodable", error.problem, where=first.id)]
 
 
 def _groups(rollouts: Iterable[Rollout]) -> Iterator[list[Rollout]]:

@@ -124,6 +124,11 @@ def _add_errors(app: FastAPI) -> None:
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         # Where a field may be one of several things, the one that was read furthest is what was meant.
         furthest = max(error.errors(), key=lambda problem: len(problem["loc"]))
+        if furthest["type"] == "json_invalid":
+            problem = f"the body is not JSON, at character {furthest['loc'][-1]}"
+            return _refusal(RequestError(422, problem, None))
+        if isinstance(furthest["input"], bytes):
+            return _refusal(RequestError(422, "send Content-Type: application/json", None))
         names = [str(part) for part in furthest["loc"] if part != "body"]
         # The things that it may be have names of their own, which no request holds.
         place = [name for name in names if "[" not in name and name != "str"]

@@ -58,8 +58,7 @@ class Service:
         except QueueFullError as error:
             raise RequestError(429, str(error), None, retry_after=error.retry_after) from error
         except EncodingError as error:
-            hint = "" if error.kind == "too-long" else f" ({error.kind})"
-            raise RequestError(422, f"{error.problem}{hint}", f"{field}.{error.where}") from error
+            raise RequestError(422, f"{error.problem} ({error.kind})", f"{field}.{error.where}") from error
         except UserError as error:
             if error.where in {rollout.id for rollout in rollouts}:
                 raise RequestError(422, error.problem, f"{field}.{error.where}") from error
