@@ -154,7 +154,7 @@ def make_training_set(
             where="--balance",
             hint="sample more responses to each prompt, or use --balance dataset",
         )
-    units, mismatched = units_of(examples, objective, config, seed, counts)
+    units, mismatched = units_of(examples, encoding, objective, config, seed, counts)
     counts["examples"], counts["units"] = len(examples), len(units)
     return TrainingSet(examples=tuple(examples), units=units, mismatched=mismatched, counts=counts)
 
@@ -168,11 +168,17 @@ def balanced(examples: Sequence[Example], config: TrainConfig, seed: int) -> lis
 
 
 def units_of(
-    examples: Sequence[Example], objective: Objective, config: TrainConfig, seed: int, counts: dict[str, int]
+    examples: Sequence[Example],
+    encoding: Encoding,
+    objective: Objective,
+    config: TrainConfig,
+    seed: int,
+    counts: dict[str, int],
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[Encoded, ...]]:
     """Units of an objective and, where it needs them, mismatched responses.
 
     Args:
+        encoding: What the examples were encoded by; mismatched responses fit its longest sequence too.
         objective: Decides whether units are pairs.
         config: Most pairs per prompt.
         seed: Of the choice of pairs and the order of mismatches.
@@ -204,19 +210,26 @@ def units_of(
     mismatched: tuple[Encoded, ...] = ()
     if objective.needs_mismatched:
         order = mismatch_responses(prompt_ids, seed=seed)
+        longest = getattr(encoding, "max_tokens", None)
         mismatched = tuple(
-            _swap_response(example.encoded, examples[int(other)].encoded)
+            _swap_response(example.encoded, examples[int(other)].encoded, longest)
             for example, other in zip(examples, order, strict=True)
         )
     return tuple((index,) for index in range(len(examples))), mismatched
 
 
-def _swap_response(prompt: Encoded, response: Encoded) -> Encoded:
+def _swap_response(prompt: Encoded, response: Encoded, longest: int | None) -> Encoded:
+    """The prompt of one with the response of the other, which is cut off at the longest sequence."""
     shift = prompt.scored_start - response.scored_start
+    token_ids = prompt.token_ids[: prompt.scored_start] + response.token_ids[response.scored_start :]
+    gaps = [(start + shift, end + shift) for start, end in response.skipped]
+    stop = len(token_ids[:longest])
+    # No sequence ends with what is not scored.
+    stop = next((start for start, end in gaps if start < stop <= end), stop)
     return Encoded(
-        token_ids=prompt.token_ids[: prompt.scored_start] + response.token_ids[response.scored_start :],
+        token_ids=token_ids[:stop],
         scored_start=prompt.scored_start,
-        skipped=tuple((start + shift, end + shift) for start, end in response.skipped),
+        skipped=tuple((start, end) for start, end in gaps if end < stop),
     )
 
 

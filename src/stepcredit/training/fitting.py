@@ -155,7 +155,8 @@ def _ledger(trainer: PRMTrainer, models: Models, log: Sequence[dict[str, Any]]) 
     if isinstance(models.reference, StoredReference):
         scored += models.reference.num_tokens
     if trainer.objective.needs_mismatched or trainer.objective.needs_batch_rewards:
-        # Mismatched responses are a permutation of the responses, so they have as many tokens.
+        # Mismatched responses are a permutation of the responses, so they have as many tokens, but for those
+        # that are cut at the longest sequence.
         scored += int(trainer.state.num_input_tokens_seen)
     return Ledger(
         model_parameters=sum(parameter.numel() for parameter in trainer.model_wrapped.parameters()),
