@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from tests.training.conftest import make_rollouts, save_tiny_model
 
 from stepcredit.cli import main
@@ -205,3 +205,27 @@ def test_help_lists_the_step_rules(
         main([*command, "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "numbered-list, sentence, code, thinking, turn, separator:TEXT" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--lora-targets q_proj", "--lora-targets: is of adapters, and none is trained"),
+        ("--lora-rank 2 --lora-targets q_proj,v_porj", "--lora-targets: no module is called 'v_porj'"),
+        ("--lora-rank 2 --lora-alpha 0", "--lora-alpha: must be above 0"),
+        ("--adam-beta1 1", "--adam-beta1: must lie in [0, 1)"),
+        ("--patience 2", "--patience: needs --dev"),
+        ("--dtype bfloat16", "--dtype: does not apply to training"),
+        ("--device-map auto", "--device-map: does not apply to training"),
+    ],
+)
+def test_an_option_without_an_effect_is_refused(
+    given: str, said: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refused(capsys, *given.split())
+
+
+def test_names_of_modules_may_stand_apart(place: Path) -> None:
+    assert train("--lora-rank", "2", "--lora-targets", "q_proj, v_proj") == 0
+    with safe_open("prm/adapter_model.safetensors", "pt") as file:
+        assert {name.split(".")[-3] for name in file.keys()} == {"q_proj", "v_proj"}  # noqa: SIM118

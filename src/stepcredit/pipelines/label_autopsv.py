@@ -160,7 +160,7 @@ def _train_verifier(options: Options) -> None:
             out=options.verifier_directory,
             dev=options.dev,
             config=options.config,
-            load=options.load,
+            load=train.trainable(options.load),
             seed=options.seed,
             skip_invalid=options.skip_invalid,
             overwrite=options.overwrite,

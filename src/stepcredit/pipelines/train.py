@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from stepcredit.checkpoints import settings_hash
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.data import read_rollouts
 from stepcredit.data.sources import check_readable
-from stepcredit.errors import DataError
+from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, check_seed, option
 from stepcredit.runs import Ledger, Manifest, Output, check_keeps_inputs, check_output, read_manifest, warn
 from stepcredit.training.config import TrainConfig
@@ -110,9 +110,15 @@ class DryRun(Result):
         return self.plan.to_text()
 
 
+def trainable(load: LoadOptions) -> LoadOptions:
+    """How what is to be trained is loaded, where the same options say how a command loads what it reads."""
+    return replace(load, dtype="auto", device_map=None)
+
+
 def run(options: Options) -> Result:
     """Train, or go on with what an earlier run of the same work began; or say what it would take."""
     check_seed(options.seed)
+    _check_effects(options)
     if options.config.learning_rate > _HIGH_LEARNING_RATE:
         warn(
             f"--learning-rate {options.config.learning_rate:g} is far above the usual range for "
@@ -158,6 +164,22 @@ def run(options: Options) -> Result:
         _push(options)
     processes.wait()
     return _result(options.out, manifest.to_json(), already_done=False)
+
+
+def _check_effects(options: Options) -> None:
+    """Refuse what would be without effect."""
+    for flag, given, usual in (
+        ("--dtype", options.load.dtype, "auto"),
+        ("--device-map", options.load.device_map, None),
+    ):
+        if given != usual:
+            raise UserError(
+                "does not apply to training, which loads the weights in float32 on one device per process",
+                where=flag,
+                hint="pass --precision, or start it with accelerate launch",
+            )
+    if options.dev is None and options.config.patience is not None:
+        raise UserError("needs --dev, on which the AUC is measured", where="--patience")
 
 
 def _train(options: Options, sources: Sources, work: Path, manifest: Manifest) -> TrainedModel:
