@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,30 @@ def test_names_of_modules_may_stand_apart(place: Path) -> None:
     assert train("--lora-rank", "2", "--lora-targets", "q_proj, v_proj") == 0
     with safe_open("prm/adapter_model.safetensors", "pt") as file:
         assert {name.split(".")[-3] for name in file.keys()} == {"q_proj", "v_proj"}  # noqa: SIM118
+
+
+@pytest.mark.parametrize(
+    ("correct", "said"),
+    [
+        (True, "--dev: all 4 usable responses are right"),
+        (False, "--dev: all 4 usable responses are wrong"),
+        (None, "--dev: none of 4 rollouts can be used (4 not graded)"),
+        ("no rows", "dev.jsonl: there are no rollouts to measure on"),
+    ],
+)
+def test_held_out_responses_that_tell_nothing_are_refused(
+    correct: bool | None | str, said: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No weights could be chosen by them, and the last ones were kept without a word."""
+    rows = [] if isinstance(correct, str) else [replace(row, correct=correct) for row in make_rollouts(2, 2)]
+    write_rows("dev.jsonl", map(rollout_to_json, rows))
+    assert said in refused(capsys, "--dev", "dev.jsonl")
+
+
+def test_held_out_responses_that_are_left_out_are_shown(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = make_rollouts(4, 4)
+    write_rows("dev.jsonl", map(rollout_to_json, [replace(rows[0], correct=None), *rows[1:]]))
+    assert train("--dev", "dev.jsonl") == 0
+    assert "  of 16 held-out rollouts: 1 not graded\n" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, check_seed, option
 from stepcredit.runs import Ledger, Manifest, Output, check_keeps_inputs, check_output, read_manifest, warn
 from stepcredit.training.config import TrainConfig
-from stepcredit.training.counts import left_out
+from stepcredit.training.counts import HELDOUT, left_out
 from stepcredit.training.plan import Plan, PlanOptions
 from stepcredit.wording import quantity
 
@@ -84,8 +84,10 @@ class Result(OutputResult):
             f"{quantity(self.tokens, 'token')} trained on in {self.wall_seconds:.0f} s; "
             f"weights of optimizer step {self.kept_step}"
         )
-        if words := left_out(self.counts):
-            lines.append(f"  of {quantity(self.counts['rollouts'], 'rollout')}: {', '.join(words)}")
+        for start, noun in (("", "rollout"), (HELDOUT, "held-out rollout")):
+            if words := left_out(self.counts, start=start):
+                number = quantity(self.counts[f"{start}rollouts"], noun)
+                lines.append(f"  of {number}: {', '.join(words)}")
         if self.baseline:
             mean, zero, steps = (self.baseline[name] for name in ("mean", "zero_steps", "steps"))
             of_steps = f"{zero:.0f} of {quantity(int(steps), 'step')}"
@@ -188,6 +190,10 @@ def _train(options: Options, sources: Sources, work: Path, manifest: Manifest) -
 
     rollouts = read_rollouts(options.graded, skip_invalid=options.skip_invalid)
     heldout = None if options.dev is None else read_rollouts(options.dev, skip_invalid=options.skip_invalid)
+    if options.dev is not None and not any(
+        True for _ in read_rollouts(options.dev, skip_invalid=options.skip_invalid)
+    ):
+        raise DataError("there are no rollouts to measure on", where=options.dev, hint="leave out --dev")
     try:
         trained = train_prm(
             rollouts,

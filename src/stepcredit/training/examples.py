@@ -140,11 +140,7 @@ def make_training_set(
         last_step_only=config.last_step_only,
         counts=counts,
     )
-    if not examples:
-        raise DataError(_nothing_left(counts), hint=_hint(counts))
-    right = [example.label > 0.5 for example in examples]
-    if not objective.needs_step_labels and len(set(right)) == 1:
-        raise DataError(_one_class(len(right), right=right[0]), hint=_for_both_classes(right=right[0]))
+    check_distinguishes(examples, counts, by_outcome=not objective.needs_step_labels)
     all_examples, examples = examples, balanced(examples, config, seed)
     if len(examples) < len(all_examples):
         counts["dropped_by_balancing"] = len(all_examples) - len(examples)
@@ -157,6 +153,26 @@ def make_training_set(
     units, mismatched = units_of(examples, encoding, objective, config, seed, counts)
     counts["examples"], counts["units"] = len(examples), len(units)
     return TrainingSet(examples=tuple(examples), units=units, mismatched=mismatched, counts=counts)
+
+
+def check_distinguishes(
+    examples: Sequence[Example], counts: dict[str, int], *, where: str | None = None, by_outcome: bool = True
+) -> None:
+    """Refuse responses of which nothing can be learnt or told.
+
+    Args:
+        counts: Why responses were left out, as :func:`encode_examples` fills it.
+        by_outcome: Whether both outcomes are needed.
+
+    Raises:
+        DataError: There are none, or they are all right or all wrong.
+    """
+    if not examples:
+        raise DataError(_nothing_left(counts), where=where, hint=_hint(counts))
+    right = [example.label > 0.5 for example in examples]
+    if by_outcome and len(set(right)) == 1:
+        problem = _one_class(len(right), right=right[0])
+        raise DataError(problem, where=where, hint=_for_both_classes(right=right[0]))
 
 
 def balanced(examples: Sequence[Example], config: TrainConfig, seed: int) -> list[Example]:
@@ -315,7 +331,7 @@ def _nothing_left(counts: dict[str, int]) -> str:
     if not counts.get("rollouts"):
         return "there are no rollouts to train on"
     reasons = ", ".join(left_out(counts))
-    return f"none of {quantity(counts['rollouts'], 'rollout')} can be trained on ({reasons})"
+    return f"none of {quantity(counts['rollouts'], 'rollout')} can be used ({reasons})"
 
 
 def _one_class(number: int, *, right: bool) -> str:

@@ -9,13 +9,20 @@ from typing import Any
 
 from stepcredit.checkpoints import LoadOptions, PRMCard, context_length, load_config, load_tokenizer
 from stepcredit.encoding import Encoding
-from stepcredit.errors import DataError, UserError
+from stepcredit.errors import UserError
 from stepcredit.objectives import get_objective
 from stepcredit.runs import warn
 from stepcredit.scorers.kinds import get_kind
 from stepcredit.steps import choose_rule, unescape
 from stepcredit.training.config import TrainConfig
-from stepcredit.training.examples import Example, TrainingSet, encode_examples, make_training_set
+from stepcredit.training.counts import HELDOUT
+from stepcredit.training.examples import (
+    Example,
+    TrainingSet,
+    check_distinguishes,
+    encode_examples,
+    make_training_set,
+)
 from stepcredit.types import Encoded, Rollout
 
 
@@ -73,12 +80,9 @@ def read_inputs(
     data = make_training_set(rollouts, encoding, get_objective(config.objective), config, seed=seed)
     counts: dict[str, int] = {}
     examples = encode_examples(heldout, encoding, objective=get_objective("ce"), counts=counts)
-    if counts and not examples:
-        raise DataError(
-            f"none of the {counts['rollouts']} held-out rollouts can be used",
-            where="--dev",
-            hint="grade them first with: stepcredit grade",
-        )
+    if counts:
+        check_distinguishes(examples, counts, where="--dev")
+        counts["examples"] = len(examples)
     trained_on = {example.prompt_id for example in data.examples}
     shared = len({example.prompt_id for example in examples} & trained_on)
     if shared:
@@ -86,7 +90,7 @@ def read_inputs(
             f"{shared} held-out prompts are trained on too: held-out metrics are too optimistic, "
             "and so is the choice of weights"
         )
-    data.counts.update({f"heldout_{name}": number for name, number in counts.items()})
+    data.counts.update({HELDOUT + name: number for name, number in counts.items()})
     return Inputs(tokenizer=tokenizer, encoding=encoding, step_rule=str(rule), data=data, heldout=examples)
 
 
