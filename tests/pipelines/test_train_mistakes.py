@@ -242,7 +242,7 @@ def test_names_of_modules_may_stand_apart(place: Path) -> None:
     ],
 )
 def test_held_out_responses_that_tell_nothing_are_refused(
-    correct: bool | None | str, said: str, place: Path, capsys: pytest.CaptureFixture[str]
+    correct: bool | str | None, said: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No weights could be chosen by them, and the last ones were kept without a word."""
     rows = [] if isinstance(correct, str) else [replace(row, correct=correct) for row in make_rollouts(2, 2)]
@@ -257,3 +257,12 @@ def test_held_out_responses_that_are_left_out_are_shown(
     write_rows("dev.jsonl", map(rollout_to_json, [replace(rows[0], correct=None), *rows[1:]]))
     assert train("--dev", "dev.jsonl") == 0
     assert "  of 16 held-out rollouts: 1 not graded\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", [("--objective", "dpo"), ("--balance", "instruction")])
+def test_other_problems_of_one_prompt_id_are_not_compared(
+    given: tuple[str, str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [replace(row, prompt=f"{row.index} {row.prompt}") for row in make_rollouts(4, 4)]
+    write_rows("graded.jsonl", map(rollout_to_json, rows))
+    assert "graded.jsonl: 'train0-1' has another prompt than the rows before it" in refused(capsys, *given)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.checkpoints import LoadOptions, PRMCard, context_length, load_config, load_tokenizer
+from stepcredit.data.pairing import one_prompt_each
 from stepcredit.encoding import Encoding
 from stepcredit.errors import UserError
 from stepcredit.objectives import get_objective
@@ -71,13 +72,15 @@ def read_inputs(
         UserError: They cannot be used as asked.
     """
     tokenizer = load_tokenizer(model, trust_remote_code=load.trust_remote_code, chat=load.chat)
-    rollouts = list(rollouts)
+    objective = get_objective(config.objective)
+    is_by_prompt = objective.paired or config.balance == "instruction"
+    rollouts = list(one_prompt_each(rollouts) if is_by_prompt else rollouts)
     rule = config.rule
     if rule.kind == "auto":
         rule = choose_rule(rollout.response for rollout in rollouts)
     longest = longest_sequence(model, config, load)
     encoding = get_kind(config.family).make_encoding(tokenizer, rule, longest, _separator(model, config))
-    data = make_training_set(rollouts, encoding, get_objective(config.objective), config, seed=seed)
+    data = make_training_set(rollouts, encoding, objective, config, seed=seed)
     counts: dict[str, int] = {}
     examples = encode_examples(heldout, encoding, objective=get_objective("ce"), counts=counts)
     if counts:
