@@ -19,6 +19,7 @@ from stepcredit.data import read_rollouts, rollout_to_json, write_rows_into
 from stepcredit.data.pairing import one_prompt_each
 from stepcredit.data.sources import file_kind
 from stepcredit.errors import DataError, UserError
+from stepcredit.labelling import KINDS
 from stepcredit.options import OutputResult, argument, check_at_least_one, option
 from stepcredit.runs import Manifest, Output
 from stepcredit.types import Rollout
@@ -51,9 +52,9 @@ class Options:
         default=None,
     )
     step_labels: str | None = option(
-        "use this kind of the step labels written by label math-shepherd: soft, hard or log-mean-exp",
+        "use this kind of the step labels written by label math-shepherd",
         default=None,
-        metavar="KIND",
+        choices=KINDS,
     )
     seed: int = option("seed of the order in which prompts are taken", default=0)
     skip_invalid: bool = option("skip malformed rows and count them", default=False)
