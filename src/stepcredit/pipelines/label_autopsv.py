@@ -148,6 +148,7 @@ def _manifest(options: Options) -> Manifest:
         "choose_by": options.choose_by if options.threshold is None else None,
         "threshold": options.threshold,
         "seed": options.seed,
+        **options.load.chat.determining(),
     }
     return Manifest("label autopsv", settings, inputs=[options.graded, options.dev])
 
