@@ -466,7 +466,7 @@ class TestRefusals:
         self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
     ) -> None:
         ungraded = [replace(rollout, correct=None) for rollout in rollouts[:3]]
-        with pytest.raises(DataError, match=r"--dev: none of the 3 held-out"):
+        with pytest.raises(DataError, match=r"--dev: none of 3 rollouts can be used \(3 not graded\)"):
             train(tiny_model, rollouts, tmp_path, heldout=ungraded)
 
     def test_no_rollouts(self, tiny_model: Path, tmp_path: Path) -> None:
