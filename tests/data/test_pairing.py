@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +13,9 @@ from stepcredit.data.pairing import (
     Balance,
     balance_responses,
     mismatch_responses,
-    one_prompt_each,
     pair_responses,
 )
 from stepcredit.errors import DataError
-from stepcredit.types import Rollout
 
 rows = st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=60)
 
@@ -106,15 +103,3 @@ class TestMismatch:
     def test_a_prompt_with_more_than_half_of_the_responses_is_refused(self) -> None:
         with pytest.raises(DataError, match="more than half"):
             mismatch_responses(["a", "a", "b"])
-
-
-def _row(index: int, prompt: Any, prompt_id: str = "p") -> Rollout:
-    return Rollout(id=f"{prompt_id}/{index}", prompt_id=prompt_id, prompt=prompt, response="1")
-
-
-def test_rows_with_one_prompt_id_have_one_prompt() -> None:
-    turn = {"role": "user", "content": "1+1="}
-    same = [_row(0, [turn]), _row(1, [{**turn, "name": None}]), _row(0, "2+2=", "q")]
-    assert list(one_prompt_each(same)) == same
-    with pytest.raises(DataError, match=r"graded: 'p/2' has another prompt.*prompt id 'p'"):
-        list(one_prompt_each([*same, _row(2, "1+1=2+")], "graded"))

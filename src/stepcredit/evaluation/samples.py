@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepcredit.data import read_rollouts
-from stepcredit.data.pairing import one_prompt_each
+from stepcredit.data.prompt_ids import one_prompt_each
 from stepcredit.errors import DataError
 from stepcredit.evaluation.score_columns import REWARD, ScoreColumns, lacks_scores, read_many_score_columns
 from stepcredit.runs import hash_bytes

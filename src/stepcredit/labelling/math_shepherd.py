@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from stepcredit.conversations import tools_of
-from stepcredit.data.pairing import one_prompt_each
+from stepcredit.data.prompt_ids import one_prompt_each
 from stepcredit.labelling.monte_carlo import Tally, is_settled, label_rollout
 from stepcredit.runs import Ledger
 from stepcredit.steps import StepRule, steps_of

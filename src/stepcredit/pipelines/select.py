@@ -16,7 +16,7 @@ from typing import Any
 
 from stepcredit.conversations import plain_text
 from stepcredit.data import read_rollouts, rollout_to_json, write_rows_into
-from stepcredit.data.pairing import one_prompt_each
+from stepcredit.data.prompt_ids import one_prompt_each
 from stepcredit.data.sources import file_kind
 from stepcredit.errors import DataError, UserError
 from stepcredit.labelling import KINDS

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.checkpoints import LoadOptions, PRMCard, context_length, load_config, load_tokenizer
-from stepcredit.data.pairing import one_prompt_each
+from stepcredit.data.prompt_ids import one_prompt_each
 from stepcredit.encoding import Encoding
 from stepcredit.errors import UserError
 from stepcredit.objectives import get_objective
