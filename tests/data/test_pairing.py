@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepcredit.data.pairing import Balance, balance_responses, mismatch_responses, pair_responses
+from stepcredit.data.pairing import (
+    Balance,
+    balance_responses,
+    mismatch_responses,
+    pair_responses,
+)
 from stepcredit.errors import DataError
 
 rows = st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=60)

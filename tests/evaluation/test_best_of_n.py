@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 from collections import Counter, defaultdict
@@ -228,3 +229,9 @@ def test_predictions_count_as_equal_up_to_surrounding_space() -> None:
     rows: list[Row] = [("a", " 4", True, 0.0), ("a", "4 ", True, 0.0), ("a", "5", False, 0.0)]
     groups = joined(rows).samples.answers[0]
     assert Counter(groups.tolist()) == {0: 2, 1: 1}
+
+
+def test_problems_that_share_a_prompt_id_do_not_vote_together() -> None:
+    first, second = (rollout(number, row) for number, row in enumerate(ROWS[:2]))
+    with pytest.raises(DataError, match="'r1' has another prompt than the rows before it"):
+        join([first, dataclasses.replace(second, prompt="2+2=")], {})

@@ -13,6 +13,7 @@ import pytest
 from tests.tutor_generator import TutorGenerator
 from tests.tutor_rollouts import tutor_rollouts
 
+from stepcredit.errors import DataError
 from stepcredit.lab.task import STEP_RULE, parse_problem
 from stepcredit.lab.tutor import WEAK
 from stepcredit.lab.values import step_values
@@ -64,6 +65,12 @@ def test_one_text_under_two_prompts_is_two_prefixes() -> None:
     first = Rollout(id="a", prompt_id="p", prompt="x", response="a\nb", answer="b", correct=True)
     other = Rollout(id="b", prompt_id="q", prompt="y", response="a\nb", answer="b", correct=True)
     assert step_prefixes(first, STEP_RULE)[0].key != step_prefixes(other, STEP_RULE)[0].key
+
+
+def test_two_prompts_of_one_id_share_no_completions() -> None:
+    first = Rollout(id="a", prompt_id="p", prompt="x", response="a\nb", answer="b", correct=True)
+    with pytest.raises(DataError, match="'b' has another prompt than the rows before it"):
+        PrefixCompletions(STEP_RULE, _settings(3)).see([first, replace(first, id="b", prompt="y")])
 
 
 def test_completions_are_asked_for_with_the_tools_of_the_row() -> None:

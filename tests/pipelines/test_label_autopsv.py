@@ -9,6 +9,8 @@ import pytest
 from tests.processes import partial_rows, run_until_killed
 from tests.tutor_rollouts import tutor_rollouts
 
+from stepcredit.chat_templates import ChatOptions
+from stepcredit.checkpoints import LoadOptions
 from stepcredit.cli import main
 from stepcredit.data import read_rollouts, rollout_to_json, write_rows
 from stepcredit.errors import DataError, UserError
@@ -92,6 +94,9 @@ def test_a_second_run_does_nothing_and_another_threshold_reuses_the_verifier(
 ) -> None:
     trained = (world / "verifier" / "model.safetensors").stat().st_mtime_ns
     assert label_autopsv.run(_options(world, "out.jsonl")) == replace(result, already_done=True)
+    apart = LoadOptions(chat=ChatOptions(boundary="apart"))
+    with pytest.raises(UserError, match="other settings or inputs"):
+        label_autopsv.run(_options(world, "out.jsonl", load=apart))
     given = label_autopsv.run(_options(world, "given.jsonl", threshold=-0.5))
     assert (given.threshold, given.balanced_accuracy) == (-0.5, None)
     by_steps = label_autopsv.run(_options(world, "steps.jsonl", choose_by="step-labels"))

@@ -13,7 +13,7 @@ from stepcredit.data import read_rollouts, rollout_to_json, write_rows
 from stepcredit.errors import DataError, UserError
 from stepcredit.labelling.monte_carlo import FIELD
 from stepcredit.pipelines import select
-from stepcredit.types import Rollout
+from stepcredit.types import Message, Rollout
 
 
 def rollouts(num_prompts: int = 20, num_responses: int = 4, policy: str = "") -> list[Rollout]:
@@ -86,6 +86,33 @@ def test_of_equal_responses_to_a_prompt_the_first_stays(tmp_path: Path) -> None:
     rows = [replace(rollout, response=f"always {rollout.index // 2}") for rollout in rollouts(2)]
     part = kept(tmp_path, write(tmp_path / "graded.jsonl", rows), distinct=True)
     assert [rollout.id for rollout in part] == ["0/0", "0/2", "1/0", "1/2"]
+
+
+def test_equal_responses_of_two_files_are_one(graded: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "other.jsonl", [replace(row, id=f"other {row.id}") for row in rollouts()])
+    assert kept(tmp_path, graded, other, distinct=True) == kept(tmp_path, graded)
+
+
+def test_turns_that_call_other_tools_are_not_equal(tmp_path: Path) -> None:
+    def turns(sum_: str) -> tuple[Message, ...]:
+        call = {"type": "function", "function": {"name": "add", "arguments": {"sum": sum_}}}
+        asks: Message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        return asks, {"role": "tool", "content": "4"}, {"role": "assistant", "content": "4"}
+
+    sums = ("2+2", "1+3", "2+2", "4+0")
+    rows = [
+        replace(row, response="4", turns=turns(sum_)) for row, sum_ in zip(rollouts(1), sums, strict=True)
+    ]
+    part = kept(tmp_path, write(tmp_path / "graded.jsonl", rows), distinct=True)
+    assert [rollout.id for rollout in part] == ["0/0", "0/1", "0/3"]
+
+
+def test_files_that_number_other_problems_alike_are_not_joined(graded: Path, tmp_path: Path) -> None:
+    """Their responses would be paired, and vote, as answers to one problem."""
+    rows = [replace(row, id=f"other {row.id}", prompt=f"other {row.prompt}") for row in rollouts()]
+    other = write(tmp_path / "other.jsonl", rows)
+    with pytest.raises(DataError, match=r"other\.jsonl: 'other 0/0' has another prompt.*prompt id 'p0'"):
+        kept(tmp_path, graded, other)
 
 
 def test_equal_responses_count_among_those_that_are_taken(tmp_path: Path) -> None:

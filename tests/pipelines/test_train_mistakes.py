@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from tests.training.conftest import make_rollouts, save_tiny_model
 
 from stepcredit.cli import main
@@ -205,3 +206,63 @@ def test_help_lists_the_step_rules(
         main([*command, "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "numbered-list, sentence, code, thinking, turn, separator:TEXT" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--lora-targets q_proj", "--lora-targets: is of adapters, and none is trained"),
+        ("--lora-rank 2 --lora-targets q_proj,v_porj", "--lora-targets: no module is called 'v_porj'"),
+        ("--lora-rank 2 --lora-alpha 0", "--lora-alpha: must be above 0"),
+        ("--adam-beta1 1", "--adam-beta1: must lie in [0, 1)"),
+        ("--patience 2", "--patience: needs --dev"),
+        ("--dtype bfloat16", "--dtype: does not apply to training"),
+        ("--device-map auto", "--device-map: does not apply to training"),
+    ],
+)
+def test_an_option_without_an_effect_is_refused(
+    given: str, said: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refused(capsys, *given.split())
+
+
+def test_names_of_modules_may_stand_apart(place: Path) -> None:
+    assert train("--lora-rank", "2", "--lora-targets", "q_proj, v_proj") == 0
+    with safe_open("prm/adapter_model.safetensors", "pt") as file:
+        assert {name.split(".")[-3] for name in file.keys()} == {"q_proj", "v_proj"}  # noqa: SIM118
+
+
+@pytest.mark.parametrize(
+    ("correct", "said"),
+    [
+        (True, "--dev: all 4 usable responses are right"),
+        (False, "--dev: all 4 usable responses are wrong"),
+        (None, "--dev: none of 4 rollouts can be used (4 not graded)"),
+        ("no rows", "dev.jsonl: there are no rollouts to measure on"),
+    ],
+)
+def test_held_out_responses_that_tell_nothing_are_refused(
+    correct: bool | str | None, said: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No weights could be chosen by them, and the last ones were kept without a word."""
+    rows = [] if isinstance(correct, str) else [replace(row, correct=correct) for row in make_rollouts(2, 2)]
+    write_rows("dev.jsonl", map(rollout_to_json, rows))
+    assert said in refused(capsys, "--dev", "dev.jsonl")
+
+
+def test_held_out_responses_that_are_left_out_are_shown(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = make_rollouts(4, 4)
+    write_rows("dev.jsonl", map(rollout_to_json, [replace(rows[0], correct=None), *rows[1:]]))
+    assert train("--dev", "dev.jsonl") == 0
+    assert "  of 16 held-out rollouts: 1 not graded\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", [("--objective", "dpo"), ("--balance", "instruction")])
+def test_other_problems_of_one_prompt_id_are_not_compared(
+    given: tuple[str, str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [replace(row, prompt=f"{row.index} {row.prompt}") for row in make_rollouts(4, 4)]
+    write_rows("graded.jsonl", map(rollout_to_json, rows))
+    assert "graded.jsonl: 'train0-1' has another prompt than the rows before it" in refused(capsys, *given)

@@ -115,6 +115,21 @@ def test_the_base_of_an_adapter_may_move_but_not_be_edited(
     assert "prm: its configuration (config.json or adapter_config.json) was edited" in capsys.readouterr().err
 
 
+def test_scores_by_a_recorded_reference_that_was_edited_are_not_there_already(
+    prm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"id": "r", "prompt_id": "p", "prompt": PROMPT, "response": RESPONSE, "finish_reason": "stop"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    words = f"score {tmp_path}/rows.jsonl --prm {prm} --steps newline --out {tmp_path}/scores.jsonl".split()
+    assert main(words) == 0
+    edit(tmp_path / "reference" / "config.json", transformers_version="5.0.0")
+    assert main(words) == 0
+    assert "already" in capsys.readouterr().out
+    edit(tmp_path / "reference" / "config.json", **ROTATED)
+    assert main(words) == 2
+    assert "was made with other settings" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("edited", ["policy", "reference"])
 @pytest.mark.parametrize("command", ["score", "train"])
 def test_what_an_edited_model_would_give_is_not_there_already(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from stepcredit.pipelines.train import Options, run
 from stepcredit.runs import read_manifest
 from stepcredit.steps import StepRule
 from stepcredit.training.config import TrainConfig
-from stepcredit.training.examples import TrainingSet, make_training_set
+from stepcredit.training.examples import TrainingSet, _swap_response, make_training_set
 from stepcredit.types import Encoded, Rollout
 
 STEPS, RATE, BETA = 4, 3e-3, 0.5
@@ -109,3 +110,31 @@ def test_four_full_batch_steps_equal_a_plain_loop(
     assert manifest["baseline"]["steps"] == STEPS
     assert manifest["baseline"]["zero_steps"] == sum(row["baseline"] == 0 for row in rows) <= 1
     assert manifest["baseline"]["mean"] == pytest.approx(sum(baselines) / STEPS, rel=1e-4)
+
+
+def test_mismatched_responses_fit_the_context(tiny_model: Path, rollouts: list[Rollout]) -> None:
+    """A long prompt with another's long response would be longer than anything the model was made for."""
+    tokenizer = load_tokenizer(tiny_model)
+    whole = ChatEncoding(tokenizer, StepRule("newline"))
+    first = rollouts[0].prompt_id
+    rows = [replace(row, prompt="1+2+" * 8) if row.prompt_id == first else row for row in rollouts]
+    longest = max(len(whole.encode(row).encoded.token_ids) for row in rows)
+    sets = [
+        make_training_set(rows, encoding, get_objective("kto"), SETTINGS, seed=0)
+        for encoding in (whole, ChatEncoding(tokenizer, StepRule("newline"), longest))
+    ]
+    free, bounded = (data.mismatched for data in sets)
+    assert max(len(item.token_ids) for item in free) > longest
+    assert [item.token_ids for item in bounded] == [item.token_ids[:longest] for item in free]
+    assert all(item.num_scored > 0 for item in bounded)
+
+
+def test_a_cut_mismatched_response_ends_with_a_scored_token() -> None:
+    prompt = Encoded(tuple(range(10)), 8)
+    response = Encoded(tuple(range(100, 110)), 2, skipped=((5, 7), (8, 9)))
+    swapped = _swap_response(prompt, response, None)
+    assert swapped == Encoded((*range(8), *range(102, 110)), 8, skipped=((11, 13), (14, 15)))
+    expected = {13: (11, ()), 12: (11, ()), 14: (14, ((11, 13),)), 15: (14, ((11, 13),)), 11: (11, ())}
+    for longest, (length, gaps) in expected.items():
+        cut = _swap_response(prompt, response, longest)
+        assert (len(cut.token_ids), cut.skipped) == (length, gaps)

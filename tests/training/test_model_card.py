@@ -30,3 +30,12 @@ def test_it_names_the_labels_and_the_loader(family: str, objective: str, labels:
     text = model_card(card, name="prm", base="base", manifest=MANIFEST)
     assert f"with the objective {objective}, on {labels}.\n" in text
     assert f"\n{load}\n" in text
+
+
+def test_it_says_how_many_responses_it_was_measured_on_and_whether_they_chose_the_weights() -> None:
+    counts = {**MANIFEST["counts"], "heldout_rollouts": 8, "heldout_not_graded": 3, "heldout_examples": 5}
+    manifest = {**MANIFEST, "counts": counts, "heldout": {"auc": 0.75}}
+    for keep_best, title in ((True, "(5 responses, which also chose the weights)"), (False, "(5 responses)")):
+        card = PRMCard(objective="ce", step_rule="newline", settings={"keep_best": keep_best})
+        text = model_card(card, name="prm", base="base", manifest=manifest)
+        assert f"## Held-out results {title}\n" in text

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -112,6 +113,44 @@ class TestResume:
             # As text, since the order of names is part of a file.
             for part, expected in ((resumed.log, whole.log), (resumed.heldout, whole.heldout)):
                 assert json.dumps(part) == json.dumps(expected)
+
+    def test_the_best_weights_are_found_from_another_folder(
+        self,
+        tiny_model: Path,
+        rollouts: list[Rollout],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """And where they are gone the run does not end with others in their place."""
+        settings: dict[str, Any] = {"save_every": 2, "eval_every": 2, "heldout": rollouts[:8]}
+        monkeypatch.setattr(PRMTrainer, "heldout_now", lambda self: {"auc": 1 - self.state.global_step / 100})
+        whole = train(tiny_model, rollouts, tmp_path / "whole", **settings)
+        monkeypatch.chdir(tmp_path)
+        with monkeypatch.context() as patch:
+            stop_before_step(patch, 5)
+            with pytest.raises(StoppedError):
+                train(tiny_model, rollouts, Path("work"), **settings)
+        monkeypatch.chdir(tmp_path.parent)
+        resumed = train(tiny_model, rollouts, tmp_path / "work", **settings)
+        assert resumed.kept_step == whole.kept_step == 2
+        assert identical(weights(resumed), weights(whole))
+        shutil.rmtree(tmp_path / "work" / "best")
+        with pytest.raises(UserError, match="is gone: the weights of step 2"):
+            train(tiny_model, rollouts, tmp_path / "work", **settings)
+
+    def test_a_resumed_run_logs_and_saves_as_often_as_it_is_told_to(
+        self,
+        tiny_model: Path,
+        rollouts: list[Rollout],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        with monkeypatch.context() as patch:
+            stop_before_step(patch, 3)
+            with pytest.raises(StoppedError):
+                train(tiny_model, rollouts, tmp_path, save_every=2, log_every=2)
+        resumed = train(tiny_model, rollouts, tmp_path, save_every=100, log_every=1)
+        assert [row["step"] for row in resumed.log] == [1, 2, 3, 4, 5, 6]
 
     def test_a_half_written_checkpoint_is_not_one(self, tmp_path: Path) -> None:
         (tmp_path / "checkpoint-1").mkdir()
@@ -427,7 +466,7 @@ class TestRefusals:
         self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
     ) -> None:
         ungraded = [replace(rollout, correct=None) for rollout in rollouts[:3]]
-        with pytest.raises(DataError, match=r"--dev: none of the 3 held-out"):
+        with pytest.raises(DataError, match=r"--dev: none of 3 rollouts can be used \(3 not graded\)"):
             train(tiny_model, rollouts, tmp_path, heldout=ungraded)
 
     def test_no_rollouts(self, tiny_model: Path, tmp_path: Path) -> None:

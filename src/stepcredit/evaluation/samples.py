@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepcredit.data import read_rollouts
+from stepcredit.data.prompt_ids import one_prompt_each
 from stepcredit.errors import DataError
 from stepcredit.evaluation.score_columns import REWARD, ScoreColumns, lacks_scores, read_many_score_columns
 from stepcredit.runs import hash_bytes
@@ -202,12 +203,12 @@ def group(rollouts: Sequence[Rollout]) -> Samples:
     A prediction of blanks only is none.
 
     Raises:
-        DataError: There are none.
+        DataError: There are none, or two with one prompt id have different prompts.
     """
     if not rollouts:
         raise DataError("no graded response is left to evaluate")
     problems: dict[str, list[Rollout]] = {}
-    for rollout in rollouts:
+    for rollout in one_prompt_each(rollouts):
         problems.setdefault(rollout.prompt_id, []).append(rollout)
     sizes = np.array([len(responses) for responses in problems.values()])
     correct = np.zeros((len(problems), sizes.max()), dtype=bool)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from stepcredit.conversations import tools_of
+from stepcredit.data.prompt_ids import one_prompt_each
 from stepcredit.labelling.monte_carlo import Tally, is_settled, label_rollout
 from stepcredit.runs import Ledger
 from stepcredit.steps import StepRule, steps_of
@@ -129,8 +130,12 @@ class PrefixCompletions:
         return sum(known.failed for known in self._known.values())
 
     def see(self, rollouts: Iterable[Rollout]) -> None:
-        """Count the prefixes of all rollouts; comes first."""
-        for rollout in rollouts:
+        """Count the prefixes of all rollouts; comes first.
+
+        Raises:
+            DataError: Two with one prompt id have different prompts, so that they share no completions.
+        """
+        for rollout in one_prompt_each(rollouts):
             self.num_rollouts += 1
             if not can_be_labelled(rollout):
                 continue

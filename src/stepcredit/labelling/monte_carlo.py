@@ -10,13 +10,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from stepcredit.errors import DataError
+from stepcredit.labelling import KINDS
 from stepcredit.types import Rollout, StepLabel
 
 FIELD = "monte_carlo"
 """Extra field of labelled rollouts: the counts, and the labels of every kind, one a labelled step."""
-
-KINDS = ("soft", "hard", "log-mean-exp")
-"""The kinds of labels; the field holds the counts that they come from, too."""
 
 _Z95 = 1.959963984540054
 

@@ -294,7 +294,7 @@ def _trial(work: Search, task: _Task) -> Trial:
             dev=recipe.dev,
             reference=recipe.model if config.family == "implicit" and not config.reference_free else None,
             config=config,
-            load=work.load,
+            load=train.trainable(work.load),
             seed=recipe.seed,
         ),
     )

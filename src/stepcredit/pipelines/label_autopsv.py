@@ -148,6 +148,7 @@ def _manifest(options: Options) -> Manifest:
         "choose_by": options.choose_by if options.threshold is None else None,
         "threshold": options.threshold,
         "seed": options.seed,
+        **options.load.chat.determining(),
     }
     return Manifest("label autopsv", settings, inputs=[options.graded, options.dev])
 
@@ -160,7 +161,7 @@ def _train_verifier(options: Options) -> None:
             out=options.verifier_directory,
             dev=options.dev,
             config=options.config,
-            load=options.load,
+            load=train.trainable(options.load),
             seed=options.seed,
             skip_invalid=options.skip_invalid,
             overwrite=options.overwrite,

@@ -20,6 +20,7 @@ from stepcredit.generators.options import ADDED_SETTINGS, GeneratorOptions, Samp
 from stepcredit.generators.records import failures_path, list_failure
 from stepcredit.grading import Grader, GradingItem
 from stepcredit.grading.options import GraderOptions, grader_of
+from stepcredit.labelling import KINDS
 from stepcredit.options import OutputResult, argument, check_at_least_one, option
 from stepcredit.runs import Ledger, Manifest, Progress, ResumableLines, read_manifest
 from stepcredit.steps import RULE_NAMES, StepRule, choose_rule
@@ -47,7 +48,7 @@ class Options:
         "label that training uses: share of right completions (soft), whether any is right "
         "(hard), or beta * log mean exp(outcome / beta) (log-mean-exp); all three are written",
         default="soft",
-        choices=("soft", "hard", "log-mean-exp"),
+        choices=KINDS,
     )
     label_beta: float = option("beta of log-mean-exp labels", default=0.5)
     adaptive: float | None = option(

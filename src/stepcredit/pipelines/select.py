@@ -7,6 +7,7 @@ learning curve only ever adds data.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -15,8 +16,10 @@ from typing import Any
 
 from stepcredit.conversations import plain_text
 from stepcredit.data import read_rollouts, rollout_to_json, write_rows_into
+from stepcredit.data.prompt_ids import one_prompt_each
 from stepcredit.data.sources import file_kind
 from stepcredit.errors import DataError, UserError
+from stepcredit.labelling import KINDS
 from stepcredit.options import OutputResult, argument, check_at_least_one, option
 from stepcredit.runs import Manifest, Output
 from stepcredit.types import Rollout
@@ -49,9 +52,9 @@ class Options:
         default=None,
     )
     step_labels: str | None = option(
-        "use this kind of the step labels written by label math-shepherd: soft, hard or log-mean-exp",
+        "use this kind of the step labels written by label math-shepherd",
         default=None,
-        metavar="KIND",
+        choices=KINDS,
     )
     seed: int = option("seed of the order in which prompts are taken", default=0)
     skip_invalid: bool = option("skip malformed rows and count them", default=False)
@@ -150,18 +153,24 @@ def _read(options: Options, manifest: Manifest) -> dict[str, list[Rollout]]:
         if source.num_skipped:
             manifest.count("malformed", source.num_skipped)
         for name, group in in_file.items():
-            by_prompt.setdefault(name, []).extend(_responses(options, group))
+            by_prompt.setdefault(name, []).extend(
+                sorted(group, key=lambda rollout: rollout.index)[: options.responses]
+            )
+        for _ in one_prompt_each((rollout for group in by_prompt.values() for rollout in group), path):
+            pass
     manifest.count("prompts read", len(by_prompt))
-    return by_prompt
+    if not options.distinct:
+        return by_prompt
+    return {name: list(_distinct(group)) for name, group in by_prompt.items()}
 
 
-def _responses(options: Options, group: Iterable[Rollout]) -> Iterator[Rollout]:
+def _distinct(group: Iterable[Rollout]) -> Iterator[Rollout]:
+    """Without those that an earlier one equals; turns are compared with what they call and are told."""
     seen: set[str] = set()
-    for taken, rollout in enumerate(sorted(group, key=lambda rollout: rollout.index)):
-        if options.responses is not None and taken >= options.responses:
-            return
-        if not (options.distinct and rollout.response in seen):
-            seen.add(rollout.response)
+    for rollout in group:
+        content = json.dumps([rollout.response, rollout.turns], sort_keys=True)
+        if content not in seen:
+            seen.add(content)
             yield rollout
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,11 @@ from stepcredit.checkpoints import settings_hash
 from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.data import read_rollouts
 from stepcredit.data.sources import check_readable
-from stepcredit.errors import DataError
+from stepcredit.errors import DataError, UserError
 from stepcredit.options import OutputResult, argument, check_seed, option
 from stepcredit.runs import Ledger, Manifest, Output, check_keeps_inputs, check_output, read_manifest, warn
 from stepcredit.training.config import TrainConfig
-from stepcredit.training.counts import left_out
+from stepcredit.training.counts import HELDOUT, left_out
 from stepcredit.training.plan import Plan, PlanOptions
 from stepcredit.wording import quantity
 
@@ -84,8 +84,10 @@ class Result(OutputResult):
             f"{quantity(self.tokens, 'token')} trained on in {self.wall_seconds:.0f} s; "
             f"weights of optimizer step {self.kept_step}"
         )
-        if words := left_out(self.counts):
-            lines.append(f"  of {quantity(self.counts['rollouts'], 'rollout')}: {', '.join(words)}")
+        for start, noun in (("", "rollout"), (HELDOUT, "held-out rollout")):
+            if words := left_out(self.counts, start=start):
+                number = quantity(self.counts[f"{start}rollouts"], noun)
+                lines.append(f"  of {number}: {', '.join(words)}")
         if self.baseline:
             mean, zero, steps = (self.baseline[name] for name in ("mean", "zero_steps", "steps"))
             of_steps = f"{zero:.0f} of {quantity(int(steps), 'step')}"
@@ -110,9 +112,15 @@ class DryRun(Result):
         return self.plan.to_text()
 
 
+def trainable(load: LoadOptions) -> LoadOptions:
+    """How what is to be trained is loaded, where the same options say how a command loads what it reads."""
+    return replace(load, dtype="auto", device_map=None)
+
+
 def run(options: Options) -> Result:
     """Train, or go on with what an earlier run of the same work began; or say what it would take."""
     check_seed(options.seed)
+    _check_effects(options)
     if options.config.learning_rate > _HIGH_LEARNING_RATE:
         warn(
             f"--learning-rate {options.config.learning_rate:g} is far above the usual range for "
@@ -160,12 +168,32 @@ def run(options: Options) -> Result:
     return _result(options.out, manifest.to_json(), already_done=False)
 
 
+def _check_effects(options: Options) -> None:
+    """Refuse what would be without effect."""
+    for flag, given, usual in (
+        ("--dtype", options.load.dtype, "auto"),
+        ("--device-map", options.load.device_map, None),
+    ):
+        if given != usual:
+            raise UserError(
+                "does not apply to training, which loads the weights in float32 on one device per process",
+                where=flag,
+                hint="pass --precision, or start it with accelerate launch",
+            )
+    if options.dev is None and options.config.patience is not None:
+        raise UserError("needs --dev, on which the AUC is measured", where="--patience")
+
+
 def _train(options: Options, sources: Sources, work: Path, manifest: Manifest) -> TrainedModel:
     """Train, and note in the manifest what came in and what came out."""
     from stepcredit.training.run import train_prm
 
     rollouts = read_rollouts(options.graded, skip_invalid=options.skip_invalid)
     heldout = None if options.dev is None else read_rollouts(options.dev, skip_invalid=options.skip_invalid)
+    if options.dev is not None and not any(
+        True for _ in read_rollouts(options.dev, skip_invalid=options.skip_invalid)
+    ):
+        raise DataError("there are no rollouts to measure on", where=options.dev, hint="leave out --dev")
     try:
         trained = train_prm(
             rollouts,

@@ -152,7 +152,7 @@ class OnlinePRM:
         examples = balanced(examples, self.config, seed)
         left_out = len(rollouts) - len(examples)
         try:
-            units, mismatched = units_of(examples, objective, self.config, seed, {})
+            units, mismatched = units_of(examples, self.encoding, objective, self.config, seed, {})
         except DataError:
             # No prompt of this batch has a right and a wrong response; the next one's may.
             units, mismatched = (), ()

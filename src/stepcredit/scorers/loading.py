@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from stepcredit.checkpoints import (
     LoadOptions,
     PRMCard,
+    Reference,
     adapter_base,
     adapter_off_is_base,
     check_reference_tokenizer,
     check_vocabulary,
     content_hash,
     context_length,
+    known_configuration,
     load_config,
     load_model,
     load_tokenizer,
@@ -138,14 +140,31 @@ class Checkpoint:
         settings, also = self.settings, self.load.unsafe_patterns
         card = self.card or PRMCard()
         reference = None if card.reference is None else card.reference.weights_hash
+        edited = {}
         if isinstance(settings.reference, str | Path):
             reference = model_hash(resolve(settings.reference, also=also), also=also)
+        elif settings.reference is None and card.reference is not None and not settings.reference_free:
+            configuration = self._edited_configuration(card.reference)
+            edited = {} if configuration is None else {"reference_configuration": configuration}
         return {
             "prm": self.content_hash if settings.reads_weights else None,
             "files": settings_hash(self.path),
             "reference": reference,
+            **edited,
             "beta": card.beta if settings.beta is None else settings.beta,
         }
+
+    def _edited_configuration(self, reference: Reference) -> str | None:
+        """Hash of the recorded reference's configuration, where it is another than in training."""
+        if reference.adapter_off:
+            return None  # It is the adapter's base, whose files are among the PRM's.
+        try:
+            source = reference.locate(self.path)
+            path = resolve(source, revision=reference.revision, weights=False)
+        except CheckpointError:
+            return None  # Loading says that it is not there.
+        now = known_configuration(path)
+        return None if now == reference.configuration_hash else now
 
     def encoding(self, *limits: int | None) -> Encoding:
         """Its chat format, in the convention asked for, with the least of the context lengths.

@@ -103,7 +103,9 @@ class TokenProgress(TrainerCallback):
 
 
 class LastLine(TrainerCallback):
-    """Asks for a line of the log after the last step, and for an evaluation.
+    """Asks for lines of the log and checkpoints as often as configured, and for a line after the last step.
+
+    A run that is resumed would go on as often as its checkpoint says.
 
     Args:
         evaluates: Whether there is something to evaluate on.
@@ -112,10 +114,16 @@ class LastLine(TrainerCallback):
     def __init__(self, *, evaluates: bool) -> None:
         self.evaluates = evaluates
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Take what is configured now."""
+        state.compute_steps(args, state.max_steps)
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Ask for it."""
+        """Ask for the last line, and for an evaluation."""
         if state.global_step >= state.max_steps:
             control.should_log = True
             control.should_evaluate = self.evaluates

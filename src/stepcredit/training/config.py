@@ -159,14 +159,22 @@ class TrainConfig:
     def __post_init__(self) -> None:
         positive: tuple[str, ...] = ("beta", "learning_rate", "batch_size", "epochs", "pairs_per_prompt")
         positive += ("tokens_per_forward", "log_every", "prefix_beta", "pair_scale")
-        positive += ("eval_every", "save_every", "patience", "max_tokens")
+        positive += ("eval_every", "save_every", "patience", "max_tokens", "lora_alpha")
         for name in positive:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"must be above 0, got {value}", where=_flag(name))
-        for name in ("warmup", "final_learning_rate", "adam_beta1", "adam_beta2", "lora_dropout"):
+        for name in ("warmup", "final_learning_rate", "lora_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"must lie in [0, 1], got {getattr(self, name)}", where=_flag(name))
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"must lie in [0, 1), got {getattr(self, name)}", where=_flag(name))
+        for name in ("lora_alpha", "lora_dropout", "lora_targets"):
+            if not self.lora_rank and getattr(self, name) != self.__dataclass_fields__[name].default:
+                raise UserError(
+                    "is of adapters, and none is trained", where=_flag(name), hint="pass --lora-rank too"
+                )
         for name in ("lora_rank", "weight_decay", "max_grad_norm", "right_weight", "wrong_weight"):
             if getattr(self, name) < 0:
                 raise UserError(f"must not be negative, got {getattr(self, name)}", where=_flag(name))
@@ -196,6 +204,11 @@ class TrainConfig:
     def learns(self) -> str | None:
         """What training gives the kind of reward model; see :class:`stepcredit.scorers.kinds.Line`."""
         return KINDS[self.family].learns
+
+    @property
+    def adapted_modules(self) -> tuple[str, ...]:
+        """The names in ``lora_targets``."""
+        return tuple(name.strip() for name in self.lora_targets.split(",") if name.strip())
 
     @property
     def has_reference(self) -> bool:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 from stepcredit.wording import agree, quantity
 
+HELDOUT = "heldout_"
+"""Start of the names that count held-out rollouts."""
+
 _OF_ROLLOUTS = {
     "not_graded": "not graded",
     "no_step_labels": "without step labels",
@@ -21,12 +24,14 @@ _OF_ROLLOUTS = {
 }
 
 
-def left_out(counts: Mapping[str, int]) -> list[str]:
+def left_out(counts: Mapping[str, int], *, start: str = "") -> list[str]:
     """In words what was left out or cut: ``3 not graded``, ``1 pair that does not differ``.
 
     Args:
         counts: As :func:`make_training_set` fills them.
+        start: Of the names that are looked at.
     """
+    counts = {name.removeprefix(start): number for name, number in counts.items() if name.startswith(start)}
     words = [f"{counts[name]:,} {what}" for name, what in _OF_ROLLOUTS.items() if counts.get(name)]
     if number := counts.get("prompts_all_right", 0):
         words.append(f"{quantity(number, 'prompt')} with right responses only")

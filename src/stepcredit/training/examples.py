@@ -140,11 +140,7 @@ def make_training_set(
         last_step_only=config.last_step_only,
         counts=counts,
     )
-    if not examples:
-        raise DataError(_nothing_left(counts), hint=_hint(counts))
-    right = [example.label > 0.5 for example in examples]
-    if not objective.needs_step_labels and len(set(right)) == 1:
-        raise DataError(_one_class(len(right), right=right[0]), hint=_for_both_classes(right=right[0]))
+    check_distinguishes(examples, counts, by_outcome=not objective.needs_step_labels)
     all_examples, examples = examples, balanced(examples, config, seed)
     if len(examples) < len(all_examples):
         counts["dropped_by_balancing"] = len(all_examples) - len(examples)
@@ -154,9 +150,29 @@ def make_training_set(
             where="--balance",
             hint="sample more responses to each prompt, or use --balance dataset",
         )
-    units, mismatched = units_of(examples, objective, config, seed, counts)
+    units, mismatched = units_of(examples, encoding, objective, config, seed, counts)
     counts["examples"], counts["units"] = len(examples), len(units)
     return TrainingSet(examples=tuple(examples), units=units, mismatched=mismatched, counts=counts)
+
+
+def check_distinguishes(
+    examples: Sequence[Example], counts: dict[str, int], *, where: str | None = None, by_outcome: bool = True
+) -> None:
+    """Refuse responses of which nothing can be learnt or told.
+
+    Args:
+        counts: Why responses were left out, as :func:`encode_examples` fills it.
+        by_outcome: Whether both outcomes are needed.
+
+    Raises:
+        DataError: There are none, or they are all right or all wrong.
+    """
+    if not examples:
+        raise DataError(_nothing_left(counts), where=where, hint=_hint(counts))
+    right = [example.label > 0.5 for example in examples]
+    if by_outcome and len(set(right)) == 1:
+        problem = _one_class(len(right), right=right[0])
+        raise DataError(problem, where=where, hint=_for_both_classes(right=right[0]))
 
 
 def balanced(examples: Sequence[Example], config: TrainConfig, seed: int) -> list[Example]:
@@ -168,11 +184,17 @@ def balanced(examples: Sequence[Example], config: TrainConfig, seed: int) -> lis
 
 
 def units_of(
-    examples: Sequence[Example], objective: Objective, config: TrainConfig, seed: int, counts: dict[str, int]
+    examples: Sequence[Example],
+    encoding: Encoding,
+    objective: Objective,
+    config: TrainConfig,
+    seed: int,
+    counts: dict[str, int],
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[Encoded, ...]]:
     """Units of an objective and, where it needs them, mismatched responses.
 
     Args:
+        encoding: What the examples were encoded by; mismatched responses fit its longest sequence too.
         objective: Decides whether units are pairs.
         config: Most pairs per prompt.
         seed: Of the choice of pairs and the order of mismatches.
@@ -204,19 +226,26 @@ def units_of(
     mismatched: tuple[Encoded, ...] = ()
     if objective.needs_mismatched:
         order = mismatch_responses(prompt_ids, seed=seed)
+        longest = getattr(encoding, "max_tokens", None)
         mismatched = tuple(
-            _swap_response(example.encoded, examples[int(other)].encoded)
+            _swap_response(example.encoded, examples[int(other)].encoded, longest)
             for example, other in zip(examples, order, strict=True)
         )
     return tuple((index,) for index in range(len(examples))), mismatched
 
 
-def _swap_response(prompt: Encoded, response: Encoded) -> Encoded:
+def _swap_response(prompt: Encoded, response: Encoded, longest: int | None) -> Encoded:
+    """The prompt of one with the response of the other, which is cut off at the longest sequence."""
     shift = prompt.scored_start - response.scored_start
+    token_ids = prompt.token_ids[: prompt.scored_start] + response.token_ids[response.scored_start :]
+    gaps = [(start + shift, end + shift) for start, end in response.skipped]
+    stop = len(token_ids[:longest])
+    # No sequence ends with what is not scored.
+    stop = next((start for start, end in gaps if start < stop <= end), stop)
     return Encoded(
-        token_ids=prompt.token_ids[: prompt.scored_start] + response.token_ids[response.scored_start :],
+        token_ids=token_ids[:stop],
         scored_start=prompt.scored_start,
-        skipped=tuple((start + shift, end + shift) for start, end in response.skipped),
+        skipped=tuple((start, end) for start, end in gaps if end < stop),
     )
 
 
@@ -302,7 +331,7 @@ def _nothing_left(counts: dict[str, int]) -> str:
     if not counts.get("rollouts"):
         return "there are no rollouts to train on"
     reasons = ", ".join(left_out(counts))
-    return f"none of {quantity(counts['rollouts'], 'rollout')} can be trained on ({reasons})"
+    return f"none of {quantity(counts['rollouts'], 'rollout')} can be used ({reasons})"
 
 
 def _one_class(number: int, *, right: bool) -> str:

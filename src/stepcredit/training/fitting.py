@@ -125,10 +125,7 @@ def _callbacks(work: Path, progress: TokenProgress, config: TrainConfig, has_hel
 
 def _finished(trainer: PRMTrainer, inputs: Inputs, models: Models) -> TrainedModel:
     """Take the weights to keep, and what the run says of itself."""
-    kept_step = int(trainer.state.global_step)
-    if trainer.keep_best and trainer.state.best_model_checkpoint:
-        trainer._load_best_model()
-        kept_step = int(trainer.state.best_global_step or kept_step)
+    kept_step = trainer.take_best()
     log = log_rows(trainer.state)
     heldout = heldout_at(log, kept_step)
     warning = no_better_than_chance(heldout)
@@ -158,7 +155,8 @@ def _ledger(trainer: PRMTrainer, models: Models, log: Sequence[dict[str, Any]]) 
     if isinstance(models.reference, StoredReference):
         scored += models.reference.num_tokens
     if trainer.objective.needs_mismatched or trainer.objective.needs_batch_rewards:
-        # Mismatched responses are a permutation of the responses, so they have as many tokens.
+        # Mismatched responses are a permutation of the responses, so they have as many tokens, but for those
+        # that are cut at the longest sequence.
         scored += int(trainer.state.num_input_tokens_seen)
     return Ledger(
         model_parameters=sum(parameter.numel() for parameter in trainer.model_wrapped.parameters()),

@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.checkpoints import LoadOptions, PRMCard, context_length, load_config, load_tokenizer
+from stepcredit.data.prompt_ids import one_prompt_each
 from stepcredit.encoding import Encoding
-from stepcredit.errors import DataError, UserError
+from stepcredit.errors import UserError
 from stepcredit.objectives import get_objective
 from stepcredit.runs import warn
 from stepcredit.scorers.kinds import get_kind
 from stepcredit.steps import choose_rule, unescape
 from stepcredit.training.config import TrainConfig
-from stepcredit.training.examples import Example, TrainingSet, encode_examples, make_training_set
+from stepcredit.training.counts import HELDOUT
+from stepcredit.training.examples import (
+    Example,
+    TrainingSet,
+    check_distinguishes,
+    encode_examples,
+    make_training_set,
+)
 from stepcredit.types import Encoded, Rollout
 
 
@@ -64,21 +72,20 @@ def read_inputs(
         UserError: They cannot be used as asked.
     """
     tokenizer = load_tokenizer(model, trust_remote_code=load.trust_remote_code, chat=load.chat)
-    rollouts = list(rollouts)
+    objective = get_objective(config.objective)
+    is_by_prompt = objective.paired or config.balance == "instruction"
+    rollouts = list(one_prompt_each(rollouts) if is_by_prompt else rollouts)
     rule = config.rule
     if rule.kind == "auto":
         rule = choose_rule(rollout.response for rollout in rollouts)
     longest = longest_sequence(model, config, load)
     encoding = get_kind(config.family).make_encoding(tokenizer, rule, longest, _separator(model, config))
-    data = make_training_set(rollouts, encoding, get_objective(config.objective), config, seed=seed)
+    data = make_training_set(rollouts, encoding, objective, config, seed=seed)
     counts: dict[str, int] = {}
     examples = encode_examples(heldout, encoding, objective=get_objective("ce"), counts=counts)
-    if counts and not examples:
-        raise DataError(
-            f"none of the {counts['rollouts']} held-out rollouts can be used",
-            where="--dev",
-            hint="grade them first with: stepcredit grade",
-        )
+    if counts:
+        check_distinguishes(examples, counts, where="--dev")
+        counts["examples"] = len(examples)
     trained_on = {example.prompt_id for example in data.examples}
     shared = len({example.prompt_id for example in examples} & trained_on)
     if shared:
@@ -86,7 +93,7 @@ def read_inputs(
             f"{shared} held-out prompts are trained on too: held-out metrics are too optimistic, "
             "and so is the choice of weights"
         )
-    data.counts.update({f"heldout_{name}": number for name, number in counts.items()})
+    data.counts.update({HELDOUT + name: number for name, number in counts.items()})
     return Inputs(tokenizer=tokenizer, encoding=encoding, step_rule=str(rule), data=data, heldout=examples)
 
 

@@ -43,7 +43,7 @@ def model_card(card: PRMCard, *, name: str, base: str, manifest: Mapping[str, An
         "[(step.text, step.reward) for step in score.steps]",
         "```",
         "",
-        *_heldout(manifest),
+        *_heldout(manifest, chose=bool(card.settings.get("keep_best", True))),
         "## Training",
         "",
         *_training(card, manifest),
@@ -51,15 +51,16 @@ def model_card(card: PRMCard, *, name: str, base: str, manifest: Mapping[str, An
     return "\n".join(lines) + "\n"
 
 
-def _heldout(manifest: Mapping[str, Any]) -> list[str]:
+def _heldout(manifest: Mapping[str, Any], *, chose: bool) -> list[str]:
     metrics = manifest.get("heldout") or {}
     if not metrics:
         return ["No held-out data were given, so nothing is known about its quality.", ""]
     rows = [
         f"| {label} | {metrics[name]:.4g} |" for name, label in HELDOUT_METRICS.items() if name in metrics
     ]
-    number = manifest["counts"].get("heldout_rollouts", 0)
-    title = f"## Held-out results ({quantity(number, 'response')}, which also chose the weights)"
+    number = manifest["counts"].get("heldout_examples", 0)
+    choice = ", which also chose the weights" if chose else ""
+    title = f"## Held-out results ({quantity(number, 'response')}{choice})"
     warning = no_better_than_chance(metrics)
     said = [] if warning is None else [f"{warning[0].upper()}{warning[1:]}.", ""]
     return [title, "", *said, "| metric | value |", "| --- | --- |", *rows, ""]

@@ -66,26 +66,36 @@ class _WithHead:
 def _with_adapter(policy: nn.Module, config: TrainConfig) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    targets = config.lora_targets.split(",")
+    targets = config.adapted_modules
     has_head = get_kind(config.family).num_classes is not None
     adapter = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha or 2 * config.lora_rank,
         lora_dropout=config.lora_dropout,
-        target_modules=targets[0] if targets == ["all-linear"] else targets,
+        target_modules=targets[0] if targets == ("all-linear",) else list(targets),
         # A head is new, so it is trained whole and saved with the adapter.
         exclude_modules=["score", "classifier"] if has_head else None,
         task_type="TOKEN_CLS" if has_head else "CAUSAL_LM",
     )
     try:
         with quiet():
-            return get_peft_model(policy, adapter)
+            adapted = get_peft_model(policy, adapter)
     except ValueError as error:
         raise UserError(
             f"no adapter can be added there ({error})",
             where="--lora-targets",
             hint="name modules that this model has",
         ) from error
+    # peft adapts those that it finds, if there is one.
+    found = [f".{name}" for name in adapted.targeted_module_names]
+    missing = [name for name in targets if not any(module.endswith(f".{name}") for module in found)]
+    if missing and targets != ("all-linear",):
+        raise UserError(
+            f"no module is called {missing[0]!r}",
+            where="--lora-targets",
+            hint="name modules that this model has",
+        )
+    return adapted
 
 
 def _adapter_again(policy: Any, config: TrainConfig) -> Any:
@@ -108,7 +118,9 @@ def _check_unchanged(adapter: Any, config: TrainConfig) -> None:
     }
     for name, (word, value) in own.items():
         given = getattr(config, name)
-        same = set(given.split(",")) == set(value.split(",")) if name == "lora_targets" else given == value
+        same = given == value
+        if name == "lora_targets":
+            same = set(config.adapted_modules) == set(value.split(","))
         if not same and given != TrainConfig.__dataclass_fields__[name].default:
             raise UserError(
                 f"the adapter that training starts from has {word} {value}, not {given}",

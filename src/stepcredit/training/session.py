@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from stepcredit.checkpoints import LoadOptions, pick_device
+from stepcredit.errors import UserError
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.inputs import Inputs
 from stepcredit.training.sharding import is_sharded
@@ -35,7 +36,8 @@ class Session:
         """Work it out.
 
         Raises:
-            UserError: The checkpoint in ``work`` was written by processes of the other kind.
+            UserError: The checkpoint in ``work`` was written by processes of the other kind, or training
+                cannot run on the device asked for.
         """
         arguments = training_arguments(
             config,
@@ -59,6 +61,9 @@ def training_arguments(
         load: Its device decides whether training runs on a CPU.
         steps_per_epoch: Optimizer steps per epoch.
         has_heldout: Whether there is something to evaluate on.
+
+    Raises:
+        UserError: Training cannot run on that device.
     """
     max_steps = max(1, math.ceil(config.epochs * steps_per_epoch))
     schedules: dict[str, tuple[str, dict[str, float]]] = {
@@ -67,7 +72,7 @@ def training_arguments(
         "constant": ("constant_with_warmup", {}),
     }
     schedule, schedule_settings = schedules[config.schedule]
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=1,  # one item is a whole step
         max_steps=max_steps,
@@ -100,3 +105,13 @@ def training_arguments(
         ddp_find_unused_parameters=False,
         seed=seed,
     )
+    if load.device not in ("auto", arguments.device.type, str(arguments.device)):
+        raise UserError(
+            f"training would run on {arguments.device}, not on {load.device}",
+            where="--device",
+            hint="name the accelerator in CUDA_VISIBLE_DEVICES",
+        )
+    # With several accelerators a single process would cut each pass between copies of the model, which takes
+    # packed rows and their prefixes apart.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

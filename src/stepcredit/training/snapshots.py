@@ -19,6 +19,9 @@ from stepcredit.errors import UserError
 if TYPE_CHECKING:
     from transformers import Trainer
 
+BEST = "best"
+"""Where the weights with the best held-out AUC lie, beside the checkpoints."""
+
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE = "trainer_state.json"
 _KEPT = 2
@@ -27,7 +30,7 @@ _TORCH_WRITING = ("write", "space", "inline_container")
 """What writing raises, and words in the errors of torch's own writer, which have no type of their own."""
 
 
-def save_snapshot(trainer: Trainer, name: str, *, weights_only: bool = False) -> str:
+def save_snapshot(trainer: Trainer, name: str, *, weights_only: bool = False) -> None:
     """Save a trainer's state as ``<output_dir>/<name>``; all processes must call it.
 
     Older checkpoints are removed only after the new one is complete on disk.
@@ -35,9 +38,6 @@ def save_snapshot(trainer: Trainer, name: str, *, weights_only: bool = False) ->
     Args:
         name: ``checkpoint-<step>`` or another name.
         weights_only: Leave out optimizer, schedule and random states.
-
-    Returns:
-        The directory.
 
     Raises:
         UserError: It cannot be written, e.g. for want of space; earlier checkpoints are kept.
@@ -68,7 +68,6 @@ def save_snapshot(trainer: Trainer, name: str, *, weights_only: bool = False) ->
         _replace(temporary, final)
         _remove_old(final.parent)
     any_trainer.accelerator.wait_for_everyone()
-    return str(final)
 
 
 def _write(trainer: Any, directory: Path, *, weights_only: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
+from stepcredit.errors import UserError
 from stepcredit.objectives import Objective, ObjectiveInput, ObjectiveSettings, get_objective
 from stepcredit.scorers.forward_batch import ForwardBatch
 from stepcredit.scorers.kind import Record
@@ -27,7 +29,7 @@ from stepcredit.training.examples import Example, TrainingSet
 from stepcredit.training.finite import check_finite, check_heldout_finite
 from stepcredit.training.heldout import heldout_metrics
 from stepcredit.training.sharding import set_precision
-from stepcredit.training.snapshots import save_snapshot
+from stepcredit.training.snapshots import BEST, save_snapshot
 from stepcredit.training.step_batches import ReferenceLogProbs, StepBatch, lay_out, make_step_batch
 from stepcredit.training.step_sums import StepSums
 
@@ -273,7 +275,7 @@ class PRMTrainer(Trainer):
         if best is None or value > best:
             self.state.best_metric, self.state.best_global_step = value, self.state.global_step
             if self.keep_best:
-                self.state.best_model_checkpoint = save_snapshot(self, "best", weights_only=True)
+                save_snapshot(self, BEST, weights_only=True)
         elif self.patience is not None:
             evaluated = [row["step"] for row in self.state.log_history if "heldout_auc" in row]
             since = len({step for step in evaluated if step > (self.state.best_global_step or 0)})
@@ -281,6 +283,30 @@ class PRMTrainer(Trainer):
                 self.control.should_training_stop = True
                 if self.sums.steps:
                     self.log({"loss": 0.0})
+
+    def take_best(self) -> int:
+        """Load the weights with the best held-out AUC, of this part of the run or an earlier one.
+
+        Returns:
+            Their step; the last one where none were kept.
+
+        Raises:
+            UserError: They are no longer there.
+        """
+        best = self.state.best_global_step
+        if not self.keep_best or not best:
+            return int(self.state.global_step)
+        # A checkpoint's own path may be relative to another folder; transformers would keep the last weights.
+        directory = Path(str(self.args.output_dir)) / BEST
+        if not directory.is_dir():
+            raise UserError(
+                f"is gone: the weights of step {best}, which have the best held-out AUC",
+                where=directory,
+                hint="restore it, or pass --overwrite to start over",
+            )
+        self.state.best_model_checkpoint = str(directory)
+        self._load_best_model()
+        return int(best)
 
     def _determine_best_metric(self, *_: Any, **__: Any) -> bool:
         # `evaluate` has kept the best weights already, also where no checkpoint is due.
