@@ -19,3 +19,12 @@ def test_rows_with_one_prompt_id_have_one_prompt() -> None:
     assert list(one_prompt_each(same)) == same
     with pytest.raises(DataError, match=r"graded: 'p/2' has another prompt.*prompt id 'p'"):
         list(one_prompt_each([*same, _row(2, "1+1=2+")], "graded"))
+
+
+def test_one_thing_may_be_asked_with_other_system_messages_unless_whole_prompts_are_compared() -> None:
+    turn = {"role": "user", "content": "1+1="}
+    rows = [_row(0, "1+1="), _row(1, [turn]), _row(2, [{"role": "system", "content": "Think."}, turn])]
+    assert list(one_prompt_each(rows)) == rows
+    assert list(one_prompt_each(rows[:2], exactly=True)) == rows[:2]
+    with pytest.raises(DataError, match="'p/2' has another prompt"):
+        list(one_prompt_each(rows, exactly=True))

@@ -5,26 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from stepcredit.conversations import as_messages, content_text, plain_text
 from stepcredit.errors import DataError
 from stepcredit.types import PromptText, Rollout
 
 
-def one_prompt_each(rollouts: Iterable[Rollout], where: str | Path | None = None) -> Iterator[Rollout]:
-    """The same rollouts, if all with one prompt id have one prompt.
+def one_prompt_each(
+    rollouts: Iterable[Rollout], where: str | Path | None = None, *, exactly: bool = False
+) -> Iterator[Rollout]:
+    """The same rollouts, if all with one prompt id are asked one thing.
 
     Files of several sources that number their problems alike would have one's responses compared with, or
     completed for, another's.
 
     Args:
         where: The file.
+        exactly: Compare whole prompts, and not only what the last user turn asks, which policies may have been
+            asked with system messages or examples of their own.
 
     Raises:
-        DataError: Two with one prompt id have different prompts.
+        DataError: Two with one prompt id are asked different things.
     """
     known: dict[str, PromptText] = {}
+    compared = _turns if exactly else _question
     for rollout in rollouts:
         first = known.setdefault(rollout.prompt_id, rollout.prompt)
-        if first != rollout.prompt and _turns(first) != _turns(rollout.prompt):
+        if first != rollout.prompt and compared(first) != compared(rollout.prompt):
             raise DataError(
                 f"{rollout.id!r} has another prompt than the rows before it with the prompt id "
                 f"{rollout.prompt_id!r}",
@@ -35,7 +41,12 @@ def one_prompt_each(rollouts: Iterable[Rollout], where: str | Path | None = None
 
 
 def _turns(prompt: PromptText) -> object:
-    """What two prompts are compared by: files of some kinds hold null where a turn lacks a field."""
-    if isinstance(prompt, str):
-        return prompt
-    return [{name: value for name, value in turn.items() if value is not None} for turn in prompt]
+    """All of a prompt; files of some kinds hold null where a turn lacks a field."""
+    return [
+        {name: value for name, value in turn.items() if value is not None} for turn in as_messages(prompt)
+    ]
+
+
+def _question(prompt: PromptText) -> object:
+    asked = (content_text(turn) for turn in reversed(as_messages(prompt)) if turn["role"] == "user")
+    return next(asked, plain_text(prompt)).strip()

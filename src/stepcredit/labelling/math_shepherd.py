@@ -135,7 +135,7 @@ class PrefixCompletions:
         Raises:
             DataError: Two with one prompt id have different prompts, so that they share no completions.
         """
-        for rollout in one_prompt_each(rollouts):
+        for rollout in one_prompt_each(rollouts, exactly=True):
             self.num_rollouts += 1
             if not can_be_labelled(rollout):
                 continue
