@@ -20,7 +20,7 @@ def one_prompt_each(
 
     Args:
         where: The file.
-        exactly: Compare whole prompts, and not only what the last user turn asks, which policies may have been
+        exactly: Compare whole prompts, not only what the last user turn asks: policies may have been
             asked with system messages or examples of their own.
 
     Raises:
