@@ -150,7 +150,7 @@ def join(
     if len(kept) < len(graded):
         excluded["rollouts without a score"] = len(graded) - len(kept)
     samples = group(kept)
-    scorers = tuple(_scored(name, columns, places[name], samples) for name, columns in scores.items())
+    scorers = tuple(scored(name, columns, places[name], samples) for name, columns in scores.items())
     return Joined(samples, scorers, excluded)
 
 
@@ -233,7 +233,12 @@ def group(rollouts: Sequence[Rollout]) -> Samples:
     )
 
 
-def _scored(name: str, columns: ScoreColumns, places: Mapping[str, int], samples: Samples) -> Scored:
+def scored(name: str, columns: ScoreColumns, places: Mapping[str, int], samples: Samples) -> Scored:
+    """The scores of all responses.
+
+    Args:
+        places: Id of each response to its row in ``columns``.
+    """
     rows = np.zeros(samples.correct.shape, dtype=np.int64)
     for row, responses in zip(rows, samples.responses, strict=True):
         row[: len(responses)] = [places[rollout.id] for rollout in responses]

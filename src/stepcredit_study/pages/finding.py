@@ -34,10 +34,12 @@ def format_estimate(estimate: Estimate, *, percent: bool = True, digits: int = 1
     return f"{text} [{factor * estimate.low:{mark}.{digits}f}, {factor * estimate.high:{mark}.{digits}f}]"
 
 
-def format_estimates(estimates: Mapping[str, Estimate], *, percent: bool = True, digits: int = 1) -> str:
-    """Named differences in words: ``mid +1.2 [0.3, 2.1], weak -0.4 [-1.1, 0.3]``."""
+def format_estimates(
+    estimates: Mapping[str, Estimate], *, percent: bool = True, digits: int = 1, sign: bool = True
+) -> str:
+    """Named estimates in words, usually differences: ``mid +1.2 [0.3, 2.1], weak -0.4 [-1.1, 0.3]``."""
     return ", ".join(
-        f"{name} {format_estimate(estimate, percent=percent, digits=digits, sign=True)}"
+        f"{name} {format_estimate(estimate, percent=percent, digits=digits, sign=sign)}"
         for name, estimate in estimates.items()
     )
 
