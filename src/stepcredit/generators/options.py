@@ -164,7 +164,6 @@ def make_generator(options: GeneratorOptions, *, continues: bool = False) -> Gen
     """Load the policy.
 
     Args:
-        options: Which policy, and where it runs.
         continues: Most requests go on from a response that it drew before, so a local model keeps what it
             has read and drawn.
 
@@ -220,7 +219,6 @@ def _openai(options: GeneratorOptions) -> Generator:
 
     prompt_format = None
     if options.api == "completions":
-        from stepcredit.checkpoints import load_tokenizer
         from stepcredit.generators.prompts import PromptFormat
 
         source = options.tokenizer or str(options.model)

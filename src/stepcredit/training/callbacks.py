@@ -103,11 +103,7 @@ class TokenProgress(TrainerCallback):
 
 
 class LastLine(TrainerCallback):
-    """Asks for a line of the log after the last step, and for an evaluation.
-
-    Args:
-        evaluates: Whether there is something to evaluate on.
-    """
+    """Asks for a line of the log after the last step, and for an evaluation."""
 
     def __init__(self, *, evaluates: bool) -> None:
         self.evaluates = evaluates

@@ -57,8 +57,6 @@ def training_arguments(
 
     Args:
         load: Its device decides whether training runs on a CPU.
-        steps_per_epoch: Optimizer steps per epoch.
-        has_heldout: Whether there is something to evaluate on.
     """
     max_steps = max(1, math.ceil(config.epochs * steps_per_epoch))
     schedules: dict[str, tuple[str, dict[str, float]]] = {

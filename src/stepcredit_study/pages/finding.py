@@ -86,7 +86,6 @@ class Plot:
     Attributes:
         kind: Curves over ``x``, one interval a row, or points with both coordinates measured.
         y_label: Vertical axis, with its unit; of no use in a plot of intervals.
-        x_log2: Whether the horizontal axis is logarithmic.
         percent: Whether estimates are shares.
         reference: A value to compare with, marked by a line (plots of intervals).
     """
@@ -160,7 +159,6 @@ class Check:
     Attributes:
         paper: The published numbers; a text that begins with "not" where nothing was published.
         here: The numbers of this run.
-        verdict: Whether it holds here.
         why: What explains it, where something does.
     """
 
