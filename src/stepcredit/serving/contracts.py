@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
@@ -67,7 +68,7 @@ def add_contracts(app: FastAPI, service: Service) -> None:
         name, scores = await _pooled(service, texts, request)
         data = []
         for place, score in enumerate(scores):
-            right = float(sigmoid(score.reward))
+            right = float(sigmoid(np.array(score.reward)))
             label = "right" if right >= 0.5 else "wrong"
             data.append({"index": place, "label": label, "probs": [1 - right, right], "num_classes": 2})
         return JSONResponse(_listed("classify", name, data, scores))
