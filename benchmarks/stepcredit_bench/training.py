@@ -21,7 +21,6 @@ import torch.nn.functional as functional
 
 from stepcredit.errors import MissingExtraError
 from stepcredit.logprobs import LocalTokenLogProbs, enable_log_probs, enable_packing, pad
-from stepcredit.objectives import ObjectiveSettings
 from stepcredit.scorers.implicit import implicit_record
 from stepcredit.training.budget import tokens_per_forward
 from stepcredit.training.config import TrainConfig
@@ -116,7 +115,7 @@ class _InOrder(PRMTrainer):
         return step
 
     def get_train_dataloader(self) -> Any:
-        size, total = self.units_per_step, len(self.data.units)
+        size, total = self.config.batch_size, len(self.data.units)
         batches = [list(range(start, min(start + size, total))) for start in range(0, total, size)]
         return torch.utils.data.DataLoader(
             range(total),  # type: ignore[arg-type]
@@ -134,6 +133,8 @@ class OurSide(_TrainSide):
         enable_log_probs(self.policy)
         self.packed = enable_packing(self.policy)
         self.config = TrainConfig(
+            objective=self.work.objective,
+            batch_size=self.work.units_per_step,
             precision=self.work.precision,
             group_prompts=self.work.workload == "group",
             tokens_per_forward=self.work.tokens_per_forward,
@@ -149,15 +150,13 @@ class OurSide(_TrainSide):
         trainer = _InOrder(
             self.policy,
             TrainingArguments(**self.arguments()),
+            config=self.config,
             record=partial(implicit_record, beta=self.work.beta),
-            objective=self.work.objective,
-            objective_settings=ObjectiveSettings(),
             data=self.data,
             reference=StoredReference(
                 AutocastLogProbs(source, self.device, self.work.autocast_dtype),
                 [example.encoded for example in self.data.examples],
             ),
-            batch_size=self.work.units_per_step,
             tokens_per_forward=tokens,
             packed=self.packed,
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stepcredit.conversations import content_text, for_template
 from stepcredit.errors import DataError, UserError
-from stepcredit.options import option
+from stepcredit.options import named_values, option
 from stepcredit.types import Message
 
 if TYPE_CHECKING:
@@ -140,19 +140,10 @@ def parse_arguments(texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: One has no name, or one that the template is given anyway.
     """
-    arguments: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise UserError(
-                f"{text!r} is not NAME=VALUE", where="--template-arg", hint="write enable_thinking=false"
-            )
+    arguments = named_values(texts, "--template-arg", hint="write enable_thinking=false")
+    for name in arguments:
         if name in _OURS:
             raise UserError(f"{name} cannot be set", where="--template-arg", hint="leave it out")
-        try:
-            arguments[name] = json.loads(value)
-        except (ValueError, RecursionError):
-            arguments[name] = value
     return arguments
 
 

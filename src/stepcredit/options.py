@@ -6,6 +6,7 @@ A command's options are a frozen keyword-only dataclass whose fields are made wi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -77,6 +78,24 @@ def check_at_least_one(options: Any, *names: str) -> None:
         value = getattr(options, setting.name)
         if setting.name in names and value is not None and value < 1:
             raise UserError(f"must be at least 1, got {value}", where=flag_of(setting))
+
+
+def named_values(texts: Sequence[str], flag: str, *, hint: str) -> dict[str, Any]:
+    """``NAME=VALUE`` as the command line writes it; values are read as JSON, and as text where they are not.
+
+    Raises:
+        UserError: There is no equals sign, or what precedes it is no name.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise UserError(f"{text!r} is not NAME=VALUE", where=flag, hint=hint)
+        try:
+            values[name] = json.loads(value)
+        except (ValueError, RecursionError):
+            values[name] = value
+    return values
 
 
 def check_draws(draws: int, seed: int) -> None:

@@ -50,7 +50,6 @@ class Prompt:
 
     Attributes:
         id: Unique in its file.
-        prompt: What the policy is asked.
         answer: Reference answer, if known.
         extras: Any other fields of the input row, kept untouched.
     """
@@ -185,8 +184,6 @@ class ResponseScore(ShownSteps):
     """What a scorer says of one response.
 
     Attributes:
-        id: The rollout's id.
-        prompt_id: The rollout's prompt id.
         reward: Response-level reward (beta included for implicit scorers).
         steps: In order; they tile the scored text.
         aggregates: Aggregate name to value, over the step rewards.
@@ -274,7 +271,6 @@ class GenerationRequest:
 
     Attributes:
         indices: Which samples to draw; sample ``i`` is the same whichever others are asked for.
-        sampling: How to draw.
         response_prefix: Text that every response starts with; it is part of the returned response.
         response_prefix_ids: Tokens of the prefix as they were drawn, where this generator's tokenizer made
             them. Text can be cut into tokens in several ways, so they keep a continuation exact.
@@ -325,7 +321,6 @@ class Scorer(Protocol):
         """Score in input order with a bounded window in memory; one prompt's responses share work.
 
         Args:
-            rollouts: Read as they are needed.
             on_skip: Called with the error of each rollout that cannot be scored, which is then left out;
                 without it the error is raised.
         """

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from stepcredit.errors import DataError, UserError
-from stepcredit.scorers.baselines import BASELINES, RandomBaseline, make_baseline
+from stepcredit.scorers.baselines import BASELINES, make_baseline, random_reward
 from stepcredit.types import Rollout
 
 
@@ -42,8 +42,8 @@ def test_answers_are_counted_without_blanks_and_blanks_are_none() -> None:
 def test_random_rewards_depend_on_seed_and_row_only() -> None:
     assert _rewards("random") == _rewards("random", ROLLOUTS[::-1])[::-1]
     assert len(set(_rewards("random"))) == 4
-    assert RandomBaseline(0).reward(ROLLOUTS[0]) != RandomBaseline(1).reward(ROLLOUTS[0])
-    many = [RandomBaseline(seed).reward(ROLLOUTS[0]) for seed in range(400)]
+    assert random_reward(ROLLOUTS[0], 0) != random_reward(ROLLOUTS[0], 1)
+    many = [random_reward(ROLLOUTS[0], seed) for seed in range(400)]
     # The mean of 400 uniform numbers has standard deviation 1 / sqrt(12 * 400).
     assert sum(many) / 400 == pytest.approx(0.5, abs=4 / math.sqrt(4800))
 

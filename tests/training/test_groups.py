@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
 
 from stepcredit.logprobs import enable_packing
-from stepcredit.objectives import ObjectiveSettings
 from stepcredit.scorers.implicit import implicit_record
+from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import Example, TrainingSet
 from stepcredit.training.trainer import PRMTrainer
 from stepcredit.types import Encoded
@@ -67,15 +67,12 @@ def ours(
     trainer = PRMTrainer(
         policy,
         TrainingArguments(output_dir=str(work), use_cpu=True, report_to=[], max_steps=1),
+        config=TrainConfig(objective="dpo", batch_size=len(data.units), group_prompts=True),
         record=partial(implicit_record, beta=BETA),
-        objective="dpo",
-        objective_settings=ObjectiveSettings(),
         data=data,
         reference=log_probs,
-        batch_size=len(data.units),
         tokens_per_forward=tokens_per_forward,
         packed=packed and enable_packing(policy),
-        group_prompts=True,
     )
     (step,) = trainer.get_train_dataloader()
     loss = trainer.training_step(policy, step)

@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 from stepcredit.checkpoints import load_tokenizer
 from stepcredit.encoding import ChatEncoding
 from stepcredit.errors import UserError
-from stepcredit.objectives import OBJECTIVES, ObjectiveSettings
+from stepcredit.objectives import OBJECTIVES
 from stepcredit.scorers.implicit import implicit_record
 from stepcredit.steps import StepRule
 from stepcredit.training.config import TrainConfig
@@ -73,12 +73,10 @@ def make_trainer(
     return PRMTrainer(
         model,
         arguments,
+        config=TrainConfig(objective=objective, batch_size=8, prefix_margin=0.5, prefix_beta=2.0),
         record=partial(implicit_record, beta=BETA),
-        objective=objective,
-        objective_settings=ObjectiveSettings(prefix_margin=0.5, prefix_beta=2.0),
         data=data,
         reference=fields.pop("reference", fixed_reference),
-        batch_size=8,
         tokens_per_forward=tokens_per_forward,
         **fields,
     )

@@ -103,9 +103,6 @@ def adapter_off_is_base(path: Path) -> bool:
 
     Biases that were trained with it, layers that it repeats and what some initialisations (PiSSA, OLoRA) take
     out of the base's weights are not undone.
-
-    Args:
-        path: The adapter's directory.
     """
     config = read_object(path / "adapter_config.json")
     start = config.get("init_lora_weights")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,7 +9,7 @@ from typing import Any, Final
 from stepcredit.data.rows import NumberedRow
 from stepcredit.errors import UserError
 from stepcredit.grading.reasoning_gym import FIELD, make_task
-from stepcredit.options import check_at_least_one, option
+from stepcredit.options import check_at_least_one, named_values, option
 
 PREFIX: Final = "reasoning-gym:"
 
@@ -37,21 +36,12 @@ class TaskOptions:
         Raises:
             UserError: One is not NAME=VALUE, or is another option's.
         """
-        settings: dict[str, Any] = {}
-        for setting in self.task_setting:
-            name, equals, value = setting.partition("=")
-            if not equals or not name.isidentifier():
-                raise UserError(
-                    f"{setting!r} is not NAME=VALUE", where="--task-setting", hint="e.g. min_digits=2"
-                )
+        settings = named_values(self.task_setting, "--task-setting", hint="e.g. min_digits=2")
+        for name in settings:
             if name in ("seed", "size"):
                 raise UserError(
                     f"{name} has an option of its own", where="--task-setting", hint=f"use --task-{name}"
                 )
-            try:
-                settings[name] = json.loads(value)
-            except json.JSONDecodeError:
-                settings[name] = value
         return settings
 
 

@@ -16,7 +16,6 @@ def token_starts(tokenizer: PreTrainedTokenizerBase, text: str, token_ids: Seque
     tokens before, since a token's text can depend on its neighbour (blanks in SentencePiece).
 
     Args:
-        tokenizer: The tokens'.
         text: What they decode to, without control tokens.
         token_ids: Any tokens; they need not be those that the tokenizer would cut the text into.
     """

@@ -151,7 +151,7 @@ def join(
     if len(kept) < len(graded):
         excluded["rollouts without a score"] = len(graded) - len(kept)
     samples = group(kept)
-    scorers = tuple(_scored(name, columns, places[name], samples) for name, columns in scores.items())
+    scorers = tuple(scored(name, columns, places[name], samples) for name, columns in scores.items())
     return Joined(samples, scorers, excluded)
 
 
@@ -234,7 +234,12 @@ def group(rollouts: Sequence[Rollout]) -> Samples:
     )
 
 
-def _scored(name: str, columns: ScoreColumns, places: Mapping[str, int], samples: Samples) -> Scored:
+def scored(name: str, columns: ScoreColumns, places: Mapping[str, int], samples: Samples) -> Scored:
+    """The scores of all responses.
+
+    Args:
+        places: Id of each response to its row in ``columns``.
+    """
     rows = np.zeros(samples.correct.shape, dtype=np.int64)
     for row, responses in zip(rows, samples.responses, strict=True):
         row[: len(responses)] = [places[rollout.id] for rollout in responses]
@@ -268,23 +273,14 @@ def in_share(name: str, share: float) -> bool:
 
 def select(joined: Joined, problems: NDArray[np.bool_]) -> Joined:
     """The part of the problems where ``problems`` is true."""
-    samples = joined.samples
-    part = Samples(
-        problem_ids=tuple(name for name, keep in zip(samples.problem_ids, problems, strict=True) if keep),
-        num_problems=int(problems.sum()),
-        responses=tuple(group for group, keep in zip(samples.responses, problems, strict=True) if keep),
-        num_responses=samples.num_responses[problems],
-        valid=samples.valid[problems],
-        correct=samples.correct[problems],
-        answers=samples.answers[problems],
-        has_answers=bool((samples.answers[problems] != NO_ANSWER).any()),
-        num_distinct=samples.num_distinct[problems],
-    )
+    kept = [joined.samples.responses[place] for place in np.flatnonzero(problems)]
+    part = group([rollout for responses in kept for rollout in responses])
+    width = part.correct.shape[1]
     scorers = tuple(
         dataclasses.replace(
             scorer,
-            rows=scorer.rows[problems],
-            scores={name: values[problems] for name, values in scorer.scores.items()},
+            rows=scorer.rows[problems, :width],
+            scores={name: values[problems, :width] for name, values in scorer.scores.items()},
         )
         for scorer in joined.scorers
     )

@@ -14,7 +14,6 @@ class Decoder:
     """Makes rollouts of tokens.
 
     Args:
-        prompt_format: Turns tokens into text.
         policy: Written to ``Rollout.policy``.
         tokenizer_hash: Written beside ``response_token_ids``; without it rollouts carry no token ids.
     """

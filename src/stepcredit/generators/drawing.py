@@ -97,7 +97,6 @@ def draw(
     logits changes a draw only if the sample's uniform number lies within that rounding of a boundary.
 
     Args:
-        logits: Next-token logits of each row.
         rows: Which row each sample draws from; several samples may share one.
         uniform: One number in (0, 1) for each sample; not looked at when ``temperature`` is 0.
         truncation: How the distribution is shaped; temperature 0 takes the likeliest token.

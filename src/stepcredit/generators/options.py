@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +64,7 @@ class SamplingOptions:
 
     def sampling(self, seed: int) -> Sampling:
         """As the generators take it."""
-        return Sampling(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            max_new_tokens=self.max_new_tokens,
-            stop=self.stop,
-            seed=seed,
-        )
+        return Sampling(**asdict(self), seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +164,6 @@ def make_generator(options: GeneratorOptions, *, continues: bool = False) -> Gen
     """Load the policy.
 
     Args:
-        options: Which policy, and where it runs.
         continues: Most requests go on from a response that it drew before, so a local model keeps what it
             has read and drawn.
 
@@ -228,7 +219,6 @@ def _openai(options: GeneratorOptions) -> Generator:
 
     prompt_format = None
     if options.api == "completions":
-        from stepcredit.checkpoints import load_tokenizer
         from stepcredit.generators.prompts import PromptFormat
 
         source = options.tokenizer or str(options.model)

@@ -21,7 +21,6 @@ class StopStrings:
     """Finds stop strings in what has been drawn.
 
     Args:
-        prompt_format: Decodes tokens.
         vocabulary: Number of token ids that the model can draw.
     """
 

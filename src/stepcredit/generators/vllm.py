@@ -33,7 +33,6 @@ class EngineSettings:
         tensor_parallel: Accelerators that share one copy of the model.
         data_parallel: Copies, each in a process of its own with its own accelerators.
         dtype: As vLLM takes it.
-        trust_remote_code: Run Python code that comes with the model.
         chunk_samples: Samples given to a copy at once. They come back together, so this is also what an
             interrupted run loses at most for each copy.
     """

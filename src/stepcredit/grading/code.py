@@ -10,7 +10,7 @@ from typing import Any
 
 from stepcredit.errors import UserError
 from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, RULES, Grade, GradingItem
-from stepcredit.grading.pool import PooledGrader, Ticket, WorkerPool, has_ended, in_order
+from stepcredit.grading.pool import Pending, PooledGrader, WorkerPool
 from stepcredit.grading.programs.confinement import what_is_missing
 from stepcredit.grading.programs.supervisor import START_SECONDS
 from stepcredit.thinking import after_thinking
@@ -21,7 +21,6 @@ _FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _LANGUAGES = ("python", "py", "python3")
-_WINDOW = 64
 _MARGIN_SECONDS = 15.0
 _MOST_TEXT = 1_000_000  # characters of program and tests together
 
@@ -48,6 +47,7 @@ class CodeGrader(PooledGrader):
     """
 
     name = "code"
+    _window = 64
 
     def __init__(
         self,
@@ -87,22 +87,16 @@ class CodeGrader(PooledGrader):
         """Grade in input order."""
         os.makedirs(self._directory.name, exist_ok=True)
         os.chmod(self._directory.name, 0o711)  # programs of another user pass through
-        for program, ticket in in_order(map(self._submit, items), has_ended, _WINDOW):
-            yield self._grade(program, ticket)
+        yield from super().grade_all(items)
 
-    def _submit(self, item: GradingItem) -> tuple[str | None, Ticket | None]:
+    def _begin(self, item: GradingItem) -> Grade | Pending:
         program = find_program(item.response)
-        fits = program is not None and len(program) + len(item.answer) <= _MOST_TEXT
-        return program, self._pool.submit(program, item.answer) if fits else None
-
-    def _grade(self, program: str | None, ticket: Ticket | None) -> Grade:
-        if ticket is None:
-            return Grade(False, program, NO_ANSWER if program is None else f"{DIFFERS}: too long")
-        outcome = self._pool.wait(ticket)
-        if outcome.failure is not None:
-            return Grade(False, program, outcome.failure)
-        reason = str(outcome.value)
-        return Grade(reason == MATCH, program, reason)
+        if program is None:
+            return Grade(False, None, NO_ANSWER)
+        if len(program) + len(item.answer) > _MOST_TEXT:
+            return Grade(False, program, f"{DIFFERS}: too long")
+        ticket = self._pool.submit(program, item.answer)
+        return Pending(ticket, program, lambda reason: Grade(reason == MATCH, program, str(reason)))
 
 
 def find_program(response: str) -> str | None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from stepcredit.errors import UserError
 from stepcredit.grading.base import DIFFERS, MATCH, Grade, GradingItem
-from stepcredit.grading.pool import PooledGrader, Ticket, WorkerPool, in_order
+from stepcredit.grading.pool import Pending, PooledGrader, WorkerPool
 
 PREFIX = "python:"
-_WINDOW = 256
 
 
 class FunctionGrader(PooledGrader):
@@ -44,18 +43,13 @@ class FunctionGrader(PooledGrader):
         """Function and time limit."""
         return {"function": self._target, "time_limit": self._time_limit}
 
-    def grade_all(self, items: Iterable[GradingItem]) -> Iterator[Grade]:
-        """Grade in input order."""
-        tickets = (self._pool.submit(item.response, item.answer) for item in items)
-        for ticket in in_order(tickets, lambda ticket: ticket.done, _WINDOW):
-            yield self._grade(self._pool.wait(ticket))
+    def _begin(self, item: GradingItem) -> Pending:
+        return Pending(self._pool.submit(item.response, item.answer), None, _grade)
 
-    @staticmethod
-    def _grade(ticket: Ticket) -> Grade:
-        if ticket.failure is not None:
-            return Grade(False, None, ticket.failure)
-        correct, prediction = ticket.value
-        return Grade(correct, prediction, MATCH if correct else DIFFERS)
+
+def _grade(verdict: tuple[bool, str | None]) -> Grade:
+    correct, prediction = verdict
+    return Grade(correct, prediction, MATCH if correct else DIFFERS)
 
 
 def load(target: str) -> Callable[[str, str], tuple[bool, str | None]]:

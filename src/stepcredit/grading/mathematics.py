@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, RULES, UNREAD, Grade, GradingItem
@@ -17,9 +17,8 @@ from stepcredit.grading.numbers import (
     same_number,
     whole_fraction,
 )
-from stepcredit.grading.pool import PooledGrader, Ticket, WorkerPool, in_order
+from stepcredit.grading.pool import Pending, PooledGrader, Ticket, WorkerPool
 
-_WINDOW = 512  # items in flight, so that slow ones do not hold up the others
 _VERDICTS_KEPT = 20_000
 _PROMPTS_KEPT = 20_000
 _FORMS_COMPARED = 32
@@ -38,16 +37,6 @@ def _grade_numbers(prediction: str, answer: str) -> Grade | None:
     return Grade(same, number_text((expected if same else number).value), MATCH if same else DIFFERS)
 
 
-@dataclass(slots=True)
-class _Open:
-    """An item whose verdict may still be under way."""
-
-    item: GradingItem
-    prediction: str
-    grade: Grade | None = None
-    ticket: Ticket | None = None
-
-
 class MathGrader(PooledGrader):
     """Mathematical equality of final answers.
 
@@ -61,6 +50,7 @@ class MathGrader(PooledGrader):
     """
 
     name = "math"
+    _window = 512
 
     def __init__(
         self, *, answer_pattern: str | None = None, time_limit: float = 5.0, num_workers: int = 2
@@ -87,24 +77,19 @@ class MathGrader(PooledGrader):
         self._pool.close()
         self._tickets.clear()
 
-    def grade_all(self, items: Iterable[GradingItem]) -> Iterator[Grade]:
-        """Grade in input order."""
-        for entry in in_order(map(self._begin, items), self._is_decided, _WINDOW):
-            yield self._end(entry)
-
     def remember(self, group: str, prediction: str) -> None:
         """Take note of a wrong prediction's form from an earlier run of the same work."""
         if plain_number(prediction) is None:
             self._forms_of(group).append(prediction)
 
-    def _begin(self, item: GradingItem) -> _Open:
+    def _begin(self, item: GradingItem) -> Grade | Pending:
         self._pool.advance()
         prediction = find_answer(item.response, self._pattern, final_answer)
         if prediction is None:
-            return _Open(item, "", Grade(False, None, NO_ANSWER))
+            return Grade(False, None, NO_ANSWER)
         if (grade := _grade_numbers(prediction, item.answer.strip())) is not None:
-            return _Open(item, prediction, grade)
-        return _Open(item, prediction, ticket=self._judge(prediction, item.answer))
+            return grade
+        return Pending(self._judge(prediction, item.answer), prediction, partial(self._grade, item.group))
 
     def _judge(self, prediction: str, answer: str) -> Ticket:
         key = (prediction, answer)
@@ -117,21 +102,11 @@ class MathGrader(PooledGrader):
             self._tickets.move_to_end(key)
         return ticket
 
-    @staticmethod
-    def _is_decided(entry: _Open) -> bool:
-        return entry.grade is not None or (entry.ticket is not None and entry.ticket.done)
-
-    def _end(self, entry: _Open) -> Grade:
-        if entry.grade is not None:
-            return entry.grade
-        assert entry.ticket is not None
-        outcome = self._pool.wait(entry.ticket)
-        if outcome.failure is not None:
-            return Grade(False, entry.prediction, outcome.failure)
-        correct, form, unread = outcome.value
+    def _grade(self, group: str, verdict: tuple[bool, str, str | None]) -> Grade:
+        correct, form, unread = verdict
         if correct:
             return Grade(True, form, MATCH)
-        form = self._shared_form(entry.item.group, form)
+        form = self._shared_form(group, form)
         return Grade(False, form, DIFFERS if unread is None else f"{UNREAD}: {unread}"[:_LONGEST_REASON])
 
     def _forms_of(self, group: str) -> list[str]:

@@ -16,15 +16,14 @@ import subprocess
 import sys
 import time
 import weakref
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from stepcredit.errors import UserError
-from stepcredit.grading.base import Grader
-
-T = TypeVar("T")
+from stepcredit.grading.base import Grade, Grader, GradingItem
 
 _START_SECONDS = 120.0
 
@@ -65,21 +64,6 @@ class _Worker:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
-
-
-def in_order(entries: Iterable[T], is_decided: Callable[[T], bool], most: int) -> Iterator[T]:
-    """Pass entries on in their order: the oldest once it is decided, or once ``most`` are open."""
-    window: deque[T] = deque()
-    for entry in entries:
-        window.append(entry)
-        while window and (len(window) >= most or is_decided(window[0])):
-            yield window.popleft()
-    yield from window
-
-
-def has_ended(entry: tuple[Any, Ticket | None]) -> bool:
-    """Whether an entry's job is done, or it has none."""
-    return entry[1] is None or entry[1].done
 
 
 class WorkerPool:
@@ -257,10 +241,51 @@ def _kill_all(workers: list[_Worker]) -> None:
         worker.kill()
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An item whose verdict is under way.
+
+    Attributes:
+        prediction: That of its grade, where the job fails.
+        judged: Makes its grade of what the job gives.
+    """
+
+    ticket: Ticket
+    prediction: str | None
+    judged: Callable[[Any], Grade]
+
+
 class PooledGrader(Grader):
     """A grader that judges in worker processes."""
 
     _pool: WorkerPool
+    _window = 256
+    """Most items that are open, so that slow ones do not hold up the others."""
+
+    @abstractmethod
+    def _begin(self, item: GradingItem) -> Grade | Pending:
+        """The grade of an item, or the job that it needs, which is started."""
+
+    def grade_all(self, items: Iterable[GradingItem]) -> Iterator[Grade]:
+        """Grade in input order: the oldest item once it is decided, or once too many are open."""
+        window: deque[Grade | Pending] = deque()
+        for item in items:
+            window.append(self._begin(item))
+            while window and (len(window) >= self._window or self._is_decided(window[0])):
+                yield self._end(window.popleft())
+        yield from map(self._end, window)
+
+    @staticmethod
+    def _is_decided(entry: Grade | Pending) -> bool:
+        return isinstance(entry, Grade) or entry.ticket.done
+
+    def _end(self, entry: Grade | Pending) -> Grade:
+        if isinstance(entry, Grade):
+            return entry
+        outcome = self._pool.wait(entry.ticket)
+        if outcome.failure is not None:
+            return Grade(False, entry.prediction, outcome.failure)
+        return entry.judged(outcome.value)
 
     def close(self) -> None:
         """End the worker processes."""

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from stepcredit.errors import DataError, MissingExtraError, UserError
 from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, RULES, Grade, GradingItem
 from stepcredit.grading.extraction import compile_answer_pattern, find_answer, stated_answer
-from stepcredit.grading.pool import PooledGrader, Ticket, WorkerPool, has_ended, in_order
+from stepcredit.grading.pool import Pending, PooledGrader, WorkerPool
 
 FIELD: Final = "reasoning_gym"
 """Extra field of a prompt, and of its rollouts, that says which problem it is."""
 
-_WINDOW: Final = 256
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
@@ -98,25 +97,17 @@ class ReasoningGymGrader(PooledGrader):
             "reasoning_gym": package,
         }
 
-    def grade_all(self, items: Iterable[GradingItem]) -> Iterator[Grade]:
-        """Grade in input order."""
-        for answer, ticket in in_order(map(self._submit, items), has_ended, _WINDOW):
-            yield self._grade(answer, ticket)
-
-    def _submit(self, item: GradingItem) -> tuple[str | None, Ticket | None]:
+    def _begin(self, item: GradingItem) -> Grade | Pending:
         answer = find_answer(item.response, self._pattern, _final_answer)
         if answer is None:
-            return None, None
-        return answer, self._pool.submit(answer, json.dumps(_problem_of(item), sort_keys=True))
-
-    def _grade(self, answer: str | None, ticket: Ticket | None) -> Grade:
-        if ticket is None:
             return Grade(False, None, NO_ANSWER)
-        self._pool.wait(ticket)
-        if ticket.failure is not None:
-            return Grade(False, None, ticket.failure)
-        is_right, right_answer = ticket.value
-        return Grade(True, right_answer, MATCH) if is_right else Grade(False, answer, DIFFERS)
+        ticket = self._pool.submit(answer, json.dumps(_problem_of(item), sort_keys=True))
+        return Pending(ticket, None, partial(_grade, answer))
+
+
+def _grade(answer: str, verdict: tuple[bool, str]) -> Grade:
+    is_right, right_answer = verdict
+    return Grade(True, right_answer, MATCH) if is_right else Grade(False, answer, DIFFERS)
 
 
 def _final_answer(text: str) -> str:

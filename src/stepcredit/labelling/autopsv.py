@@ -139,9 +139,6 @@ def choose_by_outcomes(changes: Sequence[NDArray[np.float64]], correct: Sequence
     Every step counts, not the response alone: at the last step any verifier's confidence falls to nothing
     where the answer is wrong, so almost any threshold separates right from wrong responses, the one that
     catches errors where they are made no better than others.
-
-    Args:
-        correct: Whether its answer is right.
     """
     targets = [[float(right)] * len(response) for response, right in zip(changes, correct, strict=True)]
     return choose_by_step_labels(changes, targets)

@@ -53,9 +53,7 @@ def read_settings(path: Path, shipped: Callable[[str], Path | None], names: Sequ
     """The settings of a YAML file, or of the shipped one of that name.
 
     Args:
-        path: The file or name.
         shipped: Gives the file of a name, as :func:`recipe_path`.
-        names: The names that there are.
 
     Raises:
         UserError: It cannot be read or does not hold settings, with its line.

@@ -14,7 +14,7 @@ from stepcredit.reports.cells import Cell, Gallery
 from stepcredit.reports.evaluation_plots import accuracy_plot, calibration_plot, score_plot
 from stepcredit.reports.examples import Example, ExampleStep, prompt_text
 from stepcredit.reports.heatmap import heat_map
-from stepcredit.reports.page import ABSENT, interval, percent, plain, points, render_page, signed
+from stepcredit.reports.page import ABSENT, interval, percent, plain, points, render_page, signed, span
 from stepcredit.reports.step_evaluation import render_step_evaluation
 
 BEST_OF_N = "eval best-of-n"
@@ -222,7 +222,7 @@ def _diagnostics_table(content: Mapping[str, Any]) -> list[tuple[str, list[Cell]
     rows = []
     for key, label in _DIAGNOSED:
         cells = [
-            Cell(plain(diagnosed[key]["estimate"]), _span(diagnosed[key]["low"], diagnosed[key]["high"]))
+            Cell(plain(diagnosed[key]["estimate"]), span(diagnosed[key]["low"], diagnosed[key]["high"]))
             for diagnosed in every
         ]
         rows.append((label, cells))
@@ -240,10 +240,6 @@ def _diagnostics_table(content: Mapping[str, Any]) -> list[tuple[str, list[Cell]
             values = [diagnosed["agreement"][key] for diagnosed in every]
             rows.append((label, [Cell(percent(_estimate(value))) for value in values]))
     return rows
-
-
-def _span(low: float | None, high: float | None) -> str:
-    return "" if low is None else f"{plain(low)} to {plain(high)}"
 
 
 def _estimate(value: Any) -> float | None:

@@ -42,7 +42,6 @@ class Example:
     Attributes:
         prompt: The problem; of a conversation, its turns with their roles.
         steps: They tile the scored text.
-        correct: Whether the final answer is right.
         first_wrong_step: Index from 0 of the step that is truly the first wrong one; ``None`` if there
             is none or if it is not known.
         tokens: Token view, if token rewards were kept.

@@ -52,6 +52,11 @@ def interval(low: float | None, high: float | None) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
 
 
+def span(low: float | None, high: float | None, decimals: int = 3) -> str:
+    """An interval of numbers; empty where there is none."""
+    return "" if low is None else f"{plain(low, decimals)} to {plain(high, decimals)}"
+
+
 def signed(value: float | None, decimals: int = 2) -> str:
     """A reward with its sign and a true minus, or :data:`ABSENT`."""
     if value is None or math.isnan(value):

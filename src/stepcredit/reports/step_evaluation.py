@@ -12,7 +12,7 @@ from stepcredit.reports.cells import Cell, Gallery
 from stepcredit.reports.evaluation_plots import calibration_plot, metric_plots
 from stepcredit.reports.examples import Example, ExampleStep, prompt_text
 from stepcredit.reports.heatmap import heat_map
-from stepcredit.reports.page import plain, render_page, signed
+from stepcredit.reports.page import plain, render_page, signed, span
 
 PRM_BENCH = "eval prmbench"
 PROCESS_BENCH = "eval processbench"
@@ -74,7 +74,8 @@ def headline(content: Mapping[str, Any]) -> Headline:
     whole = next((name for name in (ALL, MEAN_OF_SUBSETS) if name in subsets), subsets[0] if subsets else "")
     title = _main_metric(content)[1]
     stated = [
-        f"{scorer} {plain(row['value'])}{_span(row)}"
+        f"{scorer} {plain(row['value'])}"
+        + ("" if row["low"] is None else f" (95% interval {span(row['low'], row['high'])})")
         for scorer in scorers
         if (row := by_place.get((whole, scorer))) is not None and row["value"] is not None
     ]
@@ -142,12 +143,7 @@ def _cell(
         return Cell(plain(None))
     rivals = [by_place[subset, other]["value"] for other in scorers if (subset, other) in by_place]
     best = len(rivals) > 1 and row["value"] == max(value for value in rivals if value is not None)
-    interval = "" if row["low"] is None else f"{plain(row['low'])} to {plain(row['high'])}"
-    return Cell(plain(row["value"]), interval, best)
-
-
-def _span(row: Mapping[str, Any]) -> str:
-    return "" if row["low"] is None else f" (95% interval {plain(row['low'])} to {plain(row['high'])})"
+    return Cell(plain(row["value"]), span(row["low"], row["high"]), best)
 
 
 def _galleries(content: Mapping[str, Any]) -> Iterator[Gallery]:

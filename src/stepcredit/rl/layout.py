@@ -47,9 +47,7 @@ def lay_out(
 
     Args:
         score: Of the response; with token rewards for the layout ``tokens``.
-        response: Its text.
         token_ids: The trainer's tokens of it, end-of-turn included.
-        tokenizer: The trainer's.
         layout: ``tokens`` or ``steps``.
 
     Raises:

@@ -48,7 +48,6 @@ class StepRewardManager(RewardManagerBase):  # type: ignore[misc]
     Args:
         config: verl's; ``reward.reward_kwargs`` are fields of
             :class:`~stepcredit.rl.verl_rewards.VerlSettings`.
-        tokenizer: The policy's.
         compute_score: verl's function, or the custom one: the outcome.
         reward_router_address: Not used.
         reward_model_tokenizer: Not used.
@@ -144,7 +143,6 @@ def compute_score(
 
     Args:
         data_source: Not used.
-        solution_str: The response's text.
         ground_truth: The answer, for the grader.
         extra_info: Of the row; its ``prompt`` or ``question`` is what was asked.
         prm: A reward model: a directory, a hub id or ``http://HOST:PORT``.

@@ -78,8 +78,6 @@ class Trajectory:
     """One trajectory, without padding.
 
     Attributes:
-        prompt_ids: Tokens of the prompt.
-        response_ids: Tokens after it.
         mask: 1 where the policy wrote the token; ``None`` where verl does not say.
         num_turns: Turns of the conversation; above 2 there are tools.
         prompt: The prompt's messages, where verl kept them.
@@ -93,11 +91,7 @@ class Trajectory:
 
 
 class VerlRewards:
-    """Process rewards of trajectories, one at a time; threads wait for each other.
-
-    Args:
-        settings: Which model, and how.
-    """
+    """Process rewards of trajectories, one at a time; threads wait for each other."""
 
     def __init__(self, settings: VerlSettings, tokenizer: PreTrainedTokenizerBase) -> None:
         self.settings = settings
@@ -109,7 +103,6 @@ class VerlRewards:
         """The reward per token, and what verl logs.
 
         Args:
-            trajectory: What was drawn.
             outcome: verl's own score of the answer; ``None`` adds none.
 
         Raises:

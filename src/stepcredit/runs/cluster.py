@@ -50,7 +50,6 @@ def over_ray(
     Args:
         rows: What to work on; rows that lie side by side with the same ``prompt_id`` stay together.
         make_worker: Makes a worker; it must be picklable.
-        address: A cluster's address, or ``local``.
         beside: The output, on a file system that all machines share; the rows wait in its folder.
         num_workers: How many actors; by default one for each core of the cluster (or for each of its
             GPUs, where an actor needs one).

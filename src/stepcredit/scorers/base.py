@@ -71,7 +71,6 @@ class Judgement:
     """What a model says of one encoded response.
 
     Attributes:
-        reward: Of the response.
         rewards: One per step.
         values: One per step; see :class:`~stepcredit.types.StepScore`.
         aggregates: Of the step rewards, by name.

@@ -5,9 +5,10 @@ They judge a response as a whole, so a score has one step: the response.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -17,14 +18,12 @@ from stepcredit.rewards import aggregate
 from stepcredit.types import ResponseScore, Rollout, StepScore
 
 
-class ResponseBaseline(ABC):
+@dataclass(frozen=True, slots=True)
+class Baseline:
     """One number per response, from the rollout alone."""
 
     name: str
-
-    @abstractmethod
-    def reward(self, rollout: Rollout) -> float:
-        """The response's reward."""
+    reward: Callable[[Rollout], float]
 
     def score_all(self, rollouts: Iterable[Rollout]) -> Iterator[ResponseScore]:
         """Score in input order. Tokens are the recorded ones where there are any, else words."""
@@ -42,106 +41,61 @@ class ResponseBaseline(ABC):
             )
 
 
-class RandomBaseline(ResponseBaseline):
-    """Uniform in (0, 1), from the seed and the response's prompt, index and id only.
-
-    Args:
-        seed: Another seed, another order.
-    """
-
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
-        self.name = f"random, seed {seed}"
-
-    def reward(self, rollout: Rollout) -> float:
-        """The rollout's own random number."""
-        key = stream_key(self.seed, rollout.prompt_id, rollout.index, rollout.id)
-        return float(uniforms(np.array([key], np.uint64), np.zeros(1, np.int64))[0])
+def random_reward(rollout: Rollout, seed: int) -> float:
+    """Uniform in (0, 1), from the seed and the response's prompt, index and id only."""
+    key = stream_key(seed, rollout.prompt_id, rollout.index, rollout.id)
+    return float(uniforms(np.array([key], np.uint64), np.zeros(1, np.int64))[0])
 
 
-class LengthBaseline(ResponseBaseline):
-    """The response's length in characters, or its negative.
+def agreement(rollouts: Iterable[Rollout]) -> Callable[[Rollout], float]:
+    """Gives the share of a prompt's responses that give the same answer (arXiv:2203.11171).
 
-    Args:
-        longest: Whether long responses are the good ones.
-    """
-
-    def __init__(self, *, longest: bool) -> None:
-        self.longest = longest
-        self.name = "longest" if longest else "shortest"
-
-    def reward(self, rollout: Rollout) -> float:
-        """Characters, with a sign."""
-        return float(len(rollout.response) if self.longest else -len(rollout.response))
-
-
-class SelfConsistencyBaseline(ResponseBaseline):
-    """Share of the prompt's responses that give the same answer (arXiv:2203.11171).
-
-    A response without an answer has 0. The votes are all responses of the file: picking the best of n of
+    A response without an answer has 0. The votes are all of ``rollouts``: picking the best of n of
     them knows more than a vote among n does, which ``eval best-of-n`` reports as majority.
 
-    Args:
-        votes: Prompt to how many of its responses give each answer; ``None`` counts those without.
+    Raises:
+        DataError: None was graded, so that none has an answer.
     """
+    votes: dict[str, Counter[str | None]] = {}
+    graded = False
+    for rollout in rollouts:
+        graded = graded or rollout.correct is not None or rollout.vote is not None
+        votes.setdefault(rollout.prompt_id, Counter())[rollout.vote] += 1
+    if votes and not graded:
+        raise DataError(
+            "no response has an answer",
+            where="--by self-consistency",
+            hint="grade with: stepcredit grade",
+        )
 
-    name = "self-consistency"
-
-    def __init__(self, votes: Mapping[str, Mapping[str | None, int]]) -> None:
-        self.votes = votes
-
-    @classmethod
-    def count(cls, rollouts: Iterable[Rollout]) -> SelfConsistencyBaseline:
-        """Count the votes of all responses.
-
-        Raises:
-            DataError: None was graded, so that none has an answer.
-        """
-        votes: dict[str, Counter[str | None]] = {}
-        graded = False
-        for rollout in rollouts:
-            graded = graded or rollout.correct is not None or rollout.vote is not None
-            votes.setdefault(rollout.prompt_id, Counter())[rollout.vote] += 1
-        if votes and not graded:
-            raise DataError(
-                "no response has an answer",
-                where="--by self-consistency",
-                hint="grade with: stepcredit grade",
-            )
-        return cls(votes)
-
-    def reward(self, rollout: Rollout) -> float:
-        """The answer's share."""
+    def share(rollout: Rollout) -> float:
         if rollout.vote is None:
             return 0.0
-        votes = self.votes[rollout.prompt_id]
-        return votes[rollout.vote] / sum(votes.values())
+        counts = votes[rollout.prompt_id]
+        return counts[rollout.vote] / counts.total()
+
+    return share
 
 
-class OracleBaseline(ResponseBaseline):
-    """1 for right and 0 for wrong responses: the most that picking can reach."""
+def verdict(rollout: Rollout) -> float:
+    """1 for right and 0 for wrong responses: the most that picking can reach.
 
-    name = "oracle"
-
-    def reward(self, rollout: Rollout) -> float:
-        """The verdict.
-
-        Raises:
-            DataError: The rollout is not graded.
-        """
-        if rollout.correct is None:
-            raise DataError("is not graded", where=rollout.id, hint="grade it with: stepcredit grade")
-        return float(rollout.correct)
+    Raises:
+        DataError: The rollout is not graded.
+    """
+    if rollout.correct is None:
+        raise DataError("is not graded", where=rollout.id, hint="grade it with: stepcredit grade")
+    return float(rollout.correct)
 
 
 BASELINES = ("random", "shortest", "longest", "self-consistency", "oracle")
 
 
-def make_baseline(name: str, rollouts: Callable[[], Iterable[Rollout]], *, seed: int = 0) -> ResponseBaseline:
+def make_baseline(name: str, rollouts: Callable[[], Iterable[Rollout]], *, seed: int = 0) -> Baseline:
     """The baseline called ``name``.
 
     Args:
-        name: One of :data:`BASELINES`.
+        name: One of :data:`BASELINES`; length counts characters.
         rollouts: Reads what will be scored, for baselines that must see all of it first.
         seed: Of ``random``.
 
@@ -149,11 +103,12 @@ def make_baseline(name: str, rollouts: Callable[[], Iterable[Rollout]], *, seed:
         UserError: There is no such baseline.
     """
     if name == "random":
-        return RandomBaseline(seed)
+        return Baseline(f"random, seed {seed}", partial(random_reward, seed=seed))
     if name in ("shortest", "longest"):
-        return LengthBaseline(longest=name == "longest")
+        sign = 1 if name == "longest" else -1
+        return Baseline(name, lambda rollout: float(sign * len(rollout.response)))
     if name == "self-consistency":
-        return SelfConsistencyBaseline.count(rollouts())
+        return Baseline(name, agreement(rollouts()))
     if name == "oracle":
-        return OracleBaseline()
+        return Baseline(name, verdict)
     raise UserError(f"there is no baseline {name!r}", where="--by", hint=f"use {', '.join(BASELINES)}")

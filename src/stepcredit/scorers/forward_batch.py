@@ -23,7 +23,6 @@ class ForwardBatch:
         reference: Reference log-probability of each scored token (nats), in the order of
             ``tokens.targets``; ``None`` where rewards are not relative to a reference.
         token_targets: Label of the value at a token, NaN where there is none; ``None`` without step labels.
-        ids: Rollout id of each response.
         counted: 1 if the losses count, 0 for a pass that only keeps processes in step.
     """
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import transformers
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from stepcredit.checkpoints import load_model
@@ -20,12 +20,12 @@ from stepcredit.rewards import aggregate
 from stepcredit.scorers.base import Judgement
 from stepcredit.scorers.forward_batch import ForwardBatch
 from stepcredit.scorers.loading import Checkpoint, chat_encoding
+from stepcredit.scorers.pooling import FromLogits
 from stepcredit.scorers.step_models import (
     STEP_AGGREGATES,
     TAKEN_OF_CLASSIFIERS,
     StepKind,
     StepModelScorer,
-    StepReader,
     model_inputs,
 )
 
@@ -33,44 +33,30 @@ TOKEN_MEAN = "token-mean"
 """What a response's reward is of its token values."""
 
 
-def read_probability(model: Any, batch: TokenBatch, positions: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """The probability of a classifier's second class, or the sigmoid of its only output, in [0, 1]."""
-    logits = read_logits(model, batch, positions)
-    if logits.shape[1] == 1:
-        return logits[:, 0].sigmoid()
-    if logits.shape[1] == 2:
-        return logits.softmax(dim=-1)[:, 1]
-    raise CheckpointError(
-        f"has {logits.shape[1]} classes, not one or two",
-        where=model.config.name_or_path or None,
-        hint="name a token classifier of right and wrong steps",
-    )
+def probabilities(configuration: Any) -> FromLogits:
+    """Gives the probability of a classifier's second class, or the sigmoid of its only output, in [0, 1]."""
+
+    def of(logits: Float[Tensor, "N classes"]) -> Float[Tensor, " N"]:
+        if logits.shape[1] == 1:
+            return logits[:, 0].sigmoid()
+        if logits.shape[1] == 2:
+            return logits.softmax(dim=-1)[:, 1]
+        raise CheckpointError(
+            f"has {logits.shape[1]} classes, not one or two",
+            where=configuration.name_or_path or None,
+            hint="name a token classifier of right and wrong steps",
+        )
+
+    return of
 
 
-def read_value(model: Any, batch: TokenBatch, positions: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+def only_output(logits: Float[Tensor, "N classes"]) -> Float[Tensor, " N"]:
     """A classifier's only output as it is, any real number."""
-    logits = read_logits(model, batch, positions)
     if logits.shape[1] != 1:
         raise CheckpointError(
             f"has {logits.shape[1]} classes, not one", hint="name a token classifier with one output"
         )
     return logits[:, 0]
-
-
-def sigmoid_of_output(logits: Float[Tensor, "N classes"]) -> Float[Tensor, " N"]:
-    """The sigmoid of a head's only output."""
-    return logits[:, 0].sigmoid()
-
-
-def only_output(logits: Float[Tensor, "N classes"]) -> Float[Tensor, " N"]:
-    """A head's only output as it is."""
-    return logits[:, 0]
-
-
-def read_logits(model: Any, batch: TokenBatch, positions: Int[Tensor, " N"]) -> Float[Tensor, "N classes"]:
-    """A head's outputs as they are."""
-    logits: Tensor = model(**model_inputs(batch)).logits.flatten(0, 1).index_select(0, positions).float()
-    return logits
 
 
 class TokenHeadScorer(StepModelScorer):
@@ -148,20 +134,13 @@ def load_classifier(checkpoint: Checkpoint) -> Any:
     return load_model(checkpoint.path, checkpoint.load, model_class=model_class)
 
 
-def probability_reader(model: Any, encoding: Any) -> StepReader:
-    """Reads probabilities of right off a classifier of tokens."""
-    del encoding
-    return StepReader(model, read_probability)
-
-
 VALUE_HEAD = StepKind(
     name="value-head",
     encoding=chat_encoding,
     architecture="ForTokenClassification",
     num_classes=1,
     load_weights=load_classifier,
-    reader=probability_reader,
-    from_logits=lambda _: sigmoid_of_output,
+    from_logits=probabilities,
     takes=TAKEN_OF_CLASSIFIERS,
     response_aggregate="last",
     record=lambda *_: value_record,
@@ -173,7 +152,6 @@ TOKEN_HEAD = StepKind(
     encoding=chat_encoding,
     num_classes=1,
     load_weights=load_classifier,
-    reader=lambda model, _: StepReader(model, read_value),
     from_logits=lambda _: only_output,
     takes=TAKEN_OF_CLASSIFIERS,
     response_aggregate=TOKEN_MEAN,

@@ -26,7 +26,6 @@ class Verdict:
 
     Attributes:
         start: Character of the answer at which the verdict's word starts.
-        is_right: Whether it says that the step is right.
     """
 
     start: int

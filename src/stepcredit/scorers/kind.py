@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from stepcredit.errors import UserError
+from stepcredit.options import flag_of
 from stepcredit.scorers.settings import ScorerSettings
 
 if TYPE_CHECKING:
@@ -23,23 +24,9 @@ if TYPE_CHECKING:
 Record = Callable[["nn.Module", "ForwardBatch"], "ObjectiveInput"]
 """Runs a model on a batch, with gradients where they are on, and fills what objectives read."""
 
-_FLAGS = {
-    "policy": "--policy-server",
-    "reference": "--reference",
-    "beta": "--beta",
-    "reference_free": "--reference-free",
-    "reference_floor": "--reference-floor",
-    "cache": "--cache",
-    "convention": "--convention",
-    "response_aggregate": "--aggregate",
-    "steps": "--steps",
-    "step_separator": "--step-separator",
-    "classifier_server": "--classifier-server",
-    "judge": "--judge",
-    "judge_generator": "--judge-generator",
-    "judge_samples": "--judge-samples",
-}
-"""Settings that not every kind takes, as the command line has them."""
+_TAKEN_BY_ALL = ("directory", "family", "load", "window", "with_tokens")
+_FLAGS = {"policy": "--policy-server", "response_aggregate": "--aggregate"}
+"""Settings that the command line has under other names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +104,9 @@ class Kind(ABC):
             UserError: Naming the first.
         """
         for setting in fields(settings):
-            flag = _FLAGS.get(setting.name)
-            if flag and setting.name not in self.takes and getattr(settings, setting.name) != setting.default:
+            taken = setting.name in (*_TAKEN_BY_ALL, *self.takes)
+            if not taken and getattr(settings, setting.name) != setting.default:
+                flag = _FLAGS.get(setting.name, flag_of(setting))
                 raise UserError(f"does not apply to the family {self.name}", where=flag, hint="leave it out")
 
     def recognises(self, configuration: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stepcredit.checkpoints import LoadOptions, load_model
 from stepcredit.encoding import QwenPRMEncoding, SkyworkPRMEncoding
 from stepcredit.errors import CheckpointError
-from stepcredit.scorers.heads import probability_reader
+from stepcredit.scorers.heads import probabilities
 from stepcredit.scorers.step_models import StepKind
 
 _HEAD_PREFIXES = ("score.", "v_head.summary.")
@@ -102,7 +102,7 @@ QWEN_PRM = StepKind(
     encoding=QwenPRMEncoding,
     architecture="ForProcessRewardModel",
     load_weights=lambda checkpoint: load_headed(checkpoint.path, checkpoint.load),
-    reader=probability_reader,
+    from_logits=probabilities,
     step_rule="blank-line",
 )
 SKYWORK_PRM = replace(

@@ -78,6 +78,12 @@ class StepReader:
         return scores
 
 
+def read_logits(model: Any, batch: TokenBatch, positions: Int[Tensor, " N"]) -> Float[Tensor, "N classes"]:
+    """The outputs of a head on every token as they are."""
+    logits: Tensor = model(**model_inputs(batch)).logits.flatten(0, 1).index_select(0, positions).float()
+    return logits
+
+
 def model_inputs(batch: TokenBatch) -> dict[str, Any]:
     """What a model is called with to be read."""
     return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
@@ -135,16 +141,16 @@ class StepKind(Kind):
     """A kind whose model scores steps itself.
 
     Attributes:
-        reader: Makes what reads the scores from (model, encoding).
+        reader: Makes what reads the scores from (model, encoding); ``None`` where they come ``from_logits``.
         load_weights: Loads its model; ``None`` is a language model.
-        from_logits: Makes what gives scores of a server's outputs from the model's configuration; ``None``
-            where no server gives its outputs.
+        from_logits: Makes what gives scores of the outputs of a head, here or on a server, from the model's
+            configuration; ``None`` where there is no such head.
         of_sequence: Whether its outputs are those of a sequence, not of each token.
         response_aggregate: What its response's reward is unless another is asked for.
         scorer_class: What makes step and response rewards of the scores.
     """
 
-    reader: Callable[[Any, Any], StepReader]
+    reader: Callable[[Any, Any], StepReader] | None = None
     load_weights: Callable[[Checkpoint], Any] | None = None
     from_logits: Callable[[Any], FromLogits] | None = None
     of_sequence: bool = False
@@ -161,12 +167,19 @@ class StepKind(Kind):
         encoding = self.make_encoding(checkpoint.tokenizer, rule, context_length(configuration), separator)
         on_server = partial(self._on_server, settings, configuration, checkpoint.tokenizer)
         return self.scorer_class(
-            on_server() if model is None else self.reader(model, encoding),
+            on_server() if model is None else self._local(model, encoding),
             encoding,
             family=self.name,
             response_aggregate=settings.response_aggregate or self.response_aggregate,
             **checkpoint.shared(model),
         )
+
+    def _local(self, model: Any, encoding: Encoding) -> StepReader:
+        if self.reader is not None:
+            return self.reader(model, encoding)
+        assert self.from_logits is not None, self.name
+        scores = self.from_logits(model.config)
+        return StepReader(model, lambda *place: scores(read_logits(*place)))
 
     def _on_server(self, settings: ScorerSettings, configuration: Any, tokenizer: Any) -> PooledReader:
         assert settings.classifier_server is not None, "kinds that take a server are asked for one"

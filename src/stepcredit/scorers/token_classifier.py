@@ -5,17 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from stepcredit.encoding import StepwiseEncoding
 from stepcredit.errors import CheckpointError
-from stepcredit.logprobs import TokenBatch
 from stepcredit.logprobs.forward import unwrapped
 from stepcredit.objectives import ObjectiveInput
 from stepcredit.scorers.forward_batch import ForwardBatch
-from stepcredit.scorers.heads import load_classifier, read_logits, scored_logits, values_record
-from stepcredit.scorers.step_models import TAKEN_OF_CLASSIFIERS, StepKind, StepReader
+from stepcredit.scorers.heads import load_classifier, scored_logits, values_record
+from stepcredit.scorers.step_models import TAKEN_OF_CLASSIFIERS, StepKind
 from stepcredit.wording import quantity
 
 CLASS_NAMES = ("wrong", "right")
@@ -65,13 +64,6 @@ def probability_of(logits: Float[Tensor, "N classes"], *, right: int) -> Float[T
     return logits.softmax(dim=-1)[:, right]
 
 
-def read_right(
-    model: Any, batch: TokenBatch, positions: Int[Tensor, " N"], *, right: int
-) -> Float[Tensor, " N"]:
-    """The same, of the tokens at some positions."""
-    return probability_of(read_logits(model, batch, positions), right=right)
-
-
 def classifier_record(model: nn.Module, batch: ForwardBatch) -> ObjectiveInput:
     """Log-odds of right against wrong at every scored token: the value of the prefix.
 
@@ -82,11 +74,6 @@ def classifier_record(model: nn.Module, batch: ForwardBatch) -> ObjectiveInput:
     return values_record(batch, logits[:, right] - logits[:, 1 - right])
 
 
-def _reader(model: Any, encoding: Any) -> StepReader:
-    del encoding
-    return StepReader(model, partial(read_right, right=right_class(model.config)))
-
-
 TOKEN_CLASSIFIER = StepKind(
     name="token-classifier",
     encoding=StepwiseEncoding,
@@ -94,7 +81,6 @@ TOKEN_CLASSIFIER = StepKind(
     num_classes=2,
     class_names=CLASS_NAMES,
     load_weights=load_classifier,
-    reader=_reader,
     from_logits=lambda configuration: partial(probability_of, right=right_class(configuration)),
     record=lambda *_: classifier_record,
     takes=TAKEN_OF_CLASSIFIERS | {"step_separator"},

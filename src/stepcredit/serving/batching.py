@@ -43,7 +43,6 @@ class _Item:
     Attributes:
         rollout: Its id is its own in the whole process, and its prompt's id that of the request.
         size: About how many tokens it costs.
-        loop: Where its future lives.
     """
 
     rollout: Rollout

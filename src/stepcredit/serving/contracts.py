@@ -6,12 +6,12 @@ serves reward models at ``/pooling`` (numbers) and ``/classify`` (probabilities)
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
@@ -20,6 +20,7 @@ from stepcredit.serving.chat_text import ChatText
 from stepcredit.serving.errors import RequestError
 from stepcredit.serving.schemas import ErrorAnswer, PoolingRequest, RewardRequest
 from stepcredit.serving.service import Service
+from stepcredit.stats import sigmoid
 from stepcredit.types import ResponseScore, Rollout
 from stepcredit.wording import quantity
 
@@ -67,7 +68,7 @@ def add_contracts(app: FastAPI, service: Service) -> None:
         name, scores = await _pooled(service, texts, request)
         data = []
         for place, score in enumerate(scores):
-            right = _sigmoid(score.reward)
+            right = float(sigmoid(np.array(score.reward)))
             label = "right" if right >= 0.5 else "wrong"
             data.append({"index": place, "label": label, "probs": [1 - right, right], "num_classes": 2})
         return JSONResponse(_listed("classify", name, data, scores))
@@ -104,10 +105,3 @@ def _listed(kind: str, model: str, data: list[Any], scores: Sequence[ResponseSco
         "data": data,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0},
     }
-
-
-def _sigmoid(value: float) -> float:
-    """Without overflow."""
-    if value >= 0:
-        return 1 / (1 + math.exp(-value))
-    return math.exp(value) / (1 + math.exp(value))

@@ -85,9 +85,6 @@ def plan_forwards(
     Units that share sequences, or in packed rows prompts, lie in one pass where the budget allows it, so
     that what they share is computed once. Longest units first. A unit above the budget gets a pass of its
     own. Every process gets equally many passes, since sharded models need all processes in each of them.
-
-    Args:
-        units: The step's units, at least one.
     """
     costs = _Costs(units, sequences, packed=cut.packed)
     pieces = [piece for cluster in costs.clusters() for piece in costs.split(cluster, cut.token_budget)]

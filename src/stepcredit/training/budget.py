@@ -40,9 +40,6 @@ def tokens_per_forward(policy: nn.Module, data: TrainingSet, config: TrainConfig
     would keep more than half of what weights, gradients and moments take. With ``--group-prompts`` it is at
     least what the largest group of units takes together. It is never more than the device's whole memory has
     room for; so a run that is resumed on the same machine chooses the same.
-
-    Args:
-        policy: The network to train, on its device.
     """
     if config.tokens_per_forward is not None:
         return config.tokens_per_forward

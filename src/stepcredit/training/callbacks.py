@@ -106,9 +106,6 @@ class LastLine(TrainerCallback):
     """Asks for lines of the log and checkpoints as often as configured, and for a line after the last step.
 
     A run that is resumed would go on as often as its checkpoint says.
-
-    Args:
-        evaluates: Whether there is something to evaluate on.
     """
 
     def __init__(self, *, evaluates: bool) -> None:

@@ -12,7 +12,6 @@ import transformers
 from torch import Tensor
 
 from stepcredit.checkpoints import quiet
-from stepcredit.objectives import ObjectiveSettings
 from stepcredit.runs import Ledger, warn
 from stepcredit.scorers.kinds import get_kind
 from stepcredit.training.budget import tokens_per_forward
@@ -95,26 +94,16 @@ def make_trainer(
     return PRMTrainer(
         models.policy,
         session.arguments,
+        config=config,
         record=make_record(inputs.encoding, config.beta),
-        objective=config.objective,
-        objective_settings=_objective_settings(config),
         data=inputs.data,
         reference=models.reference,
         heldout=inputs.heldout,
         sums=sums,
-        batch_size=config.batch_size,
         tokens_per_forward=tokens_per_forward(models.policy, inputs.data, config, packed=models.packed),
         packed=models.packed,
-        group_prompts=config.group_prompts,
-        keep_best=config.keep_best,
-        patience=config.patience,
         callbacks=callbacks,
     )
-
-
-def _objective_settings(config: TrainConfig) -> ObjectiveSettings:
-    names = ObjectiveSettings.__dataclass_fields__
-    return ObjectiveSettings(**{name: getattr(config, name) for name in names})
 
 
 def _callbacks(work: Path, progress: TokenProgress, config: TrainConfig, has_heldout: bool) -> list[Any]:

@@ -65,7 +65,6 @@ def read_inputs(
         rollouts: Graded responses (with step labels for step objectives).
         heldout: Graded responses of other prompts; may be none.
         model: Directory or GGUF file of the initial weights.
-        load: How the tokenizer is loaded.
         seed: Seed of pairs and of what is balanced away.
 
     Raises:

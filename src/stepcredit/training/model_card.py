@@ -17,7 +17,6 @@ def model_card(card: PRMCard, *, name: str, base: str, manifest: Mapping[str, An
     """Markdown with the front matter that the hub reads.
 
     Args:
-        card: What ``prm.json`` says.
         manifest: Counts, ledger and held-out metrics of the run.
     """
     loader, load = "load_scorer", "load_scorer"

@@ -25,7 +25,6 @@ class Models:
     """What is trained, and what it is compared with.
 
     Attributes:
-        policy: The network to train.
         packed: Whether it takes sequences in one row.
         reference: Reference log-probabilities; ``None`` where there is no reference.
     """

@@ -59,8 +59,6 @@ def training_arguments(
 
     Args:
         load: Its device decides whether training runs on a CPU.
-        steps_per_epoch: Optimizer steps per epoch.
-        has_heldout: Whether there is something to evaluate on.
 
     Raises:
         UserError: Training cannot run on that device.

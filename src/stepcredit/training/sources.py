@@ -30,7 +30,6 @@ class Source:
 
     Attributes:
         name: Directory or hub id, as it was given.
-        path: Where its files lie.
         revision: Commit of a hub model.
         also: Further kinds of files that may be fetched for the base of an adapter.
     """

@@ -105,7 +105,6 @@ class StepSums:
 
         Args:
             directory: The checkpoint; ``None`` is the start.
-            is_main: Whether this process is the main one.
         """
         if directory is None or not (directory / _FILE).is_file():
             return cls()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from stepcredit.scorers.forward_batch import ForwardBatch
 from stepcredit.scorers.kind import Record
 from stepcredit.training.batches import Cut, EpochSampler
 from stepcredit.training.casting import cast_once
+from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import Example, TrainingSet
 from stepcredit.training.finite import check_finite, check_heldout_finite
 from stepcredit.training.heldout import heldout_metrics
@@ -39,16 +41,13 @@ class PRMTrainer(Trainer):
 
     Args:
         args: Training arguments; batch size and accumulation in them are not used.
+        config: Objective, batches, and which weights are kept; ``args`` have the rest of it.
         record: Runs the model and says what its outputs mean.
         reference: Gives reference log-probabilities; ``None`` where there is none.
         sums: Where a checkpoint left the training log; by default at its start.
-        batch_size: Units per optimizer step.
         tokens_per_forward: Most tokens of one forward pass, padding included.
         packed: Lay sequences out in one row, for models that
             :func:`~stepcredit.logprobs.enable_packing` holds for.
-        group_prompts: Lay a prompt's units side by side.
-        keep_best: Keep the weights with the best held-out AUC in ``<output_dir>/best``.
-        patience: Stop after this many evaluations without a better AUC.
     """
 
     def __init__(
@@ -56,19 +55,14 @@ class PRMTrainer(Trainer):
         model: nn.Module,
         args: TrainingArguments,
         *,
+        config: TrainConfig,
         record: Record,
-        objective: str,
-        objective_settings: ObjectiveSettings,
         data: TrainingSet,
         reference: ReferenceLogProbs | None,
         heldout: Sequence[Example] = (),
         sums: StepSums | None = None,
-        batch_size: int,
         tokens_per_forward: int,
         packed: bool = False,
-        group_prompts: bool = False,
-        keep_best: bool = True,
-        patience: int | None = None,
         callbacks: Sequence[Any] = (),
     ) -> None:
         super().__init__(
@@ -80,18 +74,17 @@ class PRMTrainer(Trainer):
         )
         if self.is_fsdp_enabled:
             set_precision(self.accelerator, bfloat16=args.bf16)
+        self.config = config
         self.make_record = record
-        self.objective: Objective = get_objective(objective)
-        self.objective_settings = objective_settings
+        self.objective: Objective = get_objective(config.objective)
+        self.objective_settings = ObjectiveSettings(
+            **{item.name: getattr(config, item.name) for item in fields(ObjectiveSettings)}
+        )
         self.data = data
         self.reference = reference
         self.heldout = tuple(heldout)
-        self.units_per_step = batch_size
         self.tokens_per_forward = tokens_per_forward
         self.packed = packed
-        self.group_prompts = group_prompts
-        self.keep_best = keep_best
-        self.patience = patience
         self.sums = sums or StepSums()
         self._heldout_forwards: list[tuple[tuple[int, ...], ForwardBatch]] | None = None
 
@@ -100,8 +93,8 @@ class PRMTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """One item per step; not sharded by accelerate, since each process cuts its own share."""
         sampler = EpochSampler(
-            self.data.groups(by_prompt=self.group_prompts),
-            self.units_per_step,
+            self.data.groups(by_prompt=self.config.group_prompts),
+            self.config.batch_size,
             seed=self.args.seed,
             epoch=self._current_epoch,
         )
@@ -112,7 +105,7 @@ class PRMTrainer(Trainer):
         )
 
     def _current_epoch(self) -> int:
-        steps = -(-len(self.data.units) // self.units_per_step)
+        steps = -(-len(self.data.units) // self.config.batch_size)
         return int(self.state.global_step) // steps
 
     def make_step_batch(self, units: Sequence[int]) -> StepBatch:
@@ -178,17 +171,16 @@ class PRMTrainer(Trainer):
 
     def _record(self, model: nn.Module, forward: ForwardBatch, extra: dict[str, Any]) -> ObjectiveInput:
         record = self.make_record(model, forward)
-        fields = {name: getattr(record, name) for name in record.__dataclass_fields__}
-        return ObjectiveInput(**{**fields, **extra, "settings": self.objective_settings})
+        return replace(record, **extra, settings=self.objective_settings)
 
     def _batch_fields(self, model: nn.Module, inputs: StepBatch) -> dict[str, Any]:
         """What the objective needs to know of the whole batch of all processes."""
-        fields: dict[str, Any] = {}
+        known: dict[str, Any] = {}
         if self.objective.needs_mismatched:
-            fields["mismatched_rewards"], _ = self._rewards_of_batch(model, inputs.mismatched)
+            known["mismatched_rewards"], _ = self._rewards_of_batch(model, inputs.mismatched)
         if self.objective.needs_batch_rewards:
-            fields["batch_rewards"], fields["batch_labels"] = self._rewards_of_batch(model, inputs.forwards)
-        return fields
+            known["batch_rewards"], known["batch_labels"] = self._rewards_of_batch(model, inputs.forwards)
+        return known
 
     def _rewards_of_batch(self, model: nn.Module, forwards: Sequence[ForwardBatch]) -> tuple[Tensor, Tensor]:
         rewards: list[tuple[float, float]] = []
@@ -274,12 +266,12 @@ class PRMTrainer(Trainer):
         best = self.state.best_metric
         if best is None or value > best:
             self.state.best_metric, self.state.best_global_step = value, self.state.global_step
-            if self.keep_best:
+            if self.config.keep_best:
                 save_snapshot(self, BEST, weights_only=True)
-        elif self.patience is not None:
+        elif self.config.patience is not None:
             evaluated = [row["step"] for row in self.state.log_history if "heldout_auc" in row]
             since = len({step for step in evaluated if step > (self.state.best_global_step or 0)})
-            if since >= self.patience:
+            if since >= self.config.patience:
                 self.control.should_training_stop = True
                 if self.sums.steps:
                     self.log({"loss": 0.0})
@@ -294,7 +286,7 @@ class PRMTrainer(Trainer):
             UserError: They are no longer there.
         """
         best = self.state.best_global_step
-        if not self.keep_best or not best:
+        if not self.config.keep_best or not best:
             return int(self.state.global_step)
         # A checkpoint's own path may be relative to another folder; transformers would keep the last weights.
         directory = Path(str(self.args.output_dir)) / BEST

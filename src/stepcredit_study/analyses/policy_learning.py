@@ -60,7 +60,6 @@ class Course:
         learning_rate: Of AdamW, constant.
         every: Steps between measurements.
         test_responses: Responses to each test problem at a measurement.
-        max_new_tokens: Longest response.
     """
 
     steps: int
@@ -83,7 +82,6 @@ class Materials:
 
     Attributes:
         problems: To learn on, in order.
-        grader: Says whether a response is right.
     """
 
     policy: Path

@@ -34,7 +34,15 @@ from stepcredit_study.frame.scale import Scale
 from stepcredit_study.frame.seeds import Measurement, Seeds, all_of, is_above, is_below
 from stepcredit_study.frame.variants import Variants, score_variants
 from stepcredit_study.frame.world import World
-from stepcredit_study.pages.finding import Check, Estimate, Finding, Table, Verdict, format_estimate
+from stepcredit_study.pages.finding import (
+    Check,
+    Estimate,
+    Finding,
+    Table,
+    Verdict,
+    format_estimate,
+    format_estimates,
+)
 
 IMPLICIT, HEAD, STEP_MODEL = "implicit-ce", "outcome-head", "math-shepherd"
 MODELS = (IMPLICIT, "implicit-dpo", HEAD, STEP_MODEL)
@@ -189,9 +197,8 @@ def _habit_checks(seeds: Seeds, scale: Scale) -> list[Check]:
             claim="Among responses to one problem the reward depends on length (rank correlation above 0.1 "
             "or below -0.1).",
             paper="reported of implicit rewards",
-            here=", ".join(
-                f"{name} {format_estimate(seeds.of(f'length/{name}'), percent=False, digits=2, sign=True)}"
-                for name in MODELS
+            here=format_estimates(
+                {name: seeds.of(f"length/{name}") for name in MODELS}, percent=False, digits=2
             )
             if varies.mean >= ENOUGH_PROBLEMS
             else "responses to one problem are about equally long",

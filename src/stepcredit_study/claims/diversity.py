@@ -23,15 +23,7 @@ from stepcredit_study.frame.variants import (
     score_variants,
 )
 from stepcredit_study.frame.world import World
-from stepcredit_study.pages.finding import (
-    Check,
-    Estimate,
-    Finding,
-    Plot,
-    Table,
-    format_estimate,
-    intervals_plot,
-)
+from stepcredit_study.pages.finding import Check, Estimate, Finding, Table, format_estimate, intervals_plot
 
 TWO_POLICIES, DISSIMILAR, RANDOM = "two policies", "no near-duplicates", "as many at random"
 DATA = (TWO_POLICIES, DISSIMILAR, RANDOM)
@@ -85,7 +77,18 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         ),
         tables=(_table(seeds, scale),),
         checks=tuple(check for method in DPO_AND_CE for check in _checks(seeds, scale, method)),
-        plots=(_plot(seeds),),
+        plots=(
+            intervals_plot(
+                "diversity",
+                "What other training data add, mean over n",
+                "Accuracy minus that with the usual data",
+                {
+                    f"{label}, {data}": _gain(seeds, method, data)
+                    for method, label in DPO_AND_CE.items()
+                    for data in DATA
+                },
+            ),
+        ),
         notes=(_left(seeds, scale),),
     )
 
@@ -147,19 +150,6 @@ def _checks(seeds: Seeds, scale: Scale, method: str) -> list[Check]:
             f"{seeds.of(f'{RANDOM}/instructions').mean:.0f} at random.",
         ),
     ]
-
-
-def _plot(seeds: Seeds) -> Plot:
-    return intervals_plot(
-        "diversity",
-        "What other training data add, mean over n",
-        "Accuracy minus that with the usual data",
-        {
-            f"{label}, {data}": _gain(seeds, method, data)
-            for method, label in DPO_AND_CE.items()
-            for data in DATA
-        },
-    )
 
 
 EXPERIMENT = Experiment("diversity", prepare, measure, conclude)

@@ -35,10 +35,10 @@ from stepcredit_study.pages.finding import (
     Check,
     Estimate,
     Finding,
-    Plot,
     Table,
     Verdict,
     format_estimate,
+    format_estimates,
     intervals_plot,
 )
 
@@ -214,7 +214,15 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             ),
         ),
         checks=tuple(_checks(seeds, ways, policies)),
-        plots=(_plot(seeds, ways),),
+        plots=(
+            intervals_plot(
+                "inference-cost",
+                "Generation and scoring relative to generation alone, mean over generators",
+                "Time, in per cent of generation",
+                {way: seeds.of(f"{way}/time") for way in ways},
+                reference=1.0,
+            ),
+        ),
         notes=tuple(_notes(seeds, policies)),
     )
 
@@ -291,24 +299,11 @@ def _larger_generator(seeds: Seeds, policies: tuple[str, ...]) -> Check:
 def _notes(seeds: Seeds, policies: tuple[str, ...]) -> list[str]:
     if "threads" not in seeds:
         return []
-    times = ", ".join(
-        f"{policy} {format_estimate(seeds.of(f'{policy}/generation/milliseconds'), percent=False)}"
-        for policy in policies
-    )
+    times = {policy: seeds.of(f"{policy}/generation/milliseconds") for policy in policies}
     return [
         f"Generation takes, in milliseconds per response, with {seeds.of('threads').mean:.0f} thread(s): "
-        f"{times}."
+        f"{format_estimates(times, percent=False, sign=False)}."
     ]
-
-
-def _plot(seeds: Seeds, ways: list[str]) -> Plot:
-    return intervals_plot(
-        "inference-cost",
-        "Generation and scoring relative to generation alone, mean over generators",
-        "Time, in per cent of generation",
-        {way: seeds.of(f"{way}/time") for way in ways},
-        reference=1.0,
-    )
 
 
 EXPERIMENT = Experiment("inference-cost", prepare, measure, conclude)

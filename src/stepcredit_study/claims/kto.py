@@ -25,7 +25,6 @@ from stepcredit_study.frame.world import World
 from stepcredit_study.pages.finding import (
     Check,
     Finding,
-    Plot,
     Table,
     Verdict,
     format_estimate,
@@ -75,7 +74,15 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         differs=f"{scale.setting}; KTO's setting differs from the recipe's in this: {changed}.",
         tables=(_table(seeds, scale),),
         checks=(_is_tested(seeds), _weakest(seeds), _gains_most(seeds)),
-        plots=(_plot(seeds),),
+        plots=(
+            intervals_plot(
+                "kto",
+                "Accuracy by objective, mean over n; the line is KTO at the recipe's settings",
+                "Accuracy",
+                {name: seeds.of(name) for name in MODELS},
+                reference=seeds.of("implicit-kto").mean,
+            ),
+        ),
     )
 
 
@@ -137,16 +144,6 @@ def _gains_most(seeds: Seeds) -> Check:
         why=f"Of the four, {weakest(seeds)} is weakest alone. Vote minus alone: "
         + format_estimates({name: seeds.difference(f"{name}/{VOTE}", name) for name in COMPARED})
         + ".",
-    )
-
-
-def _plot(seeds: Seeds) -> Plot:
-    return intervals_plot(
-        "kto",
-        "Accuracy by objective, mean over n; the line is KTO at the recipe's settings",
-        "Accuracy",
-        {name: seeds.of(name) for name in MODELS},
-        reference=seeds.of("implicit-kto").mean,
     )
 
 

@@ -21,7 +21,6 @@ from stepcredit_study.pages.finding import (
     Check,
     Estimate,
     Finding,
-    Plot,
     Table,
     Verdict,
     format_estimate,
@@ -166,7 +165,15 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             *_objective_checks(seeds),
             _over_likelihood(seeds),
         ),
-        plots=(_plot(seeds),),
+        plots=(
+            intervals_plot(
+                "main",
+                "Accuracy by reward model, mean over generators and n",
+                "Accuracy",
+                {name: seeds.of(f"average/{name}") for name in ("majority", *METHODS)},
+                reference=seeds.of("average/majority").mean,
+            ),
+        ),
     )
 
 
@@ -267,10 +274,8 @@ def _vote_checks(seeds: Seeds) -> list[Check]:
 
 
 def _objective_checks(seeds: Seeds) -> list[Check]:
-    development = ", ".join(
-        f"{name} {format_estimate(seeds.of(f'development/{name}'))}" for name in OBJECTIVES
-    )
-    chosen = f"On development problems (best-of-4): {development}."
+    development = {name: seeds.of(f"development/{name}") for name in OBJECTIVES}
+    chosen = f"On development problems (best-of-4): {format_estimates(development, sign=False)}."
     lead = {
         name: seeds.difference("average/implicit-dpo", f"average/{name}")
         for name in OBJECTIVES
@@ -340,16 +345,6 @@ def _over_single(numbers: Measurement, method: str) -> float:
 def best_objective(numbers: Measurement) -> str:
     """The objective whose model picks best on development problems."""
     return max(OBJECTIVES, key=lambda name: numbers[f"development/{name}"])
-
-
-def _plot(seeds: Seeds) -> Plot:
-    return intervals_plot(
-        "main",
-        "Accuracy by reward model, mean over generators and n",
-        "Accuracy",
-        {name: seeds.of(f"average/{name}") for name in ("majority", *METHODS)},
-        reference=seeds.of("average/majority").mean,
-    )
 
 
 EXPERIMENT = Experiment("main", prepare, measure, conclude)

@@ -72,7 +72,21 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             f"{scale.setting}; the shares of right and wrong responses are set by choosing which "
             "response to each instruction is used."
         ),
-        tables=(_accuracies(seeds, scale), _contents_table(seeds)),
+        tables=(
+            _accuracies(seeds, scale),
+            Table(
+                title="What was trained on",
+                columns=("right", "wrong", "pairs for DPO"),
+                rows=tuple(
+                    (balance, tuple(seeds.of(f"{ratio}/{name}") for name in ("right", "wrong", "pairs")))
+                    for ratio, balance in RATIOS.items()
+                ),
+                caption="Numbers of responses. If too few instructions have a response of the scarce kind, "
+                "responses of the other kind are left out until the ratio is met.",
+                percent=False,
+                digits=0,
+            ),
+        ),
         checks=(
             *(
                 _above_pass_at_1(seeds, scale, method, ratios)
@@ -105,21 +119,6 @@ def _accuracies(seeds: Seeds, scale: Scale) -> Table:
         caption="Per cent. The paper: "
         + ", ".join(f"{name} pass@1 {single}, CE {best}" for name, (single, best) in PAPER.items())
         + ".",
-    )
-
-
-def _contents_table(seeds: Seeds) -> Table:
-    return Table(
-        title="What was trained on",
-        columns=("right", "wrong", "pairs for DPO"),
-        rows=tuple(
-            (balance, tuple(seeds.of(f"{ratio}/{name}") for name in ("right", "wrong", "pairs")))
-            for ratio, balance in RATIOS.items()
-        ),
-        caption="Numbers of responses. If too few instructions have a response of the scarce kind, "
-        "responses of the other kind are left out until the ratio is met.",
-        percent=False,
-        digits=0,
     )
 
 

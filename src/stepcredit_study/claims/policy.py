@@ -125,7 +125,24 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         ),
         tables=(_table(seeds, scale, betas),),
         checks=tuple(checks),
-        plots=(_plot(seeds, betas),),
+        plots=(
+            Plot(
+                name="policy",
+                title="The same models as reward models and as policies",
+                kind="points",
+                x_label="Accuracy of best-of-n on the base's responses, mean over n",
+                y_label="Accuracy of its own greedy responses",
+                series=tuple(
+                    Series(
+                        name=name + beta,
+                        x=(seeds.of(f"{name}{beta}/{AS_REWARD}").mean,),
+                        y=(seeds.of(f"{name}{beta}/{GREEDY}"),),
+                    )
+                    for beta in betas
+                    for name in OBJECTIVES
+                ),
+            ),
+        ),
     )
 
 
@@ -234,36 +251,16 @@ def _why_close(seeds: Seeds, beta: str) -> str:
 
 def _why(seeds: Seeds, beta: str) -> str:
     """How far log-probabilities moved for the rewards that an objective asks for."""
-    moved = ", ".join(
-        f"{name} {format_estimate(seeds.of(f'{name}{beta}/{NATS}'), percent=False)}" for name in OBJECTIVES
-    )
+    moved = {name: seeds.of(f"{name}{beta}/{NATS}") for name in OBJECTIVES}
     return (
         "A reward is beta times a log-ratio, so the smaller beta is, the more the same reward "
-        f"changes the model. Mean change of a test response's log-probability (nats): {moved}."
+        f"changes the model. Mean change of a test response's log-probability (nats): "
+        f"{format_estimates(moved, percent=False, sign=False)}."
     )
 
 
 def _changes(over_base: Mapping[str, Estimate], names: list[str]) -> str:
     return f"greedy, minus the base: {format_estimates({name: over_base[name] for name in names})}"
-
-
-def _plot(seeds: Seeds, betas: Sequence[str]) -> Plot:
-    return Plot(
-        name="policy",
-        title="The same models as reward models and as policies",
-        kind="points",
-        x_label="Accuracy of best-of-n on the base's responses, mean over n",
-        y_label="Accuracy of its own greedy responses",
-        series=tuple(
-            Series(
-                name=name + beta,
-                x=(seeds.of(f"{name}{beta}/{AS_REWARD}").mean,),
-                y=(seeds.of(f"{name}{beta}/{GREEDY}"),),
-            )
-            for beta in betas
-            for name in OBJECTIVES
-        ),
-    )
 
 
 EXPERIMENT = Experiment("policy", prepare, measure, conclude)

@@ -40,7 +40,6 @@ from stepcredit_study.pages.finding import (
     Check,
     Estimate,
     Finding,
-    Plot,
     Table,
     format_estimate,
     format_estimates,
@@ -159,7 +158,15 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
                 for labels in (MONTE_CARLO, TRUE)
             ),
         ),
-        plots=(_plot(seeds),),
+        plots=(
+            intervals_plot(
+                "positive-control",
+                "Accuracy by reward model, mean over n; the line is the plain vote",
+                "Accuracy",
+                {name: seeds.of(name) for name in (MAJORITY, *MODELS, LABELS, ORACLE)},
+                reference=seeds.of(MAJORITY).mean,
+            ),
+        ),
         notes=(
             "The true labels' own pick is a response without a wrong step; an oracle also takes those that "
             "are right by chance.",
@@ -256,28 +263,14 @@ def _orders(seeds: Seeds) -> Check:
         return f"{name}/rank-correlation"
 
     gain = seeds.difference(correlation("implicit-ce"), correlation(SOFT_HEAD))
-    known = ("implicit-ce", SOFT_HEAD, TRUE_HEAD, TRUE_RATIO)
+    known = {name: seeds.of(correlation(name)) for name in ("implicit-ce", SOFT_HEAD, TRUE_HEAD, TRUE_RATIO)}
     return Check(
         claim=CE_ORDERS_BETTER,
         paper=NOT_HERE,
         here=f"minus a head on soft labels {format_estimate(gain, percent=False, digits=2, sign=True)}",
         verdict=is_above(gain),
         why="Rank correlations with the exact values: "
-        + ", ".join(
-            f"{name} {format_estimate(seeds.of(correlation(name)), percent=False, digits=2)}"
-            for name in known
-        )
-        + ".",
-    )
-
-
-def _plot(seeds: Seeds) -> Plot:
-    return intervals_plot(
-        "positive-control",
-        "Accuracy by reward model, mean over n; the line is the plain vote",
-        "Accuracy",
-        {name: seeds.of(name) for name in (MAJORITY, *MODELS, LABELS, ORACLE)},
-        reference=seeds.of(MAJORITY).mean,
+        f"{format_estimates(known, percent=False, digits=2, sign=False)}.",
     )
 
 

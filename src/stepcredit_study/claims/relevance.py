@@ -23,7 +23,6 @@ from stepcredit_study.pages.finding import (
     Cell,
     Check,
     Finding,
-    Plot,
     Table,
     format_estimate,
     format_estimates,
@@ -64,7 +63,18 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         ),
         tables=(_table(seeds, scale),),
         checks=tuple(_check(seeds, scale, method) for method in DPO_AND_CE),
-        plots=(_plot(seeds, scale),),
+        plots=(
+            intervals_plot(
+                "relevance",
+                "What instructions of another kind add, mean over n",
+                "Accuracy minus that without them",
+                {
+                    f"{label} + {kind}": seeds.difference(with_kind(method, kind), method)
+                    for method, label in DPO_AND_CE.items()
+                    for kind in scale.other_kinds
+                },
+            ),
+        ),
     )
 
 
@@ -97,19 +107,6 @@ def _check(seeds: Seeds, scale: Scale, method: str) -> Check:
             for kind in scale.other_kinds
         )
         + ".",
-    )
-
-
-def _plot(seeds: Seeds, scale: Scale) -> Plot:
-    return intervals_plot(
-        "relevance",
-        "What instructions of another kind add, mean over n",
-        "Accuracy minus that without them",
-        {
-            f"{label} + {kind}": seeds.difference(with_kind(method, kind), method)
-            for method, label in DPO_AND_CE.items()
-            for kind in scale.other_kinds
-        },
     )
 
 

@@ -23,7 +23,7 @@ from stepcredit_study.frame.variants import (
     score_variants,
 )
 from stepcredit_study.frame.world import World
-from stepcredit_study.pages.finding import Cell, Check, Finding, Plot, Table, format_estimate, intervals_plot
+from stepcredit_study.pages.finding import Cell, Check, Finding, Table, format_estimate, intervals_plot
 
 MONTE_CARLO, TRUE = "Monte-Carlo labels", "true labels"
 CONTROL = "final answers again"
@@ -106,7 +106,19 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
             for labels in (MONTE_CARLO, TRUE)
             if variant(method, labels) in seeds
         ),
-        plots=(_plot(seeds),),
+        plots=(
+            intervals_plot(
+                "step-labels",
+                "What a second stage adds, mean over n",
+                "Accuracy minus that without it",
+                {
+                    f"{label}, {labels}": seeds.difference(variant(method, labels), method)
+                    for method, label in DPO_AND_CE.items()
+                    for labels in (CONTROL, MONTE_CARLO, TRUE)
+                    if variant(method, labels) in seeds
+                },
+            ),
+        ),
     )
 
 
@@ -153,20 +165,6 @@ def check_of(seeds: Seeds, method: str, labels: str) -> Check:
             else " Change in the AUC of first wrong steps due to the labels: "
             f"{format_estimate(step_auc, sign=True)}."
         ),
-    )
-
-
-def _plot(seeds: Seeds) -> Plot:
-    return intervals_plot(
-        "step-labels",
-        "What a second stage adds, mean over n",
-        "Accuracy minus that without it",
-        {
-            f"{label}, {labels}": seeds.difference(variant(method, labels), method)
-            for method, label in DPO_AND_CE.items()
-            for labels in (CONTROL, MONTE_CARLO, TRUE)
-            if variant(method, labels) in seeds
-        },
     )
 
 

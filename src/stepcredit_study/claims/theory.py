@@ -40,9 +40,7 @@ from stepcredit_study.pages.finding import (
     Check,
     Estimate,
     Finding,
-    Plot,
     Table,
-    format_estimate,
     format_estimates,
     intervals_plot,
 )
@@ -159,7 +157,21 @@ def conclude(seeds: Seeds, _: Scale) -> Finding:
         ),
         tables=(*proposition_tables(seeds), *_closeness_tables(seeds)),
         checks=(*proposition_checks(seeds), *_value_checks(seeds)),
-        plots=(*proposition_plots(seeds), _plot(seeds)),
+        plots=(
+            *proposition_plots(seeds),
+            intervals_plot(
+                "theory-values",
+                "Rank correlation with the exact value within problems",
+                "rank correlation",
+                {
+                    name: seeds.of(f"values/{name}/rank-correlation")
+                    for name in VALUE_SOURCES
+                    if f"values/{name}/rank-correlation" in seeds
+                },
+                reference=None,
+                percent=False,
+            ),
+        ),
         notes=(
             "The exact value is the tutor's; the policy that continues a prefix imitates the tutor "
             "closely, but not perfectly. The rows soft-labels and hard-labels show how far "
@@ -217,11 +229,8 @@ def _value_checks(seeds: Seeds) -> list[Check]:
         return seeds.of(f"values/{name}/rank-correlation")
 
     def correlations(names: Sequence[str]) -> str:
-        return ", ".join(
-            f"{name} {format_estimate(correlation(name), percent=False, digits=2)}"
-            for name in names
-            if f"values/{name}/rank-correlation" in seeds
-        )
+        known = {name: correlation(name) for name in names if f"values/{name}/rank-correlation" in seeds}
+        return format_estimates(known, percent=False, digits=2, sign=False)
 
     gains = {
         f"minus {head}": seeds.difference(
@@ -252,10 +261,11 @@ def _value_checks(seeds: Seeds) -> list[Check]:
             claim="The sigmoid of the implicit value is a calibrated probability of a right answer (error "
             "below 0.05).",
             paper="not claimed",
-            here=", ".join(
-                f"{name} {format_estimate(error, percent=False, digits=2)}"
-                for name in ("implicit-ce", *HEADS)
-                for error in [seeds.of(f"values/{name}/calibration-error")]
+            here=format_estimates(
+                {name: seeds.of(f"values/{name}/calibration-error") for name in ("implicit-ce", *HEADS)},
+                percent=False,
+                digits=2,
+                sign=False,
             ),
             verdict=is_below(seeds.of("values/implicit-ce/calibration-error"), 0.05),
             why="CE's mean distance from the exact value: "
@@ -270,21 +280,6 @@ def _value_checks(seeds: Seeds) -> list[Check]:
             + ".",
         ),
     ]
-
-
-def _plot(seeds: Seeds) -> Plot:
-    return intervals_plot(
-        "theory-values",
-        "Rank correlation with the exact value within problems",
-        "rank correlation",
-        {
-            name: seeds.of(f"values/{name}/rank-correlation")
-            for name in VALUE_SOURCES
-            if f"values/{name}/rank-correlation" in seeds
-        },
-        reference=None,
-        percent=False,
-    )
 
 
 EXPERIMENT = Experiment("theory", prepare, measure, conclude, lab_only=True)

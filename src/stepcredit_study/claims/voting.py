@@ -30,7 +30,6 @@ from stepcredit_study.pages.finding import (
     Cell,
     Check,
     Finding,
-    Plot,
     Table,
     format_estimate,
     format_estimates,
@@ -143,7 +142,19 @@ def conclude(seeds: Seeds, scale: Scale) -> Finding:
         ),
         tables=(average, _by_n(seeds, scale)),
         checks=tuple(_checks(seeds)),
-        plots=(_plot(seeds),),
+        plots=(
+            intervals_plot(
+                "voting",
+                "Accuracy alone and in a weighted vote, mean over n; the line is the plain vote",
+                "Accuracy",
+                {
+                    f"{name}, {how}": seeds.of(f"{name}/{how}")
+                    for name in METHODS
+                    for how in (ALONE, VOTE, TUNED)
+                },
+                reference=seeds.of(f"majority/{ALONE}").mean,
+            ),
+        ),
     )
 
 
@@ -226,16 +237,6 @@ def extra_gain(numbers: Measurement, weakest: str, among: Sequence[str] = OBJECT
     gains = {name: numbers[f"{name}/{VOTE}"] - numbers[f"{name}/{ALONE}"] for name in among}
     others = [gain for name, gain in gains.items() if name != weakest]
     return gains[weakest] - sum(others) / len(others)
-
-
-def _plot(seeds: Seeds) -> Plot:
-    return intervals_plot(
-        "voting",
-        "Accuracy alone and in a weighted vote, mean over n; the line is the plain vote",
-        "Accuracy",
-        {f"{name}, {how}": seeds.of(f"{name}/{how}") for name in METHODS for how in (ALONE, VOTE, TUNED)},
-        reference=seeds.of(f"majority/{ALONE}").mean,
-    )
 
 
 EXPERIMENT = Experiment("voting", prepare, measure, conclude)

@@ -15,7 +15,7 @@ from stepcredit.checkpoints import PRMCard
 from stepcredit.data import read_rollouts
 from stepcredit.evaluation.labelled_steps import LabelledSteps, join_labels
 from stepcredit.evaluation.localisation import first_error_classes, minimum_at_last, shares_of_minimum
-from stepcredit.evaluation.samples import Samples, Scored, group, without_bulk
+from stepcredit.evaluation.samples import Samples, Scored, group, scored, without_bulk
 from stepcredit.evaluation.score_columns import REWARD, ScoreColumns, read_score_columns
 from stepcredit.stats import VoteSubsets, auc, best_of_n, majority_vote, pass_at_n, sigmoid
 from stepcredit.types import Rollout
@@ -48,17 +48,13 @@ class TestBed:
         """The scored responses."""
         return [without_bulk(rollout) for rollout in read_rollouts(self.responses.distinct)]
 
-    def scored(self, scores: Path, name: str = "scores") -> Scored:
+    def scored(self, scores: Path) -> Scored:
         """Every response with the scores of its equal among the distinct ones."""
         columns = read_score_columns(scores)
         places = {identifier: row for row, identifier in enumerate(columns.ids)}
         row_of = {(rollout.prompt_id, rollout.response): places[rollout.id] for rollout in self.distinct}
-        rows = np.zeros(self.samples.correct.shape, dtype=np.int64)
-        for row, responses in zip(rows, self.samples.responses, strict=True):
-            row[: len(responses)] = [row_of[rollout.prompt_id, rollout.response] for rollout in responses]
-        valid = self.samples.valid
-        scores_by_name = {key: np.where(valid, column[rows], 0.0) for key, column in columns.scores.items()}
-        return Scored(name=name, columns=columns, rows=rows, scores=scores_by_name, incomplete={})
+        rows = {rollout.id: row_of[rollout.prompt_id, rollout.response] for rollout in self.rollouts}
+        return scored("scores", columns, rows, self.samples)
 
     def best_of_n(self, scores: NDArray[np.float64]) -> dict[int, NDArray[np.float64]]:
         """Each n to each problem's expected accuracy, over all subsets of n responses."""

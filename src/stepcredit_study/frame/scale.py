@@ -99,7 +99,6 @@ class Scale:
         verifier: Training settings of AutoPSV's verifier.
         launchers: Command to what starts it, where it is not run in this process.
         parameters: Generator to number of parameters, for plans.
-        machine: For plans.
     """
 
     name: str

@@ -48,7 +48,6 @@ class Options:
     Attributes:
         solutions: Rollouts of GSM8K problems, with ``correct`` and ``policy``.
         model: Initial weights and reference.
-        out: Directory of everything that the run makes.
         folds: Into how many the problems are divided, at least 2.
         dev: Development problems of each fold, out of those that are not tested in it.
         rates: Learning rates, of which each fold chooses one for each method.

@@ -53,9 +53,7 @@ class Options:
     Attributes:
         solutions: Rollouts of GSM8K problems, with ``correct`` and ``policy``.
         model: Initial weights and reference.
-        out: Directory of everything that the run makes.
         publish: Directory for the small files that are kept: results, manifest, training log.
-        splits: Number of problems of each split.
     """
 
     solutions: Path

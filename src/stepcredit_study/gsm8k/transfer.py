@@ -38,7 +38,6 @@ class Options:
     Attributes:
         prms: Name to reward model.
         reference: The untrained model, whose log-probability is the control.
-        out: Directory of everything that is made.
         solutions: Rollouts of GSM8K problems by several models, with ``policy``.
         mistakes: Rows of BIG-Bench-Mistake.
         prmbench: Files of PRMBench's rows, one for each kind of error.

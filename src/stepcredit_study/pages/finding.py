@@ -34,10 +34,12 @@ def format_estimate(estimate: Estimate, *, percent: bool = True, digits: int = 1
     return f"{text} [{factor * estimate.low:{mark}.{digits}f}, {factor * estimate.high:{mark}.{digits}f}]"
 
 
-def format_estimates(estimates: Mapping[str, Estimate], *, percent: bool = True, digits: int = 1) -> str:
-    """Named differences in words: ``mid +1.2 [0.3, 2.1], weak -0.4 [-1.1, 0.3]``."""
+def format_estimates(
+    estimates: Mapping[str, Estimate], *, percent: bool = True, digits: int = 1, sign: bool = True
+) -> str:
+    """Named estimates in words, usually differences: ``mid +1.2 [0.3, 2.1], weak -0.4 [-1.1, 0.3]``."""
     return ", ".join(
-        f"{name} {format_estimate(estimate, percent=percent, digits=digits, sign=True)}"
+        f"{name} {format_estimate(estimate, percent=percent, digits=digits, sign=sign)}"
         for name, estimate in estimates.items()
     )
 
@@ -84,7 +86,6 @@ class Plot:
     Attributes:
         kind: Curves over ``x``, one interval a row, or points with both coordinates measured.
         y_label: Vertical axis, with its unit; of no use in a plot of intervals.
-        x_log2: Whether the horizontal axis is logarithmic.
         percent: Whether estimates are shares.
         reference: A value to compare with, marked by a line (plots of intervals).
     """
@@ -158,7 +159,6 @@ class Check:
     Attributes:
         paper: The published numbers; a text that begins with "not" where nothing was published.
         here: The numbers of this run.
-        verdict: Whether it holds here.
         why: What explains it, where something does.
     """
 

@@ -49,10 +49,8 @@ class Evidence:
     """A policy's responses to the problems of one test set, and scores of the distinct ones.
 
     Args:
-        responses: Graded responses.
         scores: Method to its files of scores, one per seed of its training.
         aggregates: Method to the aggregate that stands for a response; ``reward`` where it is not named.
-        ns: Numbers of responses to choose from.
         variants: (method, variant) to its scores and the aggregate that stands for a response.
     """
 

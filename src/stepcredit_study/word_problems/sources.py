@@ -35,9 +35,7 @@ class ProblemSource(ABC):
 
     Attributes:
         name: Of the study's folder and page.
-        grader: How answers are judged.
         test_sets: Name of a test set, as results call it, to its split.
-        max_new_tokens: Longest response.
         has_arithmetic: Whether there is a split of :data:`ARITHMETIC`.
         typical_tokens: Of a prompt and of a response, and a response's steps, in the mean, to plan by.
     """

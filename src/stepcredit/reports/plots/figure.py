@@ -22,7 +22,6 @@ class Mark:
 
     Attributes:
         colour: Name of a colour of the page's palette, which suits both themes.
-        shape: Drawn at each point.
         strong: Whether lines are thick: the series that the plot is about.
     """
 

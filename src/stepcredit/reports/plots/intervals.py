@@ -26,7 +26,6 @@ class Interval:
 
     Attributes:
         value: The estimate; ``None`` is shown as absent.
-        low: Lower end of its interval.
         mark: How it looks; by default all rows look alike.
     """
 
