@@ -303,10 +303,7 @@ def get_objective(name: str) -> Objective:
     Raises:
         UserError: There is none.
     """
-    try:
-        return OBJECTIVES[name]
-    except KeyError as error:
+    if name not in OBJECTIVES:
         known = ", ".join(OBJECTIVES)
-        raise UserError(
-            f"{name!r} is not an objective", where="--objective", hint=f"use one of: {known}"
-        ) from error
+        raise UserError(f"{name!r} is not an objective", where="--objective", hint=f"use one of: {known}")
+    return OBJECTIVES[name]
