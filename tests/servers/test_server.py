@@ -89,9 +89,9 @@ def test_trouble_is_tried_again(stub: StubServer, name: str, capsys: pytest.Capt
 def test_the_time_limit_is_that_of_the_whole_answer(stub: StubServer, slow: Raw) -> None:
     stub.answer = lambda number, body: slow
     started = time.monotonic()
-    with pytest.raises(ServerError, match=r"no whole answer within 0\.3 seconds"):
-        post(stub, timeout=0.3, retries=0)
-    assert 0.3 <= time.monotonic() - started < 3.0
+    with pytest.raises(ServerError, match=r"no whole answer within 1 second"):
+        post(stub, timeout=1.0, retries=0)
+    assert 1.0 <= time.monotonic() - started < 5.0
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
