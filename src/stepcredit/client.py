@@ -148,6 +148,7 @@ class Client(_Calls):
         address: ``http://HOST:PORT``.
         token: Bearer token; by default the environment variable ``STEPCREDIT_TOKEN``.
         timeout: Seconds for an answer.
+        retries: How often a request is sent again.
 
     Raises:
         MissingExtraError: httpx is not installed.

@@ -78,6 +78,7 @@ class PRMCard:
         configuration_hash: Of the configuration, and of that of an adapter's base; earlier versions did not
             note it.
         boundary: How prompt and response were tokenised, ``together`` or ``apart``.
+        training_data_hash: Hash of the training file's contents.
         versions: Package versions that trained it.
         settings: The resolved training configuration.
         results: Held-out results of the run, if it had development data.

@@ -40,6 +40,7 @@ class RemoteTokenLogProbs:
 
     Args:
         base_url: Address with version, e.g. ``http://localhost:8000/v1``.
+        model: The model's name on the server.
         interface: One of :data:`INTERFACES`.
         limits: How hard the server is pressed.
         spell: A token id as text, by the tokenizer that made the ids; without it nothing is compared.

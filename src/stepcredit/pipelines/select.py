@@ -153,11 +153,8 @@ def _read(options: Options, manifest: Manifest) -> dict[str, list[Rollout]]:
         if source.num_skipped:
             manifest.count("malformed", source.num_skipped)
         for name, group in in_file.items():
-            by_prompt.setdefault(name, []).extend(
-                sorted(group, key=lambda rollout: rollout.index)[: options.responses]
-            )
-        for _ in one_prompt_each((rollout for group in by_prompt.values() for rollout in group), path):
-            pass
+            chosen = sorted(group, key=lambda rollout: rollout.index)[: options.responses]
+            by_prompt[name] = list(one_prompt_each([*by_prompt.get(name, ()), *chosen], path))
     manifest.count("prompts read", len(by_prompt))
     if not options.distinct:
         return by_prompt
@@ -165,7 +162,7 @@ def _read(options: Options, manifest: Manifest) -> dict[str, list[Rollout]]:
 
 
 def _distinct(group: Iterable[Rollout]) -> Iterator[Rollout]:
-    """Without those that an earlier one equals; turns are compared with what they call and are told."""
+    """Without those that an earlier one equals; turns are compared with their tool calls and results."""
     seen: set[str] = set()
     for rollout in group:
         content = json.dumps([rollout.response, rollout.turns], sort_keys=True)

@@ -158,7 +158,7 @@ def make_training_set(
 def check_distinguishes(
     examples: Sequence[Example], counts: dict[str, int], *, where: str | None = None, by_outcome: bool = True
 ) -> None:
-    """Refuse responses of which nothing can be learnt or told.
+    """Refuse responses from which nothing can be learned or measured.
 
     Args:
         counts: Why responses were left out, as :func:`encode_examples` fills it.
