@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,14 @@ class Fold:
         reference: Scores by the untrained model's log-probability.
         scores: Method to the scores of its chosen model.
         chosen: What was chosen on the development problems of the fold.
+        aggregates: Method to the aggregate that stands for a response; its reward where none is named.
     """
 
     graded: Path
     reference: Path
     scores: Mapping[str, Path]
     chosen: Mapping[str, Any]
+    aggregates: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class _Column:
 
 def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
     """AUCs of every method over all folds, and its differences from the controls."""
-    columns = [_column(fold.graded, fold.reference, fold.scores) for fold in folds]
+    columns = [_column(fold) for fold in folds]
     groups, problems, num_groups, num_problems = [], [], 0, 0
     for column in columns:
         groups.append(column.groups + num_groups)
@@ -73,15 +75,15 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
 
 def development_auc(graded: Path, reference: Path, scores: Path) -> float:
     """What rates are chosen by: within a generator, length regressed out; one half without pairs."""
-    column = _column(graded, reference, {"method": scores})
+    column = _column(Fold(graded, reference, {"method": scores}, {}))
     items = Grouped(column.right, column.problems, column.groups)
     bootstrap = ProblemBootstrap(int(column.problems.max()) + 1, num_draws=2)
     auc = grouped_auc(items, [column.scores["method"]], bootstrap).estimate
     return 0.5 if np.isnan(auc) else auc
 
 
-def _column(graded: Path, reference: Path, scores: Mapping[str, Path]) -> _Column:
-    rollouts = list(read_rollouts(graded))
+def _column(fold: Fold) -> _Column:
+    rollouts = list(read_rollouts(fold.graded))
     right = np.array([rollout.correct is True for rollout in rollouts])
     problems, groups = (
         np.unique(names, return_inverse=True)[1].astype(np.int64)
@@ -90,10 +92,11 @@ def _column(graded: Path, reference: Path, scores: Mapping[str, Path]) -> _Colum
             [rollout.policy or "" for rollout in rollouts],
         )
     )
-    lengths = _of_rollouts(reference, [rollout.id for rollout in rollouts], None)
+    ids = [rollout.id for rollout in rollouts]
+    lengths = _of_rollouts(fold.reference, ids, None)
     values = {SHORTNESS: -lengths}
-    for name, path in {REFERENCE: reference, **scores}.items():
-        raw = _of_rollouts(path, [rollout.id for rollout in rollouts], REWARD)
+    for name, path in {REFERENCE: fold.reference, **fold.scores}.items():
+        raw = _of_rollouts(path, ids, fold.aggregates.get(name, REWARD))
         values[name] = without_length(raw, lengths, groups)
     return _Column(right, problems, groups, values)
 

@@ -5,30 +5,38 @@ solutions, and find other people's labelled wrong steps? It may well fail; then 
 
 Recorded solutions: AUC within a generator and within a problem with length regressed out, beside shortness
 and the reference's log-probability, and the best of four. BIG-Bench-Mistake and PRMBench rows: AUC of first
-wrong steps against right steps before them. A model that was trained on the recorded solutions themselves
-is one more ``--prm``.
+wrong steps against right steps before them, beside the reference's mean log-probability of the step and the
+step's length. A model that was trained on the recorded solutions themselves is one more ``--prm``.
 
 Run: python -m stepcredit_study.gsm8k.transfer --prm NAME=DIR [--prm ...] --reference MODEL --out DIR
-     [--solutions SOLUTIONS.jsonl] [--mistakes MISTAKES.jsonl] [--prmbench FILE ...]
+     [--aggregate NAME=mean ...] [--solutions SOLUTIONS.jsonl] [--mistakes MISTAKES.jsonl]
+     [--prmbench FILE ...]
 """
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+import numpy as np
+
+from stepcredit.data import read_rollouts
 from stepcredit.errors import UserError
-from stepcredit.pipelines import eval_best_of_n, eval_steps, grade, score
+from stepcredit.evaluation.labelled_steps import join_labels
+from stepcredit.evaluation.localisation import first_error_classes
+from stepcredit.evaluation.score_columns import read_score_columns
+from stepcredit.pipelines import convert, eval_best_of_n, grade, score
 from stepcredit.pipelines.driver import Store
 from stepcredit.reports.summary import REPORTED
 from stepcredit.runs import write_json
-from stepcredit_study.frame.world import reference_scores
-from stepcredit_study.gsm8k.fold_results import Fold, evaluate
-
-REFERENCE: Final = "reference"
+from stepcredit.stats import ProblemBootstrap
+from stepcredit_study.analyses.grouped_auc import Grouped, grouped_auc
+from stepcredit_study.analyses.step_tokens import means_and_lengths
+from stepcredit_study.analyses.within_problem import as_list
+from stepcredit_study.gsm8k.fold_results import REFERENCE, SHORTNESS, Fold, evaluate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +46,7 @@ class Options:
     Attributes:
         prms: Name to reward model.
         reference: The untrained model, whose log-probability is the control.
+        aggregates: Name to the aggregate that stands for a response; its reward where none is named.
         solutions: Rollouts of GSM8K problems by several models, with ``policy``.
         mistakes: Rows of BIG-Bench-Mistake.
         prmbench: Files of PRMBench's rows, one for each kind of error.
@@ -46,6 +55,7 @@ class Options:
     prms: Mapping[str, Path]
     reference: Path
     out: Path
+    aggregates: Mapping[str, str] = field(default_factory=dict)
     solutions: Path | None = None
     mistakes: Path | None = None
     prmbench: tuple[Path, ...] = ()
@@ -57,32 +67,34 @@ def run(options: Options) -> dict[str, Any]:
     Raises:
         UserError: Nothing is given, or a model's name is taken.
     """
-    if not options.prms or REFERENCE in options.prms:
-        raise UserError("no reward model is given, or one is named reference", where="--prm", hint="name one")
+    if not options.prms or {REFERENCE, SHORTNESS} & options.prms.keys():
+        raise UserError(
+            f"no reward model is given, or one is named {REFERENCE} or {SHORTNESS}",
+            where="--prm",
+            hint="name one",
+        )
+    if unknown := options.aggregates.keys() - options.prms.keys():
+        raise UserError(f"there is no --prm {min(unknown)}", where="--aggregate", hint="name a reward model")
     if options.solutions is None and options.mistakes is None and not options.prmbench:
         raise UserError(
             "there is no data", where="transfer", hint="give --solutions, --mistakes or --prmbench"
         )
+    store = Store(options.out / "store")
     results: dict[str, Any] = {}
     if options.solutions is not None:
-        results["recorded solutions"] = _recorded(options, options.solutions)
+        results["recorded solutions"] = _recorded(options, store, options.solutions)
     labelled = {} if options.mistakes is None else {options.mistakes: "bigbench-mistake"}
     labelled |= dict.fromkeys(options.prmbench, "prmbench")
     for data, format_name in labelled.items():
-        results[data.stem] = _steps(options, data, format_name)
+        results[data.stem] = _steps(options, store, data, format_name)
     write_json(options.out / "results.json", results)
     return results
 
 
-def _recorded(options: Options, solutions: Path) -> dict[str, Any]:
-    store = Store(options.out / "store")
+def _recorded(options: Options, store: Store, solutions: Path) -> dict[str, Any]:
     wanted = grade.Options(rollouts=solutions, grader="numeric", out=Path(), regrade=True)
     graded = store.make("grade", "solutions", wanted)
-    scores = {
-        name: store.make("score", name, score.Options(input=graded, prm=str(prm), out=Path()))
-        for name, prm in options.prms.items()
-    }
-    reference = reference_scores(store, graded, options.reference)
+    scores, reference = _scores(options, store, graded)
     picked = eval_best_of_n.run(
         eval_best_of_n.Options(
             graded=graded,
@@ -91,20 +103,58 @@ def _recorded(options: Options, solutions: Path) -> dict[str, Any]:
         )
     ).evaluation.to_json()
     return {
-        **evaluate([Fold(graded, reference, scores, {})]),
+        **evaluate([Fold(graded, reference, scores, {}, options.aggregates)]),
         "best of n": [row for row in picked["results"] if row["method"] in REPORTED],
     }
 
 
-def _steps(options: Options, data: Path, format_name: str) -> Any:
-    """The step evaluation's figures for each model, by step reward."""
-    inputs = eval_steps.LabelledInputs(
-        data=(str(data),),
-        prm=tuple(f"{name}={prm}" for name, prm in options.prms.items()),
-        out=options.out / data.stem,
+def _steps(options: Options, store: Store, data: Path, format_name: str) -> dict[str, Any]:
+    """AUC of first wrong steps, by low rewards, against right steps before any error."""
+    wanted = convert.Options(source=str(data), out=Path(), from_format=format_name)
+    labelled = store.make("convert", data.stem, wanted)
+    scores, reference = _scores(options, store, labelled)
+    rollouts = list(read_rollouts(labelled))
+    columns = {name: read_score_columns(path) for name, path in {**scores, REFERENCE: reference}.items()}
+    by_tokens = means_and_lengths(reference)
+    means, lengths = (
+        np.concatenate([by_tokens[identifier][which] for identifier in columns[REFERENCE].ids])
+        for which in (0, 1)
     )
-    evaluation = eval_steps.run(eval_steps.Options(inputs=inputs, format=format_name)).evaluation
-    return evaluation.to_json()
+    columns[SHORTNESS] = replace(columns[REFERENCE], step_rewards=-lengths)
+    columns[REFERENCE] = replace(columns[REFERENCE], step_rewards=means)
+    joined = {name: join_labels(rollouts, column) for name, column in columns.items()}
+    right, wrong = first_error_classes(joined[REFERENCE])
+    counted = right | wrong
+    items = Grouped.one(wrong[counted], joined[REFERENCE].cluster_of_step[counted])
+    suspicion = {name: [-steps.rewards[counted]] for name, steps in joined.items()}
+    bootstrap = ProblemBootstrap(joined[REFERENCE].num_clusters)
+    rows: dict[str, Any] = {}
+    for name, values in suspicion.items():
+        rows[name] = {"auc": as_list(grouped_auc(items, values, bootstrap))}
+        if name in options.prms:
+            rows[name] |= {
+                f"minus {control}": as_list(grouped_auc(items, values, bootstrap, minus=suspicion[control]))
+                for control in (REFERENCE, SHORTNESS)
+            }
+    return {"first wrong": int(wrong.sum()), "right before": int(right.sum()), "methods": rows}
+
+
+def _scores(options: Options, store: Store, data: Path) -> tuple[dict[str, Path], Path]:
+    """Of each reward model, and the untrained model's log-probability, token by token."""
+    cache = store.root / "reference"
+    scores = {
+        name: store.make("score", name, score.Options(input=data, prm=str(prm), out=Path(), cache=cache))
+        for name, prm in options.prms.items()
+    }
+    wanted = score.Options(
+        input=data,
+        prm=str(options.reference),
+        out=Path(),
+        family="log-probability",
+        aggregate="mean",
+        tokens=True,
+    )
+    return scores, store.make("score", REFERENCE, wanted)
 
 
 def main() -> None:
@@ -113,13 +163,18 @@ def main() -> None:
     parser.add_argument("--prm", action="append", required=True, metavar="NAME=DIR")
     parser.add_argument("--reference", type=Path, required=True, metavar="MODEL")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--aggregate", action="append", default=[], metavar="NAME=AGGREGATE")
     parser.add_argument("--solutions", type=Path)
     parser.add_argument("--mistakes", type=Path)
     parser.add_argument("--prmbench", type=Path, nargs="*", default=[])
     given = parser.parse_args()
-    prms = {name: Path(path) for name, _, path in (named.partition("=") for named in given.prm)}
+    prms, aggregates = (
+        {name: value for name, _, value in (word.partition("=") for word in words)}
+        for words in (given.prm, given.aggregate)
+    )
     options = Options(
-        prms=prms,
+        prms={name: Path(path) for name, path in prms.items()},
+        aggregates=aggregates,
         reference=given.reference,
         out=given.out,
         solutions=given.solutions,

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from stepcredit.data import read_rollouts, read_scores
+from stepcredit.data import read_rollouts
 from stepcredit.evaluation.score_columns import REWARD, read_score_columns
 from stepcredit.steps import StepRule, split
+from stepcredit_study.analyses.step_tokens import means_and_lengths
 from stepcredit_study.analyses.within_problem import Pairs, count_pairs, without_length
 from stepcredit_study.frame.measuring import AGGREGATES, TestBed
 from stepcredit_study.frame.world import Responses
@@ -142,7 +143,11 @@ class Evidence:
                     is_slip.append(place == slip)
                     problems.append(index[rollout.prompt_id])
                     places.append((rollout.id, place))
-        means, lengths = _means_and_lengths(self.files[REFERENCE][0], places)
+        by_tokens = means_and_lengths(self.files[REFERENCE][0])
+        means, lengths = (
+            np.array([by_tokens[name][which][place] for name, place in places], dtype=np.float64)
+            for which in (0, 1)
+        )
         rewards = {
             method: [means] if method == REFERENCE else [_step_rewards(path, places) for path in paths]
             for method, paths in self.files.items()
@@ -162,28 +167,6 @@ def _step_rewards(path: Path, places: Sequence[tuple[str, int]]) -> Float[np.nda
     row = {identifier: number for number, identifier in enumerate(columns.ids)}
     rewards = [columns.step_rewards[columns.step_offsets[row[name]] + place] for name, place in places]
     return np.array(rewards, dtype=np.float64)
-
-
-def _means_and_lengths(
-    path: Path, places: Sequence[tuple[str, int]]
-) -> tuple[Float[np.ndarray, " steps"], Float[np.ndarray, " steps"]]:
-    """Mean token reward and number of tokens of each step.
-
-    A token belongs to the step that it ends in, the last to the last.
-    """
-    means: dict[str, Float[np.ndarray, " steps"]] = {}
-    lengths: dict[str, Int[np.ndarray, " steps"]] = {}
-    for score in read_scores(path):
-        assert score.token_ends is not None, f"{path} was scored without token rewards"
-        ends = [step.end for step in score.steps]
-        step = np.minimum(np.searchsorted(ends, score.token_ends), len(ends) - 1)
-        sums = np.bincount(step, weights=score.token_rewards, minlength=len(ends))
-        lengths[score.id] = np.bincount(step, minlength=len(ends))
-        means[score.id] = sums / np.maximum(lengths[score.id], 1)
-    return (
-        np.array([means[name][place] for name, place in places], dtype=np.float64),
-        np.array([lengths[name][place] for name, place in places], dtype=np.float64),
-    )
 
 
 def best_aggregate(dev: Path, reference: Path, scores: Path) -> tuple[str, float]:

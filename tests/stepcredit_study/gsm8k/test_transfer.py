@@ -54,8 +54,10 @@ def test_models_are_judged_on_solutions_and_mistakes_that_they_never_saw(
         "ours",
         "reference",
     }
-    (counts,) = results["mistakes"]["counts"].values()
-    assert counts["responses"] == 16
+    mistakes = results["mistakes"]
+    assert (mistakes["first wrong"], mistakes["right before"]) == (8, 32)
+    assert set(mistakes["methods"]) == {"shortness", "reference", "ours"}
+    assert set(mistakes["methods"]["ours"]) == {"auc", "minus reference", "minus shortness"}
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
 
 

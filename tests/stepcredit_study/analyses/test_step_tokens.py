@@ -7,7 +7,7 @@ import numpy as np
 from stepcredit.data import read_scores, rollout_to_json, write_rows
 from stepcredit.pipelines import score
 from stepcredit.types import Rollout
-from stepcredit_study.word_problems.evidence import _means_and_lengths
+from stepcredit_study.analyses.step_tokens import means_and_lengths
 
 RESPONSES = ("12 - 4 = 8\n8 * 3 = 24\n#### 24", "5\n7 + 60 = 67")
 
@@ -30,10 +30,8 @@ def test_the_references_step_is_its_mean_over_tokens(small_model: Path, tmp_path
             tokens=True,
         )
     )
-    places = [(row.id, place) for row in rows for place in range(row.response.count("\n") + 1)]
-    means, lengths = _means_and_lengths(out, places)
-
-    expected, counts = [], []
+    by_tokens = means_and_lengths(out)
+    assert list(by_tokens) == [row.id for row in rows]
     for scored in read_scores(out):
         assert scored.token_rewards is not None
         assert scored.token_ends is not None
@@ -43,7 +41,7 @@ def test_the_references_step_is_its_mean_over_tokens(small_model: Path, tmp_path
             groups[step].append(reward)
         sums = [sum(group) for group in groups]
         np.testing.assert_allclose(sums, [step.reward for step in scored.steps], rtol=0, atol=1e-9)
-        expected += [total / len(group) for total, group in zip(sums, groups, strict=True)]
-        counts += [len(group) for group in groups]
-    np.testing.assert_allclose(means, expected, rtol=0, atol=1e-12)
-    assert lengths.tolist() == counts
+        means, lengths = by_tokens[scored.id]
+        expected = [total / len(group) for total, group in zip(sums, groups, strict=True)]
+        np.testing.assert_allclose(means, expected, rtol=0, atol=1e-12)
+        assert lengths.tolist() == [len(group) for group in groups]
