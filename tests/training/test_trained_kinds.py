@@ -116,6 +116,25 @@ def test_a_token_head_has_no_values_of_prefixes(objective: str) -> None:
         TrainConfig(family="token-head", objective=objective)
 
 
+@pytest.mark.parametrize(
+    ("family", "objective"),
+    [
+        ("value-head", "ce"),
+        ("value-head", "step-ce"),
+        ("token-head", "pair-margin"),
+        ("token-classifier", "step-ce"),
+        ("math-shepherd", "step-ce"),
+    ],
+)
+def test_packed_and_padded_losses_agree_step_by_step(
+    family: str, objective: str, tiny_model: Path, labelled: list[Rollout], tmp_path: Path
+) -> None:
+    settings = {"family": family, "objective": objective, "group_prompts": True}
+    padded = train(tiny_model, labelled, tmp_path / "a", layout="padded", **settings)
+    packed = train(tiny_model, labelled, tmp_path / "b", layout="packed", **settings)
+    assert losses(packed) == pytest.approx(losses(padded), rel=1e-5)
+
+
 def test_the_head_has_no_dropout(tiny_model: Path, rollouts: list[Rollout], tmp_path: Path) -> None:
     trained = train(tiny_model, rollouts, tmp_path, family="value-head", objective="ce", epochs=0.3)
     assert all(module.p == 0 for module in trained.model.modules() if isinstance(module, torch.nn.Dropout))

@@ -219,21 +219,28 @@ def token_log_probs(
         Log-probabilities in nats, float32, in the order of ``batch.targets``.
     """
     enable_log_probs(model)
+    log_probs: Tensor = model(**forward_inputs(model, batch), scored=batch, chunk_size=chunk_size)
+    return log_probs
+
+
+def forward_inputs(model: nn.Module, batch: TokenBatch) -> dict[str, Any]:
+    """What a model's forward is called with for a batch, padded or packed.
+
+    Raises:
+        ValueError: The batch is packed, and packing is not enabled for the model.
+    """
     inputs: dict[str, Any] = {"attention_mask": batch.attention_mask}
     if batch.segments is not None:
-        if causal_lm_of(model).config._attn_implementation != IMPLEMENTATION:
+        if unwrapped(model).config._attn_implementation != IMPLEMENTATION:
             raise ValueError("a packed batch needs enable_packing(model) first")
         # Masks of four dimensions are taken as they are; the segments say who attends to whom.
         inputs = {"attention_mask": batch.input_ids.new_zeros(1, 1, 1, 1), "segments": batch.segments}
-    log_probs: Tensor = model(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        use_cache=False,
-        scored=batch,
-        chunk_size=chunk_size,
+    return {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        "use_cache": False,
         **inputs,
-    )
-    return log_probs
+    }
 
 
 @torch.no_grad()

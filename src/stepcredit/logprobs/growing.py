@@ -173,6 +173,7 @@ class GrowingTokenLogProbs:
             ),
             position_ids=torch.from_numpy(positions),
             source_index=torch.from_numpy(places.reshape(-1)),
+            token_index=torch.from_numpy(places.reshape(-1) + 1),
             targets=targets,
             sequence_index=torch.arange(rows).repeat_interleave(width - 1),
             num_scored=(width - 1,) * rows,

@@ -25,6 +25,7 @@ class TokenBatch:
         position_ids: Position of each token in its sequence; 0 at padding.
         source_index: For each scored token, the flat index (row major) of the position whose hidden state
             predicts it; sequences in input order, tokens in order.
+        token_index: The flat index of each scored token itself, where heads give its value.
         targets: The scored tokens' ids.
         sequence_index: For each scored token, which sequence it belongs to.
         num_scored: Number of scored tokens of each sequence.
@@ -35,6 +36,7 @@ class TokenBatch:
     attention_mask: Int[Tensor, "rows columns"] | None
     position_ids: Int[Tensor, "rows columns"]
     source_index: Int[Tensor, " scored"]
+    token_index: Int[Tensor, " scored"]
     targets: Int[Tensor, " scored"]
     sequence_index: Int[Tensor, " scored"]
     num_scored: tuple[int, ...]
@@ -77,15 +79,15 @@ def pad(
     input_ids = np.full((len(encoded), columns), pad_token_id)
     input_ids[inside] = np.concatenate([np.array(item.token_ids, np.int64) for item in encoded])
     starts = np.arange(len(encoded)) * columns + gaps
-    source_index = [
-        np.array(item.scored_places, np.int64) + (start - 1)
-        for item, start in zip(encoded, starts, strict=True)
-    ]
+    token_index = np.concatenate(
+        [np.array(item.scored_places, np.int64) + start for item, start in zip(encoded, starts, strict=True)]
+    )
     return TokenBatch(
         input_ids=torch.from_numpy(input_ids),
         attention_mask=torch.from_numpy(inside.astype(np.int64)),
         position_ids=torch.from_numpy(np.where(inside, positions, 0)),
-        source_index=torch.from_numpy(np.concatenate(source_index)),
+        source_index=torch.from_numpy(token_index - 1),
+        token_index=torch.from_numpy(token_index),
         **_scored_tokens(encoded),
     )
 
@@ -112,15 +114,18 @@ def pack(encoded: Sequence[Encoded], *, share_prefixes: bool = True) -> TokenBat
         np.arange(length) + sum(lengths[link] for link in path[:-1])
         for path, length in zip(paths, lengths, strict=True)
     ]
-    source_index = [
-        np.concatenate([flat_index[link] for link in paths[leaf]])[np.array(item.scored_places, np.int64) - 1]
-        for item, leaf in zip(encoded, tree.leaves, strict=True)
-    ]
+    source_index, token_index = [], []
+    for item, leaf in zip(encoded, tree.leaves, strict=True):
+        places = np.concatenate([flat_index[link] for link in paths[leaf]])
+        scored = np.array(item.scored_places, np.int64)
+        source_index.append(places[scored - 1])
+        token_index.append(places[scored])
     return TokenBatch(
         input_ids=torch.tensor([[token for segment in tree.segments for token in segment]]),
         attention_mask=None,
         position_ids=torch.from_numpy(np.concatenate(positions))[None],
         source_index=torch.from_numpy(np.concatenate(source_index)),
+        token_index=torch.from_numpy(np.concatenate(token_index)),
         segments=Segments(tuple(lengths), tuple(path[:-1] for path in paths)),
         **_scored_tokens(encoded),
     )

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stepcredit.logprobs.forward import causal_lm_of, inference_log_probs, input_device
-from stepcredit.logprobs.packing import pack, pad
+from stepcredit.logprobs.forward import forward_inputs, inference_log_probs, input_device, unwrapped
+from stepcredit.logprobs.packing import TokenBatch, pack, pad
 from stepcredit.logprobs.segments import IMPLEMENTATION
 from stepcredit.types import Encoded
 
@@ -18,11 +18,12 @@ _REPLACEABLE = ("sdpa", "eager", IMPLEMENTATION)
 _KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 _LOW_PRECISION_TOLERANCE = 0.25
-"""Nats between two orders of the same half-precision sums; a wrong mask is caught by leakage."""
+"""Nats, or shares of a state's size, between two orders of the same half-precision sums; a wrong mask is
+caught by leakage."""
 
 
 def agree_but_for_rounding(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
-    """Whether log-probabilities differ by no more than the order of a model's sums explains.
+    """Whether log-probabilities, or scaled states, differ by no more than the order of sums explains.
 
     Args:
         dtype: Of the model. In float32 and float64 every token has to agree; in half precision the root
@@ -38,48 +39,49 @@ def enable_packing(model: nn.Module) -> bool:
     """Switch a model to segment attention where it then computes what it computed before.
 
     The test runs a few tokens through the model: packed and padded must agree, and a packed sequence must
-    not feel another one's tokens. State-space and recurrent models, attention with biases of its own and
+    not feel another one's tokens: neither its log-probabilities nor, of a model with another head, its last
+    states. State-space and recurrent models, attention with biases of its own and
     models that hand no keywords to their attention fail it and stay as they are.
 
     Returns:
         Whether packed batches may be used.
     """
-    causal_lm = causal_lm_of(model)
-    if getattr(causal_lm, "_stepcredit_packs", None) is None:
-        causal_lm._stepcredit_packs = _try_packing(model, causal_lm)
-    elif causal_lm._stepcredit_packs:
-        causal_lm.set_attn_implementation(IMPLEMENTATION)
-    return bool(causal_lm._stepcredit_packs)
+    network = unwrapped(model)
+    if getattr(network, "_stepcredit_packs", None) is None:
+        network._stepcredit_packs = _try_packing(model, network)
+    elif network._stepcredit_packs:
+        network.set_attn_implementation(IMPLEMENTATION)
+    return bool(network._stepcredit_packs)
 
 
 @contextlib.contextmanager
 def packing_enabled(model: nn.Module) -> Iterator[bool]:
     """Enable packing for the time of a ``with``; yields whether it may be used."""
-    causal_lm = causal_lm_of(model)
-    before = causal_lm.config._attn_implementation
+    network = unwrapped(model)
+    before = network.config._attn_implementation
     try:
         yield enable_packing(model)
     finally:
-        if causal_lm.config._attn_implementation != before:
-            causal_lm.set_attn_implementation(before)
+        if network.config._attn_implementation != before:
+            network.set_attn_implementation(before)
 
 
-def _try_packing(model: nn.Module, causal_lm: Any) -> bool:
-    before = causal_lm.config._attn_implementation
-    if before not in _REPLACEABLE or not causal_lm._can_set_attn_implementation():
+def _try_packing(model: nn.Module, network: Any) -> bool:
+    before = network.config._attn_implementation
+    if before not in _REPLACEABLE or not network._can_set_attn_implementation():
         return False
     # Chunks and top-k indices hide tokens only from texts that are longer than the probe.
-    if not _KNOWN_LAYERS.issuperset(getattr(causal_lm.config.get_text_config(), "layer_types", None) or ()):
+    if not _KNOWN_LAYERS.issuperset(getattr(network.config.get_text_config(), "layer_types", None) or ()):
         return False
-    sequences = _probe(causal_lm.config.get_text_config().vocab_size)
-    expected = _padded(model, sequences)
-    causal_lm.set_attn_implementation(IMPLEMENTATION)
+    sequences = _probe(network.config.get_text_config().vocab_size)
+    expected = _outputs(model, pad(sequences))
+    network.set_attn_implementation(IMPLEMENTATION)
     try:
         works = _agrees(model, sequences, expected)
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
         works = False
     if not works:
-        causal_lm.set_attn_implementation(before)
+        network.set_attn_implementation(before)
     return works
 
 
@@ -94,13 +96,26 @@ def _probe(vocabulary: int) -> list[Encoded]:
     ]
 
 
-def _padded(model: nn.Module, sequences: Sequence[Encoded]) -> Tensor:
-    return inference_log_probs(model, pad(sequences).to(input_device(model)))
+@torch.no_grad()
+def _outputs(model: nn.Module, batch: TokenBatch) -> Tensor:
+    """What a packed and a padded batch must agree in, by scored token."""
+    batch = batch.to(input_device(model))
+    network = unwrapped(model)
+    if network.get_output_embeddings() is not None:
+        return inference_log_probs(model, batch)
+    was_training = model.training
+    model.eval()
+    try:
+        states: Tensor = network.base_model(**forward_inputs(model, batch))[0].flatten(0, 1)
+    finally:
+        model.train(was_training)
+    scored = states.index_select(0, batch.source_index.to(states.device))
+    return scored / scored.square().mean(dim=-1, keepdim=True).sqrt()
 
 
 def _agrees(model: nn.Module, sequences: Sequence[Encoded], expected: Tensor) -> bool:
-    batch = pack(sequences).to(input_device(model))
-    packed = inference_log_probs(model, batch)
+    batch = pack(sequences)
+    packed = _outputs(model, batch)
     if not agree_but_for_rounding(packed, expected, next(model.parameters()).dtype):
         return False
     # Other tokens in the first sequence's own segment: the later sequences must not notice, to the last bit.
@@ -108,5 +123,5 @@ def _agrees(model: nn.Module, sequences: Sequence[Encoded], expected: Tensor) ->
     num_first = sequences[0].num_scored
     own = batch.source_index[1:num_first]
     batch.input_ids[0, own] = batch.input_ids[0, own].flip(0)
-    disturbed = inference_log_probs(model, batch)
+    disturbed = _outputs(model, batch)
     return torch.equal(packed[num_first:], disturbed[num_first:])

@@ -15,6 +15,7 @@ from stepcredit.checkpoints import load_model
 from stepcredit.encoding import EncodedSteps
 from stepcredit.errors import CheckpointError
 from stepcredit.logprobs import TokenBatch
+from stepcredit.logprobs.forward import forward_inputs
 from stepcredit.objectives import ObjectiveInput
 from stepcredit.rewards import aggregate
 from stepcredit.scorers.base import Judgement
@@ -26,7 +27,6 @@ from stepcredit.scorers.step_models import (
     TAKEN_OF_CLASSIFIERS,
     StepKind,
     StepModelScorer,
-    model_inputs,
 )
 
 TOKEN_MEAN = "token-mean"
@@ -123,8 +123,8 @@ def values_record(batch: ForwardBatch, at_tokens: Float[Tensor, " scored"]) -> O
 
 def scored_logits(model: nn.Module, tokens: TokenBatch) -> Float[Tensor, "scored classes"]:
     """The head's outputs at each scored token itself, not where it is predicted."""
-    outputs: Any = model(**model_inputs(tokens), position_ids=tokens.position_ids)
-    at_tokens: Tensor = outputs.logits.float().flatten(0, 1).index_select(0, tokens.source_index + 1)
+    outputs: Any = model(**forward_inputs(model, tokens))
+    at_tokens: Tensor = outputs.logits.float().flatten(0, 1).index_select(0, tokens.token_index)
     return at_tokens
 
 

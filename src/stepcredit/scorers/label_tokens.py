@@ -34,11 +34,10 @@ def label_record(model: nn.Module, batch: ForwardBatch, *, label_ids: tuple[int,
     A response's reward is the one at its last token.
     """
     tokens = batch.tokens
-    at_tokens = tokens.source_index + 1
     good, bad = (torch.full_like(tokens.targets, label) for label in label_ids)
     twice = replace(
         tokens,
-        source_index=torch.cat([at_tokens, at_tokens]),
+        source_index=tokens.token_index.repeat(2),
         targets=torch.cat([good, bad]),
         sequence_index=tokens.sequence_index.repeat(2),
         num_scored=tokens.num_scored * 2,

@@ -131,7 +131,7 @@ def _check_unchanged(adapter: Any, config: TrainConfig) -> None:
 
 def packs(policy: nn.Module, data: TrainingSet, config: TrainConfig) -> bool:
     """Whether sequences are packed; that calls attention per sequence, which pays where they are long."""
-    if config.learns != "ratios" or config.layout == "padded":
+    if config.layout == "padded":
         return False
     tokens = sum(len(example.encoded.token_ids) for example in data.examples)
     if config.layout == "auto" and tokens < _PACKED_FROM * len(data.examples):

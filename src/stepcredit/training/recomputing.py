@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import create_selective_checkpoint_contexts
 
-from stepcredit.logprobs import pack, token_log_probs
-from stepcredit.logprobs.forward import causal_lm_of, input_device
+from stepcredit.logprobs import pack
+from stepcredit.logprobs.forward import forward_inputs, input_device, unwrapped
 from stepcredit.training.budget import is_short_of_memory
 from stepcredit.training.config import TrainConfig
 from stepcredit.training.examples import TrainingSet
@@ -47,40 +47,40 @@ def recompute_cheap(policy: nn.Module) -> bool:
     changes; a model of which one does, or which cannot do it, stays as it is.
 
     Args:
-        policy: A causal language model for which :func:`~stepcredit.logprobs.enable_packing` holds.
+        policy: A language model or classifier for which :func:`~stepcredit.logprobs.enable_packing` holds.
 
     Returns:
         Whether it is done.
     """
-    causal_lm = causal_lm_of(policy)
-    if not causal_lm.supports_gradient_checkpointing:
+    network = unwrapped(policy)
+    trained: list[Any] = [weight for weight in network.base_model.parameters() if weight.requires_grad]
+    if not trained or not network.supports_gradient_checkpointing:
         return False
-    expected = _gradient(policy)
+    smallest = min(trained, key=lambda weight: weight.numel())
+    expected = _gradient(policy, smallest)
     keep = partial(create_selective_checkpoint_contexts, list(_KEPT))
-    causal_lm.activation_checkpointing_enable({"use_reentrant": False, "context_fn": keep})
+    network.activation_checkpointing_enable({"use_reentrant": False, "context_fn": keep})
     try:
-        works = torch.equal(_gradient(policy), expected)
+        works = torch.equal(_gradient(policy, smallest), expected)
     except RuntimeError:
         works = False
     if not works:
-        causal_lm.activation_checkpointing_disable()
+        network.activation_checkpointing_disable()
     return works
 
 
-def _gradient(policy: nn.Module) -> Tensor:
-    """Of an early parameter, through all layers, on two short sequences."""
-    vocabulary = causal_lm_of(policy).config.get_text_config().vocab_size
+def _gradient(policy: nn.Module, weight: Tensor) -> Tensor:
+    """Of a weight of the backbone, through the layers after it, on two short sequences."""
+    vocabulary = unwrapped(policy).config.get_text_config().vocab_size
     tokens = tuple((7 * position + 3) % vocabulary for position in range(48))
     batch = pack([Encoded(tokens[:32], 20), Encoded(tokens[:20] + tokens[32:], 20)])
-    trained: list[Any] = [weight for weight in policy.parameters() if weight.requires_grad]
-    smallest = min(trained, key=lambda weight: weight.numel())
     was_training = policy.training
     policy.train()
     try:
         with torch.random.fork_rng():
             torch.manual_seed(0)  # the same dropout
-            log_probs = token_log_probs(policy, batch.to(input_device(policy)))
-            gradient: Tensor = torch.autograd.grad(log_probs.sum(), smallest)[0]
+            outputs = policy(**forward_inputs(policy, batch.to(input_device(policy))))
+            gradient: Tensor = torch.autograd.grad(outputs.logits.sum(), weight)[0]
     finally:
         policy.train(was_training)
     return gradient
