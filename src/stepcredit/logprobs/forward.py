@@ -25,7 +25,7 @@ _ROWS_AT_ONCE = 64
 
 
 def unwrapped(model: nn.Module) -> Any:
-    """The transformers model inside wrappers (DDP, ``torch.compile``, PEFT)."""
+    """The transformers model inside wrappers (DDP, ``torch.compile``, PEFT, a head of our own)."""
     inner: Any = model
     while True:
         if hasattr(inner, "_orig_mod"):

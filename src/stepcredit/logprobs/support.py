@@ -74,9 +74,9 @@ def _try_packing(model: nn.Module, network: Any) -> bool:
     if not _KNOWN_LAYERS.issuperset(getattr(network.config.get_text_config(), "layer_types", None) or ()):
         return False
     sequences = _probe(network.config.get_text_config().vocab_size)
-    expected = _outputs(model, pad(sequences))
-    network.set_attn_implementation(IMPLEMENTATION)
     try:
+        expected = _outputs(model, pad(sequences))
+        network.set_attn_implementation(IMPLEMENTATION)
         works = _agrees(model, sequences, expected)
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
         works = False

@@ -23,7 +23,7 @@ def read_label(
     model: Any, batch: TokenBatch, positions: Int[Tensor, " N"], *, label_ids: tuple[int, int]
 ) -> Float[Tensor, " N"]:
     """``softmax(logit(good), logit(bad))[good]`` of the next token, in [0, 1]."""
-    logits = logits_at(model, positions, tokens=label_ids, **model_inputs(batch))
+    logits = logits_at(model, positions, tokens=label_ids, **model_inputs(model, batch))
     probabilities: Tensor = logits.softmax(dim=-1)
     return probabilities[:, 0]
 

@@ -39,6 +39,10 @@ class HeadedModel(nn.Module):
         # A backbone that is spread over devices ends on another one than the head is on.
         return SimpleNamespace(logits=self.head(hidden.to(next(self.head.parameters()).device)))
 
+    def get_base_model(self) -> Any:
+        """What runs under the head, where packing is switched on."""
+        return self.backbone
+
     def get_input_embeddings(self) -> nn.Module:
         """The backbone's."""
         embeddings: nn.Module = self.backbone.get_input_embeddings()

@@ -19,7 +19,7 @@ from stepcredit.scorers.step_models import TAKEN_OF_CLASSIFIERS, StepKind, StepR
 
 def read_sequence(model: Any, batch: TokenBatch, positions: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
     """The model's output, any real number; it finds the last token of a sequence by its own rule."""
-    logits: Tensor = model(**model_inputs(batch)).logits.float()
+    logits: Tensor = model(**model_inputs(model, batch)).logits.float()
     assert len(positions) == len(logits), "a sequence classifier's response is one step"
     if logits.shape[1] != 1:
         raise CheckpointError(
@@ -35,7 +35,7 @@ def _reader(model: Any, encoding: Any) -> StepReader:
     padding = model.config.get_text_config().pad_token_id
     # The model finds the end of a sequence by its padding; without, it takes one sequence at a time.
     single = {"token_budget": 1} if padding is None else {"pad_token_id": int(padding)}
-    return StepReader(model, read_sequence, **single)
+    return StepReader(model, read_sequence, share_prefixes=False, **single)
 
 
 def _sequence_classifier(checkpoint: Checkpoint) -> Any:

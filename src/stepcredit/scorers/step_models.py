@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Unpack
 
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from stepcredit.checkpoints import context_length, load_config
 from stepcredit.encoding import EncodedSteps, Encoding, read_positions
 from stepcredit.errors import UserError
-from stepcredit.logprobs import TokenBatch, batches_by_length, pad
-from stepcredit.logprobs.forward import input_device
+from stepcredit.logprobs import TokenBatch, batches_by_length, pack, packing_enabled, pad
+from stepcredit.logprobs.forward import forward_inputs, input_device
+from stepcredit.logprobs.prefixes import batches_by_prefix
 from stepcredit.rewards import aggregate
 from stepcredit.scorers.base import Judgement, Shared, WindowedScorer
 from stepcredit.scorers.kind import Kind
@@ -39,9 +41,11 @@ ReadSteps = Callable[[Any, TokenBatch, Int[Tensor, " N"]], Float[Tensor, " N"]]
 
 
 class StepReader:
-    """Reads one score per step off a model; sequences are batched by length, which changes no value.
+    """Reads one score per step off a model, in batches, which change no value beyond rounding.
 
     Args:
+        share_prefixes: Compute common prefixes once, where the model allows it
+            (:func:`~stepcredit.logprobs.support.enable_packing`); else sequences are padded, by length.
         pad_token_id: What fills the gaps on the right; its value changes nothing but where a model finds
             the end of a sequence by it.
         token_budget: Most tokens, padding included, of one forward pass.
@@ -52,11 +56,13 @@ class StepReader:
         model: nn.Module,
         read: ReadSteps,
         *,
+        share_prefixes: bool = True,
         pad_token_id: int = 0,
         token_budget: int = DEFAULT_TOKEN_BUDGET,
     ) -> None:
         self.model = model.eval()
         self.read = read
+        self.share_prefixes = share_prefixes
         self.pad_token_id = pad_token_id
         self.token_budget = token_budget
 
@@ -65,27 +71,45 @@ class StepReader:
         """Scores of each sequence's steps, in input order."""
         scores = [np.zeros(0)] * len(encoded)
         device = input_device(self.model)
-        lengths = [len(item.token_ids) for item in encoded]
-        for group in batches_by_length(lengths, self.token_budget):
-            members = [encoded[index] for index in group]
-            batch = pad(members, pad_token_id=self.pad_token_id).to(device)
-            columns = batch.input_ids.shape[1]
-            flat = [row * columns + p for row, item in enumerate(members) for p in read_positions(item)]
-            values = self.read(self.model, batch, torch.tensor(flat, device=device)).double().cpu()
-            parts = torch.split(values, [len(item.step_ends) for item in members])
-            for index, part in zip(group, parts, strict=True):
-                scores[index] = part.numpy()
+        # The last tokens of steps may lie anywhere, also where nothing is scored yet.
+        whole = [replace(item, scored_start=1, skipped=()) for item in encoded]
+        with packing_enabled(self.model) if self.share_prefixes else nullcontext(False) as packs:
+            for group in self._batches(encoded, packs=packs):
+                members = [whole[index] for index in group]
+                batch = (pack(members) if packs else pad(members, pad_token_id=self.pad_token_id)).to(device)
+                places = [
+                    flat[list(read_positions(encoded[index]))]
+                    for index, flat in zip(group, _places(batch), strict=True)
+                ]
+                values = self.read(self.model, batch, torch.cat(places)).double().cpu()
+                parts = torch.split(values, [len(part) for part in places])
+                for index, part in zip(group, parts, strict=True):
+                    scores[index] = part.numpy()
         return scores
+
+    def _batches(self, encoded: Sequence[Encoded], *, packs: bool) -> Iterator[list[int]]:
+        if packs:
+            return batches_by_prefix([item.token_ids for item in encoded], self.token_budget)
+        return batches_by_length([len(item.token_ids) for item in encoded], self.token_budget)
+
+
+def _places(batch: TokenBatch) -> Iterator[Int[Tensor, " tokens"]]:
+    """For each sequence, all of whose tokens but the first are scored: the flat index of each token."""
+    for before, own in zip(batch.split(batch.source_index), batch.split(batch.token_index), strict=True):
+        yield torch.cat([before[:1], own])
 
 
 def read_logits(model: Any, batch: TokenBatch, positions: Int[Tensor, " N"]) -> Float[Tensor, "N classes"]:
     """The outputs of a head on every token as they are."""
-    logits: Tensor = model(**model_inputs(batch)).logits.flatten(0, 1).index_select(0, positions).float()
+    outputs = model(**model_inputs(model, batch))
+    logits: Tensor = outputs.logits.flatten(0, 1).index_select(0, positions).float()
     return logits
 
 
-def model_inputs(batch: TokenBatch) -> dict[str, Any]:
-    """What a model is called with to be read."""
+def model_inputs(model: nn.Module, batch: TokenBatch) -> dict[str, Any]:
+    """What a model is called with to be read; padded, as some models take them, without positions."""
+    if batch.segments is not None:
+        return forward_inputs(model, batch)
     return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
 
 
