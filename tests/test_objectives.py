@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +22,7 @@ from stepcredit.objectives import (
     get_objective,
     response_rewards,
 )
-from stepcredit.training.config import OBJECTIVE_NAMES
+from stepcredit.training.config import OBJECTIVE_NAMES, TrainConfig
 
 LOG2 = math.log(2)
 
@@ -211,6 +212,28 @@ class TestProperties:
 
     def test_the_command_line_offers_exactly_these(self) -> None:
         assert tuple(OBJECTIVES) == OBJECTIVE_NAMES
+
+    @pytest.mark.parametrize("constant", [item.name for item in fields(ObjectiveSettings)])
+    @pytest.mark.parametrize("name", sorted(OBJECTIVES))
+    def test_a_constant_that_one_does_not_read_is_refused(self, name: str, constant: str) -> None:
+        inputs = record(
+            [0.4, -0.3],
+            [1.0, 0.0],
+            lengths=torch.tensor([2, 1]),
+            log_ratios=torch.tensor([[0.3, 0.1], [-0.3, 0.0]]).double(),
+            token_targets=torch.tensor([[1.0, 0.0], [0.0, torch.nan]]).double(),
+            mismatched_rewards=torch.tensor([0.1]).double(),
+            batch_rewards=torch.tensor([0.4, -0.3]).double(),
+            batch_labels=torch.tensor([1.0, 0.0]).double(),
+        )
+        changed: dict[str, Any] = {constant: 0.7}
+        other = replace(inputs, settings=ObjectiveSettings(**changed))
+        flag = "--" + constant.replace("_", "-")
+        if losses(name, other) == losses(name, inputs):
+            with pytest.raises(UserError, match=f"{flag}: does not apply to the objective {name}"):
+                TrainConfig(objective=name, **changed)
+        else:
+            assert getattr(TrainConfig(objective=name, **changed), constant) == 0.7
 
     def test_an_unknown_one_is_refused_with_the_known_ones(self) -> None:
         with pytest.raises(UserError, match=r"'orpo'.*ce, dpo, kto"):

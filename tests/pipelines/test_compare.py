@@ -168,3 +168,21 @@ def test_faults_of_every_file_are_found_before_anything_is_trained(
     with pytest.raises(UserError, match=message):
         compare.run(compare.Options(recipe=tmp_path / "recipe.yaml", root=tmp_path, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("held_out", "other"), [("dev", "train"), ("test", "labelled"), ("test", "dev")])
+def test_problems_that_are_learned_from_or_chosen_on_are_not_held_out(
+    held_out: str, other: str, world: Path, tmp_path: Path
+) -> None:
+    for name in ("train", "dev", "test", "labelled"):
+        (tmp_path / f"{name}.jsonl").write_bytes((world / f"{name}.jsonl").read_bytes())
+    rows = [rollout_to_json(rollout) for rollout in read_rollouts(world / f"{held_out}.jsonl")]
+    first = next(iter(read_rollouts(world / f"{other}.jsonl")))
+    for row in rows:
+        if row["prompt_id"] == rows[0]["prompt_id"]:
+            row["prompt"] = first.prompt  # under an id of its own
+    write_rows(tmp_path / f"{held_out}.jsonl", rows)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    with pytest.raises(UserError, match=rf"{held_out}\.jsonl: has 1 problem of .*(train|{other})\.jsonl"):
+        compare.run(compare.Options(recipe=tmp_path / "recipe.yaml", root=tmp_path, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

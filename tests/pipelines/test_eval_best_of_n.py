@@ -51,6 +51,16 @@ def write_inputs(folder: Path, *, correct: object = True) -> tuple[Path, Path]:
     return graded, scored
 
 
+def test_development_problems_that_are_reported_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graded, scored = write_inputs(tmp_path)
+    words = ["eval", "best-of-n", str(graded), "--scores", f"prm={scored}", "--n", "1,2", "--draws", "200"]
+    assert main([*words, "--dev", str(graded), "--dev-scores", f"prm={scored}"]) == 0
+    said = "warning: 6 development problems, first 'p0', are reported too"
+    assert said in capsys.readouterr().err
+
+
 def test_json_is_pure_and_has_every_method_and_aggregate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

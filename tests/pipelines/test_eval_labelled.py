@@ -112,6 +112,18 @@ def test_processbench_on_a_development_file(tmp_path: Path, capsys: pytest.Captu
     assert not any(subset == "dev" for subset, *_ in shown)
 
 
+def test_development_rows_of_reported_problems_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, dev = process_bench(tmp_path, "math", [0, 1, -1]), tmp_path / "again.json"
+    dev.write_bytes(data.read_bytes())
+    command = ["eval", "processbench", str(data), "--dev", str(dev), "--draws", "200", "--json"]
+    command += ["--scores", f"prm/math={perfect_scores(data, 'processbench')}"]
+    command += ["--scores", f"prm/dev={perfect_scores(dev, 'processbench')}"]
+    assert main(command) == 0
+    assert "warning: 3 development problems, first " in capsys.readouterr().err
+
+
 def prm_bench(folder: Path) -> Path:
     path = folder / "bench.jsonl"
     rows = []

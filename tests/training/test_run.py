@@ -310,7 +310,13 @@ class TestHeldOut:
     ) -> None:
         train(tiny_model, rollouts, tmp_path, heldout=rollouts, epochs=1.0)
         shared = len({rollout.prompt_id for rollout in rollouts})
-        assert f"warning: {shared} held-out prompts are trained on too" in capsys.readouterr().err
+        assert f"warning: {shared} held-out problems, first " in capsys.readouterr().err
+        renumbered = [replace(row, prompt_id=f"dev-{row.prompt_id}") for row in rollouts]
+        train(tiny_model, rollouts, tmp_path / "renumbered", heldout=renumbered, epochs=0.3)
+        assert f"warning: {shared} held-out problems, first 'dev-" in capsys.readouterr().err
+        others = [replace(row, prompt=f"{row.prompt} Or not?") for row in rollouts]
+        train(tiny_model, rollouts, tmp_path / "others", heldout=others, epochs=0.3)
+        assert "trained on too" not in capsys.readouterr().err
 
     def test_patience_ends_the_run(self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path) -> None:
         trained = train(

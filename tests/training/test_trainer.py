@@ -70,10 +70,11 @@ def make_trainer(
         activation_checkpointing=fields.pop("gradient_checkpointing", False),
         logging_nan_inf_filter=False,
     )
+    constants: dict[str, Any] = {"prefix_margin": 0.5, "prefix_beta": 2.0} if "prefix" in objective else {}
     return PRMTrainer(
         model,
         arguments,
-        config=TrainConfig(objective=objective, batch_size=8, prefix_margin=0.5, prefix_beta=2.0),
+        config=TrainConfig(objective=objective, batch_size=8, **constants),
         record=partial(implicit_record, beta=BETA),
         data=data,
         reference=fields.pop("reference", fixed_reference),

@@ -1,4 +1,8 @@
-"""Responses are grouped by prompt id, so one id must not stand for two problems."""
+"""Responses are grouped by prompt id, so one id must not stand for two problems, nor two ids for one.
+
+The first would compare responses to different problems, the second lets a problem that is learned from be
+held out too.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +44,15 @@ def one_prompt_each(
         yield rollout
 
 
+def shared_problems(first: Iterable[Rollout], second: Iterable[Rollout]) -> list[str]:
+    """Prompt ids of the first whose problem the second has too, under whatever id.
+
+    A problem is what the last user turn asks: system messages and examples before it make no other one.
+    """
+    known = {_question(rollout.prompt) for rollout in second}
+    return list(dict.fromkeys(rollout.prompt_id for rollout in first if _question(rollout.prompt) in known))
+
+
 def _turns(prompt: PromptText) -> object:
     """All of a prompt; files of some kinds hold null where a turn lacks a field."""
     return [
@@ -47,6 +60,6 @@ def _turns(prompt: PromptText) -> object:
     ]
 
 
-def _question(prompt: PromptText) -> object:
+def _question(prompt: PromptText) -> str:
     asked = (content_text(turn) for turn in reversed(as_messages(prompt)) if turn["role"] == "user")
     return next(asked, plain_text(prompt)).strip()

@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from stepcredit.data.prompt_ids import shared_problems
 from stepcredit.errors import UserError
 from stepcredit.evaluation.best_of_n import BestOfNSettings, vote_subsets
 from stepcredit.evaluation.choices import Choice
 from stepcredit.evaluation.samples import Joined, Samples, Scored, select, split_by_problem
+from stepcredit.runs import warn
 from stepcredit.stats import best_of_n, fit_log_odds, sigmoid
+from stepcredit.types import Rollout
 from stepcredit.wording import agree, quantity
 
 
@@ -28,6 +31,15 @@ class Development:
     joined: Joined | None = None
     share: float = 0.0
     name: str = ""
+
+
+def warn_of_shared_problems(development: Iterable[Rollout], reported: Iterable[Rollout]) -> None:
+    """Say so if choices are made on problems that figures are reported of."""
+    if shared := shared_problems(development, reported):
+        warn(
+            f"{quantity(len(shared), 'development problem')}, first {shared[0]!r}, "
+            f"{agree(len(shared), 'is', 'are')} reported too: figures of what is chosen are too good"
+        )
 
 
 def split_off(joined: Joined, development: Development | None) -> tuple[Joined, Joined | None]:

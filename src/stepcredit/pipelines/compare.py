@@ -18,6 +18,7 @@ from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.comparison.recipe import ComparedMethod, Recipe, read_recipe
 from stepcredit.comparison.results import ComparisonResult, MethodCost, MethodResult, Trial
 from stepcredit.data import read_rollouts
+from stepcredit.data.prompt_ids import shared_problems
 from stepcredit.errors import UserError
 from stepcredit.options import argument, check_at_least_one, check_draws, check_seed, option
 from stepcredit.pipelines import baseline, eval_best_of_n, score, train
@@ -98,9 +99,6 @@ def _check_files(recipe: Recipe) -> None:
     for path in [recipe.train, recipe.dev, recipe.test, *recipe.collection, *data]:
         if not path.exists():
             raise UserError("there is no such file", where=path, hint="check the recipe's paths and --root")
-    for path in data:
-        for _ in read_rollouts(path):
-            pass
     for path, wanted, name in (
         (recipe.dev, recipe.choose_at, "choose_at"),
         (recipe.test, min(recipe.n), "n"),
@@ -112,6 +110,16 @@ def _check_files(recipe: Recipe) -> None:
                 where=path,
                 hint=f"lower {name} in the recipe, or sample more responses",
             )
+    learned_from = dict.fromkeys([recipe.train, *data])
+    for held_out, others in ((recipe.dev, learned_from), (recipe.test, [*learned_from, recipe.dev])):
+        for path in others:
+            if shared := shared_problems(read_rollouts(held_out), read_rollouts(path)):
+                raise UserError(
+                    f"has {quantity(len(shared), 'problem')} of {path}, first {shared[0]!r}, which makes "
+                    "the comparison unfair",
+                    where=held_out,
+                    hint="split by problem, not by response",
+                )
 
 
 def _evaluate(options: Options, recipe: Recipe, searched: Mapping[str, Searched]) -> ComparisonResult:

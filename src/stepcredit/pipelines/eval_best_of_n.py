@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,7 @@ def _evaluate(options: Options) -> EvalResult:
     from stepcredit.evaluation.best_of_n import BestOfNSettings
     from stepcredit.evaluation.best_of_n_evaluation import evaluate_best_of_n
     from stepcredit.evaluation.choices import VOTE_KINDS
+    from stepcredit.evaluation.development import warn_of_shared_problems
     from stepcredit.evaluation.tables import accuracy_table, comparison_table
     from stepcredit.reports.evaluation_folder import check_results, write_results
 
@@ -125,6 +127,10 @@ def _evaluate(options: Options) -> EvalResult:
     if options.out is not None:
         check_results(options.out, _manifest(options), overwrite=options.overwrite)
     joined = _joined(options.graded, options.scores, "--scores", options.skip_invalid)
+    development = _development(options)
+    if development is not None and development.joined is not None:
+        both = (development.joined.samples.responses, joined.samples.responses)
+        warn_of_shared_problems(*(chain.from_iterable(responses) for responses in both))
     evaluation = evaluate_best_of_n(
         joined,
         BestOfNSettings(
@@ -135,7 +141,7 @@ def _evaluate(options: Options) -> EvalResult:
             seed=options.seed,
         ),
         aggregate=options.aggregate,
-        development=_development(options),
+        development=development,
         draws=options.draws,
     )
     if options.out is not None:

@@ -136,6 +136,7 @@ def read_parts(inputs: LabelledInputs, format_name: str) -> LabelledParts:
         UserError: Options do not fit together.
         DataError: Something cannot be read.
     """
+    from stepcredit.evaluation.development import warn_of_shared_problems
     from stepcredit.evaluation.labelled_data import LabelledParts, labelled_part, read_labelled, read_scores
 
     sources = inputs.sources
@@ -144,6 +145,9 @@ def read_parts(inputs: LabelledInputs, format_name: str) -> LabelledParts:
     check_draws(inputs.draws, inputs.seed)
     scorings = _scorings(inputs, list(sources))
     data, excluded = read_labelled(sources, format_name, skip_invalid=inputs.skip_invalid)
+    if inputs.dev is not None:
+        reported = (rollout for name, part in data.items() if name != _DEV for rollout in part)
+        warn_of_shared_problems(data[_DEV], reported)
     scores = read_scores(inputs.scores, list(sources), skip_invalid=inputs.skip_invalid)
     for part, rollouts in data.items():
         scores[part] |= _score_with_models(scorings[part], rollouts)

@@ -28,6 +28,16 @@ OBJECTIVE_NAMES = (
 )
 _IMPLICIT_ONLY = ("kto", "ipo", "ce-prefix", "prefix")
 _OF_PREFIXES = ("token-ce", "step-ce", "label-ce")
+_READ_BY = {
+    "right_weight": ("kto",),
+    "wrong_weight": ("kto",),
+    "prefix_weight": ("ce-prefix",),
+    "prefix_margin": ("ce-prefix", "prefix"),
+    "prefix_beta": ("ce-prefix", "prefix"),
+    "pair_scale": ("pair-margin",),
+    "pair_margin": ("pair-margin",),
+}
+"""The objectives' constants, and which objectives read them."""
 # What changes speed, memory or what is reported, but not the weights beyond rounding.
 _NOT_IN_RESULT = (
     "tokens_per_forward",
@@ -184,6 +194,16 @@ class TrainConfig:
                     f"there is no {getattr(self, name)!r}",
                     where=_flag(name),
                     hint=f"use {', '.join(allowed)}",
+                )
+        for name, readers in _READ_BY.items():
+            if (
+                self.objective not in readers
+                and getattr(self, name) != self.__dataclass_fields__[name].default
+            ):
+                raise UserError(
+                    f"does not apply to the objective {self.objective}",
+                    where=_flag(name),
+                    hint=f"leave it out, or use --objective {' or '.join(readers)}",
                 )
         if self.learns != "ratios" and (self.reference_free or self.live_reference):
             raise UserError("only implicit reward models have a reference", where="--family")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stepcredit.checkpoints import LoadOptions, PRMCard, context_length, load_config, load_tokenizer
-from stepcredit.data.prompt_ids import one_prompt_each
+from stepcredit.data.prompt_ids import one_prompt_each, shared_problems
 from stepcredit.encoding import Encoding
 from stepcredit.errors import UserError
 from stepcredit.objectives import get_objective
@@ -25,6 +25,7 @@ from stepcredit.training.examples import (
     make_training_set,
 )
 from stepcredit.types import Encoded, Rollout
+from stepcredit.wording import agree, quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ def read_inputs(
     tokenizer = load_tokenizer(model, trust_remote_code=load.trust_remote_code, chat=load.chat)
     objective = get_objective(config.objective)
     is_by_prompt = objective.paired or config.balance == "instruction"
-    rollouts = list(one_prompt_each(rollouts) if is_by_prompt else rollouts)
+    rollouts, heldout = list(one_prompt_each(rollouts) if is_by_prompt else rollouts), list(heldout)
     rule = config.rule
     if rule.kind == "auto":
         rule = choose_rule(rollout.response for rollout in rollouts)
@@ -85,11 +86,10 @@ def read_inputs(
     if counts:
         check_distinguishes(examples, counts, where="--dev")
         counts["examples"] = len(examples)
-    trained_on = {example.prompt_id for example in data.examples}
-    shared = len({example.prompt_id for example in examples} & trained_on)
-    if shared:
+    if shared := shared_problems(heldout, rollouts):
         warn(
-            f"{shared} held-out prompts are trained on too: held-out metrics are too optimistic, "
+            f"{quantity(len(shared), 'held-out problem')}, first {shared[0]!r}, "
+            f"{agree(len(shared), 'is', 'are')} trained on too: held-out metrics are too optimistic, "
             "and so is the choice of weights"
         )
     data.counts.update({HELDOUT + name: number for name, number in counts.items()})
