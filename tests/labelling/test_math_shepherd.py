@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from stepcredit.lab.task import STEP_RULE, parse_problem
 from stepcredit.lab.tutor import WEAK
 from stepcredit.lab.values import step_values
 from stepcredit.labelling.math_shepherd import LabelSettings, PrefixCompletions, step_prefixes
-from stepcredit.types import Rollout, Sampling
+from stepcredit.labelling.monte_carlo import FIELD
+from stepcredit.types import Rollout, Sampling, StepLabel
 
 
 def _rollouts(num_problems: int, samples: int) -> list[Rollout]:
@@ -110,13 +112,25 @@ def test_the_last_step_has_the_outcome_unless_the_response_was_cut_off() -> None
     assert [prefix.is_response for prefix in step_prefixes(cut_off, STEP_RULE)] == [False, False]
 
 
+def test_what_cannot_be_labelled_keeps_no_labels_of_an_earlier_run() -> None:
+    earlier: dict[str, Any] = {"step_labels": (StepLabel(3, 1.0),), "extras": {FIELD: {}, "level": 2}}
+    ungraded = Rollout(id="a", prompt_id="p", prompt="x", response="a\nb", answer="b", **earlier)
+    without_completions = replace(ungraded, correct=False, finish_reason="length")
+    completions = PrefixCompletions(STEP_RULE, _settings(2))
+    completions.see([ungraded, without_completions])
+    for rollout in (ungraded, without_completions):
+        labelled = completions.label(rollout)
+        assert labelled.step_labels is None
+        assert labelled.extras == {"level": 2}
+
+
 def test_rollouts_without_verdict_or_answer_stay_as_they_are() -> None:
     rollout = Rollout(id="a", prompt_id="p", prompt="x", response="a\nb", answer="b")
     completions = PrefixCompletions(STEP_RULE, _settings(2))
     completions.see([rollout])
     assert completions.num_labelled == 0
     assert not list(completions.requests([rollout], 2, Sampling()))
-    assert completions.label(rollout) is rollout
+    assert completions.label(rollout) == rollout
 
 
 @pytest.mark.parametrize("num_completions", [4, 16, 64, 256])

@@ -90,7 +90,7 @@ def test_all_kinds_are_kept_and_one_is_chosen() -> None:
 def test_steps_without_completions_are_left_out() -> None:
     labelled = label_rollout(ROLLOUT, [(3, Tally(0, 0)), (5, Tally(1, 1))], kind="soft", beta=0.5)
     assert labelled.step_labels == (StepLabel(5, 1.0),)
-    assert label_rollout(ROLLOUT, [(3, Tally(0, 0))], kind="soft", beta=0.5) is ROLLOUT
+    assert label_rollout(ROLLOUT, [(3, Tally(0, 0))], kind="soft", beta=0.5) == ROLLOUT
 
 
 def test_a_rollout_without_labels_says_how_to_get_them() -> None:

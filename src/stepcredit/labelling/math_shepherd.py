@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from stepcredit.conversations import tools_of
 from stepcredit.data.prompt_ids import one_prompt_each
-from stepcredit.labelling.monte_carlo import Tally, is_settled, label_rollout
+from stepcredit.labelling.monte_carlo import FIELD, Tally, is_settled, label_rollout, without_labels
 from stepcredit.runs import Ledger
 from stepcredit.steps import StepRule, steps_of
 from stepcredit.types import GenerationRequest, Prompt, Rollout, Sampling
@@ -195,9 +195,12 @@ class PrefixCompletions:
         return known.missing(target)
 
     def label(self, rollout: Rollout) -> Rollout:
-        """The rollout with its labels; a finished response's last step has the response's own outcome."""
+        """The rollout with its labels, none where it cannot have any.
+
+        A finished response's last step has the response's own outcome.
+        """
         if not can_be_labelled(rollout):
-            return rollout
+            return without_labels(rollout, FIELD)
         tallies = [
             (
                 len(prefix.text),

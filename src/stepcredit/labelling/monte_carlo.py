@@ -85,7 +85,7 @@ def label_rollout(rollout: Rollout, tallies: list[tuple[int, Tally]], *, kind: s
     """
     known = [(end, tally) for end, tally in tallies if tally.total]
     if not known:
-        return rollout
+        return without_labels(rollout, FIELD)
     right = np.array([tally.right for _, tally in known])
     total = np.array([tally.total for _, tally in known])
     content = {
@@ -98,6 +98,12 @@ def label_rollout(rollout: Rollout, tallies: list[tuple[int, Tally]], *, kind: s
         "beta": beta,
     }
     return with_labels(replace(rollout, extras={**rollout.extras, FIELD: content}), kind)
+
+
+def without_labels(rollout: Rollout, field: str) -> Rollout:
+    """A rollout that cannot be labelled, without labels of an earlier run and what ``field`` says of them."""
+    extras = {name: value for name, value in rollout.extras.items() if name != field}
+    return replace(rollout, step_labels=None, extras=extras)
 
 
 def with_labels(rollout: Rollout, kind: str) -> Rollout:

@@ -221,7 +221,8 @@ def _confidences(scorer: StepModelScorer, rollouts: Iterator[Rollout]) -> Iterat
 
 
 def _label(options: Options, scorer: StepModelScorer, threshold: float, lines: ResumableLines) -> None:
-    from stepcredit.labelling.autopsv import label_rollout
+    from stepcredit.labelling.autopsv import FIELD, label_rollout
+    from stepcredit.labelling.monte_carlo import without_labels
 
     rollouts = read_rollouts(options.graded, skip_invalid=options.skip_invalid)
     done = lines.num_rows
@@ -229,8 +230,10 @@ def _label(options: Options, scorer: StepModelScorer, threshold: float, lines: R
         # Whole pieces, since how responses lie together in a batch shows in the last digits.
         for piece in _confidences(scorer, islice(rollouts, done, None)):
             for rollout, confidences in piece:
-                has_none = isinstance(confidences, Exception)
-                labelled = rollout if has_none else label_rollout(rollout, confidences, threshold)
+                if isinstance(confidences, Exception):
+                    labelled = without_labels(rollout, FIELD)
+                else:
+                    labelled = label_rollout(rollout, confidences, threshold)
                 lines.append(rollout_to_json(labelled))
                 progress.advance()
             lines.checkpoint({})
