@@ -26,6 +26,7 @@ from stepcredit.logprobs import float32_products
 from stepcredit.runs import Progress
 from stepcredit.training import callbacks, snapshots
 from stepcredit.training.config import TrainConfig
+from stepcredit.training.counts import HELDOUT
 from stepcredit.training.fitting import TrainedModel
 from stepcredit.training.run import train_prm
 from stepcredit.training.snapshots import last_snapshot
@@ -474,6 +475,19 @@ class TestRefusals:
         ungraded = [replace(rollout, correct=None) for rollout in rollouts[:3]]
         with pytest.raises(DataError, match=r"--dev: none of 3 rollouts can be used \(3 not graded\)"):
             train(tiny_model, rollouts, tmp_path, heldout=ungraded)
+
+    def test_held_out_rollouts_that_are_too_long_are_cut_as_those_that_are_trained_on(
+        self, tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+    ) -> None:
+        response = f"{rollouts[0].response}\n{'1' * 90}"
+        longer = [
+            replace(rollouts[0], id=f"long-{right}", correct=right, response=response)
+            for right in (True, False)
+        ]
+        trained = train(
+            tiny_model, [*rollouts, *longer], tmp_path, heldout=longer, over_long="truncate", epochs=0.3
+        )
+        assert trained.counts["truncated"] == trained.counts[f"{HELDOUT}truncated"] == 2
 
     def test_no_rollouts(self, tiny_model: Path, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no rollouts"):

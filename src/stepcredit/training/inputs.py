@@ -82,7 +82,9 @@ def read_inputs(
     encoding = get_kind(config.family).make_encoding(tokenizer, rule, longest, _separator(model, config))
     data = make_training_set(rollouts, encoding, objective, config, seed=seed)
     counts: dict[str, int] = {}
-    examples = encode_examples(heldout, encoding, objective=get_objective("ce"), counts=counts)
+    examples = encode_examples(
+        heldout, encoding, objective=get_objective("ce"), over_long=config.over_long, counts=counts
+    )
     if counts:
         check_distinguishes(examples, counts, where="--dev")
         counts["examples"] = len(examples)
