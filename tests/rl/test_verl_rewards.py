@@ -78,13 +78,14 @@ def test_steps_of_a_model_on_a_server_beyond_its_context_have_the_reward_that_wa
     assert (float(score), logged["process_reward"], logged["unscored"]) == (-5.0, -5.0, 1.0)
 
 
-def test_with_an_aggregate_a_response_beyond_the_context_has_the_reward_that_was_given(
-    prm: ImplicitPRM, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("aggregate", [None, "min"])
+def test_a_response_beyond_the_context_has_the_reward_that_was_given(
+    aggregate: str | None, prm: ImplicitPRM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = [*trajectory(prm, finished=False).response_ids] * 40
     row = Trajectory(prompt_ids=trajectory(prm).prompt_ids, response_ids=long, prompt=messages(PROMPT))
-    with pytest.warns(UserWarning, match="not scored"):
-        score, logged = rewards(prm, monkeypatch, aggregate="min", unscored=-5.0).score(row, None)
+    with pytest.warns(UserWarning, match="more than the context"):
+        score, logged = rewards(prm, monkeypatch, aggregate=aggregate, unscored=-5.0).score(row, None)
     assert (float(score), logged["unscored"]) == (-5.0, 1.0)
 
 

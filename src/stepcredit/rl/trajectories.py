@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from stepcredit.encoding import EncodingError
 from stepcredit.encoding.chat import ChatEncoding
 from stepcredit.encoding.token_starts import token_starts
 from stepcredit.errors import DataError, UserError
@@ -47,7 +48,8 @@ def token_rewards(
         An array of shape ``(tokens,)`` per response, in nats; zero where the mask is.
 
     Raises:
-        UserError: The reward model is of another kind, or a sequence is longer than its context.
+        UserError: The reward model is of another kind.
+        EncodingError: A sequence is longer than its context (``too-long``).
         DataError: Numbers do not match, or a token is not in the model's vocabulary.
     """
     check_layout(layout)
@@ -110,7 +112,8 @@ def _encoded(prompt: Sequence[int], response: Sequence[int], encoding: ChatEncod
             hint="train the reward model from the policy's own weights, so that they share a tokenizer",
         )
     if encoding.max_tokens is not None and len(token_ids) > encoding.max_tokens:
-        raise UserError(
+        raise EncodingError(
+            "too-long",
             f"has {quantity(len(token_ids), 'token')}, more than the context of {encoding.max_tokens}",
             where=where,
             hint="generate shorter ones, or use a reward model with a longer context",

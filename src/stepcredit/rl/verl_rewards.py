@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stepcredit.encoding import EncodingError
 from stepcredit.errors import DataError, UserError
 from stepcredit.rl.layout import check_layout
 from stepcredit.rl.step_rewards import StepRewards
@@ -34,9 +36,8 @@ class VerlSettings:
         process_weight: Of the process rewards.
         outcome_weight: Of verl's own score of the answer, on the last token; 0 does not compute it.
         reference_floor: As in :class:`~stepcredit.scorers.implicit.ImplicitPRM`.
-        unscored: Process reward of a response without text, and of one that the model cannot read, which is
-            an error where an implicit model in this process gives each token's. Below the others' if these
-            are mostly negative: 0 would be the best of them.
+        unscored: Process reward of a response without text, and of one that the model cannot read. Below the
+            others' if these are mostly negative: 0 would be the best of them.
     """
 
     prm: str
@@ -98,6 +99,7 @@ class VerlRewards:
         scorer = load_scorer(settings.prm, reference_floor=settings.reference_floor)
         self._step_rewards = StepRewards(scorer, aggregate=settings.aggregate or "sum", tokenizer=tokenizer)
         self._lock = threading.Lock()
+        self._warned = False
 
     def score(self, trajectory: Trajectory, outcome: float | None) -> tuple[TokenScore, Mapping[str, float]]:
         """The reward per token, and what verl logs.
@@ -143,11 +145,7 @@ class VerlRewards:
         if not self._step_rewards.policy_tokens.text(written).strip():
             return None
         if settings.aggregate is None and isinstance(scorer, ImplicitPRM):
-            masks = None if trajectory.mask is None else [trajectory.mask]
-            (rewards,) = token_rewards(
-                scorer, [trajectory.prompt_ids], [trajectory.response_ids], masks, layout=settings.layout
-            )
-            return rewards
+            return self._of_tokens(scorer, trajectory)
         if trajectory.prompt is None or trajectory.num_turns > 2:
             raise UserError(
                 f"{scorer.name} reads text, and verl gives no raw_prompt of one turn",
@@ -165,6 +163,20 @@ class VerlRewards:
             return None
         rewards = np.zeros(len(trajectory.response_ids))
         rewards[-1] = reward
+        return rewards
+
+    def _of_tokens(self, scorer: ImplicitPRM, trajectory: Trajectory) -> NDArray[np.float64] | None:
+        """``None`` for one that is longer than the model's context."""
+        masks = None if trajectory.mask is None else [trajectory.mask]
+        try:
+            (rewards,) = token_rewards(
+                scorer, [trajectory.prompt_ids], [trajectory.response_ids], masks, layout=self.settings.layout
+            )
+        except EncodingError as error:
+            if not self._warned:
+                self._warned = True
+                warnings.warn(f"a trajectory {error.problem}: not scored, as others like it", stacklevel=2)
+            return None
         return rewards
 
 
