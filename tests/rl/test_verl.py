@@ -143,5 +143,7 @@ def test_compute_score_takes_what_verls_naive_manager_gives(prm_folder: Path) ->
         lab_prm().score(PROMPT, RIGHT).aggregates["min"], abs=1e-5
     )
     assert result["score"] == pytest.approx(1.0 + result["process_reward"])
+    from_parquet = np.array([{"role": "user", "content": PROMPT}], dtype=object)
+    assert compute_score(solution_str=RIGHT, extra_info={"prompt": from_parquet}, **row) == result
     with pytest.raises(UserError, match=r"holds no prompt.*extra_info\.prompt"):
         compute_score(solution_str=RIGHT, **row)

@@ -158,7 +158,9 @@ def compute_score(
         UserError: The row does not hold the question.
     """
     asked = extra_info or {}
-    prompt = asked.get("prompt") or asked.get("question")
+    # Messages come as a NumPy array from Parquet files, which is neither true nor false.
+    given = (asked.get("prompt"), asked.get("question"))
+    prompt = next((prompt for prompt in given if prompt is not None and len(prompt)), None)
     if prompt is None:
         raise UserError(
             "a row's extra_info holds no prompt, and steps cannot be scored without it",
