@@ -180,6 +180,28 @@ def test_only_the_window_that_was_cut_is_scored_again(
     assert asked == [2]
 
 
+def test_pieces_of_another_size_are_no_part_of_a_run(
+    options: score.Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert options.out is not None
+    whole = options.out.with_name("whole.jsonl")
+    run(replace(options, out=whole))
+    monkeypatch.setattr("stepcredit.runs.lines._SYNC_SECONDS", 0.0)
+    original = ImplicitPRM.__init__
+
+    def init(self: ImplicitPRM, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **(kwargs | {"window": 5}))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImplicitPRM, "__init__", init)
+        stop_at(patch, ImplicitPRM, "judge", 3)
+        with pytest.raises(KeyboardInterrupt):
+            run(options)
+    assert one_piece_is_done(options.out)
+    run(options)
+    assert options.out.read_bytes() == whole.read_bytes()
+
+
 def one_piece_is_done(out: Path) -> bool:
     stamp = out.with_name(out.name + ".partial.settings")
     return stamp.exists() and bool(json.loads(stamp.read_text()).get("state", {}).get("pieces"))

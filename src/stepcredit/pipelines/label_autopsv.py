@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stepcredit.labelling.autopsv import ThresholdChoice
     from stepcredit.scorers.step_models import StepModelScorer
 
-_READ_AT_ONCE = 1024
+_READ_AT_ONCE = 256
 
 
 def verifier_training() -> TrainConfig:
@@ -235,7 +235,7 @@ def _label(options: Options, scorer: StepModelScorer, threshold: float, lines: R
                 else:
                     labelled = label_rollout(rollout, confidences, threshold)
                 lines.append(rollout_to_json(labelled))
-                progress.advance()
+            progress.advance(len(piece))
             lines.checkpoint({})
     if rollouts.num_skipped:
         lines.manifest.count("skipped", rollouts.num_skipped)

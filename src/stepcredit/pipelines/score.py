@@ -248,8 +248,8 @@ def _score_file(
     options: Options, path: Path, scorer: ResponseScorer | SpreadScorer, lines: ResumableLines
 ) -> None:
     """Score piece by piece; the pieces depend on the input only, so every run makes the same ones."""
-    is_spread = options.ray is not None
-    if lines.state.get("is_spread", is_spread) != is_spread:
+    # A piece's number means something only among pieces that are cut alike.
+    if lines.state.get("window") != scorer.window:
         lines.restart()
     state = lines.state
     left_out = Counter(state.get("left_out", {}))
@@ -266,15 +266,16 @@ def _score_file(
     on_skip = count if options.skip_invalid else None
     with Progress("score", count_rows(path), "responses", done=lines.num_rows) as progress:
         for number, scores in scorer.score_pieces(rollouts, done=done, on_skip=on_skip):
+            before = lines.num_rows
             for score in scores:
                 lines.append(score_to_json(score))
                 empty += score.is_empty
-                progress.advance()
+            progress.advance(lines.num_rows - before)
             done.add(number)
             name = scorer.name or name
             lines.checkpoint(
                 {
-                    "is_spread": is_spread,
+                    "window": scorer.window,
                     "pieces": sorted(done),
                     "ledger": scorer.ledger.to_json(),
                     "left_out": dict(left_out),

@@ -13,7 +13,8 @@ from stepcredit.checkpoints.sources import LoadOptions
 from stepcredit.errors import UserError
 from stepcredit.types import TokenLogProbs
 
-DEFAULT_WINDOW = 1024
+DEFAULT_WINDOW = 256
+"""Several batches on an accelerator, seconds to minutes of work: what a run that is stopped does anew."""
 
 Fields = ParamSpec("Fields")
 Made = TypeVar("Made")

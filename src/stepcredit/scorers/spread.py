@@ -22,7 +22,10 @@ class SpreadScorer:
     Attributes:
         name: What produced the scores, known once there are some.
         ledger: Tokens scored so far.
+        window: ``None``: how many responses are scored together is up to :func:`over_ray`.
     """
+
+    window: None = None
 
     def __init__(
         self,

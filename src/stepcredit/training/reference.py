@@ -40,9 +40,10 @@ class StoredReference:
         num_processes: int = 1,
     ) -> None:
         distinct = list(dict.fromkeys(replace(item, step_ends=()) for item in sequences))
-        # Similar lengths lie together, so that little is padded.
-        distinct.sort(key=lambda item: len(item.token_ids))
-        mine = distinct[process::num_processes]
+        # What begins alike lies together, so that a prompt is computed once.
+        distinct.sort(key=lambda item: item.token_ids)
+        bounds = [len(distinct) * number // num_processes for number in (process, process + 1)]
+        mine = distinct[slice(*bounds)]
         rows: list[Any] = []
         # Every process does as much, so the first one's progress stands for all.
         progress = Progress("reference", len(mine), "responses") if process == 0 else None
