@@ -31,12 +31,13 @@ from stepcredit.evaluation.score_columns import read_score_columns
 from stepcredit.pipelines import convert, eval_best_of_n, grade, score
 from stepcredit.pipelines.driver import Store
 from stepcredit.reports.summary import REPORTED
-from stepcredit.runs import write_json
+from stepcredit.runs import write_json, write_text
 from stepcredit.stats import ProblemBootstrap
 from stepcredit_study.analyses.grouped_auc import Grouped, grouped_auc
 from stepcredit_study.analyses.step_tokens import means_and_lengths
 from stepcredit_study.analyses.within_problem import as_list
 from stepcredit_study.gsm8k.fold_results import REFERENCE, SHORTNESS, Fold, evaluate
+from stepcredit_study.gsm8k.transfer_page import SOLUTIONS, transfer_page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Score and evaluate what is given; also in ``out/results.json``.
+    """Score and evaluate what is given; also in ``out/results.json`` and ``out/README.md``.
 
     Raises:
         UserError: Nothing is given, or a model's name is taken.
@@ -82,12 +83,13 @@ def run(options: Options) -> dict[str, Any]:
     store = Store(options.out / "store")
     results: dict[str, Any] = {}
     if options.solutions is not None:
-        results["recorded solutions"] = _recorded(options, store, options.solutions)
+        results[SOLUTIONS] = _recorded(options, store, options.solutions)
     labelled = {} if options.mistakes is None else {options.mistakes: "bigbench-mistake"}
     labelled |= dict.fromkeys(options.prmbench, "prmbench")
     for data, format_name in labelled.items():
         results[data.stem] = _steps(options, store, data, format_name)
     write_json(options.out / "results.json", results)
+    write_text(options.out / "README.md", transfer_page(results))
     return results
 
 
@@ -104,6 +106,7 @@ def _recorded(options: Options, store: Store, solutions: Path) -> dict[str, Any]
     ).evaluation.to_json()
     return {
         **evaluate([Fold(graded, reference, scores, {}, options.aggregates)]),
+        "aggregates": dict(options.aggregates),
         "best of n": [row for row in picked["results"] if row["method"] in REPORTED],
     }
 

@@ -10,6 +10,7 @@ from stepcredit.errors import UserError
 from stepcredit.pipelines import train
 from stepcredit.training.config import TrainConfig
 from stepcredit_study.gsm8k.transfer import Options, run
+from stepcredit_study.gsm8k.transfer_page import transfer_page
 
 
 def write_mistakes(path: Path) -> None:
@@ -59,6 +60,26 @@ def test_models_are_judged_on_solutions_and_mistakes_that_they_never_saw(
     assert set(mistakes["methods"]) == {"shortness", "reference", "ours"}
     assert set(mistakes["methods"]["ours"]) == {"auc", "minus reference", "minus shortness"}
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "8 first wrong steps, 32 right steps before any." in page
+    assert page.count("| ours | ") == 3
+    assert page.count("| best-of-n, ours | ") == 1
+
+
+def test_a_model_transfers_where_it_is_better_than_chance_and_both_controls() -> None:
+    better, worse, unclear = [0.1, 0.02, 0.2], [-0.1, -0.2, -0.02], [0.1, -0.1, 0.2]
+    methods = {
+        name: {"auc": auc, "minus reference": reference, "minus shortness": shortness}
+        for name, auc, reference, shortness in (
+            ("good", [0.7, 0.6, 0.8], better, better),
+            ("no better", [0.7, 0.6, 0.8], better, unclear),
+            ("worse", [0.7, 0.6, 0.8], worse, unclear),
+            ("chance", [0.5, 0.4, 0.6], better, better),
+        )
+    }
+    page = transfer_page({"mistakes": {"first wrong": 3, "right before": 9, "methods": methods}})
+    verdicts = [line.split("**")[1] for line in page.splitlines() if "**" in line]
+    assert verdicts == ["transfers", "undecided", "does not transfer", "undecided"]
 
 
 def test_without_models_or_data_there_is_nothing_to_do(tmp_path: Path) -> None:
