@@ -59,6 +59,40 @@ def test_thousands_separators_mean_nothing(plain: str, separated: str) -> None:
     assert MathGrader().grade(rf"\boxed{{{separated}}}", plain).correct
 
 
+PIECES = [
+    *(r"\frac", r"\dot", r"\overline", r"\pm", r"\%", "{", "}", "(", ")", "[", "]", "3", "0", "12"),
+    *(
+        ".",
+        ",",
+        "-",
+        "+",
+        "/",
+        "^",
+        "_",
+        "%",
+        "$",
+        "e",
+        "10",
+        "x",
+        "=",
+        "½",
+        "٣",
+        " hundred",
+        " and ",
+        " km",
+        " ",
+    ),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+def test_no_text_breaks_what_runs_outside_the_workers(text: str) -> None:
+    for prediction, answer in ((text, "5"), ("5", text), (r"\frac{3}{}", text), (text, "1/2")):
+        grade = _grade_numbers(prediction, answer)
+        assert grade is None or isinstance(grade.correct, bool)
+
+
 def test_plain_numbers_need_no_worker() -> None:
     grader = MathGrader()
     grades = list(grader.grade_all(GradingItem(f"A: {number}", "2,125") for number in range(3000)))

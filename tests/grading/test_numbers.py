@@ -51,6 +51,8 @@ def test_plain_numbers(text: str, value: Fraction | None) -> None:
         ("-3/4", Fraction(-3, 4)),
         ("1/2/3", None),
         ("1/0", None),
+        (r"\frac{3}{}", None),
+        (r"\frac{}{3}", None),
         (r"\frac{3}{4}", Fraction(3, 4)),
         (r"-\dfrac{1}{2}", Fraction(-1, 2)),
         ("10%", Fraction(1, 10)),

@@ -191,3 +191,42 @@ def test_small_letters_are_choices_and_words_are_not(response: str, answer: str,
 )
 def test_the_whole_number_before_a_unit_counts(response: str, answer: str) -> None:
     assert NumericGrader().grade(response, answer).correct
+
+
+@pytest.mark.parametrize(
+    ("response", "answer", "correct"),
+    [
+        (r"\boxed{(5, 6)}", "6", False),
+        (r"\boxed{(5,6)}", "6", False),
+        (r"\boxed{5, 6}", "6", False),
+        ("A: 3 remainder 5", "5", False),
+        (r"\boxed{2 + 3 = 5}", "5", True),
+        (r"\boxed{x = 5}", "5", True),
+        (r"\boxed{1,250}", "1250", True),
+        (r"\boxed{50\%}", "50", True),
+        (r"\boxed{50}", "50%", True),
+        (r"\boxed{50\%}", "5", False),
+        (r"\boxed{0.5}", "50", False),
+    ],
+)
+def test_a_number_is_the_only_one_with_or_without_its_percent_sign(
+    response: str, answer: str, correct: bool
+) -> None:
+    assert NumericGrader().grade(response, answer).correct is correct
+
+
+@pytest.mark.parametrize(
+    ("response", "answer", "correct"),
+    [
+        ("The answer is A or B.", "A", False),
+        (r"\boxed{B, C}", "B", False),
+        (r"\boxed{\text{(B)} and \text{(C)}}", "B", False),
+        ("Answer: A, C", "A", False),
+        ("The answer is not A.", "A", False),
+        ("The answer is not A but B.", "B", True),
+        ("The answer is option (d).", "D", True),
+        ("The answer is C, since A is wrong.", "C", True),
+    ],
+)
+def test_one_choice_is_neither_two_nor_one_that_is_denied(response: str, answer: str, correct: bool) -> None:
+    assert ChoiceGrader().grade(response, answer).correct is correct

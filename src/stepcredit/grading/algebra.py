@@ -92,7 +92,9 @@ def equal(answer: str, prediction: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _text(answer: str) -> str:
-    text = normalized(answer[: 2 * _LONGEST]).lower()
+    text = normalized(answer[: 2 * _LONGEST])
+    # R and r are two variables; words and the letters of choices have no case.
+    text = re.sub(r"(?<!\\)[A-Za-z]{2,}|^[A-J]$", lambda word: word[0].lower(), text)
     return re.sub(r"\s*([^\w\s.])\s*", r"\1", text)
 
 

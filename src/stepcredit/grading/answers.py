@@ -69,10 +69,12 @@ class Amount:
 
     Attributes:
         unit: The unit; ``"%"`` is a percentage, ``"degree"`` an angle.
+        product: What the text means where the unit's letters are variables, of a doubtful unit.
     """
 
     value: Answer
     unit: Unit | Literal["%", "degree"]
+    product: Formula | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,10 @@ from typing import Any, Self
 
 MATCH, DIFFERS, NO_ANSWER, UNREAD = "match", "differs", "no-answer", "unread"
 TIMEOUT, CRASHED = "timeout", "crashed"
-RULES = 3
-"""Goes up with the rules of finding and comparing, so that what earlier ones judged is not taken for done."""
+RULES = 4
+"""Goes up with the rules of finding and comparing, so that what earlier ones judged is not taken for done.
+
+Raise it with every change of :mod:`~stepcredit.grading` by which some text could get another verdict."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence as Items
 from fractions import Fraction
 from itertools import pairwise
@@ -65,7 +66,7 @@ def _choices(gold: Answer, prediction: Answer) -> bool | None:
 def _assignments(gold: Answer, prediction: Answer) -> bool | None:
     """``x = 5`` equals 5; names count where both have one."""
     if isinstance(gold, Assignment) and isinstance(prediction, Assignment):
-        if gold.name.lower() == prediction.name.lower():
+        if gold.name.lower() == prediction.name.lower() or _name_a_graph(gold.name, prediction.name):
             return same_answer(gold.value, prediction.value)
         return _same_relation(gold.relation, prediction.relation)
     for assignment, other in ((gold, prediction), (prediction, gold)):
@@ -74,6 +75,14 @@ def _assignments(gold: Answer, prediction: Answer) -> bool | None:
                 return _same_relation(assignment.relation, other)
             return _stands_for(assignment.value, other, assignment is gold)
     return None
+
+
+def _name_a_graph(first: str, second: str) -> bool:
+    """Whether the names are ``y`` and ``f(x)``."""
+    return any(
+        one == "y" and re.fullmatch(r"[A-Za-z]\(x\)", other)
+        for one, other in ((first, second), (second, first))
+    )
 
 
 def _stands_for(value: Answer, other: Answer, is_gold: bool) -> bool:
@@ -96,7 +105,8 @@ def _amounts(gold: Answer, prediction: Answer) -> bool | None:
         and amount.unit.doubtful
         and (amount is gold or not isinstance(other, Number))
     ):
-        return False  # 5m may be a product: then a bare 5 is wrong
+        # 5m may be a product: then a bare 5 is wrong.
+        return amount.product is not None and _stands_for(amount.product, other, amount is gold)
     return same_answer(amount.value, other) or any(
         same_expression(expression, expression_of(other)) for expression in _bare(amount)
     )
@@ -159,6 +169,8 @@ def _sequences(gold: Answer, prediction: Answer) -> bool | None:
         return _both_sequences(gold, prediction)
     sequence, other = (gold, prediction) if isinstance(gold, Sequence) else (prediction, gold)
     assert isinstance(sequence, Sequence)
+    if isinstance(other, Matrix):
+        return _is_vector(other, sequence)
     if isinstance(other, Region):
         region = region_of(sequence)
         return region is not None and same_region(region, other.points)
@@ -166,6 +178,14 @@ def _sequences(gold: Answer, prediction: Answer) -> bool | None:
     if sequence.kind == "row" or not all(same_answer(first, item) for item in rest):
         return False
     return _stands_for(first, other, sequence is gold)
+
+
+def _is_vector(matrix: Matrix, row: Sequence) -> bool:
+    """A vector may be written as a point: the same coordinates in the same order."""
+    entries = [entry for line in matrix.rows for entry in line]
+    is_line = len(matrix.rows) in (1, len(entries)) and len(entries) > 1
+    is_point = row.kind == "row" and (row.brackets == "()" or (row.brackets == "[]" and len(entries) > 2))
+    return is_line and is_point and _in_order(entries, row.items)
 
 
 def _both_sequences(gold: Sequence, prediction: Sequence) -> bool:
@@ -185,6 +205,10 @@ def _both_sequences(gold: Sequence, prediction: Sequence) -> bool:
 
 
 def _unnamed(items: Items[Answer]) -> list[Answer]:
+    """Coordinates without their names, those of x, y and z in that order."""
+    names = [item.name for item in items if isinstance(item, Assignment)]
+    if len(names) == len(items) and names != sorted(names) and {*names} <= {"x", "y", "z"}:
+        return _unnamed(sorted(items, key=lambda item: item.name if isinstance(item, Assignment) else ""))
     return [item.value if isinstance(item, Assignment) else item for item in items]
 
 

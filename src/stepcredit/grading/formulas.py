@@ -1,8 +1,9 @@
 r"""Formulas: parsed by latex2sympy (the parser of math-verify), compared by their values.
 
 What math-verify 0.9.0 and latex2sympy2_extended 1.11.0 get wrong is worked around here: the parser reads
-``2(3)`` and ``2 3`` as 5, ``x'`` as ``x``, degrees as bare numbers, and decimals at 15 digits; the comparison
-rounds to six decimals and takes what is below 1e-15 for zero. ``docs/grading.md`` has the whole list.
+``2(3)`` and ``2 3`` as 5, ``x'`` and ``x^T`` as ``x``, ``R`` as ``r``, degrees as bare numbers, and decimals
+at 15 digits; the comparison rounds to six decimals and takes what is below 1e-15 for zero.
+``docs/grading.md`` has the whole list.
 """
 
 from __future__ import annotations
@@ -26,14 +27,21 @@ _SHORT_WORDS = re.compile(
 )
 _UNREADABLE = re.compile(
     r"\\(?:ldots|usd|eur|gbp|yen|inr|pmod|bmod|mod|cong|sim|perp|parallel|triangle|angle|forall|exists|overline"
-    r"|underline|therefore)(?![A-Za-z])|\\\{|\\\}|\d\s+[\d.]|[;?\"@&#]|\\\\|\.\s|\d,\d{1,2}(?!\d)|\d'"
+    r"|underline|therefore)(?![A-Za-z])|\\\{|\\\}|\d\s+[\d.]|[;?\"@&#]|\\\\|\.\s|\d,\d{1,2}(?!\d)|\d'|\d\s*_"
+    r"|\d\s*\^\s*(?:\{\d+\}|\d)\s*_"
 )
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*\\deg(?![A-Za-z])")
 _MIXED = re.compile(r"(?<![\d.}_^])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}")
 _DECIMAL = re.compile(r"(\^\s*)?(?<![\d_])(\d*)\.(\d+)")
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\_])(?<!_\{)i(?![A-Za-z])")
+_PI_TIMES = re.compile(r"\\pi\s*(?=\()")  # pi(x) would be a function
+_COEFFICIENT = re.compile(r"(?<![\w.}/^)\]])(\d+)\s*/\s*(\d+)(?=\s*[A-Za-z])")
+_ODD_ROOT = re.compile(r"\\sqrt\[([3579])\]\{\s*-\s*(\d+|\\frac\{\d+\}\{\d+\})\s*\}")
+_LETTER = re.compile(r"[A-Za-z]")
+_UNSEEN = frozenset("deiEI")
+"""Letters that may stand for no symbol: of differentials, of Euler's number and of the imaginary unit."""
 _JUXTAPOSED = re.compile(
-    r"(?<![\d^_.])(\d+)\s*(?=\()|(?<=\))\s*(?=\()|(?<=\))\s*(?=[\d\\A-Za-z])(?!\\(?:cdot|times|div|le|ge|ne|in|deg|pm|mid)\b)"
+    r"(?<![\d^_.])(\d+)\s*(?=\()|(?<=\))\s*(?=\()|(?<=\))\s*(?=[\d\\A-Za-z])(?!\\(?:cdot|times|div|le|ge|ne|in|deg|pm|mid|rfloor|rceil)\b)"
 )
 _PRIME = re.compile(r"([A-Za-z])('+)")
 _DIGITS, _SAME_DIGITS = 60, 45  # digits that are computed, and that must agree
@@ -52,23 +60,43 @@ def parsed(text: str) -> Any:
     plain = _COMMAND.sub(" ", text)
     if _WORD.search(plain) or _SHORT_WORDS.search(plain) or _UNREADABLE.search(text):
         return None
-    from latex2sympy2_extended.latex2sympy2 import latex2sympy
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 
+    config = ConversionConfig(lowercase_symbols=False)  # else R - r is 0
     try:
-        expression = latex2sympy(_for_parser(text), is_real=True, normalization_config=None)
+        expression = latex2sympy(
+            _for_parser(text), is_real=True, conversion_config=config, normalization_config=None
+        )
     except Exception:  # it raises plain Exception where it cannot read
         return None
-    return None if expression is None else _fixed(expression)
+    if expression is None or _lost_letters(plain, expression):
+        return None
+    return _fixed(expression)
+
+
+def _lost_letters(plain: str, expression: Any) -> bool:
+    """Whether the parser dropped a letter without a word, as it does the exponent of ``2^T``."""
+    import sympy  # type: ignore[import-untyped]
+    from sympy.core.function import AppliedUndef  # type: ignore[import-untyped]
+
+    if not isinstance(expression, sympy.Basic | sympy.MatrixBase):
+        return False
+    names = [str(symbol) for symbol in expression.atoms(sympy.Symbol, sympy.MatrixSymbol)]
+    names += [str(call.func) for call in expression.atoms(AppliedUndef)]
+    return not {*_LETTER.findall(plain)} - _UNSEEN <= {*_LETTER.findall("".join(names))}
 
 
 def _for_parser(text: str) -> str:
     text = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
     if r"\deg" in text:
         raise ValueError("a degree sign after something that is not a number")
-    text = _MIXED.sub(_mixed, re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
+    # As in 1/2(x+1), which the parser reads from left to right.
+    text = _COEFFICIENT.sub(r"\\frac{\1}{\2}", re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
+    text = _MIXED.sub(_mixed, _ODD_ROOT.sub(r"(-\\sqrt[\1]{\2})", text))
     text = _DECIMAL.sub(_exact_decimal, text)
     if r"\sum" not in text and r"\prod" not in text:
         text = _IMAGINARY.sub("(I)", text)  # without parentheses its power would be lost
+    text = _PI_TIMES.sub(r"\\pi \\cdot ", text)
     text = _PRIME.sub(lambda match: f"{match[1]}_{{{'p' * len(match[2])}}}", text)
     text = re.sub(r"\\lg(?![A-Za-z])", r"\\log_{10}", text)
     return _JUXTAPOSED.sub(lambda match: rf"{match[1] or ''} \cdot ", text)
@@ -90,12 +118,12 @@ def _exact_decimal(match: re.Match[str]) -> str:
 
 def _fixed(expression: Any) -> Any:
     """Unknown functions as products where the name is a variable's, else as symbols; matrices for ever."""
-    import sympy  # type: ignore[import-untyped]
-    from sympy.core.function import AppliedUndef  # type: ignore[import-untyped]
+    import sympy
+    from sympy.core.function import AppliedUndef
 
     def plain(call: Any) -> Any:
         name = str(call.func)
-        if name in _FACTORS and len(call.args) == 1:
+        if name.lower() in _FACTORS and len(call.args) == 1:
             return sympy.Symbol(name, real=True) * call.args[0]
         return sympy.Symbol(str(call), real=True)
 

@@ -21,6 +21,8 @@ _SYMBOLS = {
     "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "≡": r"\equiv ", "∪": r"\cup ", "∩": r"\cap ",
     "∈": r"\in ", "∅": r"\emptyset ", "∖": r"\setminus ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
     "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "°": r"\deg ", "º": r"\deg ", "±": r"\pm ",
+    "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "Ω": r"\Omega ", "Δ": r"\Delta ",
+    "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\epsilon ", "ρ": r"\rho ", "σ": r"\sigma ", "τ": r"\tau ",
     "…": r"\ldots ", "⋯": r"\ldots ", "∣": r"\mid ", "⟨": r"\langle ", "⟩": r"\rangle ", "′": "'", "’": "'",
     "，": ",", "；": ";", "：": ":", "。": ".", "（": "(", "）": ")", "\u00a0": " ", "∘": r"\deg ",
     "€": r"\eur ", "£": r"\gbp ", "¥": r"\yen ", "₹": r"\inr ", "¢": " cents ",
@@ -50,7 +52,16 @@ _SPACES = re.compile(
 )
 _TEXT = re.compile(
     r"\\(?:text(?:normal|rm|bf|it|sf|tt|up)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|emph|bm|underline|operatorname\*?)"
-    r"\s*\{([^{}]*)\}"
+    r"\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
+)
+_UPRIGHT = r"\\(?:text|mathrm|mbox|rm)\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?"
+_UNIT_FRACTION = re.compile(
+    rf"\\frac\s*\{{\s*({_UPRIGHT})\s*\}}\s*\{{\s*({_UPRIGHT}(?:\s*(?:\\cdot|\\times)?\s*{_UPRIGHT})*)\s*\}}"
+)
+_UNIT_LETTERS = {"m": "meter", "s": "second", "g": "gram", "h": "hour", "L": "liter", "l": "liter",
+                 "N": "newton", "J": "joule", "W": "watt", "V": "volt"}  # fmt: skip
+_UPRIGHT_UNIT = re.compile(
+    r"(?:(?<=[\d)}|])|(?<=\\pi))(?<!circ\})\s*\\(?:text|mathrm|mbox)\s*\{\s*([msghLlNJWV](?:\s*/\s*[msghLl])?)\s*\}"
 )
 _FUNCTIONS = (
     "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|gcd|lcm|det|sqrt|theta|"
@@ -70,6 +81,10 @@ _REWRITTEN: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"\^\s*(?:\{\s*\\(?:circ|deg)\s*\}|(?:\\(?:circ|deg)|o)(?![A-Za-z]))"), r"\\deg "),
     (re.compile(r"(?<=[\d)}])\s*degrees?(?![A-Za-z])"), r"\\deg "),
     (re.compile(r"\+\s?/\s?-"), r"\\pm "),
+    (re.compile(r"^(?!.*\\pm(?![A-Za-z]))(.*?)\\mp(?![A-Za-z])"), r"\1\\pm "),
+    (re.compile(r"(?i)^\s*(?:negative|minus)\s+(?=[\d.\\])"), "-"),
+    (re.compile(r"^\s*(\d*(?:(?<!1)(?:1(?=\W*st)|2(?=\W*nd)|3(?=\W*rd))|(?:[04-9]|1[1-3])(?=\W*th)))"
+                r"\s*(?:\^\s*\{?\s*)?(?:st|nd|rd|th)\s*\}?\s*$"), r"\1"),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"<="), r"\\le "),
     (re.compile(r">="), r"\\ge "),
@@ -83,6 +98,7 @@ _REWRITTEN: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"(?<![\\A-Za-z])[uU](?=\s*[(\[\\].*[)\]]\s*$)(?<=\)\s[uU])"), r"\\cup "),
     (re.compile(r"\.{3,}"), r"\\ldots "),
     (re.compile(r"\\mathbb\s*([A-Z])"), r"\\mathbb{\1}"),
+    (re.compile(r"(\\mathbb\{[A-Z]\})\s*[-/]\s*(?=\\\{)"), r"\1\\setminus "),
     (re.compile(r"\^\s*([-+]\s*\d+(?:\.\d+)?)"), r"^{\1}"),
     (re.compile(r"_\s*(\d)"), r"_{\1}"),
     (re.compile(r"\^\s*(\d+)(?=\s+\d)"), r"^{\1}"),
@@ -104,6 +120,8 @@ def normalized(text: str) -> str:
     text = re.sub(r"(?<=\d)(?:\\,|\\!|\\ )(?=\d{3}(?!\d))", ",", text)  # thousands: 12\,000
     text = re.sub(r"(?<![\d.,'])(\d{1,3})((?:'\d{3})+)(?![\d'])", _swiss, text)  # thousands: 12'000
     text = _SPACES.sub(" ", text)
+    text = _UNIT_FRACTION.sub(r" \1/\2 ", text)
+    text = _UPRIGHT_UNIT.sub(_unit_in_full, text)
     while (plain := _TEXT.sub(r" \1 ", text)) != text:
         text = plain
     text = _PLAIN_FUNCTION.sub(r"\\\1", text)
@@ -143,6 +161,11 @@ def _without_delimiters(text: str) -> str:
 
 def _swiss(match: re.Match[str]) -> str:
     return match[1] + match[2].replace("'", ",")
+
+
+def _unit_in_full(match: re.Match[str]) -> str:
+    r"""A unit's upright letter as a word, since without its command it could be a factor: ``\pi h``."""
+    return " " + re.sub("[A-Za-z]", lambda letter: _UNIT_LETTERS[letter[0]], match[1]) + " "
 
 
 def _spelled(match: re.Match[str]) -> str:

@@ -159,8 +159,8 @@ def _quotient(text: str) -> Number | None:
     if match is None:
         return None
     sign, top, bottom, plain_top, plain_bottom = match.groups()
-    numerator = plain_number((top or plain_top).strip())
-    denominator = plain_number((bottom or plain_bottom).strip())
+    numerator = plain_number((top or plain_top or "").strip())
+    denominator = plain_number((bottom or plain_bottom or "").strip())
     if numerator is None or not denominator:
         return None
     return Number((-1 if sign == "-" else 1) * numerator / denominator)

@@ -9,14 +9,14 @@ from stepcredit.grading.answers import Amount, Answer, Based, Clock, Formula, Ra
 from stepcredit.grading.formulas import parsed
 from stepcredit.grading.numbers import Number, read_number
 from stepcredit.grading.splitting import enclosed, split_at
-from stepcredit.grading.units import Unit, read_unit
+from stepcredit.grading.units import Unit, may_be_factors, read_unit
 
 _CLOCK = re.compile(
     r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?\s*([ap]\s?\.?\s?m\b\.?)?|(\d{1,2})\s*([ap]\s?\.?\s?m\b\.?)",
     re.IGNORECASE,
 )
 _RATIO = re.compile(r"[^:]+(?::[^:]+)+|(\d+) to (\d+)")
-_BASED = re.compile(r"(\d[\dA-F]*)_\s*\{?\s*(\d{1,2}|[a-z]{3,})\s*\}?")
+_BASED = re.compile(r"(\d[\dA-F]*)(?:_\s*\{?\s*| \(?(?:in )?base )(\d{1,2}|[a-z]{3,})\s*[})]?")
 _CURRENCY = re.compile(
     r"([-+]?)\s*(?:US\s*)?(?:\\(usd|eur|gbp|yen|inr)|(Rs\.?|USD|EUR)(?=[\s\d]))\s*(?=[-+\d.\\])\s*(.+)"
 )
@@ -27,6 +27,7 @@ _UNIT = re.compile(
     r"(?P<unit>(?:\\deg ?(?:C(?:elsius)?|F(?:ahrenheit)?)\b|\\mu|\\Omega|[A-Za-z])[A-Za-z\s.^{}/\d\\'-]*"
     r"|/\s*[A-Za-z].*)"
 )
+_UNIT_FRACTION = re.compile(r"(?<=[\d)}])(\s*)\\frac\{([A-Za-z]{1,3})\}\{([A-Za-z]{1,3}(?:\^\{?\d\}?)?)\}$")
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+\.?)(?:,?\s*(?:and\s+)?)")
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 
@@ -103,13 +104,23 @@ def _money(text: str) -> Answer | None:
 
 
 def _measure(text: str) -> Answer | None:
-    match = _UNIT.fullmatch(text)
+    match = _UNIT.fullmatch(_UNIT_FRACTION.sub(r"\1\2/\3", text))
     if match is None:
         return None
-    value = _number(match["value"]) or _formula(match["value"].strip())
-    unit = read_unit(match["unit"].strip(), attached=not match["space"])
+    written, value = match["unit"].strip(), _number(match["value"]) or _formula(match["value"].strip())
+    if value is None:
+        return None
     is_variable = isinstance(value, Formula) and value.expression.free_symbols
-    return None if value is None or unit is None or (unit.labels and is_variable) else Amount(value, unit)
+    has_letters = may_be_factors(written)
+    if has_letters and (is_variable or len(split_at(match["value"].strip().lstrip("+-"), ["+", "-"])) > 1):
+        return None  # pi r^2 h, 2 + 3m
+    attached = not match["space"] or _UNIT_FRACTION.search(text) is not None
+    behind_command = has_letters and "\\" in match["value"]  # in LaTeX a space says nothing
+    unit = read_unit(written, attached=attached or behind_command)
+    if unit is None or (unit.labels and is_variable):
+        return None
+    product = _formula(text) if unit.doubtful else None
+    return Amount(value, unit, product if isinstance(product, Formula) else None)
 
 
 def read_sum(text: str) -> Answer | None:

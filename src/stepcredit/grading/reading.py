@@ -15,6 +15,7 @@ from stepcredit.grading.answers import (
     Assignment,
     Choice,
     Dots,
+    Formula,
     Matrix,
     Region,
     Relation,
@@ -31,7 +32,7 @@ from stepcredit.grading.splitting import enclosed, split_at, split_once
 
 _CHOICE = re.compile(
     r"\(?(?P<letter>[A-J])(?:\)[.:]?|\.(?!\d)|:(?=\s))(?:\s*(?P<value>\S.*))?"
-    r"|\((?P<small>[a-j])\)(?P<rest>\s+\S.*)?"
+    r"|\((?P<small>[a-j])\)(?P<rest>\s+\S.*)?|(?i:option|choice)\s+\(?(?P<named>[A-Ja-j])\)?"
 )
 _GOES_ON = re.compile(r"\s*(?:[-+*/^=<>_,]|\\(?:cdot|times|cup|cap|le|ge|in|ne|div)\b)")
 _DOMAIN = re.compile(
@@ -55,6 +56,9 @@ _NOTHING = re.compile(
 _LEFT_SIDE = re.compile(
     r"\\?[A-Za-z]+'*(?:_\{?\w+\}?)?(?:\s*\([\w,\s\\]*\)|\^\{?-1\}?\s*\([\w,\s\\]*\))?|[A-Za-z][A-Za-z\s]*"
     r"|\([A-Za-z](?:\s*,\s*[A-Za-z])+\)|\\(?:vec|overline|bar|hat)\s*\{[A-Za-z]+\}"
+    r"|(?:m\s*)?\\(?:angle|triangle)\s*[A-Z]{1,3}|\[[A-Z]{3,}\]|(?:P|Pr|E|Var)\s*\([^()]*\)|\\frac\{dy\}\{dx\}"
+    r"|\\begin\s*\{[pb]matrix\}[A-Za-z_\d\s\\&]*\\end\s*\{[pb]matrix\}"
+    r"|\\(?:sin|cos|tan|cot|sec|csc)\s*(?:\\[a-z]+|[A-Z])"
 )
 _OPERATORS = [r"\approx", r"\le", r"\ge", r"\ne", r"\in", "<", ">", "="]
 _SHORT_WORDS = re.compile(r"yes|no|odd|even|true|all|both|[ap]m|mon|tue|wed|thu|fri|sat|sun|n/a|dne")
@@ -98,7 +102,8 @@ def _read_choice(text: str, depth: int) -> Answer | None:
     match = _CHOICE.fullmatch(text) if depth <= 2 else None
     if match is None:
         return None
-    letter, value = (match["letter"] or match["small"]).upper(), match["value"] or match["rest"]
+    letter = (match["letter"] or match["small"] or match["named"]).upper()
+    value = match["value"] or match["rest"]
     if value is None:
         return Choice(letter, None)
     return None if _GOES_ON.match(value) else Choice(letter, _read(value, depth))
@@ -177,7 +182,26 @@ def _read_bracketed(text: str, depth: int) -> Answer | None:
     if len(pieces) == 1:
         return _read(inner, depth) if opening + closing == "()" else None
     brackets = _ROWS.get(opening + closing)
-    return None if brackets is None else Sequence("row", _items(pieces, depth), brackets)
+    return None if brackets is None else _read_row(text, pieces, brackets, depth)
+
+
+def _read_row(text: str, pieces: list[str], brackets: str, depth: int) -> Answer:
+    r"""A point or interval; one per answer where a coordinate has several: ``(\pm 1, 0)``."""
+    items = [Dots() if piece.strip() == r"\ldots" else _read(piece, depth) for piece in pieces]
+    several = [
+        (index, item.items)
+        for index, item in enumerate(items)
+        if isinstance(item, Sequence) and item.kind == "list"
+    ]
+    if not several:
+        return Sequence("row", tuple(items), brackets)
+    if len(several) > 1:
+        return Unread(text)
+    ((place, values),) = several
+    return Sequence(
+        "list",
+        tuple(Sequence("row", (*items[:place], value, *items[place + 1 :]), brackets) for value in values),
+    )
 
 
 def _read_set(inner: str, depth: int) -> Answer | None:
@@ -221,7 +245,10 @@ def _read_relation(text: str, depth: int) -> Answer | None:
         return _read(left, depth)
     name = parsed(left.strip()) if operator == "=" else None
     if name is not None and not getattr(name, "free_symbols", True):
-        return value  # a calculation: 3 + 4 = 7
+        if not (isinstance(value, Formula) and value.expression.free_symbols):
+            return value  # a calculation: 3 + 4 = 7
+        if len(chain) == 1 and _LEFT_SIDE.fullmatch(right.strip()):
+            return Assignment(re.sub(r"\s", "", right), _read(left, depth), relation)  # 5 = x
     if relation is None:
         return None
     return Relation("=", relation.difference, None if right.strip() == "0" else value)
@@ -238,7 +265,7 @@ def _equation(left: str, right: str) -> Relation | None:
 
 def _read_matrix(text: str, depth: int) -> Answer | None:
     match = _MATRIX.fullmatch(_OUTER_BRACKETS.sub("", text))
-    if match is None:
+    if match is None or r"\begin" in match[2]:
         return None
     rows = [row for row in match[2].split(r"\\") if row.strip()]
     return Matrix(tuple(tuple(_read(entry, depth) for entry in row.split("&")) for row in rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 from typing import Any
 
 from stepcredit.grading.answers import Answer, Assignment, Formula, Region, Relation, Sequence, Unread
@@ -47,6 +48,8 @@ def region_of(answer: Answer | str) -> Any:
                 return sympy.Interval(*ends, answer.brackets[0] == "(", answer.brackets[1] == ")")
             except (TypeError, ValueError):
                 return None
+        case Sequence(kind="list") if all(isinstance(item, Region) for item in answer.items):
+            return _apart([item.points for item in answer.items if isinstance(item, Region)])
         case Sequence(kind="set") | Sequence(kind="list"):
             points = [expression_of(item) for item in answer.items]
             return None if None in points else sympy.FiniteSet(*points)
@@ -54,6 +57,17 @@ def region_of(answer: Answer | str) -> Any:
             point = expression_of(answer)
             return None if point is None else sympy.FiniteSet(point)
     return None
+
+
+def _apart(regions: list[Any]) -> Any:
+    """The union of sets that have no point in common; else a comma may mean "and" as well as "or"."""
+    import sympy
+
+    try:
+        apart = all(sympy.Intersection(*pair) == sympy.S.EmptySet for pair in combinations(regions, 2))
+    except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError):
+        return None
+    return sympy.Union(*regions) if apart else None
 
 
 def solution_of(text: str) -> Answer | None:

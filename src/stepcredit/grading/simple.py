@@ -12,6 +12,7 @@ from typing import Any
 from stepcredit.errors import DataError, UserError
 from stepcredit.grading.base import DIFFERS, MATCH, NO_ANSWER, RULES, Grade, Grader, GradingItem
 from stepcredit.grading.extraction import compile_answer_pattern, final_answer, find_answer, stated_answer
+from stepcredit.grading.notation import normalized
 from stepcredit.grading.numbers import counted_number, number_text, number_value
 
 
@@ -72,19 +73,37 @@ class NumericGrader(_TextGrader):
         expected = _number_in(answer)
         if expected is None:
             raise DataError(f"the reference answer {answer!r} is not a number", hint="use --grader math")
-        value = _number_in(prediction)
+        value = _number_in(prediction, only=True)
         if value is None:
             return Grade(False, None, NO_ANSWER)
-        if abs(value - expected) <= Fraction(self._tolerance) * abs(expected):
+        # 50% is 0.5, and 50 as well where the other side has no sign.
+        scale = Fraction(100) ** (_is_percentage(prediction) - _is_percentage(answer))
+        margin = Fraction(self._tolerance) * abs(expected)
+        if abs(value - expected) <= margin or abs(value * scale - expected) <= margin:
             return Grade(True, number_text(expected), MATCH)
         return Grade(False, number_text(value), DIFFERS)
 
 
-def _number_in(text: str) -> Fraction | None:
-    """The value of the whole text, or of the last number in it."""
+_EQUALS = re.compile(r"=|\\approx(?![A-Za-z])")
+_A_NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
+
+
+def _is_percentage(text: str) -> bool:
+    return normalized(text).endswith(r"\%")
+
+
+def _number_in(text: str, *, only: bool = False) -> Fraction | None:
+    """The value of the whole text, or of the last number in it; with ``only``, if it is the only one.
+
+    A text that states its answer in words, or ends in an equation, is searched behind that only.
+    """
     value = number_value(text)
     if value is None and (number := counted_number(text)) is not None:
         return number.value
+    if value is None and only and stated_answer(text) is None:
+        text = _EQUALS.split(text)[-1].strip()
+        if len(_A_NUMBER.findall(text)) > 1:
+            return number_value(text)  # (5, 6) is neither
     if value is None and (inner := final_answer(text)) is not None:
         value = number_value(inner)
     return value
@@ -114,7 +133,16 @@ _CHOICE = re.compile(
     r"|(?<![A-Za-z\\])(?!I\s(?:think|believe|guess|would|will|am|choose|chose|say|get|got|have|find|found)\b)"
     r"([A-Z])(?![A-Za-z'’])"
 )
-_SMALL_CHOICE = re.compile(r"(?:\\text\s*\{\s*)?(?:\(([a-z])\)|([a-z])(?=[):}]|\.(?!\w)|$))")
+_NEGATED = re.compile(
+    r"\b(?:not|never|neither|nor|than)\s+(?:(?:option|choice|answer)\s+)?\(?$", re.IGNORECASE
+)
+_ANOTHER = re.compile(
+    r"\s*[)}\]*]*\s*(?:[,/&+]|,?\s*(?:and|or)\b)\s*(?:\\text\s*\{\s*)?[*(\[]*(?:(?:option|choice)\s+\(?)?([A-Z])\)?"
+    r"(?=[*\]}$\s]*(?:$|[.,;/&+]|(?:and|or)\b))"
+)
+_SMALL_CHOICE = re.compile(
+    r"(?:(?i:option|choice)\s+)?(?:\\text\s*\{\s*)?(?:\(([a-z])\)|([a-z])(?=[):}]|\.(?!\w)|$))"
+)
 _PARENTHESISED = re.compile(r"\(([A-Z])\)")
 _REFERENCE = re.compile(r"\(?([A-Za-z])\)?[.):]?(?:\s.*)?", re.DOTALL)
 
@@ -147,5 +175,14 @@ class ChoiceGrader(_TextGrader):
 
 
 def _first_letter(text: str) -> str | None:
-    match = _CHOICE.search(text) if (small := _SMALL_CHOICE.match(text)) is None else small
-    return None if match is None else next(group for group in match.groups() if group).upper()
+    """The first letter that the text does not deny, with those that it joins: ``A, C`` is no choice."""
+    match = _SMALL_CHOICE.match(text) or next(
+        (found for found in _CHOICE.finditer(text) if not _NEGATED.search(text[: found.start()])), None
+    )
+    if match is None:
+        return None
+    letters, end = [next(group for group in match.groups() if group).upper()], match.end()
+    while another := _ANOTHER.match(text, end):
+        letters.append(another[1])
+        end = another.end()
+    return ", ".join(dict.fromkeys(letters))

@@ -46,8 +46,9 @@ _KNOWN = {
     for name in names.split()
 }
 _COMPOUNDS = {"mph": "mi/h", "kph": "km/h", "kmh": "km/h", "kmph": "km/h", "fps": "ft/s", "cc": "cm^3"}
-_LETTERS = frozenset("mgshlLKNJWV")
-"""Units of one letter; right behind a number, without a space, they may also be factors of a product."""
+_LETTERS = r"(?:[mgshlLKNJWV]|nm|ms|rs|[kK][nNjJwW]|[pP]a)(?:\s*\^\s*\{?-?\d\}?)?"
+_MAY_BE_FACTORS = re.compile(rf"{_LETTERS}(?:\s*[/\s]\s*{_LETTERS})*")
+"""Units of a letter or two; right behind a number, without a space, they may also be factors of a product."""
 
 _LINKING_WORDS = (
     "and or to plus minus times over divided by half quarter less more than if when not is are at from least "
@@ -56,6 +57,7 @@ _LINKING_WORDS = (
     "until about approximately roughly"
 )
 _NO_LABELS = frozenset(_LINKING_WORDS.split())
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
 _TOKEN = re.compile(
     r"\s*(?:(?P<word>[A-Za-zµ]+\.?)|(?P<power>\^\s*\{?(-?\d)\}?)|(?P<over>/|\bper\b)|\\cdot|\*|\\times)"
@@ -94,6 +96,11 @@ class Unit:
         return self.dimensions == other.dimensions
 
 
+def may_be_factors(text: str) -> bool:
+    """Whether all letters of a unit may as well be variables: ``m``, ``m^2``, ``m/s``, ``rs``."""
+    return _MAY_BE_FACTORS.fullmatch(text.strip()) is not None
+
+
 @lru_cache(maxsize=4096)
 def read_unit(text: str, *, attached: bool = False) -> Unit | None:
     r"""A unit in the spelling of :mod:`~stepcredit.grading.notation`, read as a whole.
@@ -105,7 +112,7 @@ def read_unit(text: str, *, attached: bool = False) -> Unit | None:
     Returns:
         ``None`` for whatever is no unit, such as ``or 5`` or ``and a half``.
     """
-    if attached and text in _LETTERS:
+    if attached and may_be_factors(text):
         unit = read_unit(text)
         return None if unit is None else replace(unit, doubtful=True)
     written = text
@@ -172,6 +179,8 @@ def _label(text: str) -> Unit | None:
     words = text.lower().split()
     if not 1 <= len(words) <= 5 or any(not re.fullmatch(r"[a-z][a-z'-]+\.?", word) for word in words):
         return None
+    if any(word in _ALPHABET for word in words):
+        return None  # a product of variables: 3 xyz
     if _NO_LABELS & {*words} or all(len(word) < 3 for word in words):
         return None
     stems = {word.rstrip(".").removesuffix("s").removesuffix("e") for word in words} - {"th", "of", "a", "in"}
