@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from stepcredit.logprobs import enable_packing, pack, token_log_probs
 from stepcredit.training import budget
@@ -81,6 +88,15 @@ def test_gradients_are_the_same_and_less_is_kept(make: Any, bfloat16: bool) -> N
     after, computed = gradients(model, bfloat16=bfloat16)
     assert all(torch.equal(one, other) for one, other in zip(computed, expected, strict=True))
     assert after < 0.75 * before
+
+
+def test_experts_whose_load_is_asked_for_are_recomputed() -> None:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    model = MixtralForCausalLM(MixtralConfig(**sizes, num_local_experts=4, output_router_logits=True))
+    assert enable_packing(model)
+    assert recompute_cheap(model)
 
 
 def test_a_model_whose_layers_change_what_is_kept_stays_as_it_is() -> None:

@@ -41,10 +41,12 @@ class Segments:
     Attributes:
         lengths: Tokens of each segment; they tile the row in order.
         contexts: For each segment, the earlier segments that it continues, from the sequence's start.
+        windows: The sliding windows that layers have asked for so far; ``None`` is none.
     """
 
     lengths: tuple[int, ...]
     contexts: tuple[tuple[int, ...], ...]
+    windows: set[int | None] = field(default_factory=set, compare=False, repr=False)
     _hidden: dict[tuple[int, int | None], Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def hidden(self, index: int, window: int | None, like: Tensor) -> Tensor:
@@ -108,6 +110,7 @@ def segment_attention(
         # What autocast would do in each piece's attention, once for the row.
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    segments.windows.add(sliding_window)
     lengths = list(segments.lengths)
     # `split` has one backward for all pieces; slicing would fill a tensor of the row's size for each.
     keys, values = torch.split(key, lengths, dim=2), torch.split(value, lengths, dim=2)

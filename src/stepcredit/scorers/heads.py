@@ -15,7 +15,6 @@ from stepcredit.checkpoints import load_model
 from stepcredit.encoding import EncodedSteps
 from stepcredit.errors import CheckpointError
 from stepcredit.logprobs import TokenBatch
-from stepcredit.logprobs.forward import forward_inputs
 from stepcredit.objectives import ObjectiveInput
 from stepcredit.rewards import aggregate
 from stepcredit.scorers.base import Judgement
@@ -27,6 +26,7 @@ from stepcredit.scorers.step_models import (
     TAKEN_OF_CLASSIFIERS,
     StepKind,
     StepModelScorer,
+    model_inputs,
 )
 
 TOKEN_MEAN = "token-mean"
@@ -123,7 +123,7 @@ def values_record(batch: ForwardBatch, at_tokens: Float[Tensor, " scored"]) -> O
 
 def scored_logits(model: nn.Module, tokens: TokenBatch) -> Float[Tensor, "scored classes"]:
     """The head's outputs at each scored token itself, not where it is predicted."""
-    outputs: Any = model(**forward_inputs(model, tokens))
+    outputs: Any = model(**model_inputs(model, tokens))
     at_tokens: Tensor = outputs.logits.float().flatten(0, 1).index_select(0, tokens.token_index)
     return at_tokens
 

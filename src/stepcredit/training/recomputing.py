@@ -79,8 +79,11 @@ def _gradient(policy: nn.Module, weight: Tensor) -> Tensor:
     try:
         with torch.random.fork_rng():
             torch.manual_seed(0)  # the same dropout
-            outputs = policy(**forward_inputs(policy, batch.to(input_device(policy))))
-            gradient: Tensor = torch.autograd.grad(outputs.logits.sum(), weight)[0]
+            # Heads add what packed rows have no room for, as the load of a mixture's experts.
+            inputs = forward_inputs(policy, batch.to(input_device(policy)))
+            states: Tensor = unwrapped(policy).base_model(**inputs)[0]
+            # A plain sum, or one of squares, is the same whatever a last norm is given.
+            gradient: Tensor = torch.autograd.grad(states.logsumexp(dim=-1).sum(), weight)[0]
     finally:
         policy.train(was_training)
     return gradient
