@@ -35,14 +35,14 @@ SIZES: dict[str, Any] = {"vocab_size": 64, "hidden_size": 32, "intermediate_size
 SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3}
 
 
-class OwnClassifier(LlamaPreTrainedModel):  # type: ignore[misc]
+class OwnClassifier(LlamaPreTrainedModel):
     """A classifier as authors write them, that hands no keywords to its backbone."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
         self.model = LlamaModel(config)
         self.score = nn.Linear(config.hidden_size, 2)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, input_ids: Any, attention_mask: Any, position_ids: Any = None, **_: Any) -> Any:
         states = self.model(input_ids, attention_mask, position_ids, use_cache=False)[0]

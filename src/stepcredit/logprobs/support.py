@@ -116,9 +116,7 @@ def _outputs(model: nn.Module, batch: TokenBatch) -> list[Tensor]:
         found: list[Tensor] = [network.base_model(**inputs)[0], cast(Any, model)(**inputs).logits]
     finally:
         model.train(was_training)
-    return [
-        rows.flatten(0, 1).index_select(0, batch.source_index.to(rows.device)).double() for rows in found
-    ]
+    return [rows.flatten(0, 1).index_select(0, batch.source_index.to(rows.device)).double() for rows in found]
 
 
 def _agrees(model: nn.Module, sequences: Sequence[Encoded], expected: Sequence[Tensor]) -> bool:
