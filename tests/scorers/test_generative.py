@@ -324,12 +324,13 @@ def test_other_commands_take_a_judge_too(rows: Path, stub: StubServer, tmp_path:
     assert main([*search, "--steps", "newline", *size, "--out", str(found)]) == 0
     assert (read_manifest(found) or {})["ledger"]["scored_tokens"] >= 110
 
-    graded = tmp_path / "graded.jsonl"
-    samples = [
-        {"id": f"p{place}", "prompt_id": "p", "prompt": "?", "response": text, "correct": "5" not in text}
-        for place, text in enumerate(SOLUTIONS)
-    ]
-    graded.write_text("".join(json.dumps(sample) + "\n" for sample in samples), encoding="utf-8")
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "dev", "test")}
+    for name, path in files.items():
+        samples = [
+            {"id": f"p{n}", "prompt_id": "p", "prompt": name, "response": text, "correct": "5" not in text}
+            for n, text in enumerate(SOLUTIONS)
+        ]
+        Path(path).write_text("".join(json.dumps(row) + "\n" for row in samples), encoding="utf-8")
     stub.answer = lambda number, body: Reply(completion(body, given=False))
     method = {"family": "generative", "prm": "m", "judge_generator": stub.url}
     methods = [{"name": "judge", "score": method}, {"name": "shortest", "baseline": "shortest"}]
@@ -340,7 +341,7 @@ def test_other_commands_take_a_judge_too(rows: Path, stub: StubServer, tmp_path:
         "choose_at": 2,
         "settings": {"step_rule": "newline"},
     }
-    recipe |= {name: str(graded) for name in ("train", "dev", "test")}
+    recipe |= files
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     compare = ["compare", str(tmp_path / "recipe.yaml"), "--draws", "1000"]
     assert main([*compare, "--out", str(tmp_path / "comparison")]) == 0

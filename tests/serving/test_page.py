@@ -104,7 +104,7 @@ def test_two_models_are_compared_step_by_step(browser: Any, address: str) -> Non
     tab.page.select_option("#beside", "other")
     tab.score(RESPONSES[0])
     differences = tab.page.locator("article li .difference").all_inner_texts()
-    assert differences == ["0.00"] * 8  # Both are the same model, with four steps each.
+    assert differences == ["0.000"] * 8  # Both are the same model, with four steps each.
 
 
 def test_everything_can_be_done_with_the_keyboard(browser: Any, address: str) -> None:
