@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -22,8 +23,13 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_configure() -> None:
-    """No test cuts the power, so nothing needs to be on the disk before the next line runs."""
+    """No test cuts the power, so nothing needs to be on the disk before the next line runs.
+
+    Nor does one fail because the machine is busy with something else.
+    """
     os.fsync = _do_not_sync
+    settings.register_profile("patient", settings(), deadline=None)
+    settings.load_profile("patient")
 
 
 def _do_not_sync(fd: object) -> None: ...

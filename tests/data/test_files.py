@@ -88,7 +88,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.lists(JSON, min_size=1, max_size=4), extension=st.sampled_from(["jsonl.gz", "json", "parquet"])
 )
@@ -213,7 +213,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         read_rollouts(tmp_path)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.dictionaries(st.text(max_size=8), JSON, max_size=4), max_size=6), st.sampled_from([None, 1])
 )

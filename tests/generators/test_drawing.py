@@ -27,7 +27,7 @@ def _naive(logits: Any, sampling: Sampling) -> list[float]:
     return [w if token in ranked and w >= sampling.min_p else 0.0 for token, w in enumerate(weights)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 10_000),
     vocabulary=st.sampled_from([2, 7, 40, 300]),

@@ -33,7 +33,7 @@ near = st.tuples(decimals, st.sampled_from(["0", "1e-9", "4e-7", "1e-6", "2e-5",
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.tuples(numbers, numbers)
     | near
@@ -47,7 +47,7 @@ def test_the_fast_path_says_what_the_workers_say(pair: tuple[str, str]) -> None:
         assert (grade.correct, grade.prediction, None) == judge(prediction, answer)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.tuples(whole_numbers | decimals, whole_numbers | decimals))
 def test_plain_numbers_are_equal_as_decimal_says(pair: tuple[Any, Any]) -> None:
     first, second = (Decimal(str(value)) for value in pair)
@@ -85,7 +85,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
 def test_no_text_breaks_what_runs_outside_the_workers(text: str) -> None:
     for prediction, answer in ((text, "5"), ("5", text), (r"\frac{3}{}", text), (text, "1/2")):

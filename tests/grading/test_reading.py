@@ -71,7 +71,7 @@ def test_what_is_inside_is_read_too() -> None:
     assert unread_text(read("(1, 2)")) is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet="\\frac{}()[],;:=<>|+-*/^_ pmsqrtxyi.0123%$", max_size=24))
 def test_any_text_is_read_or_unread_but_never_breaks_the_judge(text: str) -> None:
     correct, form, _ = judge(text, "12345")

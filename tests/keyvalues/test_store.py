@@ -74,7 +74,7 @@ def test_no_room_at_all_is_refused() -> None:
         PrefixStore(0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7).map(tuple), min_size=1, max_size=12))
 def test_equals_a_plain_set_of_prefixes(sequences: list[tuple[int, ...]]) -> None:
     store = PrefixStore(10**6)

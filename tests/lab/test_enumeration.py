@@ -59,7 +59,7 @@ def test_what_cannot_happen_is_left_out_and_a_finished_prefix_has_only_itself() 
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_probabilities_sum_to_one_and_agree_with_the_chain_rule(seed: int) -> None:
     model = random_model(seed)
     completions = enumerate_completions(model, (1,), end_token=END, max_length=LENGTH)
@@ -73,7 +73,7 @@ def test_probabilities_sum_to_one_and_agree_with_the_chain_rule(seed: int) -> No
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.05, 1.0, 20.0]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_implicit_value_is_the_exact_value_of_every_prefix(seed: int, beta: float) -> None:
     """Proposition 3.1 for r = beta log(policy / reference), whatever the policy."""
     policy, reference = random_model(seed), random_model(seed + 1)

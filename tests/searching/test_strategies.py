@@ -171,7 +171,7 @@ def test_worth_is_what_is_asked_for(worth: str) -> None:
         assert node.worth == pytest.approx(expected[worth])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(st.floats(-50, 50), min_size=1, max_size=20),
     st.floats(0.05, 20),

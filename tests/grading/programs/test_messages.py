@@ -31,7 +31,7 @@ def codec(*, is_careful: bool = True) -> Codec:
     return Codec(lambda number: f"remote {number}", is_careful=is_careful)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(plain)
 def test_plain_values_arrive_as_they_were(value: Any) -> None:
     copy = codec().decode(codec().encode(value))
