@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepcredit.logprobs import TokenBatch, batches_by_length, pack, pad
+from stepcredit.logprobs import TokenBatch, pack, pad
+from stepcredit.logprobs.packing import batches_by_length
 from stepcredit.types import Encoded
 
 ENCODED = [Encoded((5, 6, 7, 8), 2), Encoded((5, 9), 1), Encoded((1, 2, 3), 3)]

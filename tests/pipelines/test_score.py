@@ -97,6 +97,10 @@ def test_the_same_work_is_not_done_again_and_other_work_is_refused(options: scor
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five rollouts at a time, and a checkpoint after each five."""
+    score_by_fives(monkeypatch)
+
+
+def score_by_fives(monkeypatch: pytest.MonkeyPatch) -> None:
     original = ImplicitPRM.__init__
 
     def init(self: ImplicitPRM, *args: Any, **kwargs: Any) -> None:
@@ -186,14 +190,8 @@ def test_pieces_of_another_size_are_no_part_of_a_run(
     assert options.out is not None
     whole = options.out.with_name("whole.jsonl")
     run(replace(options, out=whole))
-    monkeypatch.setattr("stepcredit.runs.lines._SYNC_SECONDS", 0.0)
-    original = ImplicitPRM.__init__
-
-    def init(self: ImplicitPRM, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **(kwargs | {"window": 5}))
-
     with monkeypatch.context() as patch:
-        patch.setattr(ImplicitPRM, "__init__", init)
+        score_by_fives(patch)
         stop_at(patch, ImplicitPRM, "judge", 3)
         with pytest.raises(KeyboardInterrupt):
             run(options)

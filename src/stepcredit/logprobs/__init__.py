@@ -4,8 +4,7 @@ from stepcredit.logprobs.cache import CacheCounts, CachedTokenLogProbs
 from stepcredit.logprobs.deferred import DeferredTokenLogProbs
 from stepcredit.logprobs.forward import enable_log_probs, inference_log_probs, token_log_probs
 from stepcredit.logprobs.local import LocalTokenLogProbs, default_token_budget
-from stepcredit.logprobs.packing import TokenBatch, batches_by_length, pack, pad
-from stepcredit.logprobs.prefixes import batches_by_prefix
+from stepcredit.logprobs.packing import TokenBatch, batches_of, pack, pad
 from stepcredit.logprobs.support import enable_packing, packing_enabled
 
 __all__ = [
@@ -14,8 +13,7 @@ __all__ = [
     "DeferredTokenLogProbs",
     "LocalTokenLogProbs",
     "TokenBatch",
-    "batches_by_length",
-    "batches_by_prefix",
+    "batches_of",
     "default_token_budget",
     "enable_log_probs",
     "enable_packing",

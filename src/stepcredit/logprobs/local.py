@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -15,8 +15,7 @@ from torch import nn
 
 from stepcredit.logprobs.float32_products import computes_in_float32
 from stepcredit.logprobs.forward import causal_lm_of, inference_log_probs, input_device
-from stepcredit.logprobs.packing import batches_by_length, pack, pad
-from stepcredit.logprobs.prefixes import batches_by_prefix
+from stepcredit.logprobs.packing import batches_of, pack, pad
 from stepcredit.logprobs.support import packing_enabled
 from stepcredit.runs import hash_json
 from stepcredit.types import Encoded
@@ -87,8 +86,9 @@ class LocalTokenLogProbs:
         distinct = list(dict.fromkeys(replace(item, step_ends=()) for item in encoded if item.num_scored > 0))
         place = {item: number for number, item in enumerate(distinct)}
         scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(distinct)
+        budget = self.token_budget or default_token_budget(self.device.type)
         with self.adapter(), self._packing() as packs:
-            for members in self._batches(distinct, packs=packs):
+            for members in batches_of(distinct, budget, packed=packs):
                 chosen = [distinct[member] for member in members]
                 batch = (pack(chosen) if packs else pad(chosen)).to(self.device)
                 log_probs = inference_log_probs(self.model, batch)
@@ -104,12 +104,6 @@ class LocalTokenLogProbs:
     def device(self) -> torch.device:
         """Where the model takes its inputs."""
         return input_device(self.model)
-
-    def _batches(self, encoded: Sequence[Encoded], *, packs: bool) -> Iterator[list[int]]:
-        budget = self.token_budget or default_token_budget(self.device.type)
-        if packs:
-            return batches_by_prefix([item.token_ids for item in encoded], budget)
-        return batches_by_length([len(item.token_ids) for item in encoded], budget)
 
     def _packing(self) -> contextlib.AbstractContextManager[bool]:
         return packing_enabled(self.model) if self.share_prefixes else contextlib.nullcontext(False)

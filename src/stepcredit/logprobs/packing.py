@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stepcredit.logprobs.prefixes import PrefixTree, prefix_tree
+from stepcredit.logprobs.prefixes import PrefixTree, batches_by_prefix, prefix_tree
 from stepcredit.logprobs.segments import Segments
 from stepcredit.types import Encoded
 
@@ -139,6 +139,13 @@ def _scored_tokens(encoded: Sequence[Encoded]) -> dict[str, Any]:
         "sequence_index": torch.repeat_interleave(torch.tensor(num_scored)),
         "num_scored": tuple(num_scored),
     }
+
+
+def batches_of(encoded: Sequence[Encoded], token_budget: int, *, packed: bool) -> Iterator[list[int]]:
+    """Group indices into batches to pack, by common prefixes, or to pad, by length."""
+    if packed:
+        return batches_by_prefix([item.token_ids for item in encoded], token_budget)
+    return batches_by_length([len(item.token_ids) for item in encoded], token_budget)
 
 
 def batches_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from stepcredit.checkpoints import context_length, load_config
 from stepcredit.encoding import EncodedSteps, Encoding, read_positions
 from stepcredit.errors import UserError
-from stepcredit.logprobs import TokenBatch, batches_by_length, pack, packing_enabled, pad
+from stepcredit.logprobs import TokenBatch, batches_of, pack, packing_enabled, pad
 from stepcredit.logprobs.forward import forward_inputs, input_device
-from stepcredit.logprobs.prefixes import batches_by_prefix
 from stepcredit.rewards import aggregate
 from stepcredit.scorers.base import Judgement, Shared, WindowedScorer
 from stepcredit.scorers.kind import Kind
@@ -74,7 +73,7 @@ class StepReader:
         # The last tokens of steps may lie anywhere, also where nothing is scored yet.
         whole = [replace(item, scored_start=1, skipped=()) for item in encoded]
         with packing_enabled(self.model) if self.share_prefixes else nullcontext(False) as packs:
-            for group in self._batches(encoded, packs=packs):
+            for group in batches_of(encoded, self.token_budget, packed=packs):
                 members = [whole[index] for index in group]
                 batch = (pack(members) if packs else pad(members, pad_token_id=self.pad_token_id)).to(device)
                 places = [
@@ -86,11 +85,6 @@ class StepReader:
                 for index, part in zip(group, parts, strict=True):
                     scores[index] = part.numpy()
         return scores
-
-    def _batches(self, encoded: Sequence[Encoded], *, packs: bool) -> Iterator[list[int]]:
-        if packs:
-            return batches_by_prefix([item.token_ids for item in encoded], self.token_budget)
-        return batches_by_length([len(item.token_ids) for item in encoded], self.token_budget)
 
 
 def _places(batch: TokenBatch) -> Iterator[Int[Tensor, " tokens"]]:
