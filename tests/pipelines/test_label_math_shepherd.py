@@ -18,6 +18,7 @@ from stepcredit.generators.fake import FakeGenerator
 from stepcredit.generators.options import GeneratorOptions, SamplingOptions
 from stepcredit.generators.records import failures_path
 from stepcredit.grading.options import GraderOptions
+from stepcredit.grading.reasoning_gym import FIELD, make_task
 from stepcredit.lab.policies import policy_path
 from stepcredit.lab.tutor import WEAK
 from stepcredit.pipelines import label_math_shepherd
@@ -222,6 +223,28 @@ def test_options_out_of_range_are_named(tmp_path: Path, changes: dict[str, Any],
 
 
 @pytest.mark.usefixtures("tutor")
+def test_completions_are_graded_by_a_grader_that_reads_the_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task's own scoring knows the problem from a field of the row, beside fields of its old response."""
+    problem = {"task": "chain_sum", "seed": 0, "size": 1, "settings": {}, "index": 0}
+    answer = make_task("chain_sum", seed=0, size=1, settings={})[0]["answer"]
+    row = {"id": "r", "prompt_id": "p", "prompt": "Add them.", "answer": answer, "correct": False}
+    row |= {"response": "The first.\nAll.\n#### -1", "num_generated_tokens": 999, FIELD: problem}
+    write_rows(tmp_path / "graded.jsonl", [row])
+
+    def answered(request: GenerationRequest, index: int) -> str:
+        return f"{request.response_prefix}#### {answer if index % 2 else -1}"
+
+    _use(monkeypatch, lambda: FakeGenerator(answered))
+    out, grading = tmp_path / "labelled.jsonl", GraderOptions(grader="reasoning-gym", num_workers=1)
+    label_math_shepherd.run(_options(tmp_path / "graded.jsonl", out, grading=grading, label="soft"))
+    (labelled,) = read_rollouts(out)
+    assert labelled.step_labels is not None
+    assert [label.label for label in labelled.step_labels] == [0.5, 0.5, 0.0]
+    assert labelled.extras[FIELD] == problem
+
+
 def test_results_are_plain_json(graded: Path, tmp_path: Path) -> None:
     result = label_math_shepherd.run(_options(graded, tmp_path / "out.jsonl", label="hard", adaptive=0.2))
     assert isinstance(result, Result)

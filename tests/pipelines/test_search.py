@@ -12,9 +12,10 @@ from tests.processes import partial_rows, run_until_killed
 from tests.servers.stub_server import Reply, stub_server
 
 from stepcredit.checkpoints import load_tokenizer
-from stepcredit.data import read_rollouts
+from stepcredit.data import read_rollouts, write_rows
 from stepcredit.errors import UserError
 from stepcredit.grading.options import GraderOptions
+from stepcredit.grading.reasoning_gym import FIELD
 from stepcredit.lab.policies import policy_path
 from stepcredit.lab.task import make_prompts
 from stepcredit.pipelines import grade, score, search
@@ -172,6 +173,17 @@ def test_a_vote_takes_the_answer_that_weighs_most(prompts: Path, tmp_path: Path)
         if rollout.index == 0:
             answers = by_problem[rollout.prompt_id]
             assert answers.count(rollout.response[-1]) == max(map(answers.count, answers))
+
+
+def test_a_grader_that_reads_the_prompts_row_finds_the_same_answers(prompts: Path, tmp_path: Path) -> None:
+    exact, of_task = tmp_path / "exact.jsonl", tmp_path / "task.jsonl"
+    search.run(_options(prompts, exact, strategy="weighted-best-of-n"))
+    problem = {"task": "chain_sum", "seed": 0, "size": NUM_PROBLEMS, "settings": {}}
+    rows = [json.loads(line) for line in prompts.read_text(encoding="utf-8").splitlines()]
+    write_rows(prompts, ({**row, FIELD: {**problem, "index": number}} for number, row in enumerate(rows)))
+    grading = replace(ANSWERS, grader="reasoning-gym")
+    search.run(_options(prompts, of_task, strategy="weighted-best-of-n", grading=grading))
+    assert [r.response for r in read_rollouts(of_task)] == [r.response for r in read_rollouts(exact)]
 
 
 def test_only_what_was_chosen_is_written_on_request(prompts: Path, tmp_path: Path) -> None:

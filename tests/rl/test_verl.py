@@ -143,6 +143,10 @@ def test_compute_score_takes_what_verls_naive_manager_gives(prm_folder: Path) ->
         lab_prm().score(PROMPT, RIGHT).aggregates["min"], abs=1e-5
     )
     assert result["score"] == pytest.approx(1.0 + result["process_reward"])
+    problem = {"task": "chain_sum", "seed": 0, "size": 1, "settings": {}, "index": 0}
+    of_task = {"prompt": PROMPT, "reasoning_gym": problem}
+    by_task = compute_score(solution_str=RIGHT, extra_info=of_task, **{**row, "grader": "reasoning-gym"})
+    assert by_task["acc"] == 0.0
     from_parquet = np.array([{"role": "user", "content": PROMPT}], dtype=object)
     assert compute_score(solution_str=RIGHT, extra_info={"prompt": from_parquet}, **row) == result
     with pytest.raises(UserError, match=r"holds no prompt.*extra_info\.prompt"):

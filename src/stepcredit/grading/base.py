@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Self
 
 MATCH, DIFFERS, NO_ANSWER, UNREAD = "match", "differs", "no-answer", "unread"
@@ -51,6 +52,8 @@ class Grader(ABC):
     """Decides whether responses are right. Use as a context manager where there are worker processes."""
 
     name: str
+    row_fields: tuple[str, ...] = ()
+    """Fields of a response's row that it reads besides the answer, in a :class:`GradingItem`'s ``extras``."""
 
     @property
     @abstractmethod
@@ -65,9 +68,9 @@ class Grader(ABC):
             DataError: A reference answer is not one that this grader can use.
         """
 
-    def grade(self, response: str, answer: str) -> Grade:
-        """Grade one response."""
-        return next(iter(self.grade_all([GradingItem(response, answer)])))
+    def grade(self, response: str, answer: str, extras: Mapping[str, Any] = MappingProxyType({})) -> Grade:
+        """Grade one response, whose row has these other fields."""
+        return next(iter(self.grade_all([GradingItem(response, answer, extras=extras)])))
 
     def remember(self, group: str, prediction: str) -> None:  # noqa: B027  (most graders need no memory)
         """Take note of a wrong prediction's form from an earlier run of the same work."""

@@ -69,6 +69,7 @@ class ReasoningGymGrader(PooledGrader):
     """
 
     name = "reasoning-gym"
+    row_fields = (FIELD,)
 
     def __init__(
         self, *, answer_pattern: str | None = None, time_limit: float = 30.0, num_workers: int = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from stepcredit.conversations import tools_of
@@ -161,12 +161,13 @@ class PrefixCompletions:
         self._known[key].failed = True
 
     def requests(
-        self, rollouts: Iterable[Rollout], target: int, sampling: Sampling
+        self, rollouts: Iterable[Rollout], target: int, sampling: Sampling, row_fields: Sequence[str] = ()
     ) -> Iterator[GenerationRequest]:
         """Ask for what is missing to ``target`` completions, each distinct prefix once.
 
         A request's prompt is called by the prefix's key, so that results and failures name it; the id
-        is also part of each completion's random stream. Its extras hold the row's tools alone.
+        is also part of each completion's random stream. Its extras hold the row's tools and ``row_fields``,
+        and nothing that is said of the row's response.
         """
         asked: set[str] = set()
         for rollout in rollouts:
@@ -177,8 +178,8 @@ class PrefixCompletions:
                     continue
                 asked.add(prefix.key)
                 if indices := self._wanted(prefix.key, target):
-                    tools = rollout.extras.get("tools")
-                    extras = {"tools": tools} if tools else {}
+                    row = rollout.extras
+                    extras = {name: row[name] for name in ("tools", *row_fields) if row.get(name)}
                     prompt = Prompt(
                         id=prefix.key, prompt=rollout.prompt, answer=rollout.answer, extras=extras
                     )

@@ -209,7 +209,7 @@ def _complete(
     sampling = options.draw.sampling(options.seed)
     with Progress("completing", total, "completions", done=done) as progress:
         for target in completions.settings.targets:
-            requests = completions.requests(_rollouts(options), target, sampling)
+            requests = completions.requests(_rollouts(options), target, sampling, grader.row_fields)
             # Whole pieces, since how prefixes lie together in a batch shows in the last digits.
             while piece := list(islice(requests, _PREFIXES_AT_ONCE)):
                 for result in _graded(generator.generate(piece), grader):
@@ -235,7 +235,10 @@ def _graded(
             yield result
         else:
             drawn.append(result)
-    items = (GradingItem(rollout.response, str(rollout.answer), rollout.prompt_id) for rollout in drawn)
+    items = (
+        GradingItem(rollout.response, str(rollout.answer), rollout.prompt_id, rollout.extras)
+        for rollout in drawn
+    )
     for rollout, grade in zip(drawn, grader.grade_all(items), strict=True):
         yield {
             "prefix": rollout.prompt_id,

@@ -267,7 +267,8 @@ def _choose(options: Options, tree: Tree, grader: Grader | None) -> None:
 
     def answers(tree: Tree, nodes: Sequence[Node]) -> list[str | None]:
         # Equal answers are grouped whatever the reference answer is.
-        items = [GradingItem(node.response, tree.prompt.answer or "0", tree.prompt.id) for node in nodes]
+        prompt = tree.prompt
+        items = [GradingItem(node.response, prompt.answer or "0", prompt.id, prompt.extras) for node in nodes]
         return [grade.prediction for grade in grader.grade_all(items)]
 
     choose_by_vote(tree, answers, options.search.softmax_temperature)

@@ -173,7 +173,8 @@ def compute_score(
     numbers = {"process_reward": unscored if process is None else process}
     total = process_weight * numbers["process_reward"]
     if grader is not None:
-        numbers["acc"] = float(make_grader(grader).grade(solution_str, str(ground_truth)).correct)
+        grade = make_grader(grader).grade(solution_str, str(ground_truth), asked)
+        numbers["acc"] = float(grade.correct)
         total += numbers["acc"]
     return {"score": total, **numbers}
 
