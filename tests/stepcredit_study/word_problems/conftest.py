@@ -74,6 +74,10 @@ def made_up_responses(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         write_rows(options.out, rows)
 
     monkeypatch.setattr(sample, "run", run)
-    # The task's own grader has its tests; its workers take seconds to start, for each file.
-    monkeypatch.setattr(Templates, "grader", replace(Templates.grader, grader="numeric"))
     return asked
+
+
+@pytest.fixture
+def quick_grader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of the task's own grader, whose workers take seconds to start, for each file."""
+    monkeypatch.setattr(Templates, "grader", replace(Templates.grader, grader="numeric"))

@@ -20,6 +20,7 @@ from stepcredit_study.word_problems.world import WordWorld
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_grader")
 def test_the_whole_study_runs_and_a_second_time_makes_nothing_anew(
     small_model: Path, small_scale: WordScale, made_up_responses: list[Path], tmp_path: Path
 ) -> None:
