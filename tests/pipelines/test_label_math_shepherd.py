@@ -38,7 +38,7 @@ def graded(tmp_path: Path) -> Path:
 
 
 def _use(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Generator]) -> None:
-    monkeypatch.setattr(label_math_shepherd, "make_generator", lambda options: make())
+    monkeypatch.setattr(label_math_shepherd, "make_generator", lambda options, continues: make())
 
 
 @pytest.fixture

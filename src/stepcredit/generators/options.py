@@ -164,8 +164,8 @@ def make_generator(options: GeneratorOptions, *, continues: bool = False) -> Gen
     """Load the policy.
 
     Args:
-        continues: Most requests go on from a response that it drew before, so a local model keeps what it
-            has read and drawn.
+        continues: Most requests go on from one another or from a response that it drew before, so a local
+            model keeps what it has read and drawn.
 
     Raises:
         CheckpointError: The model cannot be loaded or does not fit the generator.

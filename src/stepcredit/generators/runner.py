@@ -53,9 +53,9 @@ class Runner:
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._can_share: bool | None = None
 
-    def held(self, opening: Opening) -> Held:
+    def held(self, opening: Sequence[int]) -> Held:
         """What need not be read of an opening: all but its last token at most, which gives the logits."""
-        return Held((), 0) if self.store is None else self.store.longest(opening.token_ids[:-1])
+        return Held((), 0) if self.store is None else self.store.longest(opening[:-1])
 
     def shares(self, opening: Opening, samples: int) -> bool:
         """Whether an opening's keys and values are held once for all of its samples."""

@@ -18,11 +18,11 @@ from jaxtyping import Int64
 
 from stepcredit.generators.drawing import Truncation, draw
 from stepcredit.generators.prompts import Opening
+from stepcredit.generators.reading import aligned, begin
 from stepcredit.generators.runner import Runner
 from stepcredit.generators.streams import stream_key, uniforms
 from stepcredit.keyvalues.rows import RowCache, States
 from stepcredit.keyvalues.shared_prompts import SharedPrompt
-from stepcredit.keyvalues.store import Held
 from stepcredit.types import FinishReason, GenerationRequest
 
 
@@ -75,17 +75,8 @@ class Batch:
 
     def __init__(self, runner: Runner, jobs: Sequence[Job], truncation: Truncation) -> None:
         self._runner, self._truncation, self._jobs = runner, truncation, list(jobs)
-        lengths = np.asarray([len(job.opening.token_ids) for job in jobs])
-        width = int(lengths.max())
-        self._padding = width - lengths
-        self._pending = np.zeros((len(jobs), width), dtype=np.int64)
-        for row, job in enumerate(jobs):
-            self._pending[row, self._padding[row] :] = job.opening.token_ids
-        held = [runner.held(job.opening) for job in jobs]
-        # Rows end at one column, so each reads as many tokens as the one of which least is held.
-        held_columns = width - max(
-            int(length) - part.length for length, part in zip(lengths, held, strict=True)
-        )
+        openings = [job.opening.token_ids for job in jobs]
+        self._pending, self._padding = aligned(openings)
         counts = [job.request.num_samples for job in jobs]
         # One entry a running sample.
         self._row = np.repeat(np.arange(len(jobs)), counts)
@@ -94,12 +85,10 @@ class Batch:
         self._limit = np.repeat(np.asarray([job.limit for job in jobs]), counts)
         self._drawn = np.zeros(len(self._row), dtype=np.int64)
         rows, columns = (len(jobs), 0) if jobs[0].shared else (len(self._row), int(self._limit.max()))
-        self._cache = RowCache(runner.model.config, rows, width + columns)
+        self._cache = RowCache(runner.model.config, rows, self._pending.shape[1] + columns)
         self._prompts: dict[int, States] = {}
         """Of jobs that share their opening, what they hold of it."""
-        if held_columns > 0:
-            self._pending = self._pending[:, held_columns:]
-            self._begin(held, held_columns)
+        self._pending = self._pending[:, begin(runner, self._cache, openings, self._padding) :]
         self._key = np.asarray(
             [
                 stream_key(
@@ -112,15 +101,7 @@ class Batch:
         )
         self._tokens = np.zeros((len(self._row), int(self._limit.max())), dtype=np.int32)
         self._any_stop = any(job.request.sampling.stop for job in jobs)
-        runner.ledger.prompt_tokens += int(lengths.sum())
-
-    def _begin(self, held: Sequence[Held], columns: int) -> None:
-        """Start from keys and values that are held, in the first ``columns`` columns."""
-        like = next(part for part in held if part.length)
-        self._cache.begin(len(held), columns, like.parts[0][0].states)
-        for row, part in enumerate(held):
-            padding = int(self._padding[row])
-            part.copy_to(self._cache, row, padding, columns - padding)
+        runner.ledger.prompt_tokens += sum(map(len, openings))
 
     @property
     def num_samples(self) -> int:

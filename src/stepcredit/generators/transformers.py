@@ -13,6 +13,7 @@ from stepcredit.generators.decoding import Decoder
 from stepcredit.generators.drawing import Truncation
 from stepcredit.generators.limits import BatchLimits
 from stepcredit.generators.prompts import PromptFormat
+from stepcredit.generators.reading import read_ahead
 from stepcredit.generators.runner import Runner
 from stepcredit.generators.running import Batch, Finished, Job
 from stepcredit.generators.stopping import StopStrings
@@ -48,7 +49,8 @@ class TransformersGenerator:
             carry no token ids.
         limits: How much runs at once; by default what fits.
         store: Keeps what was read and drawn, so that a request that goes on from there costs its own tokens
-            only. It changes nothing that is drawn, but for rounding.
+            only, and what requests begin with alike is read once. It changes nothing that is drawn, but for
+            rounding.
 
     Attributes:
         ledger: Tokens read and drawn so far.
@@ -139,6 +141,7 @@ class TransformersGenerator:
                 truncation = Truncation.of(waiting[0].request.sampling)
             assert truncation is not None
             jobs = self._admit(waiting, batch, truncation)
+            read_ahead(self._runner, [job.opening for job in jobs])
             for alike in self._alike(jobs):
                 fresh = Batch(self._runner, alike, truncation)
                 yield from self._rollouts(fresh.step())
@@ -224,7 +227,7 @@ class TransformersGenerator:
         """Jobs that are read together: rows read equally many tokens, so those nearly all held are apart."""
         groups: dict[tuple[bool, bool], list[Job]] = {}
         for job in jobs:
-            unread = len(job.opening.token_ids) - self._runner.held(job.opening).length
+            unread = len(job.opening.token_ids) - self._runner.held(job.opening.token_ids).length
             groups.setdefault((job.shared, unread > _FEW_TOKENS), []).append(job)
         return [groups[key] for key in sorted(groups)]
 

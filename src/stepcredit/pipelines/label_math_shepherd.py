@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _LOOKED_AT = 1000
 """Responses that ``auto`` looks at to choose one step rule for the file."""
 
-_PREFIXES_AT_ONCE = 64
+_PREFIXES_AT_ONCE = 256
 """Prefixes whose completions are drawn, graded and kept together."""
 
 
@@ -136,7 +136,7 @@ def run(options: Options) -> Result:
             _check(options, completions)
             for row in lines.rows():
                 completions.add(**row)
-            generator = make_generator(options.policy)
+            generator = make_generator(options.policy, continues=True)
             _complete(options, completions, generator, grader, lines)
             _finish(options, completions, generator, lines)
     return _result(options, manifest.to_json(), already_done=False)
@@ -223,6 +223,7 @@ def _complete(
                     completions.add(**result)
                     progress.advance()
                 lines.checkpoint({})
+                getattr(generator, "forget", lambda: None)()
 
 
 def _graded(
