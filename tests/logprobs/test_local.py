@@ -59,11 +59,12 @@ def test_switching_the_adapter_off_gives_the_base_model() -> None:
     expected = LocalTokenLogProbs(base, weights_hash="w").of(SEQUENCES)
     adapted = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
     reference = LocalTokenLogProbs(adapted, weights_hash="w", adapter_off=True)
-    policy = LocalTokenLogProbs(adapted, weights_hash="w")
+    policy = LocalTokenLogProbs(adapted, weights_hash="w and adapter")
     for ours, theirs in zip(reference.of(SEQUENCES), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
     assert np.abs(policy.of(SEQUENCES)[1] - expected[1]).max() > 1e-3
     assert reference.fingerprint != policy.fingerprint
+    assert reference.fingerprint == LocalTokenLogProbs(tiny_model("llama"), weights_hash="w").fingerprint
 
 
 def test_the_fingerprint_names_what_the_numbers_depend_on() -> None:

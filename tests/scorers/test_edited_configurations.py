@@ -14,6 +14,9 @@ from peft import LoraConfig, get_peft_model
 from stepcredit import ImplicitPRM
 from stepcredit.checkpoints import PRMCard, Reference, load_tokenizer, save_prm, weights_hash
 from stepcredit.cli import main
+from stepcredit.logprobs import CachedTokenLogProbs
+from stepcredit.scorers import load_scorer
+from stepcredit.scorers.log_probability import LogProbabilityScorer
 
 PROMPT = "Tom had 3 boxes."
 RESPONSE = "He had 3.\nThen he got 9 more.\n12"
@@ -64,6 +67,19 @@ def test_the_cache_has_nothing_for_another_configuration_of_an_adapters_base(
 ) -> None:
     policy, base = saved_pair
     assert_the_cache_follows(policy, adapter, base / "config.json", tmp_path / "cache", **ROTATED)
+
+
+def test_the_references_own_scores_take_what_an_adapter_on_it_computed(
+    saved_pair: Pair, adapter: Path, tmp_path: Path
+) -> None:
+    base, cache = saved_pair[1], tmp_path / "cache"
+    load_scorer(adapter, beta=1.0, cache=cache).score(PROMPT, RESPONSE)
+    scorer = load_scorer(base, family="log-probability", cache=cache)
+    assert isinstance(scorer, LogProbabilityScorer)
+    assert isinstance(scorer.model, CachedTokenLogProbs)
+    found = scorer.score(PROMPT, RESPONSE)
+    assert (scorer.model.counts.hits, scorer.model.counts.misses) == (1, 0)
+    assert found == load_scorer(base, family="log-probability").score(PROMPT, RESPONSE)
 
 
 @pytest.fixture

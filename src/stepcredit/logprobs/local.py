@@ -64,12 +64,14 @@ class LocalTokenLogProbs:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of weights, dtype, attention implementation, adapter switch and code versions."""
+        """Hash of weights, dtype, attention implementation and code versions.
+
+        With its adapter off a model is its base, and has the base's weights and fingerprint.
+        """
         causal_lm = causal_lm_of(self.model)
         return hash_json(
             {
                 "weights": self.weights_hash,
-                "adapter_off": self.adapter_off,
                 "dtype": str(causal_lm.dtype),
                 "attention": causal_lm.config._attn_implementation,
                 "share_prefixes": self.share_prefixes,

@@ -9,7 +9,7 @@ from typing import Unpack
 from stepcredit.checkpoints import context_length
 from stepcredit.encoding import EncodedSteps, Encoding
 from stepcredit.errors import UserError
-from stepcredit.logprobs import LocalTokenLogProbs
+from stepcredit.logprobs import CachedTokenLogProbs, LocalTokenLogProbs
 from stepcredit.scorers.base import Judgement, Shared, WindowedScorer, judge_tokens
 from stepcredit.scorers.kind import Kind
 from stepcredit.scorers.loading import Checkpoint, chat_encoding
@@ -67,8 +67,11 @@ class LogProbabilityKind(Kind):
         """The scorer of a checkpoint."""
         checkpoint = Checkpoint(settings)
         model = checkpoint.model()
+        log_probs: TokenLogProbs = LocalTokenLogProbs(model, weights_hash=checkpoint.model_hash)
+        if settings.cache is not None:
+            log_probs = CachedTokenLogProbs(log_probs, settings.cache)
         return LogProbabilityScorer(
-            LocalTokenLogProbs(model, weights_hash=checkpoint.model_hash),
+            log_probs,
             checkpoint.encoding(context_length(model.config)),
             response_reward=settings.response_aggregate or "sum",
             **checkpoint.shared(model),
@@ -78,5 +81,5 @@ class LogProbabilityKind(Kind):
 LOG_PROBABILITY = LogProbabilityKind(
     name="log-probability",
     encoding=chat_encoding,
-    takes=frozenset({"steps", "convention", "response_aggregate"}),
+    takes=frozenset({"steps", "convention", "response_aggregate", "cache"}),
 )

@@ -41,7 +41,8 @@ class ImplicitOptions:
         metavar="RULE",
     )
     cache: Path | None = option(
-        "directory in which the reference's log-probabilities are kept for later runs",
+        "directory in which log-probabilities of the reference are kept for later runs (those of the model "
+        "itself with --family log-probability)",
         default=None,
         metavar="DIR",
     )

@@ -49,7 +49,8 @@ class ScorerSettings:
         judge_generator: What runs it: ``transformers``, ``vllm``, or the address of an OpenAI-compatible
             server, for which ``directory`` is the model's name there.
         judge_samples: Answers to each solution, in the place of the judge's own number.
-        cache: Directory that keeps a reference's log-probabilities between runs.
+        cache: Directory that keeps between runs the log-probabilities of a reference, or of a model that is
+            scored by its own.
         window: Most rollouts held in memory.
         with_tokens: Whether scores hold token rewards, where the model gives such.
     """

@@ -41,14 +41,17 @@ def lab_source(source: str) -> tuple[Lab, str] | None:
 
 
 def reference_scores(store: Store, data: Path, model: Path, **changes: Any) -> Path:
-    """An untrained model's own log-probability of rollouts by lines; the reward is its mean over tokens."""
+    """An untrained model's own log-probability of rollouts; the reward is its mean over tokens.
+
+    What implicit reward models computed of it, as their reference, is not computed again.
+    """
     options = score.Options(
         input=data,
         prm=str(model),
         out=Path(),
         family="log-probability",
         aggregate="mean",
-        steps="newline",
+        cache=store.root / "reference",
         **changes,
     )
     return store.make("score", "reference", options)

@@ -97,7 +97,9 @@ def _fold(options: Options, store: Store, graded: Path, problems: list[str], num
         )
         for name, chosen in parts.items()
     }
-    reference = {name: reference_scores(store, files[name], options.model) for name in ("dev", "test")}
+    reference = {
+        name: reference_scores(store, files[name], options.model, steps="newline") for name in ("dev", "test")
+    }
     chosen: dict[str, Any] = {}
     scores: dict[str, Path] = {}
     for method, settings in METHODS.items():

@@ -36,6 +36,7 @@ from stepcredit.stats import ProblemBootstrap
 from stepcredit_study.analyses.grouped_auc import Grouped, grouped_auc
 from stepcredit_study.analyses.step_tokens import means_and_lengths
 from stepcredit_study.analyses.within_problem import as_list
+from stepcredit_study.frame.world import reference_scores
 from stepcredit_study.gsm8k.fold_results import REFERENCE, SHORTNESS, Fold, evaluate
 from stepcredit_study.gsm8k.transfer_page import SOLUTIONS, transfer_page
 
@@ -149,15 +150,7 @@ def _scores(options: Options, store: Store, data: Path) -> tuple[dict[str, Path]
         name: store.make("score", name, score.Options(input=data, prm=str(prm), out=Path(), cache=cache))
         for name, prm in options.prms.items()
     }
-    wanted = score.Options(
-        input=data,
-        prm=str(options.reference),
-        out=Path(),
-        family="log-probability",
-        aggregate="mean",
-        tokens=True,
-    )
-    return scores, store.make("score", REFERENCE, wanted)
+    return scores, reference_scores(store, data, options.reference, tokens=True)
 
 
 def main() -> None:

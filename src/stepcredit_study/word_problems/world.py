@@ -148,7 +148,7 @@ class WordWorld:
 
     def reference_scores(self, data: Path) -> Path:
         """The reference's own log-probability, token by token; the reward is its mean over tokens."""
-        return reference_scores(self.store, data, self.middle, tokens=True)
+        return reference_scores(self.store, data, self.middle, steps="newline", tokens=True)
 
     def _joined(self, split: str, total: int, policy: str, num_samples: int) -> Path:
         block = self.scale.block
