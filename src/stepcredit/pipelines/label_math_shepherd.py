@@ -7,6 +7,7 @@ continues when the same command is run again.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -229,18 +230,20 @@ def _complete(
 def _graded(
     results: Iterator[Rollout | GenerationFailure], grader: Grader
 ) -> Iterator[dict[str, Any] | GenerationFailure]:
-    """Failures as they come, then a row for each completion."""
-    drawn = []
-    for result in results:
-        if isinstance(result, GenerationFailure):
-            yield result
-        else:
-            drawn.append(result)
-    items = (
-        GradingItem(rollout.response, str(rollout.answer), rollout.prompt_id, rollout.extras)
-        for rollout in drawn
-    )
-    for rollout, grade in zip(drawn, grader.grade_all(items), strict=True):
+    """A row for each completion, graded while others are drawn, then what failed."""
+    drawn: deque[Rollout] = deque()
+    failures: list[GenerationFailure] = []
+
+    def items() -> Iterator[GradingItem]:
+        for result in results:
+            if isinstance(result, GenerationFailure):
+                failures.append(result)
+            else:
+                drawn.append(result)
+                yield GradingItem(result.response, str(result.answer), result.prompt_id, result.extras)
+
+    for grade in grader.grade_all(items()):
+        rollout = drawn.popleft()
         yield {
             "prefix": rollout.prompt_id,
             "index": rollout.index,
@@ -248,6 +251,7 @@ def _graded(
             "prompt_tokens": rollout.extras.get("num_prompt_tokens", 0),
             "generated_tokens": rollout.extras.get("num_generated_tokens", 0),
         }
+    yield from failures
 
 
 def _fail(options: Options, completions: PrefixCompletions, failure: GenerationFailure) -> None:
