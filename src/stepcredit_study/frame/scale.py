@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from stepcredit.checkpoints.loading import pick_device
 from stepcredit.errors import UserError
 from stepcredit.generators.options import GeneratorOptions, SamplingOptions
 from stepcredit.grading.options import GraderOptions
 from stepcredit.lab.labs import LABS
+from stepcredit.logprobs.float32_products import needs_float32
 from stepcredit.recipes import read_settings
 from stepcredit.training.config import TrainConfig
 from stepcredit.typed_values import typed_record
@@ -20,6 +22,11 @@ SCALES = ("lab", "lab2", "paper")
 RECIPES = Path(__file__).parents[1] / "recipes"
 LEAST_TRAIN_RESPONSES = 8
 """The experiments compare up to so many responses to an instruction."""
+
+
+def fast_precision() -> str:
+    """In which a real model is trained: bfloat16 where this machine is fast in it."""
+    return "float32" if needs_float32("bfloat16", pick_device("auto")) else "bfloat16"
 
 
 @dataclass(frozen=True, kw_only=True)

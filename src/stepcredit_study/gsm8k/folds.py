@@ -28,6 +28,7 @@ from stepcredit.pipelines import grade, score, train
 from stepcredit.pipelines.driver import Store
 from stepcredit.runs import write_json
 from stepcredit.training.config import TrainConfig
+from stepcredit_study.frame.scale import fast_precision
 from stepcredit_study.frame.world import reference_scores
 from stepcredit_study.gsm8k.fold_results import Fold, development_auc, evaluate
 
@@ -59,7 +60,7 @@ class Options:
     folds: int = 5
     dev: int = 60
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
-    training: TrainConfig = field(default_factory=lambda: TRAINING)
+    training: TrainConfig = field(default_factory=lambda: replace(TRAINING, precision=fast_precision()))
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
-from stepcredit.checkpoints.loading import pick_device
 from stepcredit.errors import UserError
-from stepcredit.logprobs.float32_products import needs_float32
 from stepcredit.training.config import TrainConfig
+from stepcredit_study.frame.scale import fast_precision
 
 METHODS: Final[Mapping[str, Mapping[str, Any]]] = {
     "implicit-ce": {"objective": "ce"},
@@ -169,8 +168,7 @@ def read_word_scale(name: str, sizes: Mapping[str, int]) -> WordScale:
     for size, value in sizes.items():
         if size not in known or value < 1:
             raise UserError(f"{size}={value} is not a size", where="--size", hint=f"use {', '.join(known)}")
-    precision = "float32" if needs_float32("bfloat16", pick_device("auto")) else "bfloat16"
-    changes: dict[str, Any] = {"training": {**SCALES[name].training, "precision": precision}, **sizes}
+    changes: dict[str, Any] = {"training": {**SCALES[name].training, "precision": fast_precision()}, **sizes}
     scale = replace(SCALES[name], **changes)
     return replace(scale, ns=tuple(n for n in scale.ns if n <= scale.test_responses))
 
