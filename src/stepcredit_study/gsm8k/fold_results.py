@@ -68,6 +68,9 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
     bootstrap = ProblemBootstrap(num_problems)
     values = {name: np.concatenate([column.scores[name] for column in columns]) for name in columns[0].scores}
     return {
+        "problems": int(num_problems),
+        "solutions": len(right),
+        "right": int(right.sum()),
         "generators": int(num_groups) // len(folds),
         "methods": {name: _row(name, values, items, bootstrap) for name in values},
     }

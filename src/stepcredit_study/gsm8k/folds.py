@@ -81,7 +81,7 @@ def run(options: Options) -> dict[str, Any]:
         )
     random.Random(_SEED).shuffle(problems)
     folds = [_fold(options, store, graded, problems, number) for number in range(options.folds)]
-    results = {"problems": len(problems), "folds": [fold.chosen for fold in folds], **evaluate(folds)}
+    results = {"folds": [fold.chosen for fold in folds], **evaluate(folds)}
     write_json(options.out / "results.json", results)
     return results
 

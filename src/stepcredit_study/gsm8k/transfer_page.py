@@ -37,6 +37,10 @@ def transfer_page(results: Mapping[str, Any]) -> str:
 
 def _solutions(measured: Mapping[str, Any]) -> Iterator[str]:
     yield "## Recorded solutions: right above wrong\n"
+    counts = {name: f"{measured[name]:,}" for name in ("solutions", "problems", "generators", "right")}
+    yield "{solutions} solutions to {problems} problems by {generators} models; {right} are right.\n".format(
+        **counts
+    )
     picked = {
         (row["method"], row["scorer"], row["aggregate"]): row
         for row in measured["best of n"]

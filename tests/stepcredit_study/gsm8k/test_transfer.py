@@ -61,6 +61,7 @@ def test_models_are_judged_on_solutions_and_mistakes_that_they_never_saw(
     assert set(mistakes["methods"]["ours"]) == {"auc", "minus reference", "minus shortness"}
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
     page = (tmp_path / "out" / "README.md").read_text()
+    assert "32 solutions to 8 problems by 4 models; " in page
     assert "8 first wrong steps, 32 right steps before any." in page
     assert page.count("| ours | ") == 3
     assert page.count("| best-of-n, ours | ") == 1
