@@ -129,18 +129,30 @@ def _steps(options: Options, store: Store, data: Path, format_name: str) -> dict
     joined = {name: join_labels(rollouts, column) for name, column in columns.items()}
     right, wrong = first_error_classes(joined[REFERENCE])
     counted = right | wrong
-    items = Grouped.one(wrong[counted], joined[REFERENCE].cluster_of_step[counted])
+    problems, positions = (
+        which[counted] for which in (joined[REFERENCE].cluster_of_step, joined[REFERENCE].position_of_step)
+    )
+    items = Grouped.one(wrong[counted], problems)
+    in_place = Grouped(wrong[counted], problems, positions)
     suspicion = {name: [-steps.rewards[counted]] for name, steps in joined.items()}
     bootstrap = ProblemBootstrap(joined[REFERENCE].num_clusters)
     rows: dict[str, Any] = {}
     for name, values in suspicion.items():
-        rows[name] = {"auc": as_list(grouped_auc(items, values, bootstrap))}
+        rows[name] = {
+            "auc": as_list(grouped_auc(items, values, bootstrap)),
+            "at the same position": as_list(grouped_auc(in_place, values, bootstrap)),
+        }
         if name in options.prms:
             rows[name] |= {
                 f"minus {control}": as_list(grouped_auc(items, values, bootstrap, minus=suspicion[control]))
                 for control in (REFERENCE, SHORTNESS)
             }
-    return {"first wrong": int(wrong.sum()), "right before": int(right.sum()), "methods": rows}
+    return {
+        "first wrong": int(wrong.sum()),
+        "right before": int(right.sum()),
+        "by position": as_list(grouped_auc(items, [positions * 1.0], bootstrap)),
+        "methods": rows,
+    }
 
 
 def _scores(options: Options, store: Store, data: Path) -> tuple[dict[str, Path], Path]:

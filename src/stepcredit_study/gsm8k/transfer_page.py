@@ -20,6 +20,10 @@ log-probability of its tokens under the PRMs' own reference, and with its length
 if its AUC lies above one half and both differences above 0, does not if one of them lies below, and is
 undecided otherwise; this, the data and the measures were [decided beforehand](../../preregistration.md).
 Intervals are 95%, by bootstrap over problems.
+
+A first wrong step comes after all right steps that it is compared with in its response, so a score that falls
+from step to step has an AUC above one half. What was not decided beforehand: the AUC of a step's position
+alone, and in the last column of each table the AUC among steps at the same position.
 """
 _WORDS = {"holds": "transfers", "does not hold": "does not transfer"}
 
@@ -61,23 +65,29 @@ def _solutions(measured: Mapping[str, Any]) -> Iterator[str]:
 def _steps(name: str, measured: Mapping[str, Any]) -> Iterator[str]:
     yield f"## {name}: first wrong steps below right ones\n"
     first, before = measured["first wrong"], measured["right before"]
-    yield f"{first:,} first wrong steps, {before:,} right steps before any.\n"
-    yield from _table("AUC", measured["methods"], "auc", "minus {1}")
+    yield (
+        f"{first:,} first wrong steps, {before:,} right steps before any. A step's position alone, later "
+        f"ones first, has AUC {_cell(measured['by position'])}.\n"
+    )
+    yield from _table("AUC", measured["methods"], "auc", "minus {1}", also="at the same position")
     yield ""
 
 
-def _table(title: str, methods: Mapping[str, Any], outcome: str, difference: str) -> Iterator[str]:
-    yield f"| | {title} | minus {REFERENCE} | minus {SHORTNESS} | |\n| --- | --- | --- | --- | --- |"
+def _table(
+    title: str, methods: Mapping[str, Any], outcome: str, difference: str, *, also: str | None = None
+) -> Iterator[str]:
+    header = ["", title, f"minus {REFERENCE}", f"minus {SHORTNESS}", "", *([] if also is None else [also])]
+    yield f"| {' | '.join(header)} |\n| {' | '.join(['---'] * len(header))} |"
     for name, row in methods.items():
+        auc, last = row[outcome], [] if also is None else [_cell(row[also])]
         if name in (REFERENCE, SHORTNESS):
-            yield f"| {name} | {_cell(row[outcome])} | – | – | |"
-            continue
-        minus = [row[difference.format(outcome, control)] for control in (REFERENCE, SHORTNESS)]
-        auc = row[outcome]
-        above_chance = None if auc is None else [value - 0.5 for value in auc]
-        found = verdict([above_chance, *minus])
-        cells = " | ".join(map(_cell, (auc, *minus)))
-        yield f"| {name} | {cells} | **{_WORDS.get(found, found)}** |"
+            cells = [name, _cell(auc), "–", "–", "", *last]
+        else:
+            minus = [row[difference.format(outcome, control)] for control in (REFERENCE, SHORTNESS)]
+            above_chance = None if auc is None else [value - 0.5 for value in auc]
+            found = verdict([above_chance, *minus])
+            cells = [name, *map(_cell, (auc, *minus)), f"**{_WORDS.get(found, found)}**", *last]
+        yield f"| {' | '.join(cells)} |"
 
 
 def _cell(interval: Sequence[float] | None) -> str:

@@ -31,6 +31,7 @@ class Steps:
     Attributes:
         is_slip: The first slip of its response; the others are right steps before any slip.
         problems: Index of each step's problem.
+        positions: How many steps come before each in its response.
         lengths: Tokens of each step.
         rewards: Method (and seed) to the step's reward; the reference's is the mean over its tokens, that of
             shortness is minus their number.
@@ -40,6 +41,7 @@ class Steps:
 
     is_slip: Bool[np.ndarray, " steps"]
     problems: Int[np.ndarray, " steps"]
+    positions: Int[np.ndarray, " steps"]
     lengths: Float[np.ndarray, " steps"]
     rewards: Mapping[str, Sequence[Float[np.ndarray, " steps"]]]
     share_with_slip: float | None
@@ -155,6 +157,7 @@ class Evidence:
         return Steps(
             np.array(is_slip, dtype=bool),
             np.array(problems, dtype=np.int64),
+            np.array([place for _, place in places], dtype=np.int64),
             lengths,
             {**rewards, SHORTNESS: [-lengths]},
             counts["slip"] / counts["wrong"] if counts["wrong"] else None,

@@ -54,6 +54,9 @@ def outcomes(evidence: Evidence, temperatures: Mapping[str, float]) -> dict[str,
         "operands from nowhere in wrong responses": steps.share_foreign,
         "first slips": int(steps.is_slip.sum()),
         "right steps": int((~steps.is_slip).sum()),
+        "first slips by position": as_list(
+            grouped_auc(Grouped.one(steps.is_slip, steps.problems), [steps.positions * 1.0], bootstrap)
+        ),
         "methods": {},
     }
     for method in evidence.methods:
@@ -128,13 +131,18 @@ def _weighted_vote(
 def _slips(evidence: Evidence, method: str, bootstrap: ProblemBootstrap) -> dict[str, Any]:
     """Slips are what rewards should be low for.
 
-    Longer steps slip more often, so the same is given with a step's length regressed out, which was not
-    decided beforehand.
+    Longer steps slip more often, and a first slip comes after all right steps that it is compared with in
+    its response. So the same is given with a step's length regressed out, and for steps at the same
+    position only, neither of which was decided beforehand.
     """
     steps = evidence.steps
     items = Grouped.one(steps.is_slip, steps.problems)
+    in_place = Grouped(steps.is_slip, steps.problems, steps.positions)
     rewards = {name: [-values for values in steps.rewards[name]] for name in (method, REFERENCE, SHORTNESS)}
-    row = {"auc": as_list(grouped_auc(items, rewards[method], bootstrap))}
+    row = {
+        "auc": as_list(grouped_auc(items, rewards[method], bootstrap)),
+        "at the same position": as_list(grouped_auc(in_place, rewards[method], bootstrap)),
+    }
     if method == SHORTNESS:
         return row
     everywhere = np.zeros_like(steps.problems)

@@ -216,11 +216,14 @@ def _test_set(results: Mapping[str, Any], test_set: str) -> Iterator[str]:
         f"A single response is right for {in_words(content['pass@1'])}, the majority of {largest} for "
         f"{majority}, an oracle for {content['oracle'][largest]:.3f}. Of the distinct "
         f"wrong responses {_ABSENT if slip_share is None else f'{slip_share:.0%}'} hold an arithmetic slip. "
-        "The last column was not decided beforehand.",
+        "A step's position alone, later ones first, finds first slips with AUC "
+        f"{in_words(content['first slips by position'])}. This and the last two columns were not decided "
+        "beforehand.",
         "",
         f"| method | AUC within a problem, length regressed out | best-of-{largest} | minus majority "
-        "| weighted vote minus plain | AUC of first slips | with a step's length regressed out |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| weighted vote minus plain | AUC of first slips | with a step's length regressed out "
+        "| at the same position |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     )
     for method, row in content["methods"].items():
         kind = "raw" if method == "shortness" else "length regressed out"
@@ -230,7 +233,10 @@ def _test_set(results: Mapping[str, Any], test_set: str) -> Iterator[str]:
             best["accuracy"],
             best["minus majority"],
             vote.get("minus plain"),
-            *(row.get("slips", {}).get(name) for name in ("auc", "length regressed out")),
+            *(
+                row.get("slips", {}).get(name)
+                for name in ("auc", "length regressed out", "at the same position")
+            ),
         )
         yield f"| {method} | {' | '.join(map(in_words, cells))} |"
     yield ""

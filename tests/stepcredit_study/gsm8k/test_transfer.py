@@ -58,7 +58,9 @@ def test_models_are_judged_on_solutions_and_mistakes_that_they_never_saw(
     mistakes = results["mistakes"]
     assert (mistakes["first wrong"], mistakes["right before"]) == (8, 32)
     assert set(mistakes["methods"]) == {"shortness", "reference", "ours"}
-    assert set(mistakes["methods"]["ours"]) == {"auc", "minus reference", "minus shortness"}
+    assert set(mistakes["methods"]["ours"]) == {
+        *("auc", "minus reference", "minus shortness", "at the same position")
+    }
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
     page = (tmp_path / "out" / "README.md").read_text()
     assert "32 solutions to 8 problems by 4 models; " in page
@@ -70,7 +72,12 @@ def test_models_are_judged_on_solutions_and_mistakes_that_they_never_saw(
 def test_a_model_transfers_where_it_is_better_than_chance_and_both_controls() -> None:
     better, worse, unclear = [0.1, 0.02, 0.2], [-0.1, -0.2, -0.02], [0.1, -0.1, 0.2]
     methods = {
-        name: {"auc": auc, "minus reference": reference, "minus shortness": shortness}
+        name: {
+            "auc": auc,
+            "minus reference": reference,
+            "minus shortness": shortness,
+            "at the same position": [0.5, 0.4, 0.6],
+        }
         for name, auc, reference, shortness in (
             ("good", [0.7, 0.6, 0.8], better, better),
             ("no better", [0.7, 0.6, 0.8], better, unclear),
@@ -78,7 +85,9 @@ def test_a_model_transfers_where_it_is_better_than_chance_and_both_controls() ->
             ("chance", [0.5, 0.4, 0.6], better, better),
         )
     }
-    page = transfer_page({"mistakes": {"first wrong": 3, "right before": 9, "methods": methods}})
+    measured = {"first wrong": 3, "right before": 9, "by position": [0.7, 0.6, 0.8], "methods": methods}
+    page = transfer_page({"mistakes": measured})
+    assert "later ones first, has AUC 0.700 [0.600, 0.800]." in page
     verdicts = [line.split("**")[1] for line in page.splitlines() if "**" in line]
     assert verdicts == ["transfers", "undecided", "does not transfer", "undecided"]
 

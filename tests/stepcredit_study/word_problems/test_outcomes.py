@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +37,7 @@ def steps() -> Steps:
     return Steps(
         is_slip=is_slip,
         problems=np.arange(NUM_STEPS) % 6,
+        positions=random.integers(0, 3, NUM_STEPS) + is_slip,
         lengths=lengths,
         rewards={
             REFERENCE: [0.5 * seen + random.normal(size=NUM_STEPS)],
@@ -66,5 +68,24 @@ def test_slips_are_found_by_rewards_and_by_what_a_steps_length_leaves_of_them(st
     assert ce["length regressed out, minus reference"][0] == pytest.approx(
         ce["length regressed out"][0] - reference["length regressed out"][0], abs=1e-9
     )
-    assert shortness.keys() == {"auc"}
+    assert shortness.keys() == {"auc", "at the same position"}
     assert ce["auc"][0] > ce["length regressed out"][0] > 0.5
+
+
+def test_slips_are_found_among_steps_at_the_same_position(steps: Steps) -> None:
+    """The mean over positions weighs each by its pairs; a score that only knows the position has one half."""
+    by_place = replace(steps, rewards={**steps.rewards, "implicit-ce": [-1.0 * steps.positions]})
+    for rewarded in (steps, by_place):
+        (rewards,) = rewarded.rewards["implicit-ce"]
+        ordered, pairs = 0.0, 0
+        for position in np.unique(steps.positions):
+            here = steps.positions == position
+            count = int(steps.is_slip[here].sum() * (~steps.is_slip[here]).sum())
+            if count:
+                ordered += count * naive_auc(steps.is_slip[here], rewards[here])
+                pairs += count
+        evidence: Any = SimpleNamespace(steps=rewarded)
+        row = _slips(evidence, "implicit-ce", ProblemBootstrap(6, num_draws=200))
+        assert row["at the same position"][0] == pytest.approx(ordered / pairs, abs=1e-9)
+    assert row["at the same position"][0] == pytest.approx(0.5)
+    assert row["auc"][0] > 0.6
