@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from stepcredit.generators.records import make_rollout, rollout_id, sampling_json
 from stepcredit.labelling import autopsv, monte_carlo
 from stepcredit.pipelines.grade import FAILURE_FIELD
@@ -19,7 +21,7 @@ def test_the_prompts_extras_go_along_but_not_what_was_said_of_another_response()
 
 
 def test_steps_labels_and_remarks_of_another_response_do_not_go_along() -> None:
-    old = {
+    old: dict[str, Any] = {
         FAILURE_FIELD: "timeout",
         monte_carlo.FIELD: {"soft": [1.0]},
         autopsv.FIELD: {"threshold": -0.5},
@@ -28,7 +30,8 @@ def test_steps_labels_and_remarks_of_another_response_do_not_go_along() -> None:
         "num_prompt_tokens": 5,
         "num_generated_tokens": 9,
     }
-    rollout = make_rollout(_request(level=3, **old), 0, text="2", reason="stop", policy="me", sampling={})
+    request = _request("", level=3, **old)
+    rollout = make_rollout(request, 0, text="2", reason="stop", policy="me", sampling={})
     assert dict(rollout.extras) == {"level": 3}
 
 
