@@ -26,6 +26,8 @@ from stepcredit.data import (
 )
 from stepcredit.data.scores import score_to_json
 from stepcredit.errors import DataError
+from stepcredit.grading import reasoning_gym
+from stepcredit.labelling import autopsv, monte_carlo
 from stepcredit.runs import Manifest, ResumableLines
 
 EXTENSIONS = ["jsonl", "jsonl.gz", "json", "json.gz", "parquet", "csv", "csv.gz"]
@@ -251,6 +253,17 @@ def test_csv_cells_of_known_fields_have_their_types(tmp_path: Path) -> None:
     assert first.response == '[{"x": 1}]'
     assert (first.sampling, first.extras) == ({"seed": 1}, {"note": "5"})
     assert (second.response, second.correct, second.answer, second.sampling) == ("", None, None, None)
+
+
+def test_a_csv_file_keeps_what_commands_note_for_other_commands(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "prompt_id": "p", "prompt": "q", "response": "r", "correct": True, field: {"end": [1]}}
+        for field in (reasoning_gym.FIELD, monte_carlo.FIELD, autopsv.FIELD, "search")
+    ]
+    for row in rows:
+        write_rows(tmp_path / "rollouts.csv", [row])
+        (rollout,) = read_rollouts(tmp_path / "rollouts.csv")
+        assert dict(rollout.extras) == {name: row[name] for name in row if row[name] == {"end": [1]}}
 
 
 def test_a_csv_line_with_too_few_cells_is_named(tmp_path: Path) -> None:

@@ -64,6 +64,19 @@ def test_an_examples_turn_that_was_continued_is_one_turn(tmp_path: Path) -> None
     assert read_examples(path) == (ASKED, {"role": "assistant", "content": "It is 2"})
 
 
+def test_an_example_of_several_turns_keeps_its_calls_and_results(tmp_path: Path) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    turns = [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "2", "tool_call_id": "c"},
+        {"role": "assistant", "content": "It is 2"},
+    ]
+    path = tmp_path / "examples.jsonl"
+    row = {"id": "e", "prompt_id": "e", "prompt": [ASKED], "response": turns}
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert read_examples(path) == (ASKED, *turns)
+
+
 def test_a_share_without_prompts_is_a_mistake_that_is_told(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"id": "a", "prompt": "1"}\n{"id": "b", "prompt": "2"}\n', encoding="utf-8")

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
 from stepcredit.generators.records import make_rollout, rollout_id, sampling_json
+from stepcredit.labelling import autopsv, monte_carlo
+from stepcredit.pipelines.grade import FAILURE_FIELD
 from stepcredit.types import GenerationRequest, Prompt, Sampling
 
 
@@ -14,6 +18,21 @@ def test_the_prompts_extras_go_along_but_not_what_was_said_of_another_response()
     rollout = make_rollout(request, 4, text="2", reason="stop", policy="me", sampling={})
     assert dict(rollout.extras) == {"level": 3}
     assert (rollout.response, rollout.correct, rollout.index) == ("2", None, 4)
+
+
+def test_steps_labels_and_remarks_of_another_response_do_not_go_along() -> None:
+    old: dict[str, Any] = {
+        FAILURE_FIELD: "timeout",
+        monte_carlo.FIELD: {"soft": [1.0]},
+        autopsv.FIELD: {"threshold": -0.5},
+        "steps": ["1", "2"],
+        "search": {"worth": 1.0},
+        "num_prompt_tokens": 5,
+        "num_generated_tokens": 9,
+    }
+    request = _request("", level=3, **old)
+    rollout = make_rollout(request, 0, text="2", reason="stop", policy="me", sampling={})
+    assert dict(rollout.extras) == {"level": 3}
 
 
 def test_ids_tell_samples_and_prefixes_apart() -> None:

@@ -234,6 +234,15 @@ def test_done_is_done(prompts: Path, tmp_path: Path) -> None:
         search.run(_options(prompts, out, seed=1))
 
 
+def test_another_task_is_another_search(tmp_path: Path) -> None:
+    out = tmp_path / "rollouts.jsonl"
+    sums = _options(Path("reasoning-gym:chain_sum"), out, limit=1, search={"width": 4, "depth": 1})
+    assert not search.run(sums).already_complete
+    assert search.run(sums).already_complete
+    with pytest.raises(UserError, match="--overwrite"):
+        search.run(replace(sums, prompts=Path("reasoning-gym:products")))
+
+
 def test_the_page_shows_every_tree(prompts: Path, tmp_path: Path) -> None:
     page = tmp_path / "trees.html"
     search.run(_options(prompts, tmp_path / "out.jsonl", html=page))

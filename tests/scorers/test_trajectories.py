@@ -14,7 +14,9 @@ from tests.serving.conftest import running
 from stepcredit import ImplicitPRM
 from stepcredit.chat_templates import ChatOptions
 from stepcredit.checkpoints import LoadOptions, PRMCard, load_model
+from stepcredit.data import write_rows
 from stepcredit.errors import UserError
+from stepcredit.pipelines import score
 from stepcredit.rl import StepRewards
 from stepcredit.scorers.kinds import load_scorer
 from stepcredit.serving.app import make_app
@@ -104,6 +106,32 @@ def test_a_reward_function_takes_turns_as_messages(pair: tuple[Path, Path]) -> N
         (score,) = prm.score_all([{**ROW, "tools": tools and tools[0]}])
         rewards = reward([ASKED], [TURNS], tools=tools)
         assert rewards == pytest.approx([score.reward], abs=1e-5)
+
+
+@pytest.mark.parametrize("family", ["qwen"])
+def test_rewards_per_token_are_given_the_tools_too(pair: tuple[Path, Path]) -> None:
+    prm = prm_of(pair, with_tokens=True)
+    ids = prm.encoding.tokenizer("3 + 4 = 7<|im_end|>", add_special_tokens=False)["input_ids"]  # type: ignore[attr-defined]
+    (expected,) = prm.score_all([{**PLAIN, "response": "3 + 4 = 7", "tools": [TOOL]}])
+    (rewards,) = StepRewards(prm).per_token([ASKED], [ids], tools=[[TOOL]])
+    assert rewards.sum() == pytest.approx(expected.reward, abs=1e-5)
+    (without,) = StepRewards(prm).per_token([ASKED], [ids])
+    assert without.sum() != pytest.approx(expected.reward, abs=1e-3)
+
+
+@pytest.mark.parametrize("family", ["qwen"])
+def test_a_rule_is_chosen_for_turns_as_for_texts(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [ROW, CUT, PLAIN])
+    options = score.Options(
+        input=tmp_path / "rows.jsonl",
+        out=tmp_path / "scores.jsonl",
+        prm=str(pair[0]),
+        reference=str(pair[1]),
+        beta=BETA,
+    )
+    result = score.run(options)
+    assert isinstance(result, score.Result)
+    assert (result.counts["scored"], result.step_rule) == (3, "step-number")
 
 
 @pytest.mark.parametrize("family", ["qwen"])

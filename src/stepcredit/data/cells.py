@@ -13,10 +13,10 @@ _TEXT_FIELDS = frozenset(
 )
 _MESSAGE_FIELDS = frozenset({"prompt", "completion", "chosen", "rejected", "response"})
 _JSON_FIELDS = {
-    "aggregates", "completions", "correct", "correctness", "end", "error_steps", "final_answer_correct",
-    "index", "label", "labels", "mistake_index", "num_generated_tokens", "num_prompt_tokens",
-    "num_tokens", "response_token_ids", "reward", "sampling", "step_labels", "steps", "token_ends",
-    "token_rewards",
+    "aggregates", "autopsv", "completions", "correct", "correctness", "end", "error_steps",
+    "final_answer_correct", "index", "label", "labels", "mistake_index", "monte_carlo",
+    "num_generated_tokens", "num_prompt_tokens", "num_tokens", "reasoning_gym", "response_token_ids",
+    "reward", "sampling", "search", "step_labels", "steps", "token_ends", "token_rewards",
 }  # fmt: skip
 
 

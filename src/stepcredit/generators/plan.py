@@ -51,6 +51,9 @@ def read_examples(few_shot: Path | None, system_prompt: str | None = None) -> tu
                 hint="choose one with --system-prompt",
             )
         opening = opening or system
+        if rollout.turns is not None:
+            turns += [*asked, *rollout.turns]
+            continue
         started = asked.pop() if asked and asked[-1]["role"] == "assistant" else None
         response = rollout.response if started is None else content_text(started) + rollout.response
         turns += [*asked, {"role": "assistant", "content": response}]

@@ -11,7 +11,11 @@ from typing import Any
 
 from stepcredit.types import FinishReason, GenerationRequest, Rollout, Sampling
 
-_ROLLOUT_FIELDS = frozenset(field.name for field in fields(Rollout)) | {"source_finish_reason"}
+_WRITTEN_BY_COMMANDS = {
+    "autopsv", "grading_failure", "monte_carlo", "num_generated_tokens", "num_prompt_tokens", "search",
+    "source_finish_reason", "steps",
+}  # fmt: skip
+_ROLLOUT_FIELDS = frozenset(field.name for field in fields(Rollout)) | _WRITTEN_BY_COMMANDS
 """Where prompts are taken from a file of rollouts, what it says of the old response is not the new one's."""
 
 

@@ -207,7 +207,11 @@ def _step_rule(options: Options, path: Path) -> str:
         return _PUBLISHED_RULE
     if rule.kind == "auto":
         first = islice(_rollouts(options, path), _LOOKED_AT)
-        unlisted = [rollout.response for rollout in first if listed_steps(rollout) is None]
+        unlisted = [
+            rollout.response
+            for rollout in first
+            if rollout.turns is not None or listed_steps(rollout) is None
+        ]
         if unlisted:
             rule = choose_rule(unlisted)
             message = f"steps: by {rule}, chosen from the first {len(unlisted):,} responses"

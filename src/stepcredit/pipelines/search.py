@@ -161,6 +161,8 @@ def run(options: Options) -> Result:
         "sampling": asdict(options.draw.sampling(options.seed)),
         "scorer": options.determining(),
         **({"limit": options.limit} if options.limit is not None else {}),
+        # What is no file, as a data set of the hub, is known by its name.
+        **({} if options.prompts.exists() else {"source": str(options.prompts)}),
     }
     if options.search.strategy == WEIGHTED:
         settings["grading"] = asdict(replace(options.grading, num_workers=None))

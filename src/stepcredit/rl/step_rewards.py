@@ -110,6 +110,7 @@ class StepRewards:
         completion_ids: Sequence[Sequence[int]],
         *,
         layout: Layout = "tokens",
+        tools: Sequence[Any] | None = None,
     ) -> list[NDArray[np.float64]]:
         """One reward per token of each completion, in the trainer's own tokens.
 
@@ -118,6 +119,7 @@ class StepRewards:
             completion_ids: The tokens as drawn, without padding.
             layout: ``tokens``, each token's own reward (of models that give such), or ``steps``: a step's
                 reward on the step's last token.
+            tools: The tools of each completion's conversation.
 
         Returns:
             An array of shape ``(tokens,)`` per completion; what is not scored is zero.
@@ -125,7 +127,7 @@ class StepRewards:
         Raises:
             UserError: The model gives no token rewards, or the policy's tokenizer is not known.
         """
-        rewards = self.per_token_if_read(prompts, completion_ids, layout)
+        rewards = self.per_token_if_read(prompts, completion_ids, layout, tools)
         return [
             np.zeros(len(ids)) if own is None else own
             for ids, own in zip(completion_ids, rewards, strict=True)
@@ -136,12 +138,13 @@ class StepRewards:
         prompts: Sequence[str | Sequence[Message]],
         completion_ids: Sequence[Sequence[int]],
         layout: Layout,
+        tools: Sequence[Any] | None = None,
     ) -> list[NDArray[np.float64] | None]:
         """As :meth:`per_token`; ``None`` for what is not scored."""
         check_layout(layout)
         tokens = self.policy_tokens
         texts = [tokens.text(ids) for ids in completion_ids]
-        rollouts = self.rollouts(prompts, texts, completion_ids)
+        rollouts = self.rollouts(prompts, texts, completion_ids, tools)
         scorer = copy.copy(self.scorer)
         scorer.with_tokens = layout == "tokens"
         return [

@@ -53,7 +53,12 @@ def find_middle(
 
     Returns:
         The lengths, or ``None`` where time ran out before.
+
+    Raises:
+        UserError: The source has too few worked solutions for the scale's steps, the strong policy's length,
+            or no length could be measured.
     """
+    _check_worked(source, scale)
     measured: dict[int, float] = {}
     lengths = range(scale.measured_every, scale.steps + 1, scale.measured_every)
     for length in lengths:
@@ -79,6 +84,18 @@ def find_middle(
         strong=lengths[-1],
         pass_at_1=measured,
     )
+
+
+def _check_worked(source: ProblemSource, scale: WordScale) -> None:
+    """Refuse a fine-tuning that would end early, so that its longest policies would be missing."""
+    worked, needed = source.num_worked, scale.steps * fine_tuning.Recipe().solutions
+    if worked is not None and worked < needed:
+        raise UserError(
+            f"{scale.steps} steps of fine-tuning take {needed:,} worked solutions, and {source.name} leaves "
+            f"{worked:,}",
+            where="--size steps",
+            hint=f"pass at most {worked // fine_tuning.Recipe().solutions} steps",
+        )
 
 
 def tune(source: ProblemSource, model: Path, out: Path, scale: WordScale, length: int) -> bool:

@@ -47,6 +47,11 @@ class ProblemSource(ABC):
     has_arithmetic: ClassVar[bool] = False
     typical_tokens: ClassVar[tuple[float, float, float]]
 
+    @property
+    def num_worked(self) -> int | None:
+        """Worked solutions that policies can learn from; ``None`` is more than any run takes."""
+        return None
+
     @abstractmethod
     def problems(self, split: str) -> Iterator[WordProblem]:
         """The problems of a split, in order."""
@@ -90,6 +95,11 @@ class Gsm8k(ProblemSource):
     test_sets: ClassVar[Mapping[str, str]] = {"test": "test"}
     max_new_tokens: ClassVar[int] = 300
     typical_tokens: ClassVar[tuple[float, float, float]] = (70.0, 94.0, 4.6)
+
+    @property
+    def num_worked(self) -> int:
+        """The rest of the training file."""
+        return sum(1 for _ in self.problems(POLICY))
 
     def problems(self, split: str) -> Iterator[WordProblem]:
         """The problems of a split: the test file, or a part of the shuffled training file.
