@@ -20,7 +20,7 @@ from stepcredit.lab.tutor import WEAK
 from stepcredit.lab.values import step_values
 from stepcredit.labelling.math_shepherd import LabelSettings, PrefixCompletions, step_prefixes
 from stepcredit.labelling.monte_carlo import FIELD
-from stepcredit.types import Rollout, Sampling, StepLabel
+from stepcredit.types import Message, Rollout, Sampling, StepLabel
 
 
 def _rollouts(num_problems: int, samples: int) -> list[Rollout]:
@@ -122,6 +122,16 @@ def test_what_cannot_be_labelled_keeps_no_labels_of_an_earlier_run() -> None:
         labelled = completions.label(rollout)
         assert labelled.step_labels is None
         assert labelled.extras == {"level": 2}
+
+
+def test_rows_of_several_turns_stay_as_they_are_among_others() -> None:
+    (plain,) = _rollouts(1, 1)
+    turn: Message = {"role": "assistant", "content": plain.response}
+    turns = replace(plain, id="turns", turns=(turn, turn))
+    completions = _complete([turns, plain], _settings(1))
+    assert completions.num_labelled == 1
+    assert completions.label(turns) == turns
+    assert completions.label(plain).step_labels
 
 
 def test_rollouts_without_verdict_or_answer_stay_as_they_are() -> None:

@@ -96,8 +96,11 @@ def _key(asked: str, text: str) -> str:
 
 
 def can_be_labelled(rollout: Rollout) -> bool:
-    """Whether there is an answer to grade completions by, and the response itself is graded."""
-    return rollout.answer is not None and rollout.correct is not None
+    """Whether there is an answer to grade completions by, and the response is one text and graded.
+
+    Rows with several turns hold no step labels: nothing says in which text they would end.
+    """
+    return rollout.turns is None and rollout.answer is not None and rollout.correct is not None
 
 
 class PrefixCompletions:

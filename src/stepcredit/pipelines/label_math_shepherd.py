@@ -190,7 +190,7 @@ def _manifest(options: Options, settings: LabelSettings, rule: StepRule, grader:
 def _check(options: Options, completions: PrefixCompletions) -> None:
     if completions.num_labelled == 0:
         raise DataError(
-            "no rollout is graded and has a reference answer, so completions cannot be graded",
+            "no rollout of one text is graded and has a reference answer, so completions cannot be graded",
             where=options.graded,
             hint="grade them first with: stepcredit grade",
         )
