@@ -186,6 +186,17 @@ def test_a_grader_that_reads_the_prompts_row_finds_the_same_answers(prompts: Pat
     assert [r.response for r in read_rollouts(of_task)] == [r.response for r in read_rollouts(exact)]
 
 
+def test_a_vote_by_other_rules_of_grading_is_another_search(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = _options(prompts, tmp_path / "vote.jsonl", strategy="weighted-best-of-n")
+    search.run(options)
+    assert search.run(options).already_complete
+    monkeypatch.setattr("stepcredit.grading.simple.RULES", 1000)
+    with pytest.raises(UserError, match="--overwrite"):
+        search.run(options)
+
+
 def test_only_what_was_chosen_is_written_on_request(prompts: Path, tmp_path: Path) -> None:
     whole, chosen = tmp_path / "all.jsonl", tmp_path / "chosen.jsonl"
     search.run(_options(prompts, whole))

@@ -165,7 +165,8 @@ def run(options: Options) -> Result:
         **({} if options.prompts.exists() else {"source": str(options.prompts)}),
     }
     if options.search.strategy == WEIGHTED:
-        settings["grading"] = asdict(replace(options.grading, num_workers=None))
+        with grader_of(options.grading) as grader:
+            settings["grading"] = {**asdict(replace(options.grading, num_workers=None)), **grader.settings}
     manifest = Manifest("search", settings, inputs=[options.prompts])
     if options.html is not None:
         check_keeps_inputs(options.html, [options.prompts, options.out], flag="--html")
