@@ -2,6 +2,7 @@
 
 import csv
 import json
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -360,6 +361,16 @@ def test_models_score_the_data_with_the_options_of_score(
         rewards[name] = [json.loads(row)["reward"] for row in rows]
     assert len({tuple(values) for values in rewards.values()}) == len(rewards)
     assert any((tmp_path / "cache").iterdir())
+
+
+def test_a_model_may_be_one_that_a_server_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = process_bench(tmp_path, "some", [0, -1]), tmp_path / "out"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens there
+        server = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        words = ["eval", "steps", str(data), "--format", "processbench", "--out", str(out)]
+        assert main([*words, "--prm", f"served={server}"]) == 2
+    assert f"{server}: does not answer" in capsys.readouterr().err
 
 
 def test_a_wrong_option_of_a_model_stops_before_anything_is_written(

@@ -237,21 +237,26 @@ def read_many_score_columns(paths: Sequence[str | Path], *, skip_invalid: bool =
 
 
 def named_files(scores: Sequence[str], flag: str) -> Iterator[tuple[str, Path]]:
-    """Split ``NAME=FILE``; a bare file is named by its stem.
+    """Split ``NAME=FILE`` as :func:`named_sources` does."""
+    return ((name, Path(source)) for name, source in named_sources(scores, flag))
+
+
+def named_sources(sources: Sequence[str], flag: str) -> Iterator[tuple[str, str]]:
+    """Split ``NAME=SOURCE``, a file, a model or a server; a bare one is named by its stem.
 
     Raises:
         UserError: A name appears twice or empty.
     """
     seen = set()
-    for text in scores:
-        name, separator, path = text.partition("=")
+    for text in sources:
+        name, separator, source = text.partition("=")
         if not separator:
-            name, path = Path(text).name.split(".")[0], text
-        if not name or not path:
+            name, source = Path(text).name.split(".")[0], text
+        if not name or not source:
             raise UserError(f"{text!r} is not NAME=FILE", where=flag)
         if name in seen:
             raise UserError(
                 f"the name {name!r} appears twice", where=flag, hint="give each scorer its own name"
             )
         seen.add(name)
-        yield name, Path(path)
+        yield name, source

@@ -42,7 +42,9 @@ class LabelledInputs:
         "score files; SCORER/NAME=FILE if data files share ids", default=(), metavar="SCORER=FILE"
     )
     prm: tuple[str, ...] = option(
-        "score the data with this model first (into --out)", default=(), metavar="SCORER=DIR"
+        "score the data with this model, or the one of a server, first (into --out)",
+        default=(),
+        metavar="SCORER=DIR",
     )
     family: str = same_option(ScorerOptions, "family")
     reference: str | None = same_option(ScorerOptions, "reference")
@@ -165,7 +167,7 @@ def read_parts(inputs: LabelledInputs, format_name: str) -> LabelledParts:
 
 def _scorings(inputs: LabelledInputs, parts: list[str]) -> dict[str, dict[str, score.Options]]:
     """Part to scorer to how the part's rollouts, written into ``out``, are scored there."""
-    from stepcredit.evaluation.score_columns import named_files
+    from stepcredit.evaluation.score_columns import named_sources
 
     if not inputs.prm:
         return {part: {} for part in parts}
@@ -180,10 +182,10 @@ def _scorings(inputs: LabelledInputs, parts: list[str]) -> dict[str, dict[str, s
             scorer: score.Options(
                 **shared,
                 input=inputs.out / part / "rollouts.jsonl",
-                prm=str(model),
+                prm=model,
                 out=inputs.out / part / f"scores-{scorer}.jsonl",
             )
-            for scorer, model in named_files(inputs.prm, "--prm")
+            for scorer, model in named_sources(inputs.prm, "--prm")
         }
         for part in parts
     }
@@ -216,7 +218,7 @@ def write_outputs(
     if inputs.out is None:
         return
     from stepcredit.evaluation.labelled_data import score_files
-    from stepcredit.evaluation.score_columns import named_files
+    from stepcredit.evaluation.score_columns import named_sources
     from stepcredit.evaluation.tables import step_tables
     from stepcredit.reports.evaluation_folder import write_results
 
@@ -226,7 +228,7 @@ def write_outputs(
     files = [*data, *(path for *_, path in scored)]
     files += sorted(inputs.out.glob("*/scores-*.jsonl"))
     scorers = [[scorer, *covered] for scorer, covered, _ in scored]
-    scorers += [[scorer, *sources] for scorer, _ in named_files(inputs.prm, "--prm")]
+    scorers += [[scorer, *sources] for scorer, _ in named_sources(inputs.prm, "--prm")]
     settings = {**settings, "sources": list(sources), "scorers": scorers}
     settings |= {"draws": inputs.draws, "seed": inputs.seed}
     manifest = Manifest(command, settings, inputs=files)
