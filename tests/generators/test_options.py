@@ -105,3 +105,15 @@ def test_by_default_no_more_runs_at_once_than_fits(
     given = make_generator(GeneratorOptions(model=str(tmp_path), batch_samples=3000, batch_tokens=9))
     assert isinstance(given, TransformersGenerator)
     assert (given.limits.samples, given.limits.cached_tokens) == (3000, 9)
+
+
+def test_what_is_kept_takes_half_of_the_room_for_what_runs(
+    saved_pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitting = BatchLimits(cached_tokens=1000)
+    monkeypatch.setattr(BatchLimits, "fitting", classmethod(lambda cls, model: fitting))
+    options = GeneratorOptions(model=str(saved_pair[0]))
+    plain, keeping = (make_generator(options, continues=continues) for continues in (False, True))
+    assert isinstance(plain, TransformersGenerator)
+    assert isinstance(keeping, TransformersGenerator)
+    assert (plain.limits.cached_tokens, keeping.limits.cached_tokens) == (1000, 500)

@@ -248,9 +248,11 @@ def _transformers(options: GeneratorOptions, *, continues: bool) -> Generator:
     )
     model = fit_to_processor(load_model(options.model, options.load))
     most, fitting = BatchLimits(), BatchLimits.fitting(model)
+    # What is kept takes as much memory again as what runs.
+    fitting_tokens = fitting.cached_tokens // 2 if continues else fitting.cached_tokens
     limits = BatchLimits(
         samples=options.batch_samples or min(most.samples, fitting.samples),
-        cached_tokens=options.batch_tokens or min(most.cached_tokens, fitting.cached_tokens),
+        cached_tokens=options.batch_tokens or max(1, min(most.cached_tokens, fitting_tokens)),
     )
     return TransformersGenerator(
         model,
